@@ -1,0 +1,42 @@
+# `make` lists what there is. Each target sets up what it needs first: see scripts/setup.sh.
+.PHONY: help setup train test lint cross-check clean
+.DEFAULT_GOAL := help
+
+# cargo would take make's job server from it, and complain that it cannot be reached.
+unexport MAKEFLAGS
+
+PY := .venv/bin/python
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: ## PyTorch into .venv, linked as .libtorch for cargo; TORCH_INDEX_URL=... for another build of it
+	@scripts/setup.sh
+
+train: ## train on MNIST; ARGS="--model original --epochs 20" passes options, ARGS=--help lists them
+	@scripts/setup.sh rust
+	cargo run --release --bin train -- $(ARGS)
+
+# Both suites run, even where the first one fails.
+test: setup lint ## lint, then the Rust tests and the Python tests
+	@status=0; \
+	echo cargo test --release --locked; cargo test --release --locked || status=1; \
+	echo $(PY) -m pytest scripts tests; $(PY) -m pytest scripts tests || status=1; \
+	exit $$status
+
+# --release, so that torch-sys's C++ is compiled once for clippy, the tests and the programs.
+lint: setup ## formatting, clippy, ruff and the documentation, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --release --locked --all-targets -- -D warnings
+	.venv/bin/ruff check scripts tests
+	.venv/bin/ruff format --check scripts tests
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps
+
+cross-check: setup ## compare the Rust programs with PyTorch, number by number
+	cargo build --release
+	$(PY) scripts/cross_check.py
+
+clean: ## remove target, .venv and .libtorch; runs/ stays
+	cargo clean
+	rm -rf .venv .pytest_cache .ruff_cache
+	[ ! -L .libtorch ] || rm .libtorch

@@ -1,0 +1,60 @@
+//! Checks the libtorch that `LIBTORCH` names. torch-sys itself checks only libtorch's own zip
+//! archives and LIBTORCH_USE_PYTORCH, not the `torch` folder of a Python wheel; and a build script
+//! of the main package would run only after torch-sys has been compiled.
+
+use std::path::Path;
+use std::{env, fs, process};
+
+/// The version that tch 0.24.0 is made for; scripts/requirements.txt pins the same.
+const EXPECTED: &str = "2.11.0";
+
+fn main() {
+    for name in ["LIBTORCH", "LIBTORCH_INCLUDE", "LIBTORCH_USE_PYTORCH", "LIBTORCH_BYPASS_VERSION_CHECK"] {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
+    if env::var_os("LIBTORCH_USE_PYTORCH").is_some()
+        || env::var_os("LIBTORCH_BYPASS_VERSION_CHECK").is_some()
+    {
+        return;
+    }
+    let Some(root) = env::var_os("LIBTORCH_INCLUDE").or_else(|| env::var_os("LIBTORCH")) else {
+        return;
+    };
+    let header = Path::new(&root).join("include/torch/headeronly/version.h");
+    println!("cargo::rerun-if-changed={}", header.display());
+    match fs::read_to_string(&header) {
+        Err(error) => fail(&format!(
+            "no libtorch {EXPECTED} at {}: {} ({error})\n  \
+             run `make setup`, or set LIBTORCH to a folder that holds lib/ and include/ of libtorch {EXPECTED}",
+            Path::new(&root).display(),
+            header.display(),
+        )),
+        Ok(text) => {
+            let found = version(&text);
+            if found != EXPECTED {
+                fail(&format!(
+                    "expected libtorch {EXPECTED}, found {found} at {}\n  \
+                     tch 0.24.0 works with PyTorch {EXPECTED}: run `make setup`, or `pip install torch=={EXPECTED}` where LIBTORCH points",
+                    Path::new(&root).display(),
+                ));
+            }
+        }
+    }
+}
+
+/// "2.11.0" from the `#define TORCH_VERSION_MAJOR 2` lines of the header.
+fn version(header: &str) -> String {
+    let part = |name: &str| {
+        header
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("#define TORCH_VERSION_{name} ")))
+            .unwrap_or("?")
+            .trim()
+    };
+    format!("{}.{}.{}", part("MAJOR"), part("MINOR"), part("PATCH"))
+}
+
+fn fail(message: &str) -> ! {
+    eprintln!("error: {message}");
+    process::exit(1);
+}

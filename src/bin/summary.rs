@@ -1,0 +1,29 @@
+//! The table of layers: `cargo run --release --bin summary`
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use lenet5::cli;
+use lenet5::model::{ModelConfig, Summary};
+
+/// Prints LeNet-5's layers: output shapes, parameters, connections, multiply-adds.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// One JSON object instead of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    cli::run(|| {
+        let summary = Summary::new(&ModelConfig::default());
+        if arguments.json {
+            cli::print(serde_json::to_string(&summary)? + "\n")?;
+        } else {
+            cli::print(&summary)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}

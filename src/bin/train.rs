@@ -1,0 +1,272 @@
+//! Trains LeNet-5: `cargo run --release --bin train`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use clap::{Args, Parser, ValueEnum};
+use lenet5::model::{Activation, C5, ModelConfig, Pooling, Summary};
+use lenet5::optim::{OptimizerConfig, Schedule};
+use lenet5::train::{Metrics, Outcome, Run, TrainConfig, new_run_folder, read_config};
+use lenet5::{DeviceChoice, cli};
+
+/// Trains LeNet-5 on MNIST, or on any data set of its form.
+///
+/// The run's folder gets config.json, metrics.jsonl, checkpoint.pth, model.pt and curve.png.
+/// Ctrl-C finishes the step and writes the checkpoint; --resume goes on from there.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(flatten)]
+    settings: Settings,
+    /// Passes over the training images [default: 10]
+    #[arg(long)]
+    epochs: Option<u32>,
+    /// auto, cpu, cuda, cuda:N or mps [default: auto]
+    #[arg(long)]
+    device: Option<DeviceChoice>,
+    /// CPU threads [default: all cores]
+    #[arg(long)]
+    threads: Option<i32>,
+    /// Go on with the run in DIR, with its settings; only --epochs, --device and --threads may change.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["Settings", "out"])]
+    resume: Option<PathBuf>,
+    /// Folder for the results [default: runs/N, the next free number]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// What a resumed run takes from its config.json.
+#[derive(Args)]
+struct Settings {
+    /// Folder of IDX files, gzip or not [default: the embedded MNIST]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Use the first N training images only.
+    #[arg(long, value_name = "N")]
+    limit: Option<i64>,
+    /// Images per step [default: 64]
+    #[arg(long, value_name = "N")]
+    batch_size: Option<i64>,
+    /// Optimizer [default: sgd]
+    #[arg(long)]
+    optimizer: Option<OptimizerName>,
+    /// Learning rate; the largest one of one-cycle [default: 0.05, for adam and adamw 0.001]
+    #[arg(long, value_name = "X")]
+    lr: Option<f64>,
+    /// Momentum of sgd [default: 0.9]
+    #[arg(long, value_name = "X")]
+    momentum: Option<f64>,
+    /// Dampening of sgd's momentum [default: 0]
+    #[arg(long, value_name = "X")]
+    dampening: Option<f64>,
+    /// Nesterov momentum, of sgd.
+    #[arg(long)]
+    nesterov: bool,
+    /// Weight decay [default: 0, for adamw 0.01]
+    #[arg(long, value_name = "X")]
+    weight_decay: Option<f64>,
+    /// How the learning rate changes [default: cosine]
+    #[arg(long)]
+    schedule: Option<ScheduleName>,
+    /// Epochs between two changes, of the step schedule [default: 1]
+    #[arg(long, value_name = "N")]
+    step_size: Option<u32>,
+    /// Factor of a change, of the step schedule [default: 0.7]
+    #[arg(long, value_name = "X")]
+    gamma: Option<f64>,
+    /// Seed of the initial weights and of the order of the images [default: 1]
+    #[arg(long, value_name = "N")]
+    seed: Option<i64>,
+    /// Start from the weights and the network of FILE, in any form that convert reads.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["activation", "pooling", "c5", "classes", "mean", "std"])]
+    init: Option<PathBuf>,
+    /// Activation [default: tanh]
+    #[arg(long)]
+    activation: Option<Activation>,
+    /// Pooling in s2 and s4 [default: avg]
+    #[arg(long)]
+    pooling: Option<Pooling>,
+    /// Form of c5 [default: convolution]
+    #[arg(long)]
+    c5: Option<C5>,
+    /// Number of classes, 2 to 1000 [default: 10]
+    #[arg(long, value_name = "N")]
+    classes: Option<i64>,
+    /// Subtracted from the pixels, which are 0..1 [default: 0]
+    #[arg(long, value_name = "X")]
+    mean: Option<f64>,
+    /// What the pixels are divided by after that [default: 1]
+    #[arg(long, value_name = "X")]
+    std: Option<f64>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum OptimizerName {
+    Sgd,
+    Adam,
+    #[value(name = "adamw")]
+    AdamW,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum ScheduleName {
+    Constant,
+    Step,
+    Cosine,
+    #[value(name = "one-cycle")]
+    OneCycle,
+}
+
+impl Settings {
+    fn config(self) -> anyhow::Result<TrainConfig> {
+        let default = TrainConfig::default();
+        let model = ModelConfig::default();
+        Ok(TrainConfig {
+            optimizer: self.optimizer()?,
+            schedule: self.schedule()?,
+            learning_rate: self.lr.unwrap_or(match self.optimizer {
+                None | Some(OptimizerName::Sgd) => default.learning_rate,
+                Some(OptimizerName::Adam | OptimizerName::AdamW) => 1e-3,
+            }),
+            model: ModelConfig {
+                activation: self.activation.unwrap_or(model.activation),
+                pooling: self.pooling.unwrap_or(model.pooling),
+                c5: self.c5.unwrap_or(model.c5),
+                classes: self.classes.unwrap_or(model.classes),
+                mean: self.mean.unwrap_or(model.mean),
+                std: self.std.unwrap_or(model.std),
+            },
+            data: self.data,
+            limit: self.limit,
+            batch_size: self.batch_size.unwrap_or(default.batch_size),
+            seed: self.seed.unwrap_or(default.seed),
+            init: self.init,
+            ..default
+        })
+    }
+
+    fn optimizer(&self) -> anyhow::Result<OptimizerConfig> {
+        let weight_decay = self.weight_decay;
+        let name = self.optimizer.unwrap_or(OptimizerName::Sgd);
+        if name != OptimizerName::Sgd
+            && (self.momentum.is_some() || self.dampening.is_some() || self.nesterov)
+        {
+            anyhow::bail!("--momentum, --dampening and --nesterov go with --optimizer sgd only");
+        }
+        let (beta1, beta2, eps) = (0.9, 0.999, 1e-8);
+        Ok(match name {
+            OptimizerName::Sgd => OptimizerConfig::Sgd {
+                momentum: self.momentum.unwrap_or(0.9),
+                dampening: self.dampening.unwrap_or(0.0),
+                weight_decay: weight_decay.unwrap_or(0.0),
+                nesterov: self.nesterov,
+            },
+            OptimizerName::Adam => OptimizerConfig::Adam {
+                beta1,
+                beta2,
+                eps,
+                weight_decay: weight_decay.unwrap_or(0.0),
+            },
+            OptimizerName::AdamW => OptimizerConfig::AdamW {
+                beta1,
+                beta2,
+                eps,
+                weight_decay: weight_decay.unwrap_or(0.01),
+            },
+        })
+    }
+
+    fn schedule(&self) -> anyhow::Result<Schedule> {
+        let name = self.schedule.unwrap_or(ScheduleName::Cosine);
+        if name != ScheduleName::Step && (self.step_size.is_some() || self.gamma.is_some()) {
+            anyhow::bail!("--step-size and --gamma go with --schedule step only");
+        }
+        Ok(match name {
+            ScheduleName::Constant => Schedule::Constant,
+            ScheduleName::Step => Schedule::Step {
+                step_size: self.step_size.unwrap_or(1),
+                gamma: self.gamma.unwrap_or(0.7),
+            },
+            ScheduleName::Cosine => Schedule::Cosine,
+            ScheduleName::OneCycle => Schedule::OneCycle,
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    cli::run(|| train(arguments))
+}
+
+fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let mut config = match &arguments.resume {
+        Some(folder) => read_config(folder)?,
+        None => arguments.settings.config()?,
+    };
+    config.epochs = arguments.epochs.unwrap_or(config.epochs);
+    config.device = arguments.device.unwrap_or(config.device);
+    config.threads = arguments.threads.or(config.threads);
+    cli::set_threads(config.threads)?;
+    let (device, device_name) = config.device.open()?;
+    let stop = stop_on_signal()?;
+    let (folder, mut run) = match (arguments.resume, arguments.out) {
+        (Some(folder), _) => (folder.clone(), Run::resume(config, &folder, device)?),
+        (None, Some(folder)) => (folder.clone(), Run::start(config, &folder, device)?),
+        (None, None) => {
+            let folder = new_run_folder("runs".as_ref())?;
+            (folder.clone(), Run::start(config, &folder, device)?)
+        }
+    };
+    let (train, test) = run.samples();
+    let parameters = Summary::new(&run.config().model).total.parameters;
+    let _ = cli::print(format!(
+        "LeNet-5, {parameters} parameters; {train} training and {test} test images; device {device_name}\n\
+         {} to go; results in {}\n{HEADER}\n",
+        epochs(run.config().epochs.saturating_sub(run.epoch())),
+        folder.display(),
+    ));
+    // A closed pipe does not stop training: the results are in the folder.
+    let outcome = run.train(&stop, &mut |metrics| drop(cli::print(row(metrics))))?;
+    Ok(match outcome {
+        Outcome::Finished => ExitCode::SUCCESS,
+        Outcome::Interrupted => {
+            eprintln!("stopped; go on with: train --resume {}", folder.display());
+            ExitCode::from(cli::INTERRUPTED)
+        }
+    })
+}
+
+/// The first Ctrl-C (or SIGTERM) asks the loop to stop after the step; a second one ends at once.
+fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(cli::INTERRUPTED));
+        }
+    })
+    .context("handling Ctrl-C")?;
+    Ok(stop)
+}
+
+fn epochs(count: u32) -> String {
+    if count == 1 { "1 epoch".to_owned() } else { format!("{count} epochs") }
+}
+
+const HEADER: &str = "epoch  train loss  test loss  test error %  learning rate  seconds  images/s";
+
+fn row(m: &Metrics) -> String {
+    format!(
+        "{:>5} {:>11.5} {:>10.5} {:>13.2} {:>14.6} {:>8.2} {:>9.0}\n",
+        m.epoch,
+        m.train_loss,
+        m.test_loss,
+        m.test_error_percent,
+        m.learning_rate,
+        m.seconds,
+        m.images_per_second
+    )
+}

@@ -1,0 +1,55 @@
+//! What the binaries share: exit codes, output that may be cut off, threads.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::{Error, Result};
+
+/// Exit code of a run that was stopped by a signal.
+pub const INTERRUPTED: u8 = 130;
+
+/// Runs a command: 0 done, 1 failed, with the error on stderr; wrong usage is clap's, with 2.
+/// A reader that closes our output early (`| head`) has got what it wanted: 0.
+pub fn run(command: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
+    match command() {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Prints on stdout without a panic where it is closed or full.
+///
+/// # Errors
+/// As `write` has them.
+pub fn print(text: impl fmt::Display) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    write!(stdout, "{text}")?;
+    stdout.flush()
+}
+
+/// Sets the number of CPU threads that libtorch's kernels use; none leaves its choice, all cores.
+///
+/// # Errors
+/// Where the number is below 1 or above 1,024.
+pub fn set_threads(threads: Option<i32>) -> Result<()> {
+    match threads {
+        None => Ok(()),
+        Some(threads @ 1..=1024) => {
+            tch::set_num_threads(threads);
+            Ok(())
+        }
+        Some(found) => Err(Error::Config(format!("threads: expected 1 to 1024, found {found}"))),
+    }
+}

@@ -1,0 +1,99 @@
+//! Reader of the IDX format, in which MNIST and its relatives come; plain or gzip.
+//!
+//! An IDX file is a magic number (two zero bytes, the element type, the number of dimensions), the
+//! dimensions as big-endian u32, then the elements. Only unsigned bytes (type 8) are read.
+//! Source: the format's description on the MNIST page, <http://yann.lecun.com/exdb/mnist/>.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use flate2::read::MultiGzDecoder;
+
+use crate::{Error, Result};
+
+/// The largest file that is read, in bytes after decompression: eleven times EMNIST's largest.
+pub const MAX_BYTES: u64 = 1 << 32;
+
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// An array of bytes, row-major.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdxArray {
+    /// Sizes, the slowest dimension first.
+    pub dimensions: Vec<usize>,
+    /// The elements: as many as the product of `dimensions`.
+    pub data: Vec<u8>,
+}
+
+/// Reads a file of unsigned bytes with `dimensions` dimensions.
+///
+/// # Errors
+/// Where the file cannot be read, is no IDX file of that form, is larger than [`MAX_BYTES`], or is
+/// shorter or longer than its header says.
+pub fn read(path: &Path, dimensions: u8) -> Result<IdxArray> {
+    let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
+    decode(file, dimensions).map_err(|message| Error::file(path, message))
+}
+
+/// As [`read`], from anything that can be read.
+///
+/// # Errors
+/// What was expected and what was found.
+pub fn decode(mut reader: impl BufRead, dimensions: u8) -> Result<IdxArray, String> {
+    let start = reader.fill_buf().map_err(|error| broken(&error))?;
+    if start.starts_with(&GZIP_MAGIC) {
+        decode_plain(MultiGzDecoder::new(reader), dimensions)
+    } else {
+        decode_plain(reader, dimensions)
+    }
+}
+
+fn decode_plain(mut reader: impl Read, dimensions: u8) -> Result<IdxArray, String> {
+    let magic = u32::from_be_bytes(header_word(&mut reader, "the magic number")?);
+    let expected = 0x0800 + u32::from(dimensions);
+    if magic != expected {
+        return Err(format!(
+            "expected IDX magic number 0x{expected:08x} (unsigned bytes, {dimensions} dimension(s)), found 0x{magic:08x}"
+        ));
+    }
+    let mut sizes = Vec::with_capacity(dimensions.into());
+    for i in 1..=dimensions {
+        let size = u32::from_be_bytes(header_word(&mut reader, &format!("dimension {i}"))?);
+        sizes.push(size as usize);
+    }
+    let length = sizes
+        .iter()
+        .try_fold(1u64, |product, &size| product.checked_mul(size as u64))
+        .filter(|&length| length <= MAX_BYTES)
+        .ok_or_else(|| {
+            format!("expected at most {MAX_BYTES} bytes of data, found dimensions {sizes:?}")
+        })?;
+    // Grows as data arrives: a header alone allocates nothing.
+    let mut data = Vec::new();
+    reader.by_ref().take(length + 1).read_to_end(&mut data).map_err(|error| broken(&error))?;
+    if data.len() as u64 != length {
+        let found =
+            if data.len() as u64 > length { "more".to_owned() } else { data.len().to_string() };
+        return Err(format!(
+            "expected {length} bytes of data for dimensions {sizes:?}, found {found}"
+        ));
+    }
+    data.shrink_to_fit();
+    Ok(IdxArray { dimensions: sizes, data })
+}
+
+fn header_word(reader: &mut impl Read, what: &str) -> Result<[u8; 4], String> {
+    let mut word = [0; 4];
+    reader.read_exact(&mut word).map_err(|error| match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => {
+            format!("expected an IDX file, found the end of the file within {what}")
+        }
+        _ => broken(&error),
+    })?;
+    Ok(word)
+}
+
+fn broken(error: &std::io::Error) -> String {
+    format!("expected IDX data, plain or gzip, found a broken stream ({error})")
+}

@@ -1,0 +1,219 @@
+//! MNIST, and any data set in its form: images and labels as IDX files.
+
+use std::path::{Path, PathBuf};
+
+use tch::{Device, IndexOp, Kind, Tensor};
+
+use super::idx::{self, IdxArray};
+use crate::model::ModelConfig;
+use crate::{Error, Result};
+
+/// Side of the network's input.
+pub const INPUT_SIZE: i64 = 32;
+
+/// One of the two parts of a data set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Split {
+    /// 60,000 images in MNIST.
+    Train,
+    /// 10,000 images in MNIST.
+    #[default]
+    Test,
+}
+
+/// Images and labels, as bytes, on the CPU.
+#[derive(Debug)]
+pub struct Dataset {
+    /// (N, H, W), uint8: 0 is background, 255 is ink.
+    images: Tensor,
+    /// (N), int64.
+    labels: Tensor,
+}
+
+impl Dataset {
+    /// Reads `{train|t10k}-images-idx3-ubyte` and `...-labels-idx1-ubyte` in `folder`, gzip or not,
+    /// with or without the suffix `.gz`. In EMNIST's names (`emnist-letters-train-images-idx3-ubyte`)
+    /// what comes before the split is taken too, where only one file fits.
+    ///
+    /// # Errors
+    /// Where a file is missing or broken, images and labels differ in number, there are none, the
+    /// images are not 28x28 or 32x32, or a label is not below `classes`.
+    pub fn read(folder: &Path, split: Split, classes: i64) -> Result<Self> {
+        let images_path = find(folder, split, "images-idx3-ubyte")?;
+        let labels_path = find(folder, split, "labels-idx1-ubyte")?;
+        let (images, labels) = (idx::read(&images_path, 3)?, idx::read(&labels_path, 1)?);
+        Self::new((&images_path, images), (&labels_path, labels), classes)
+    }
+
+    /// The MNIST that is part of the program.
+    ///
+    /// # Errors
+    /// Where a label is not below `classes`.
+    pub fn embedded(split: Split, classes: i64) -> Result<Self> {
+        let (images, labels): (&[u8], &[u8]) = match split {
+            Split::Train => (
+                include_bytes!("../../data/mnist/train-images-idx3-ubyte.gz"),
+                include_bytes!("../../data/mnist/train-labels-idx1-ubyte.gz"),
+            ),
+            Split::Test => (
+                include_bytes!("../../data/mnist/t10k-images-idx3-ubyte.gz"),
+                include_bytes!("../../data/mnist/t10k-labels-idx1-ubyte.gz"),
+            ),
+        };
+        let (images_path, labels_path) =
+            (Path::new("embedded MNIST images"), Path::new("embedded MNIST labels"));
+        let decode = |path, bytes, dimensions| {
+            idx::decode(bytes, dimensions).map_err(|message| Error::file(path, message))
+        };
+        Self::new(
+            (images_path, decode(images_path, images, 3)?),
+            (labels_path, decode(labels_path, labels, 1)?),
+            classes,
+        )
+    }
+
+    /// The data set in `folder`, or the embedded one without it.
+    ///
+    /// # Errors
+    /// As [`Dataset::read`] and [`Dataset::embedded`].
+    pub fn open(folder: Option<&Path>, split: Split, classes: i64) -> Result<Self> {
+        folder.map_or_else(
+            || Self::embedded(split, classes),
+            |folder| Self::read(folder, split, classes),
+        )
+    }
+
+    fn new(
+        (images_path, images): (&Path, IdxArray),
+        (labels_path, labels): (&Path, IdxArray),
+        classes: i64,
+    ) -> Result<Self> {
+        let [count, height, width] = images.dimensions[..] else {
+            unreachable!("three dimensions were asked for")
+        };
+        if count == 0 {
+            return Err(Error::file(images_path, "expected images, found none"));
+        }
+        if (height, width) != (28, 28) && (height, width) != (32, 32) {
+            return Err(Error::file(
+                images_path,
+                format!("expected images of 28x28 or 32x32 pixels, found {height}x{width}"),
+            ));
+        }
+        if labels.data.len() != count {
+            return Err(Error::file(
+                labels_path,
+                format!(
+                    "expected {count} labels, one for each image of {}, found {}",
+                    images_path.display(),
+                    labels.data.len()
+                ),
+            ));
+        }
+        if let Some((i, label)) =
+            labels.data.iter().enumerate().find(|&(_, &l)| i64::from(l) >= classes)
+        {
+            return Err(Error::file(
+                labels_path,
+                format!("expected labels from 0 to {}, found {label} at index {i}", classes - 1),
+            ));
+        }
+        let size = [count as i64, height as i64, width as i64];
+        Ok(Self {
+            images: Tensor::f_from_data_size(&images.data, &size, Kind::Uint8)?,
+            labels: Tensor::f_from_slice(&labels.data)?.to_kind(Kind::Int64),
+        })
+    }
+
+    /// Number of images.
+    pub fn len(&self) -> i64 {
+        self.labels.size()[0]
+    }
+
+    /// Whether there are none; [`Dataset::read`] never gives such a one.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The images: (N, H, W), uint8.
+    pub fn images(&self) -> &Tensor {
+        &self.images
+    }
+
+    /// The labels: (N), int64.
+    pub fn labels(&self) -> &Tensor {
+        &self.labels
+    }
+
+    /// The first `count` samples.
+    pub fn first(&self, count: i64) -> Self {
+        let count = count.min(self.len());
+        Self { images: self.images.i(..count), labels: self.labels.i(..count) }
+    }
+
+    /// Moves the bytes to a device, where batches are then made: 47 MB for MNIST's 60,000.
+    pub fn to_device(&self, device: Device) -> Self {
+        Self { images: self.images.to_device(device), labels: self.labels.to_device(device) }
+    }
+
+    /// The samples at `indices` (int64, on any device): images (B, 1, 32, 32) as the network takes
+    /// them, and labels (B).
+    pub fn batch(&self, indices: &Tensor, config: &ModelConfig) -> (Tensor, Tensor) {
+        let indices = indices.to_device(self.labels.device());
+        (
+            to_input(&self.images.index_select(0, &indices), config),
+            self.labels.index_select(0, &indices),
+        )
+    }
+}
+
+/// Makes the network's input from bytes: (N, H, W) uint8 -> (N, 1, 32, 32) float32.
+///
+/// Scales to 0..1, pads 28x28 with background to 32x32, then subtracts the mean and divides by the
+/// standard deviation (nothing is done where these are 0 and 1).
+pub fn to_input(images: &Tensor, config: &ModelConfig) -> Tensor {
+    let pixels = images.unsqueeze(1).to_kind(Kind::Float) / 255.0;
+    let padding = (INPUT_SIZE - images.size()[2]) / 2;
+    let padded = match padding {
+        0 => pixels,
+        p => pixels.constant_pad_nd([p, p, p, p]),
+    };
+    if config.mean == 0.0 && config.std == 1.0 {
+        padded
+    } else {
+        (padded - config.mean) / config.std
+    }
+}
+
+/// The file in `folder` for this part of the data set.
+fn find(folder: &Path, split: Split, suffix: &str) -> Result<PathBuf> {
+    let split_name = match split {
+        Split::Train => "train",
+        Split::Test => "t10k",
+    };
+    let wanted = format!("{split_name}-{suffix}");
+    for name in [wanted.clone(), format!("{wanted}.gz")] {
+        let path = folder.join(name);
+        if path.is_file() {
+            return Ok(path);
+        }
+    }
+    // EMNIST: "emnist-digits-train-images-idx3-ubyte", and "test" for the test part.
+    let alternative = match split {
+        Split::Train => format!("-{wanted}"),
+        Split::Test => format!("-test-{suffix}"),
+    };
+    let mut found = Vec::new();
+    for entry in folder.read_dir().map_err(Error::io(folder))? {
+        let path = entry.map_err(Error::io(folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.trim_end_matches(".gz").ends_with(&alternative) {
+            found.push(path);
+        }
+    }
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => Err(Error::file(folder, format!("expected {wanted} or {wanted}.gz, found neither"))),
+        n => Err(Error::file(folder, format!("expected one file *{alternative}, found {n}"))),
+    }
+}

@@ -1,0 +1,6 @@
+//! Data sets: the IDX reader, and images as the network takes them.
+
+pub mod idx;
+mod mnist;
+
+pub use mnist::{Dataset, INPUT_SIZE, Split, to_input};

@@ -1,0 +1,65 @@
+//! The library's error type.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What can go wrong. Messages name the file, what was expected and what was found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file is not what was expected.
+    #[error("{}: {message}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and what was found.
+        message: String,
+    },
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// An argument or a setting is out of its range, or does not fit another.
+    #[error("{0}")]
+    Config(String),
+    /// The device cannot be used.
+    #[error("{0}")]
+    Device(String),
+    /// libtorch refused; the first line of its message.
+    #[error("libtorch: {0}")]
+    Torch(String),
+    /// A chart could not be drawn.
+    #[error("chart: {0}")]
+    Chart(String),
+}
+
+/// The library's result type.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// A file that is not what was expected.
+    pub(crate) fn file(path: &Path, message: impl Into<String>) -> Self {
+        Self::File { path: path.to_owned(), message: message.into() }
+    }
+
+    /// For `map_err` after an operation on `path`.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
+}
+
+impl From<tch::TchError> for Error {
+    fn from(error: tch::TchError) -> Self {
+        let text = match error {
+            tch::TchError::Torch(text) => text,
+            other => other.to_string(),
+        };
+        // The lines after the first are a C++ backtrace.
+        Self::Torch(text.lines().next().unwrap_or_default().to_owned())
+    }
+}

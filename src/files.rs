@@ -1,0 +1,40 @@
+//! Files written whole or not at all.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use tempfile::Builder;
+
+use crate::{Error, Result};
+
+/// Writes `bytes` to a temporary sibling, syncs it, and renames it to `path`: a reader, a full disk
+/// or a kill at any moment sees the old file or the new one, never a part.
+///
+/// # Errors
+/// Where the folder cannot be written to, or is full; the old file then stays.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let io = || Error::io(path);
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
+        // A device or a pipe (/dev/null, /dev/stdout) is written to, not replaced.
+        return fs::write(path, bytes).map_err(io());
+    }
+    let folder = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = Builder::new();
+    builder.prefix(".lenet5-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // As for any new file: less the umask, not tempfile's 0600.
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(folder).map_err(io())?;
+    file.write_all(bytes).map_err(io())?;
+    file.as_file().sync_all().map_err(io())?;
+    file.persist(path).map_err(|error| Error::io(path)(error.error))?;
+    // The rename itself is on disk once the folder is.
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io())
+}

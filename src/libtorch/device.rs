@@ -1,0 +1,153 @@
+//! `--device auto|cpu|cuda[:N]|mps`, and the CUDA backend, loaded only when it is asked for.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LAZY, RTLD_NOW};
+use serde::{Deserialize, Serialize};
+use tch::{Cuda, Device, Kind, Tensor};
+
+use crate::{Error, Result};
+
+/// The device that a user asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum DeviceChoice {
+    /// The first GPU that works, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// An NVIDIA GPU, by index from 0.
+    Cuda(usize),
+    /// An Apple GPU.
+    Mps,
+}
+
+impl DeviceChoice {
+    /// Makes the device ready, and says in a few words which it is and why.
+    ///
+    /// TensorFloat-32 is turned off: float32 means float32.
+    ///
+    /// # Errors
+    /// Where the device that was asked for cannot be used; `Auto` never fails.
+    pub fn open(self) -> Result<(Device, String)> {
+        match self {
+            Self::Cpu => Ok((Device::Cpu, "cpu".to_owned())),
+            Self::Mps if tch::utils::has_mps() => Ok((Device::Mps, "mps".to_owned())),
+            Self::Mps => Err(Error::Device(
+                "--device mps: this libtorch or this machine has no Metal support; use --device cpu".to_owned(),
+            )),
+            Self::Cuda(index) => {
+                open_cuda(index)?;
+                Ok((Device::Cuda(index), self.to_string()))
+            }
+            Self::Auto if tch::utils::has_mps() => Ok((Device::Mps, "mps (auto)".to_owned())),
+            Self::Auto if !has_nvidia_driver() => {
+                Ok((Device::Cpu, "cpu (auto: no NVIDIA driver found)".to_owned()))
+            }
+            Self::Auto => Ok(match open_cuda(0) {
+                Ok(()) => (Device::Cuda(0), "cuda:0 (auto)".to_owned()),
+                Err(error) => (Device::Cpu, format!("cpu (auto: {error})")),
+            }),
+        }
+    }
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            "mps" => Ok(Self::Mps),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|index| index.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| format!("expected auto, cpu, cuda, cuda:N or mps, found {text}")),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::Mps => f.write_str("mps"),
+        }
+    }
+}
+
+impl TryFrom<String> for DeviceChoice {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<DeviceChoice> for String {
+    fn from(choice: DeviceChoice) -> Self {
+        choice.to_string()
+    }
+}
+
+/// Whether the driver's own library is there: a cheap question, asked before 450 MB are loaded.
+fn has_nvidia_driver() -> bool {
+    // SAFETY: the driver's initialisers are those that every CUDA program runs.
+    unsafe { Library::open(Some("libcuda.so.1"), RTLD_LAZY) }.is_ok()
+}
+
+fn open_cuda(index: usize) -> Result<()> {
+    load_cuda_backend()?;
+    let hint = "use --device cpu, or see \"GPU\" in the README";
+    let count = Cuda::device_count();
+    if count == 0 || !Cuda::is_available() {
+        let reason = match Tensor::f_zeros([1], (Kind::Float, Device::Cuda(index))) {
+            Err(error) => Error::from(error).to_string(),
+            Ok(_) => "no CUDA device".to_owned(),
+        };
+        return Err(Error::Device(format!("--device cuda:{index}: {reason}; {hint}")));
+    }
+    if index as i64 >= count {
+        let last = count - 1;
+        return Err(Error::Device(format!(
+            "--device cuda:{index}: expected an index from 0 to {last}, as libtorch sees {count} GPU(s)"
+        )));
+    }
+    // A driver that is too old, or a GPU that this libtorch has no kernels for, shows here.
+    Tensor::f_ones([1], (Kind::Float, Device::Cuda(index)))
+        .and_then(|one| one.f_double_value(&[0]))
+        .map_err(|error| {
+            Error::Device(format!("--device cuda:{index}: {}; {hint}", Error::from(error)))
+        })?;
+    super::allow_tf32(false)
+}
+
+/// Loads `libtorch_cuda.so`, which registers the CUDA backend. The linker drops the library, as no
+/// symbol of ours is in it, and to keep it would cost every start 0.15 s. It has to come before any
+/// other question about CUDA: libtorch remembers the answers.
+fn load_cuda_backend() -> Result<()> {
+    static LOADED: OnceLock<Result<Library, String>> = OnceLock::new();
+    let name = "libtorch_cuda.so";
+    LOADED
+        // SAFETY: libtorch's own library, whose initialisers register kernels; it is never unloaded.
+        .get_or_init(|| unsafe {
+            Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL).map_err(|error| error.to_string())
+        })
+        .as_ref()
+        .map(|_| ())
+        .map_err(|error| {
+            Error::Device(format!(
+                "--device cuda: this libtorch has no CUDA, or it cannot be loaded ({error}); \
+                 install a CUDA build of PyTorch {}, or use --device cpu",
+                super::VERSION
+            ))
+        })
+}

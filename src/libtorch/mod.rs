@@ -1,0 +1,133 @@
+//! The little of libtorch that `tch` lacks, each function of the C++ shim wrapped once; and the
+//! choice of a device.
+
+mod device;
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+pub use device::DeviceChoice;
+
+use crate::{Error, Result};
+
+/// The version of libtorch that this crate is built for.
+pub const VERSION: &str = "2.11.0";
+
+unsafe extern "C" {
+    fn lenet5_free(pointer: *mut c_void);
+    fn lenet5_add_(this: *mut C_tensor, other: *const C_tensor, alpha: f64) -> *mut c_char;
+    fn lenet5_addcmul_(
+        this: *mut C_tensor,
+        a: *const C_tensor,
+        b: *const C_tensor,
+        value: f64,
+    ) -> *mut c_char;
+    fn lenet5_addcdiv_(
+        this: *mut C_tensor,
+        a: *const C_tensor,
+        b: *const C_tensor,
+        value: f64,
+    ) -> *mut c_char;
+    fn lenet5_generator_state(state: *mut *mut C_tensor) -> *mut c_char;
+    fn lenet5_set_generator_state(state: *const C_tensor) -> *mut c_char;
+    fn lenet5_allow_tf32(allow: c_int) -> *mut c_char;
+    fn lenet5_torchscript(
+        names: *const *const c_char,
+        tensors: *const *const C_tensor,
+        count: usize,
+        source: *const c_char,
+        config: *const c_char,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> *mut c_char;
+}
+
+/// Turns the shim's message into an error, and frees it.
+fn check(message: *mut c_char) -> Result<()> {
+    if message.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the shim returns null or a NUL-terminated string that is ours to free.
+    let text = unsafe {
+        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+        lenet5_free(message.cast());
+        text
+    };
+    Err(Error::Torch(text.lines().next().unwrap_or_default().to_owned()))
+}
+
+/// `this.add_(other, alpha=alpha)`: `this += alpha * other`, in one rounding where the CPU has FMA.
+pub fn add_(this: &mut Tensor, other: &Tensor, alpha: f64) -> Result<()> {
+    // SAFETY: both pointers are live tensors for the length of the call.
+    check(unsafe { lenet5_add_(this.as_mut_ptr(), other.as_ptr(), alpha) })
+}
+
+/// `this.addcmul_(a, b, value=value)`: `this += value * a * b`.
+pub fn addcmul_(this: &mut Tensor, a: &Tensor, b: &Tensor, value: f64) -> Result<()> {
+    // SAFETY: all pointers are live tensors for the length of the call.
+    check(unsafe { lenet5_addcmul_(this.as_mut_ptr(), a.as_ptr(), b.as_ptr(), value) })
+}
+
+/// `this.addcdiv_(a, b, value=value)`: `this += value * a / b`.
+pub fn addcdiv_(this: &mut Tensor, a: &Tensor, b: &Tensor, value: f64) -> Result<()> {
+    // SAFETY: all pointers are live tensors for the length of the call.
+    check(unsafe { lenet5_addcdiv_(this.as_mut_ptr(), a.as_ptr(), b.as_ptr(), value) })
+}
+
+/// State of the global CPU generator, as `torch.get_rng_state()` gives it: 5,056 bytes, uint8.
+pub fn generator_state() -> Result<Tensor> {
+    let mut state = std::ptr::null_mut();
+    // SAFETY: on success the shim hands over a new tensor, which `from_ptr` then owns.
+    unsafe {
+        check(lenet5_generator_state(&mut state))?;
+        Ok(Tensor::from_ptr(state))
+    }
+}
+
+/// Sets the global CPU generator, as `torch.set_rng_state(state)` does.
+///
+/// # Errors
+/// Where `state` is not a generator's state.
+pub fn set_generator_state(state: &Tensor) -> Result<()> {
+    // SAFETY: the pointer is a live tensor for the length of the call.
+    check(unsafe { lenet5_set_generator_state(state.as_ptr()) })
+}
+
+/// Allows or forbids TensorFloat-32 (10 bits of mantissa) in convolutions and matrix products on
+/// NVIDIA GPUs. libtorch's default allows it in convolutions.
+pub fn allow_tf32(allow: bool) -> Result<()> {
+    // SAFETY: sets two flags of libtorch's global context.
+    check(unsafe { lenet5_allow_tf32(allow.into()) })
+}
+
+/// A TorchScript archive: a module with the named parameters (`layer.parameter`), the method that
+/// `source` defines, and `config` as the extra file `config.json`.
+///
+/// # Errors
+/// Where `source` does not compile, or a name has no dot.
+pub fn torchscript(tensors: &[(String, Tensor)], source: &str, config: &str) -> Result<Vec<u8>> {
+    let c_string =
+        |text: &str| CString::new(text).map_err(|_| Error::Torch("NUL in a string".to_owned()));
+    let names = tensors.iter().map(|(name, _)| c_string(name)).collect::<Result<Vec<_>>>()?;
+    let name_pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
+    let pointers: Vec<_> = tensors.iter().map(|(_, tensor)| tensor.as_ptr()).collect();
+    let (source, config) = (c_string(source)?, c_string(config)?);
+    let (mut data, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: all pointers outlive the call; on success `data` is `size` bytes, ours to free.
+    unsafe {
+        check(lenet5_torchscript(
+            name_pointers.as_ptr(),
+            pointers.as_ptr(),
+            tensors.len(),
+            source.as_ptr(),
+            config.as_ptr(),
+            &mut data,
+            &mut size,
+        ))?;
+        let bytes = std::slice::from_raw_parts(data, size).to_vec();
+        lenet5_free(data.cast());
+        Ok(bytes)
+    }
+}

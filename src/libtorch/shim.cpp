@@ -1,0 +1,111 @@
+#include "shim.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
+#include <ATen/core/Tensor.h>
+#include <torch/csrc/autograd/variable.h>
+#include <torch/csrc/jit/api/module.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <sstream>
+#include <string>
+
+namespace {
+
+const at::Tensor &tensor(const Tensor *pointer) { return *static_cast<const at::Tensor *>(pointer); }
+
+at::Tensor &tensor(Tensor *pointer) { return *static_cast<at::Tensor *>(pointer); }
+
+char *copy(const char *message) {
+  const size_t size = std::strlen(message) + 1;
+  return static_cast<char *>(std::memcpy(std::malloc(size), message, size));
+}
+
+template <typename Body>
+char *guarded(Body body) {
+  try {
+    body();
+    return nullptr;
+  } catch (const c10::Error &error) {
+    return copy(error.what_without_backtrace());
+  } catch (const std::exception &error) {
+    return copy(error.what());
+  } catch (...) {
+    return copy("unknown C++ exception");
+  }
+}
+
+torch::jit::Module module(const std::string &name, std::shared_ptr<torch::jit::CompilationUnit> unit) {
+  torch::jit::Module result(c10::QualifiedName("__torch__." + name), std::move(unit));
+  result.register_attribute("training", c10::BoolType::get(), false);
+  return result;
+}
+
+} // namespace
+
+void lenet5_free(void *pointer) { std::free(pointer); }
+
+char *lenet5_add_(Tensor *self, const Tensor *other, double alpha) {
+  return guarded([&] { tensor(self).add_(tensor(other), alpha); });
+}
+
+char *lenet5_addcmul_(Tensor *self, const Tensor *a, const Tensor *b, double value) {
+  return guarded([&] { tensor(self).addcmul_(tensor(a), tensor(b), value); });
+}
+
+char *lenet5_addcdiv_(Tensor *self, const Tensor *a, const Tensor *b, double value) {
+  return guarded([&] { tensor(self).addcdiv_(tensor(a), tensor(b), value); });
+}
+
+char *lenet5_generator_state(Tensor **state) {
+  return guarded([&] {
+    auto generator = at::detail::getDefaultCPUGenerator();
+    std::lock_guard<std::mutex> lock(generator.mutex());
+    *state = new at::Tensor(generator.get_state());
+  });
+}
+
+char *lenet5_set_generator_state(const Tensor *state) {
+  return guarded([&] {
+    auto generator = at::detail::getDefaultCPUGenerator();
+    std::lock_guard<std::mutex> lock(generator.mutex());
+    generator.set_state(tensor(state));
+  });
+}
+
+char *lenet5_allow_tf32(int allow) {
+  return guarded([&] {
+    at::globalContext().setAllowTF32CuDNN(allow);
+    at::globalContext().setAllowTF32CuBLAS(allow);
+  });
+}
+
+char *lenet5_torchscript(const char *const *names, const Tensor *const *tensors, size_t count,
+                         const char *source, const char *config, uint8_t **data, size_t *size) {
+  return guarded([&] {
+    auto unit = std::make_shared<torch::jit::CompilationUnit>();
+    auto root = module("LeNet5", unit);
+    for (size_t i = 0; i < count; ++i) {
+      const std::string name = names[i];
+      const size_t dot = name.find('.');
+      TORCH_CHECK(dot != std::string::npos, "expected layer.parameter, found ", name);
+      const std::string layer = name.substr(0, dot);
+      if (!root.hasattr(layer)) {
+        root.register_module(layer, module("lenet5." + layer, unit));
+      }
+      auto parameter = tensor(tensors[i]).detach().clone().requires_grad_(true);
+      root.attr(layer).toModule().register_parameter(name.substr(dot + 1), parameter, false);
+    }
+    root.define(source);
+    std::ostringstream stream;
+    root.save(stream, {{"config.json", config}});
+    const std::string bytes = stream.str();
+    *size = bytes.size();
+    *data = static_cast<uint8_t *>(std::malloc(bytes.size()));
+    TORCH_CHECK(*data != nullptr, "out of memory");
+    std::memcpy(*data, bytes.data(), bytes.size());
+  });
+}

@@ -1,0 +1,28 @@
+// What tch 0.24 lacks of libtorch. Every function returns null, or an error message that the
+// caller frees with lenet5_free. `Tensor` is a torch::Tensor as torch-sys holds it.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+extern "C" {
+typedef void Tensor;
+
+void lenet5_free(void *pointer);
+
+// tch's add_, addcmul_ and addcdiv_ have no factor; a product beforehand would round twice.
+char *lenet5_add_(Tensor *self, const Tensor *other, double alpha);
+char *lenet5_addcmul_(Tensor *self, const Tensor *a, const Tensor *b, double value);
+char *lenet5_addcdiv_(Tensor *self, const Tensor *a, const Tensor *b, double value);
+
+// State of the default CPU generator, as torch.get_rng_state() and torch.set_rng_state() have it.
+char *lenet5_generator_state(Tensor **state);
+char *lenet5_set_generator_state(const Tensor *state);
+
+// TensorFloat-32 in cuDNN and cuBLAS: torch.backends.{cudnn,cuda.matmul}.allow_tf32.
+char *lenet5_allow_tf32(int allow);
+
+// A TorchScript archive with one parameter per dotted name, a method from `source`, and `config`
+// as the extra file config.json. `*data` is freed with lenet5_free.
+char *lenet5_torchscript(const char *const *names, const Tensor *const *tensors, size_t count,
+                         const char *source, const char *config, uint8_t **data, size_t *size);
+}

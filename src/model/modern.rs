@@ -1,0 +1,164 @@
+//! The modern LeNet-5: the network as PyTorch users write it today.
+//!
+//! | layer | operation | output | parameters |
+//! |---|---|---|---|
+//! | c1 | 5x5 convolution, tanh | 6 x 28 x 28 | 156 |
+//! | s2 | 2x2 average | 6 x 14 x 14 | |
+//! | c3 | 5x5 convolution, tanh | 16 x 10 x 10 | 2,416 |
+//! | s4 | 2x2 average | 16 x 5 x 5 | |
+//! | c5 | 5x5 convolution, tanh | 120 | 48,120 |
+//! | f6 | linear, tanh | 84 | 10,164 |
+//! | output | linear | 10 logits | 850 |
+//!
+//! 61,706 parameters. Names and sizes are those of LeCun, Bottou, Bengio, Haffner, "Gradient-Based
+//! Learning Applied to Document Recognition", Proc. IEEE 86(11), 1998. It departs from the paper in
+//! s2 and s4 (no trainable coefficients), c3 (all maps connected), the activation (plain tanh) and
+//! the output (linear, for softmax cross-entropy).
+
+use tch::Tensor;
+use tch::nn::{Module, Path};
+
+use super::config::{C5, LAYERS, ModelConfig};
+use super::layers::{Layer, assign};
+use crate::{Error, Result};
+
+/// The modern LeNet-5.
+///
+/// # Shapes
+/// Input (N, 1, 32, 32), output (N, classes): logits.
+///
+/// # Example
+/// ```
+/// use lenet5::model::{LeNet5, ModelConfig};
+/// use tch::{Device, Kind, Tensor, nn, nn::Module};
+///
+/// tch::manual_seed(1);
+/// let vs = nn::VarStore::new(Device::Cpu);
+/// let model = LeNet5::new(&vs.root(), &ModelConfig::default());
+/// let logits = model.forward(&Tensor::zeros([2, 1, 32, 32], (Kind::Float, Device::Cpu)));
+/// assert_eq!(logits.size(), [2, 10]);
+/// ```
+#[derive(Debug)]
+pub struct LeNet5 {
+    config: ModelConfig,
+    c1: Layer,
+    c3: Layer,
+    c5: Layer,
+    f6: Layer,
+    output: Layer,
+}
+
+impl LeNet5 {
+    /// Draws all parameters under `path`, in the order c1, c3, c5, f6, output; weight, then bias.
+    ///
+    /// For the bits of a PyTorch script with the same seed, `path` has to be on the CPU: draw there,
+    /// then move with [`VarStore::set_device`](tch::nn::VarStore::set_device).
+    pub fn new(path: &Path, config: &ModelConfig) -> Self {
+        Self::from_layers(config, |name| Layer::new(path / name, &config.weight_shape(name)))
+    }
+
+    /// As [`LeNet5::new`], but with zeros: for weights to be loaded, leaving the generator as it is.
+    pub fn uninitialised(path: &Path, config: &ModelConfig) -> Self {
+        Self::from_layers(config, |name| Layer::zeros(path / name, &config.weight_shape(name)))
+    }
+
+    fn from_layers(config: &ModelConfig, layer: impl Fn(&str) -> Layer) -> Self {
+        Self {
+            config: config.clone(),
+            c1: layer("c1"),
+            c3: layer("c3"),
+            c5: layer("c5"),
+            f6: layer("f6"),
+            output: layer("output"),
+        }
+    }
+
+    /// The settings it was made with.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// All parameters by name (`c1.weight`, `c1.bias`, ...), in order; they share memory with the model.
+    pub fn parameters(&self) -> Vec<(String, Tensor)> {
+        LAYERS
+            .iter()
+            .zip([&self.c1, &self.c3, &self.c5, &self.f6, &self.output])
+            .flat_map(|(name, layer)| {
+                [
+                    (format!("{name}.weight"), layer.weight.shallow_clone()),
+                    (format!("{name}.bias"), layer.bias.shallow_clone()),
+                ]
+            })
+            .collect()
+    }
+
+    /// Copies tensors into the parameters: strict, each name exactly once and in the right shape.
+    ///
+    /// # Errors
+    /// Names the parameter that is missing or too much, or whose shape differs.
+    pub fn load_state(&self, tensors: &[(String, Tensor)]) -> Result<()> {
+        let parameters = self.parameters();
+        if let Some((name, _)) =
+            tensors.iter().find(|(name, _)| !parameters.iter().any(|(p, _)| p == name))
+        {
+            return Err(Error::Config(format!("{name}: no such parameter in LeNet-5")));
+        }
+        for (name, parameter) in &parameters {
+            let Some((_, tensor)) = tensors.iter().find(|(n, _)| n == name) else {
+                return Err(Error::Config(format!("{name}: missing")));
+            };
+            if tensor.size() != parameter.size() {
+                return Err(Error::Config(format!(
+                    "{name}: expected shape {:?}, found {:?}",
+                    parameter.size(),
+                    tensor.size()
+                )));
+            }
+            assign(parameter, tensor)?;
+        }
+        Ok(())
+    }
+}
+
+impl Module for LeNet5 {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let (activate, pool) = (self.config.activation, self.config.pooling);
+        let x = activate.apply(&self.c1.convolve(x)); // (N, 6, 28, 28)
+        let x = pool.apply(&x); // s2: (N, 6, 14, 14)
+        let x = activate.apply(&self.c3.convolve(&x)); // (N, 16, 10, 10)
+        let x = pool.apply(&x); // s4: (N, 16, 5, 5)
+        let x = match self.config.c5 {
+            C5::Convolution => activate.apply(&self.c5.convolve(&x)).flatten(1, -1), // (N, 120)
+            C5::Linear => activate.apply(&self.c5.linear(&x.flatten(1, -1))),        // (N, 120)
+        };
+        let x = activate.apply(&self.f6.linear(&x)); // (N, 84)
+        self.output.linear(&x) // (N, classes)
+    }
+}
+
+/// The same forward pass as TorchScript source, for files that Python runs.
+pub fn torchscript_source(config: &ModelConfig) -> String {
+    let activate = format!("torch.{}", config.activation.torch_name());
+    let pool = format!("torch.{}", config.pooling.torch_name());
+    let c5 = match config.c5 {
+        C5::Convolution => {
+            format!(
+                "x = torch.flatten({activate}(torch.conv2d(x, self.c5.weight, self.c5.bias)), 1)"
+            )
+        }
+        C5::Linear => format!(
+            "x = {activate}(torch.linear(torch.flatten(x, 1), self.c5.weight, self.c5.bias))"
+        ),
+    };
+    format!(
+        "def forward(self, x: Tensor) -> Tensor:
+    x = {activate}(torch.conv2d(x, self.c1.weight, self.c1.bias))
+    x = {pool}(x, [2, 2])
+    x = {activate}(torch.conv2d(x, self.c3.weight, self.c3.bias))
+    x = {pool}(x, [2, 2])
+    {c5}
+    x = {activate}(torch.linear(x, self.f6.weight, self.f6.bias))
+    return torch.linear(x, self.output.weight, self.output.bias)
+"
+    )
+}

@@ -1,0 +1,123 @@
+//! The table of layers: output shape, parameters, connections, multiply-adds.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::config::{ModelConfig, Pooling};
+
+/// One row of the table, for one image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LayerSummary {
+    /// The paper's name: c1, s2, c3, s4, c5, f6, output.
+    pub name: &'static str,
+    /// (channels, height, width), or (units).
+    pub output_shape: Vec<i64>,
+    /// Trainable parameters.
+    pub parameters: i64,
+    /// Connections as the paper counts them: inputs of all units, biases included.
+    pub connections: i64,
+    /// Multiply-adds.
+    pub macs: i64,
+}
+
+/// Sums over the layers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Total {
+    /// Trainable parameters.
+    pub parameters: i64,
+    /// Connections.
+    pub connections: i64,
+    /// Multiply-adds.
+    pub macs: i64,
+}
+
+/// The whole table. `Display` draws it; serde gives the form of `summary --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// From c1 to output.
+    pub layers: Vec<LayerSummary>,
+    /// The sums.
+    pub total: Total,
+}
+
+impl Summary {
+    /// The table of the network with these settings.
+    ///
+    /// Pooling has no parameters: an average of four counts four connections a unit and, as it
+    /// multiplies by a constant, one multiply-add; a maximum counts none.
+    pub fn new(config: &ModelConfig) -> Self {
+        let convolution = |name, maps_in: i64, maps: i64, size: i64| {
+            let (units, fan_in) = (maps * size * size, maps_in * 25);
+            LayerSummary {
+                name,
+                output_shape: vec![maps, size, size],
+                parameters: maps * (fan_in + 1),
+                connections: units * (fan_in + 1),
+                macs: units * fan_in,
+            }
+        };
+        let pooling = |name, maps: i64, size: i64| {
+            let units = maps * size * size;
+            let macs = if config.pooling == Pooling::Avg { units } else { 0 };
+            let output_shape = vec![maps, size, size];
+            LayerSummary { name, output_shape, parameters: 0, connections: units * 4, macs }
+        };
+        let linear = |name, inputs: i64, outputs: i64| LayerSummary {
+            name,
+            output_shape: vec![outputs],
+            parameters: outputs * (inputs + 1),
+            connections: outputs * (inputs + 1),
+            macs: outputs * inputs,
+        };
+        let layers = vec![
+            convolution("c1", 1, 6, 28),
+            pooling("s2", 6, 14),
+            convolution("c3", 6, 16, 10),
+            pooling("s4", 16, 5),
+            linear("c5", 400, 120),
+            linear("f6", 120, 84),
+            linear("output", 84, config.classes),
+        ];
+        let total = layers.iter().fold(Total::default(), |sum, layer| Total {
+            parameters: sum.parameters + layer.parameters,
+            connections: sum.connections + layer.connections,
+            macs: sum.macs + layer.macs,
+        });
+        Self { layers, total }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let row = |f: &mut fmt::Formatter<'_>, name, shape: &str, counts: [i64; 3]| {
+            let [parameters, connections, macs] = counts.map(thousands);
+            writeln!(f, "{name:<8} {shape:>14} {parameters:>12} {connections:>13} {macs:>15}")
+        };
+        writeln!(
+            f,
+            "{:<8} {:>14} {:>12} {:>13} {:>15}",
+            "layer", "output shape", "parameters", "connections", "multiply-adds"
+        )?;
+        for layer in &self.layers {
+            let shape =
+                layer.output_shape.iter().map(i64::to_string).collect::<Vec<_>>().join(" x ");
+            row(f, layer.name, &shape, [layer.parameters, layer.connections, layer.macs])?;
+        }
+        let Total { parameters, connections, macs } = self.total;
+        row(f, "total", "", [parameters, connections, macs])
+    }
+}
+
+/// 61706 -> "61,706".
+pub(crate) fn thousands(number: i64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,123 @@
+//! Adam and AdamW, as `torch.optim.Adam` and `torch.optim.AdamW`.
+
+use tch::{Kind, Tensor};
+
+use super::{Optimizer, check_state, take_entry};
+use crate::libtorch::{add_, addcdiv_, addcmul_};
+use crate::{Error, Result};
+
+/// Adam (Kingma and Ba, 2015), or with decoupled weight decay AdamW (Loshchilov and Hutter, 2019).
+///
+/// ```text
+/// p = p * (1 - learning_rate * weight_decay)    (AdamW)
+/// g = grad + weight_decay * p                   (Adam)
+/// m = lerp(m, g, 1 - beta1)
+/// v = beta2 * v + (1 - beta2) * g * g
+/// p = p - learning_rate / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+/// ```
+///
+/// Source: the arithmetic of `_single_tensor_adam` in PyTorch 2.11's `torch/optim/adam.py`.
+#[derive(Debug)]
+pub struct Adam {
+    parameters: Vec<Tensor>,
+    moments: Vec<Option<Moments>>,
+    betas: (f64, f64),
+    eps: f64,
+    weight_decay: f64,
+    decoupled: bool,
+}
+
+/// The state of one parameter.
+#[derive(Debug)]
+struct Moments {
+    step: f64,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+}
+
+impl Moments {
+    fn new(parameter: &Tensor) -> Self {
+        Self { step: 0.0, exp_avg: parameter.zeros_like(), exp_avg_sq: parameter.zeros_like() }
+    }
+}
+
+impl Adam {
+    /// An optimizer that shares `parameters` with the model; `decoupled` makes it AdamW.
+    pub fn new(
+        parameters: Vec<Tensor>,
+        betas: (f64, f64),
+        eps: f64,
+        weight_decay: f64,
+        decoupled: bool,
+    ) -> Self {
+        let moments = parameters.iter().map(|_| None).collect();
+        Self { parameters, moments, betas, eps, weight_decay, decoupled }
+    }
+}
+
+impl Optimizer for Adam {
+    fn step(&mut self, gradients: &[Tensor], learning_rate: f64) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        let (beta1, beta2) = self.betas;
+        let states = self.parameters.iter_mut().zip(&mut self.moments);
+        for ((parameter, moments), gradient) in states.zip(gradients) {
+            let moments = moments.get_or_insert_with(|| Moments::new(parameter));
+            let Moments { step, exp_avg, exp_avg_sq } = moments;
+            *step += 1.0;
+            let mut gradient = gradient.shallow_clone();
+            if self.weight_decay != 0.0 {
+                if self.decoupled {
+                    let _ = parameter.f_mul_scalar_(1.0 - learning_rate * self.weight_decay)?;
+                } else {
+                    gradient = gradient.copy();
+                    add_(&mut gradient, parameter, self.weight_decay)?;
+                }
+            }
+            let _ = exp_avg.f_lerp_(&gradient, 1.0 - beta1)?;
+            let _ = exp_avg_sq.f_mul_scalar_(beta2)?;
+            addcmul_(exp_avg_sq, &gradient, &gradient, 1.0 - beta2)?;
+            let bias_correction1 = 1.0 - beta1.powf(*step);
+            let bias_correction2 = 1.0 - beta2.powf(*step);
+            let mut denominator = exp_avg_sq.f_sqrt()?.f_div_scalar(bias_correction2.powf(0.5))?;
+            let _ = denominator.f_add_scalar_(self.eps)?;
+            addcdiv_(parameter, exp_avg, &denominator, -(learning_rate / bias_correction1))?;
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> Vec<Vec<(&'static str, Tensor)>> {
+        let entry = |moments: &Moments| {
+            vec![
+                ("step", Tensor::from(moments.step as f32)),
+                ("exp_avg", moments.exp_avg.shallow_clone()),
+                ("exp_avg_sq", moments.exp_avg_sq.shallow_clone()),
+            ]
+        };
+        self.moments.iter().flatten().map(entry).collect()
+    }
+
+    fn load_state(&mut self, state: &[Vec<(String, Tensor)>]) -> Result<()> {
+        check_state(state, self.parameters.len(), &["step", "exp_avg", "exp_avg_sq"])?;
+        for (i, entries) in state.iter().enumerate() {
+            let parameter = &self.parameters[i];
+            let step = entries.iter().find(|(name, _)| name == "step").map(|(_, tensor)| tensor);
+            self.moments[i] = match (
+                step,
+                take_entry(entries, "exp_avg", parameter)?,
+                take_entry(entries, "exp_avg_sq", parameter)?,
+            ) {
+                (Some(step), Some(exp_avg), Some(exp_avg_sq)) => Some(Moments {
+                    step: step.to_kind(Kind::Double).f_double_value(&[])?,
+                    exp_avg,
+                    exp_avg_sq,
+                }),
+                _ => {
+                    return Err(Error::Config(format!(
+                        "optimizer state: expected step, exp_avg and exp_avg_sq of parameter {i}"
+                    )));
+                }
+            };
+        }
+        Ok(())
+    }
+}

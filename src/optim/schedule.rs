@@ -1,0 +1,88 @@
+//! Learning rates as PyTorch's schedulers compute them, to the last bit of the float64.
+
+use std::f64::consts::PI;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// How the learning rate changes over a training run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Schedule {
+    /// The same throughout.
+    #[default]
+    Constant,
+    /// `StepLR`: multiplied by `gamma` every `step_size` epochs.
+    Step {
+        /// Epochs between two changes.
+        step_size: u32,
+        /// Factor of a change.
+        gamma: f64,
+    },
+    /// `CosineAnnealingLR(T_max=epochs)`: half a cosine from the rate down to 0, by epoch.
+    Cosine,
+    /// `OneCycleLR(max_lr=rate, total_steps=epochs * steps_per_epoch, cycle_momentum=False)`: up
+    /// from rate / 25 in the first 30 % of the steps, then down to rate / 250,000; cosines, by step.
+    OneCycle,
+}
+
+impl Schedule {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// Names the setting that is out of its range.
+    pub fn validate(&self) -> Result<()> {
+        match *self {
+            Self::Step { step_size: 0, .. } => {
+                Err(Error::Config("step-size: expected 1 or more epochs, found 0".to_owned()))
+            }
+            Self::Step { gamma, .. } if !(gamma.is_finite() && gamma > 0.0) => {
+                Err(Error::Config(format!("gamma: expected a number above 0, found {gamma}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The rate of a step; `epoch` and `step` (within the epoch) count from 0.
+    ///
+    /// The recursive schedules are replayed from the first epoch, as closed forms differ in the last
+    /// bits; so there is no state to save.
+    pub fn learning_rate(
+        &self,
+        rate: f64,
+        (epoch, epochs): (u32, u32),
+        (step, steps_per_epoch): (u64, u64),
+    ) -> f64 {
+        match *self {
+            Self::Constant => rate,
+            Self::Step { step_size, gamma } => {
+                (0..epoch / step_size).fold(rate, |rate, _| rate * gamma)
+            }
+            Self::Cosine => {
+                let t_max = f64::from(epochs);
+                let wave = |epoch: u32| 1.0 + (PI * f64::from(epoch) / t_max).cos();
+                (1..=epoch).fold(rate, |rate, epoch| wave(epoch) / wave(epoch - 1) * rate)
+            }
+            Self::OneCycle => {
+                let total = (u64::from(epochs) * steps_per_epoch) as f64;
+                let step = (u64::from(epoch) * steps_per_epoch + step) as f64;
+                one_cycle(rate, step, total)
+            }
+        }
+    }
+}
+
+fn one_cycle(max: f64, step: f64, total: f64) -> f64 {
+    let anneal = |start: f64, end: f64, fraction: f64| {
+        end + (start - end) / 2.0 * ((PI * fraction).cos() + 1.0)
+    };
+    let initial = max / 25.0;
+    let min = initial / 1e4;
+    let peak = 0.3 * total - 1.0;
+    if step <= peak {
+        anneal(initial, max, step / peak)
+    } else {
+        anneal(max, min, (step - peak) / (total - 1.0 - peak))
+    }
+}

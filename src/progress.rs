@@ -1,0 +1,64 @@
+//! Progress of an epoch on stderr: a bar on a terminal, else a plain line now and then.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Shows images done, images per second and the time left; the bar goes when this is dropped.
+pub struct Progress {
+    epoch: u32,
+    epochs: u32,
+    total: u64,
+    bar: Option<ProgressBar>,
+    start: Instant,
+    /// Where this process began within the epoch, and when the last line was printed.
+    first: Option<u64>,
+    printed: Instant,
+}
+
+impl Progress {
+    /// Of `epoch` (from 1), with `total` images.
+    pub fn new(epoch: u32, epochs: u32, total: u64) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style =
+                "epoch {prefix} [{bar:30}] {human_pos}/{human_len} images, {per_sec}, {eta} left";
+            ProgressBar::new(total).with_prefix(format!("{epoch}/{epochs}")).with_style(
+                ProgressStyle::with_template(style)
+                    .expect("a valid template")
+                    .progress_chars("=> "),
+            )
+        });
+        let now = Instant::now();
+        Self { epoch, epochs, total, bar, start: now, first: None, printed: now }
+    }
+
+    /// So many images of the epoch are done.
+    pub fn set(&mut self, images: u64) {
+        let images = images.min(self.total);
+        let first = *self.first.get_or_insert(images);
+        match &self.bar {
+            Some(bar) => bar.set_position(images),
+            None if self.printed.elapsed() >= LINE_INTERVAL => {
+                self.printed = Instant::now();
+                let rate = (images - first) as f64 / self.start.elapsed().as_secs_f64();
+                let left = (self.total - images) as f64 / rate.max(1e-9);
+                eprintln!(
+                    "epoch {}/{}: {images}/{} images, {rate:.0}/s, {left:.0} s left",
+                    self.epoch, self.epochs, self.total
+                );
+            }
+            None => {}
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

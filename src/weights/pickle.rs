@@ -1,0 +1,522 @@
+//! Reader and writer of pickles, restricted to what PyTorch's files need.
+//!
+//! A pickle is a program for a small stack machine. The reader runs the stack, but never a call: a
+//! global is kept as its name, and `REDUCE`, `NEWOBJ` and `BUILD` only note what they were given.
+//! What these records mean is decided afterwards ([`super::value`]); so nothing in a file is
+//! executed, and nothing is imported. Nodes refer to each other by index: no recursion, no cycle
+//! that leaks.
+//!
+//! Source of the opcodes: CPython's `Lib/pickletools.py`.
+
+use std::collections::HashMap;
+
+use super::value::{DType, Value};
+
+/// The longest pickle that is read, in bytes. LeNet-5's state dict takes about 1,500.
+pub const MAX_PICKLE_BYTES: usize = 16 << 20;
+
+/// Index of a node in [`Pickle::nodes`].
+pub type Id = usize;
+
+/// What an opcode left on the stack.
+#[derive(Debug)]
+pub enum Node {
+    /// `None`.
+    None,
+    /// `True` or `False`.
+    Bool(bool),
+    /// An integer of at most 64 bits.
+    Int(i64),
+    /// A float.
+    Float(f64),
+    /// A string.
+    Str(String),
+    /// `bytes`.
+    Bytes(Vec<u8>),
+    /// A list, or a set.
+    List(Vec<Id>),
+    /// A tuple.
+    Tuple(Vec<Id>),
+    /// A dict.
+    Dict(Vec<(Id, Id)>),
+    /// `module.name`, not looked up.
+    Global(String),
+    /// What a persistent id stands for: in PyTorch's files, a storage.
+    Persistent(Id),
+    /// A call or a new object, not made: `function(*arguments)`, then what was stored in it.
+    Call {
+        /// A [`Node::Global`], in a sane file.
+        function: Id,
+        /// A [`Node::Tuple`], in a sane file.
+        arguments: Id,
+        /// From `SETITEM` on it.
+        items: Vec<(Id, Id)>,
+        /// From `BUILD`.
+        state: Option<Id>,
+    },
+}
+
+/// A parsed pickle.
+#[derive(Debug)]
+pub struct Pickle {
+    /// All nodes.
+    pub nodes: Vec<Node>,
+    /// The result.
+    pub root: Id,
+    /// Bytes read, up to and with STOP.
+    pub length: usize,
+}
+
+/// Parses one pickle at the start of `bytes`.
+///
+/// # Errors
+/// What was expected and what was found, with the offset.
+pub fn parse(bytes: &[u8]) -> Result<Pickle, String> {
+    if bytes.len() > MAX_PICKLE_BYTES {
+        return Err(format!(
+            "expected a pickle of at most {MAX_PICKLE_BYTES} bytes, found {}",
+            bytes.len()
+        ));
+    }
+    let mut machine = Machine {
+        bytes,
+        offset: 0,
+        nodes: Vec::new(),
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: HashMap::new(),
+    };
+    let root = machine
+        .run()
+        .map_err(|message| format!("{message} at byte {} of the pickle", machine.offset))?;
+    Ok(Pickle { nodes: machine.nodes, root, length: machine.offset })
+}
+
+struct Machine<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+    nodes: Vec<Node>,
+    stack: Vec<Id>,
+    /// Heights of the stack at each MARK.
+    marks: Vec<usize>,
+    memo: HashMap<u32, Id>,
+}
+
+impl<'a> Machine<'a> {
+    fn run(&mut self) -> Result<Id, String> {
+        loop {
+            let opcode = self.byte()?;
+            match opcode {
+                b'.' => return self.pop(),
+                0x80 => match self.byte()? {
+                    2..=5 => {}
+                    found => return Err(format!("expected pickle protocol 2 to 5, found {found}")),
+                },
+                0x95 => {
+                    self.take(8)?; // FRAME: a length that is of no use here
+                }
+                b'(' => self.marks.push(self.stack.len()),
+                b'0' => {
+                    self.pop()?;
+                }
+                b'1' => {
+                    self.pop_mark()?;
+                }
+                b'2' => {
+                    let top = self.top()?;
+                    self.stack.push(top);
+                }
+                b'N' => self.push(Node::None),
+                0x88 => self.push(Node::Bool(true)),
+                0x89 => self.push(Node::Bool(false)),
+                b'J' => {
+                    let value = i32::from_le_bytes(self.array()?);
+                    self.push(Node::Int(value.into()));
+                }
+                b'K' => {
+                    let value = self.byte()?;
+                    self.push(Node::Int(value.into()));
+                }
+                b'M' => {
+                    let value = u16::from_le_bytes(self.array()?);
+                    self.push(Node::Int(value.into()));
+                }
+                0x8a => {
+                    let length = self.byte()?;
+                    self.long(length.into())?;
+                }
+                0x8b => {
+                    let length = self.length4()?;
+                    self.long(length)?;
+                }
+                b'G' => {
+                    let value = f64::from_be_bytes(self.array()?);
+                    self.push(Node::Float(value));
+                }
+                b'X' => {
+                    let length = self.length4()?;
+                    self.string(length)?;
+                }
+                0x8c | b'U' => {
+                    let length = self.byte()?;
+                    self.string(length.into())?;
+                }
+                b'T' => {
+                    let length = self.length4()?;
+                    self.string(length)?;
+                }
+                0x8d => {
+                    let length = self.length8()?;
+                    self.string(length)?;
+                }
+                b'C' => {
+                    let length = self.byte()?;
+                    self.raw(length.into())?;
+                }
+                b'B' => {
+                    let length = self.length4()?;
+                    self.raw(length)?;
+                }
+                0x8e => {
+                    let length = self.length8()?;
+                    self.raw(length)?;
+                }
+                b']' | 0x8f => self.push(Node::List(Vec::new())), // a set is read as a list
+                b'}' => self.push(Node::Dict(Vec::new())),
+                b')' => self.push(Node::Tuple(Vec::new())),
+                b'a' => {
+                    let item = self.pop()?;
+                    self.extend(vec![item])?;
+                }
+                b'e' | 0x90 => {
+                    let items = self.pop_mark()?;
+                    self.extend(items)?;
+                }
+                b'l' | 0x91 => {
+                    let items = self.pop_mark()?;
+                    self.push(Node::List(items));
+                }
+                b't' => {
+                    let items = self.pop_mark()?;
+                    self.push(Node::Tuple(items));
+                }
+                0x85..=0x87 => {
+                    let count = usize::from(opcode - 0x84);
+                    let start = self.height_above_mark(count)?;
+                    let items = self.stack.split_off(start);
+                    self.push(Node::Tuple(items));
+                }
+                b'd' => {
+                    let items = self.pop_mark()?;
+                    self.push(Node::Dict(Vec::new()));
+                    self.set_items(items)?;
+                }
+                b's' => {
+                    let start = self.height_above_mark(2)?;
+                    let items = self.stack.split_off(start);
+                    self.set_items(items)?;
+                }
+                b'u' => {
+                    let items = self.pop_mark()?;
+                    self.set_items(items)?;
+                }
+                b'c' => {
+                    let (module, name) = (self.line()?, self.line()?);
+                    self.push(Node::Global(format!("{module}.{name}")));
+                }
+                0x93 => {
+                    let (name, module) = (self.pop()?, self.pop()?);
+                    match (&self.nodes[module], &self.nodes[name]) {
+                        (Node::Str(module), Node::Str(name)) => {
+                            let global = format!("{module}.{name}");
+                            self.push(Node::Global(global));
+                        }
+                        _ => return Err("expected two strings for a global".to_owned()),
+                    }
+                }
+                b'R' | 0x81 => {
+                    let (arguments, function) = (self.pop()?, self.pop()?);
+                    self.push(Node::Call { function, arguments, items: Vec::new(), state: None });
+                }
+                0x92 => {
+                    self.pop()?; // NEWOBJ_EX: keyword arguments, of no use here
+                    let (arguments, function) = (self.pop()?, self.pop()?);
+                    self.push(Node::Call { function, arguments, items: Vec::new(), state: None });
+                }
+                b'b' => {
+                    let new_state = self.pop()?;
+                    let top = self.top()?;
+                    if let Node::Call { state, .. } = &mut self.nodes[top] {
+                        *state = Some(new_state);
+                    }
+                }
+                b'Q' => {
+                    let id = self.pop()?;
+                    self.push(Node::Persistent(id));
+                }
+                b'h' => {
+                    let key = self.byte()?;
+                    self.get(key.into())?;
+                }
+                b'j' => {
+                    let key = u32::from_le_bytes(self.array()?);
+                    self.get(key)?;
+                }
+                b'q' => {
+                    let key = self.byte()?;
+                    self.put(key.into())?;
+                }
+                b'r' => {
+                    let key = u32::from_le_bytes(self.array()?);
+                    self.put(key)?;
+                }
+                0x94 => {
+                    let key = u32::try_from(self.memo.len()).map_err(|error| error.to_string())?;
+                    self.put(key)?;
+                }
+                other => {
+                    return Err(format!(
+                        "expected a pickle, found the unknown opcode 0x{other:02x}"
+                    ));
+                }
+            }
+        }
+    }
+
+    fn byte(&mut self) -> Result<u8, String> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        Ok(self.take(N)?.try_into().expect("take gives N bytes"))
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], String> {
+        let bytes = self.bytes[self.offset..]
+            .get(..length)
+            .ok_or_else(|| "expected more of the pickle, found its end".to_owned())?;
+        self.offset += length;
+        Ok(bytes)
+    }
+
+    fn length4(&mut self) -> Result<usize, String> {
+        Ok(u32::from_le_bytes(self.array()?) as usize)
+    }
+
+    fn length8(&mut self) -> Result<usize, String> {
+        usize::try_from(u64::from_le_bytes(self.array()?)).map_err(|error| error.to_string())
+    }
+
+    fn line(&mut self) -> Result<String, String> {
+        let rest = &self.bytes[self.offset..];
+        let end = rest
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .ok_or_else(|| "expected a line, found the end".to_owned())?;
+        let line = self.take(end + 1)?;
+        text(&line[..end])
+    }
+
+    fn push(&mut self, node: Node) {
+        self.nodes.push(node);
+        self.stack.push(self.nodes.len() - 1);
+    }
+
+    fn string(&mut self, length: usize) -> Result<(), String> {
+        let value = text(self.take(length)?)?;
+        self.push(Node::Str(value));
+        Ok(())
+    }
+
+    fn raw(&mut self, length: usize) -> Result<(), String> {
+        let value = self.take(length)?.to_vec();
+        self.push(Node::Bytes(value));
+        Ok(())
+    }
+
+    /// A little-endian two's complement integer.
+    fn long(&mut self, length: usize) -> Result<(), String> {
+        let bytes = self.take(length)?;
+        if length > 8 {
+            return Err(format!("expected an integer of at most 8 bytes, found {length}"));
+        }
+        let negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
+        let mut padded = [if negative { 0xff } else { 0 }; 8];
+        padded[..length].copy_from_slice(bytes);
+        self.push(Node::Int(i64::from_le_bytes(padded)));
+        Ok(())
+    }
+
+    /// The height of the stack less `count`; what lies below a mark is out of reach.
+    fn height_above_mark(&self, count: usize) -> Result<usize, String> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        self.stack
+            .len()
+            .checked_sub(count)
+            .filter(|&height| height >= floor)
+            .ok_or_else(|| "expected a value on the stack, found none".to_owned())
+    }
+
+    fn pop(&mut self) -> Result<Id, String> {
+        let height = self.height_above_mark(1)?;
+        Ok(self.stack.split_off(height)[0])
+    }
+
+    fn top(&self) -> Result<Id, String> {
+        Ok(self.stack[self.height_above_mark(1)?])
+    }
+
+    fn pop_mark(&mut self) -> Result<Vec<Id>, String> {
+        let mark = self.marks.pop().ok_or_else(|| "expected a mark, found none".to_owned())?;
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn extend(&mut self, new: Vec<Id>) -> Result<(), String> {
+        let top = self.top()?;
+        match &mut self.nodes[top] {
+            Node::List(items) => items.extend(new),
+            // A list's subclass: its items are of no use here.
+            Node::Call { .. } => {}
+            _ => return Err("expected a list to append to".to_owned()),
+        }
+        Ok(())
+    }
+
+    fn set_items(&mut self, new: Vec<Id>) -> Result<(), String> {
+        if new.len() % 2 != 0 {
+            return Err("expected pairs of key and value".to_owned());
+        }
+        let top = self.top()?;
+        match &mut self.nodes[top] {
+            Node::Dict(items) | Node::Call { items, .. } => {
+                items.extend(new.chunks_exact(2).map(|pair| (pair[0], pair[1])));
+                Ok(())
+            }
+            _ => Err("expected a dict to set items of".to_owned()),
+        }
+    }
+
+    fn get(&mut self, key: u32) -> Result<(), String> {
+        let id = *self
+            .memo
+            .get(&key)
+            .ok_or_else(|| format!("expected entry {key} in the memo, found none"))?;
+        self.stack.push(id);
+        Ok(())
+    }
+
+    fn put(&mut self, key: u32) -> Result<(), String> {
+        let top = self.top()?;
+        self.memo.insert(key, top);
+        Ok(())
+    }
+}
+
+fn text(bytes: &[u8]) -> Result<String, String> {
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| "expected UTF-8 text".to_owned())
+}
+
+/// Writes a pickle (protocol 2) that `torch.load(weights_only=True)` reads. The bytes of the tensors
+/// are added to `storages`, one each; their index is their key in the archive.
+pub fn write(value: &Value, storages: &mut Vec<Vec<u8>>) -> crate::Result<Vec<u8>> {
+    let mut out = vec![0x80, 2];
+    write_value(value, &mut out, storages)?;
+    out.push(b'.');
+    Ok(out)
+}
+
+fn write_value(value: &Value, out: &mut Vec<u8>, storages: &mut Vec<Vec<u8>>) -> crate::Result<()> {
+    match value {
+        Value::None => out.push(b'N'),
+        Value::Bool(true) => out.push(0x88),
+        Value::Bool(false) => out.push(0x89),
+        Value::Int(value) => write_int(*value, out),
+        Value::Float(value) => {
+            out.push(b'G');
+            out.extend(value.to_be_bytes());
+        }
+        Value::Str(value) => write_str(value, out),
+        Value::List(items) => {
+            out.extend(b"](");
+            for item in items {
+                write_value(item, out, storages)?;
+            }
+            out.push(b'e');
+        }
+        Value::Tuple(items) => {
+            out.push(b'(');
+            for item in items {
+                write_value(item, out, storages)?;
+            }
+            out.push(b't');
+        }
+        Value::Dict { items, attributes } => {
+            out.extend(b"ccollections\nOrderedDict\n)R(");
+            for (key, value) in items {
+                write_value(key, out, storages)?;
+                write_value(value, out, storages)?;
+            }
+            out.push(b'u');
+            if let Some(attributes) = attributes {
+                out.extend(b"}(");
+                for (name, value) in attributes {
+                    write_str(name, out);
+                    write_value(value, out, storages)?;
+                }
+                out.extend(b"ub");
+            }
+        }
+        Value::Tensor(tensor) => {
+            let dtype = DType::of(tensor.kind())?;
+            let shape = tensor.size();
+            let numel = tensor.numel();
+            out.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
+            write_str("storage", out);
+            out.extend(format!("ctorch\n{}\n", dtype.storage()).bytes());
+            write_str(&storages.len().to_string(), out);
+            write_str("cpu", out);
+            write_int(numel as i64, out);
+            out.extend(b"tQ");
+            write_int(0, out); // offset
+            for sizes in [&shape, &contiguous_strides(&shape)] {
+                out.push(b'(');
+                sizes.iter().for_each(|&size| write_int(size, out));
+                out.push(b't');
+            }
+            // requires_grad, backward hooks
+            out.extend(b"\x89ccollections\nOrderedDict\n)RtR");
+            storages.push(dtype.bytes(tensor)?);
+        }
+        Value::Object { class, .. } => {
+            return Err(crate::Error::Config(format!("cannot write an object of {class}")));
+        }
+    }
+    Ok(())
+}
+
+fn write_str(value: &str, out: &mut Vec<u8>) {
+    out.push(b'X');
+    out.extend((value.len() as u32).to_le_bytes());
+    out.extend(value.bytes());
+}
+
+fn write_int(value: i64, out: &mut Vec<u8>) {
+    match i32::try_from(value) {
+        Ok(value) => {
+            out.push(b'J');
+            out.extend(value.to_le_bytes());
+        }
+        Err(_) => {
+            out.extend([0x8a, 8]);
+            out.extend(value.to_le_bytes());
+        }
+    }
+}
+
+fn contiguous_strides(shape: &[i64]) -> Vec<i64> {
+    let mut strides = vec![1; shape.len()];
+    for i in (1..shape.len()).rev() {
+        strides[i - 1] = strides[i] * shape[i];
+    }
+    strides
+}

@@ -1,0 +1,78 @@
+//! The safetensors format.
+
+use std::collections::HashMap;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use tch::{Kind, Tensor};
+
+use super::value::{DType, MAX_TENSOR_BYTES};
+use crate::{Error, Result};
+
+const KINDS: [(Dtype, Kind); 7] = [
+    (Dtype::F32, Kind::Float),
+    (Dtype::F64, Kind::Double),
+    (Dtype::F16, Kind::Half),
+    (Dtype::BF16, Kind::BFloat16),
+    (Dtype::I64, Kind::Int64),
+    (Dtype::I32, Kind::Int),
+    (Dtype::U8, Kind::Uint8),
+];
+
+/// Tensors in the order of their data, and the text metadata.
+pub type Contents = (Vec<(String, Tensor)>, HashMap<String, String>);
+
+/// Reads a file's bytes.
+///
+/// # Errors
+/// What was expected and what was found.
+pub fn read(bytes: &[u8]) -> Result<Contents, String> {
+    let broken = |error| format!("expected safetensors, found a broken file ({error})");
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(broken)?;
+    let file = SafeTensors::deserialize(bytes).map_err(broken)?;
+    if bytes.len() as u64 > MAX_TENSOR_BYTES {
+        return Err(format!("expected at most {MAX_TENSOR_BYTES} bytes, found {}", bytes.len()));
+    }
+    let mut tensors = Vec::new();
+    for name in metadata.offset_keys() {
+        let view = file.tensor(&name).map_err(broken)?;
+        let kind = KINDS
+            .iter()
+            .find(|(dtype, _)| *dtype == view.dtype())
+            .map(|(_, kind)| *kind)
+            .ok_or_else(|| {
+                format!("{name}: expected floats or integers, found {:?}", view.dtype())
+            })?;
+        let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
+        let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)
+            .map_err(|error| format!("{name}: {}", Error::from(error)))?;
+        tensors.push((name, tensor));
+    }
+    Ok((tensors, metadata.metadata().clone().unwrap_or_default()))
+}
+
+/// Writes tensors and metadata; `safetensors.torch.load_file` reads the result.
+///
+/// # Errors
+/// Where a tensor's type has no counterpart.
+pub fn write(tensors: &[(String, Tensor)], metadata: HashMap<String, String>) -> Result<Vec<u8>> {
+    let mut buffers = Vec::new();
+    for (name, tensor) in tensors {
+        let dtype = KINDS
+            .iter()
+            .find(|(_, kind)| *kind == tensor.kind())
+            .map(|(dtype, _)| *dtype)
+            .ok_or_else(|| {
+                Error::Config(format!("{name}: {:?} is not supported", tensor.kind()))
+            })?;
+        let shape: Vec<usize> = tensor.size().iter().map(|&size| size as usize).collect();
+        buffers.push((name, dtype, shape, DType::of(tensor.kind())?.bytes(tensor)?));
+    }
+    let mut views = Vec::new();
+    for (name, dtype, shape, data) in &buffers {
+        let view = TensorView::new(*dtype, shape.clone(), data)
+            .map_err(|error| Error::Config(format!("{name}: {error}")))?;
+        views.push((name.as_str(), view));
+    }
+    safetensors::serialize(views, Some(metadata))
+        .map_err(|error| Error::Config(format!("cannot write safetensors: {error}")))
+}
