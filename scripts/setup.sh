@@ -90,12 +90,12 @@ check_python() {
 
 # Room for .venv, for the wheels while pip unpacks them, and for cargo's target/.
 check_disk() {
-    local needed=8 free
-    case "$(uname -s) $index" in Darwin* | */cpu | */cpu/) needed=3 ;; esac
+    local needed=8 free advice=", or take PyTorch without CUDA (3 GB): make TORCH_INDEX_URL=<PyTorch's CPU index>"
+    case "$(uname -s) $index" in Darwin* | */cpu | */cpu/) needed=3 advice='' ;; esac
     free=$(df -Pk . | awk 'NR == 2 { for (i = 2; i <= NF; i++) if ($i ~ /^[0-9]+%$/) { print $(i - 1); exit } }')
     if [ "${free:-0}" -lt $((needed * 1000 * 1000)) ]; then
         problem "too little disk space: PyTorch and the build need about $needed GB in $PWD, free: $((${free:-0} / 1000)) MB;
-       free some, clone to a larger disk, or take PyTorch without CUDA (3 GB): make TORCH_INDEX_URL=<PyTorch's CPU index>"
+       free some, or clone to a larger disk$advice"
     fi
 }
 
@@ -116,7 +116,7 @@ check_own_libtorch() {
             *) problem "LIBTORCH must be an absolute path, found '$root': change it, or unset it"; return ;;
         esac
     fi
-    # The second place is that of PyTorch before 2.8.
+    # The second place is that of older versions.
     for header in "$root/$version_header" "$root/include/torch/csrc/api/include/torch/version.h"; do
         found=$(sed -nE "s/^#define TORCH_VERSION_(MAJOR|MINOR|PATCH) +//p" "$header" 2>/dev/null | paste -sd. - || true)
         [ -z "$found" ] || break
@@ -139,8 +139,9 @@ venv_is_ready() {
 }
 
 pip_install() {
-    # TMPDIR: pip unpacks gigabytes, and /tmp may be small. --only-binary: compile nothing here.
-    TMPDIR="$PWD/.venv/tmp" .venv/bin/python -m pip --log .venv/pip.log install \
+    # TMPDIR: pip unpacks gigabytes, and /tmp may be small. -I: packages on a PYTHONPATH do not
+    # count. --only-binary: compile nothing here.
+    TMPDIR="$PWD/.venv/tmp" .venv/bin/python -I -m pip --log .venv/pip.log install \
         --no-user --only-binary :all: --disable-pip-version-check "$@" >&2 || pip_failed
 }
 
@@ -149,21 +150,22 @@ pip_failed() {
     if grep -q 'No space left on device' .venv/pip.log; then
         why="the disk is full: free some space"
     elif grep -qE 'ConnectionError|ProxyError|SSLError|[Tt]imed? ?out|ConnectionResetError|IncompleteRead' .venv/pip.log; then
-        why="no connection to the package index: check the network, or set HTTPS_PROXY or PIP_INDEX_URL"
+        why="no connection to the package index: check the network, or set HTTPS_PROXY or PIP_INDEX_URL${index:+; TORCH_INDEX_URL is $index}"
     else
-        why="where torch has 'no matching distribution': PyTorch $torch_version is made for Python 3.10 to 3.14 on Linux
+        why="where torch has 'no matching distribution': the index has none for this Python; $torch_version is made for Python 3.10 to 3.14 on Linux
        (64 bit, glibc) and macOS (Apple silicon), this is $("$python" --version 2>&1) on $(uname -sm); make PYTHON=... names another Python"
     fi
     fail "pip could not install $requirements; its messages are above, more in .venv/pip.log
        $why
-       then run the same command again; finished downloads are kept in pip's cache"
+       then run the same command again"
 }
 
 make_venv() {
-    # Keep an environment that was finished, or made by hand; anything else starts anew, and so does
-    # another index, because pip sees no difference between two builds of one version.
+    # Keep a .venv that is finished, or made by hand. An unfinished or damaged one starts anew, and so
+    # does another index, because pip sees no difference between two builds of one version.
     if [ "$have_sum" = unfinished ] || [ "$index" != "$have_index" ] ||
-        ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+        { [ -f "$stamp" ] && [ ! -f "$torch/$version_header" ]; } ||
+        ! .venv/bin/python -I -m pip --version >/dev/null 2>&1; then
         rm -rf .venv
     fi
     check_cargo_version
@@ -185,9 +187,10 @@ make_venv() {
         pip_install --no-deps --index-url "$index" "torch==$torch_version"
     fi
     pip_install -r "$requirements"
-    torch=$(compgen -G ".venv/lib/python3*/site-packages/torch" | head -n 1)
-    installed=$(.venv/bin/python -c 'import torch; print(torch.__version__)') ||
-        fail "the installed torch does not load; Python's message is above"
+    torch=$(compgen -G ".venv/lib/python3*/site-packages/torch" | head -n 1) || true
+    [ -f "$torch/$version_header" ] || fail "the torch in .venv is incomplete: run make clean, then this again"
+    installed=$(.venv/bin/python -I -c 'import torch; print(torch.__version__)') ||
+        fail "the torch in .venv does not load; Python's message is above"
     rm -rf .venv/tmp
     printf '%s\n' "$sum" "$index" "$torch" >"$stamp.new"
     mv "$stamp.new" "$stamp"
@@ -207,7 +210,7 @@ case ${1:-} in
     '' | rust) ;;
     *) echo "usage: scripts/setup.sh [rust]" >&2; exit 2 ;;
 esac
-trap 'echo >&2; say "interrupted; run it again, finished downloads are kept"; exit 130' INT TERM
+trap 'echo >&2; say "interrupted; the next run starts over"; exit 130' INT TERM
 
 own_libtorch=${LIBTORCH+yes}${LIBTORCH_USE_PYTORCH+yes}
 check_build_tools

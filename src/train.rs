@@ -28,7 +28,7 @@ pub struct TrainConfig {
     pub data: Option<PathBuf>,
     /// Use the first so many training images only.
     pub limit: Option<i64>,
-    /// Passes over the training images.
+    /// Passes over the training images; 0 writes the initial weights and ends.
     pub epochs: u32,
     /// Images per step; the last batch of an epoch may be smaller.
     pub batch_size: i64,
@@ -84,7 +84,6 @@ impl TrainConfig {
                 Err(Error::Config(format!("{name}: expected a number above 0, found {found}")))
             }
         };
-        positive("epochs", self.epochs > 0, &self.epochs)?;
         positive("batch-size", self.batch_size > 0, &self.batch_size)?;
         positive("limit", self.limit.is_none_or(|limit| limit > 0), &self.limit.unwrap_or(1))?;
         positive("threads", self.threads.is_none_or(|n| n > 0), &self.threads.unwrap_or(1))?;
@@ -171,6 +170,7 @@ impl Run {
         let mut run = Self::new(config, folder, device, weights)?;
         fs::create_dir_all(folder).map_err(Error::io(folder))?;
         run.write_config()?;
+        run.write_model()?;
         run.save(&libtorch::generator_state()?)?;
         Ok(run)
     }
@@ -272,7 +272,7 @@ impl Run {
                     (self.partial.step, steps),
                 );
                 self.optimizer.step(&gradients, learning_rate)?;
-                losses.push(loss.detach() * labels.size()[0]);
+                losses.push((loss.detach(), labels.size()[0]));
                 self.partial.step += 1;
                 progress.set(self.partial.step * self.config.batch_size as u64);
                 if stop.load(Ordering::Relaxed) && self.partial.step < steps {
@@ -323,7 +323,7 @@ impl Run {
         report(&metrics);
         self.metrics.push(metrics);
         self.write_metrics()?;
-        Weights::of(&self.model).write(&self.folder.join("model.pt"), Format::TorchScript)?;
+        self.write_model()?;
         self.save(&libtorch::generator_state()?)
     }
 
@@ -354,6 +354,10 @@ impl Run {
 
     fn write_config(&self) -> Result<()> {
         write_json(&self.folder.join("config.json"), &self.config)
+    }
+
+    fn write_model(&self) -> Result<()> {
+        Weights::of(&self.model).write(&self.folder.join("model.pt"), Format::TorchScript)
     }
 
     fn write_metrics(&self) -> Result<()> {
@@ -451,12 +455,14 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     files::write_atomic(path, text.as_bytes())
 }
 
-fn sum(losses: &[Tensor]) -> Result<f64> {
+/// The sum over samples of batch means, read from the device at once.
+fn sum(losses: &[(Tensor, i64)]) -> Result<f64> {
     if losses.is_empty() {
         return Ok(0.0);
     }
-    let losses = Tensor::f_stack(losses, 0)?.to_device(Device::Cpu);
-    Ok(losses.sum(Kind::Double).f_double_value(&[])?)
+    let (means, sizes): (Vec<_>, Vec<_>) = losses.iter().map(|(mean, size)| (mean, *size)).unzip();
+    let means = Tensor::f_stack(&means, 0)?.to_device(Device::Cpu).to_kind(Kind::Double);
+    Ok((means * Tensor::from_slice(&sizes)).sum(Kind::Double).f_double_value(&[])?)
 }
 
 /// The next free of `parent/1`, `parent/2`, ..., made.
