@@ -9,7 +9,9 @@ use std::{env, fs, process};
 const EXPECTED: &str = "2.11.0";
 
 fn main() {
-    for name in ["LIBTORCH", "LIBTORCH_INCLUDE", "LIBTORCH_USE_PYTORCH", "LIBTORCH_BYPASS_VERSION_CHECK"] {
+    for name in
+        ["LIBTORCH", "LIBTORCH_INCLUDE", "LIBTORCH_USE_PYTORCH", "LIBTORCH_BYPASS_VERSION_CHECK"]
+    {
         println!("cargo::rerun-if-env-changed={name}");
     }
     if env::var_os("LIBTORCH_USE_PYTORCH").is_some()
@@ -20,13 +22,18 @@ fn main() {
     let Some(root) = env::var_os("LIBTORCH_INCLUDE").or_else(|| env::var_os("LIBTORCH")) else {
         return;
     };
-    let header = Path::new(&root).join("include/torch/headeronly/version.h");
+    let root = Path::new(&root);
+    // The newer place first; PyTorch before 2.9 has the second alone.
+    let headers =
+        ["include/torch/headeronly/version.h", "include/torch/csrc/api/include/torch/version.h"]
+            .map(|header| root.join(header));
+    let header = headers.iter().find(|header| header.exists()).unwrap_or(&headers[0]);
     println!("cargo::rerun-if-changed={}", header.display());
-    match fs::read_to_string(&header) {
+    match fs::read_to_string(header) {
         Err(error) => fail(&format!(
-            "no libtorch {EXPECTED} at {}: {} ({error})\n  \
+            "expected libtorch {EXPECTED} at {}, found none: {} ({error})\n  \
              run `make setup`, or set LIBTORCH to a folder that holds lib/ and include/ of libtorch {EXPECTED}",
-            Path::new(&root).display(),
+            root.display(),
             header.display(),
         )),
         Ok(text) => {
@@ -35,7 +42,7 @@ fn main() {
                 fail(&format!(
                     "expected libtorch {EXPECTED}, found {found} at {}\n  \
                      tch 0.24.0 works with PyTorch {EXPECTED}: run `make setup`, or `pip install torch=={EXPECTED}` where LIBTORCH points",
-                    Path::new(&root).display(),
+                    root.display(),
                 ));
             }
         }

@@ -39,13 +39,9 @@ class Table:
 
     def __init__(self):
         self.rows = self.different = 0
-        print(
-            f"{'threads':>7}  {'optimizer':<9}  {'what':<36} {'largest difference':>18}  bits"
-        )
+        print(f"{'threads':>7}  {'optimizer':<9}  {'what':<36} {'largest difference':>18}  bits")
 
-    def row(
-        self, threads: int, optimizer: str, what: str, ours: Tensor, reference: Tensor
-    ) -> None:
+    def row(self, threads: int, optimizer: str, what: str, ours: Tensor, reference: Tensor) -> None:
         if ours.dtype != reference.dtype or ours.shape != reference.shape:
             raise SystemExit(
                 f"{what}: {ours.dtype} {ours.shape}, {reference.dtype} {reference.shape}"
@@ -61,15 +57,10 @@ class Table:
             flush=True,
         )
 
-    def state(
-        self, threads: int, optimizer: str, what: str, ours: Tensors, reference: Tensors
-    ):
+    def state(self, threads: int, optimizer: str, what: str, ours: Tensors, reference: Tensors):
         if list(ours) != list(reference):
             raise SystemExit(f"{what}: expected {list(reference)}, found {list(ours)}")
-        joined = [
-            torch.cat([t.detach().flatten() for t in s.values()])
-            for s in (ours, reference)
-        ]
+        joined = [torch.cat([t.detach().flatten() for t in s.values()]) for s in (ours, reference)]
         self.row(threads, optimizer, what, *joined)
 
 
@@ -84,13 +75,11 @@ def rust(binary: str, *arguments) -> str:
 
 def rust_train(folder: Path, threads: int, optimizer: str, *more) -> dict:
     """Trains in Rust from SEED at a constant rate; gives the checkpoint."""
-    flags = [
-        f"--{name.replace('_', '-')}={value}"
-        for name, value in OPTIMIZERS[optimizer].items()
-    ]
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in OPTIMIZERS[optimizer].items()]
     rust(
         "train", "--device=cpu", f"--threads={threads}", f"--seed={SEED}", f"--out={folder}",
-        f"--batch-size={BATCH_SIZE}", f"--optimizer={optimizer}", "--schedule=constant", *flags, *more,
+        f"--batch-size={BATCH_SIZE}", f"--optimizer={optimizer}", "--schedule=constant",
+        *flags, *more,
     )  # fmt: skip
     return torch.load(folder / "checkpoint.pth", weights_only=True)
 
@@ -108,9 +97,7 @@ def python_train(optimizer: str, images: Tensor, labels: Tensor) -> LeNet5:
     return model
 
 
-def check_first_batch(
-    table: Table, temporary: Path, threads: int, images: Tensor, labels: Tensor
-):
+def check_first_batch(table: Table, temporary: Path, threads: int, images: Tensor, labels: Tensor):
     """Initial weights; logits, loss and gradients of the first batch."""
     model, _ = python_start("sgd")
     initial = rust_train(temporary / "initial", threads, "sgd", "--epochs=0")
@@ -127,11 +114,10 @@ def check_first_batch(
     write_idx(data / "t10k-labels-idx1-ubyte", labels[batch].byte())
     rust(
         "evaluate", "--device=cpu", f"--threads={threads}", f"--data={data}", "--json",
-        f"--weights={temporary / 'initial' / 'model.pt'}", f"--logits={data / 'logits.safetensors'}",
+        f"--weights={temporary / 'initial' / 'model.pt'}",
+        f"--logits={data / 'logits.safetensors'}",
     )  # fmt: skip
-    table.row(
-        threads, "", "logits", load_file(data / "logits.safetensors")["logits"], logits
-    )
+    table.row(threads, "", "logits", load_file(data / "logits.safetensors")["logits"], logits)
     # After one step the momentum buffer is the gradient, and the epoch's loss is the batch's.
     folder = temporary / "first"
     first = rust_train(folder, threads, "sgd", f"--limit={BATCH_SIZE}", "--epochs=1")
@@ -142,20 +128,14 @@ def check_first_batch(
         table.row(threads, "", f"gradient of {name}", gradient, parameter.grad)
 
 
-def check_training(
-    table, temporary: Path, threads: int, optimizer: str, images, labels
-):
+def check_training(table, temporary: Path, threads: int, optimizer: str, images, labels):
     """Weights after 1 step, 20 steps, 1 epoch and 2 epochs."""
     for count in (1, 20):
         limit = count * BATCH_SIZE
         folder = temporary / f"{optimizer}-{count}"
-        ours = rust_train(folder, threads, optimizer, f"--limit={limit}", "--epochs=1")[
-            "model"
-        ]
+        ours = rust_train(folder, threads, optimizer, f"--limit={limit}", "--epochs=1")["model"]
         reference = python_train(optimizer, images[:limit], labels[:limit]).state_dict()
-        table.state(
-            threads, optimizer, f"weights after {count} step(s)", ours, reference
-        )
+        table.state(threads, optimizer, f"weights after {count} step(s)", ours, reference)
     # The second epoch in a second process, from the checkpoint.
     folder = temporary / f"{optimizer}-epochs"
     limit = f"--limit={len(labels)}"
@@ -171,9 +151,7 @@ def check_training(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="3,000 training images instead of all"
-    )
+    parser.add_argument("--quick", action="store_true", help="3,000 training images instead of all")
     images, labels = read_mnist("train")
     if parser.parse_args().quick:
         images, labels = images[:3000], labels[:3000]  # 23 batches of 128 and one of 56
@@ -183,9 +161,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as temporary:
             check_first_batch(table, Path(temporary), threads, images, labels)
             for optimizer in OPTIMIZERS:
-                check_training(
-                    table, Path(temporary), threads, optimizer, images, labels
-                )
+                check_training(table, Path(temporary), threads, optimizer, images, labels)
     print(f"{table.rows} rows, {table.different} differ")
     return 1 if table.different else 0
 

@@ -27,9 +27,7 @@ def make_optimizer(name: str, model: nn.Module, **settings) -> torch.optim.Optim
     return classes[name](model.parameters(), **settings)
 
 
-def steps(
-    model, optimizer, images: Tensor, labels: Tensor, batch_size: int
-) -> Iterator[Tensor]:
+def steps(model, optimizer, images: Tensor, labels: Tensor, batch_size: int) -> Iterator[Tensor]:
     """One epoch in random order; yields the loss of each batch, after its update."""
     order = torch.randperm(len(labels)).to(labels.device)
     for batch in order.split(batch_size):
@@ -43,9 +41,7 @@ def steps(
 @torch.no_grad()
 def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
     """Mean loss and error in percent."""
-    logits = torch.cat(
-        [model(to_input(batch)) for batch in images.split(EVALUATION_BATCH)]
-    )
+    logits = torch.cat([model(to_input(batch)) for batch in images.split(EVALUATION_BATCH)])
     errors = (logits.argmax(1) != labels).sum().item()
     return F.cross_entropy(logits, labels).item(), 100 * errors / len(labels)
 
@@ -61,9 +57,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument(
-        "--limit", type=int, help="use the first so many training images only"
-    )
+    parser.add_argument("--limit", type=int, help="use the first so many training images only")
     parser.add_argument("--out", help="file for the state dict")
     arguments = parser.parse_args()
 
@@ -76,27 +70,19 @@ def main() -> None:
     optimizer = make_optimizer(arguments.optimizer, model, lr=arguments.lr, **settings)
     scheduler = None
     if arguments.schedule == "cosine":
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
-            optimizer, arguments.epochs
-        )
-    images, labels = (
-        part[: arguments.limit].to(arguments.device) for part in read_mnist("train")
-    )
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, arguments.epochs)
+    images, labels = (part[: arguments.limit].to(arguments.device) for part in read_mnist("train"))
     test = [part.to(arguments.device) for part in read_mnist("t10k")]
     print("epoch  train loss  test loss  test error %  seconds")
     for epoch in range(1, arguments.epochs + 1):
         start = time.perf_counter()
-        losses = torch.stack(
-            list(steps(model, optimizer, images, labels, arguments.batch_size))
-        )
+        losses = torch.stack(list(steps(model, optimizer, images, labels, arguments.batch_size)))
         train_loss = losses.mean().item()
         seconds = time.perf_counter() - start
         if scheduler:
             scheduler.step()
         test_loss, error = evaluate(model, *test)
-        print(
-            f"{epoch:>5} {train_loss:>11.5f} {test_loss:>10.5f} {error:>13.2f} {seconds:>8.2f}"
-        )
+        print(f"{epoch:>5} {train_loss:>11.5f} {test_loss:>10.5f} {error:>13.2f} {seconds:>8.2f}")
     if arguments.out:
         torch.save(model.cpu().state_dict(), arguments.out)
 

@@ -383,7 +383,7 @@ impl<'a> Machine<'a> {
     }
 
     fn set_items(&mut self, new: Vec<Id>) -> Result<(), String> {
-        if new.len() % 2 != 0 {
+        if !new.len().is_multiple_of(2) {
             return Err("expected pairs of key and value".to_owned());
         }
         let top = self.top()?;

@@ -1,0 +1,89 @@
+"""Tests of the Python side: the reference network, its training, and the cross-check.
+
+Run: make test, or .venv/bin/python -m pytest tests    (needs the release binaries)
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lenet5 import LeNet5
+from mnist import read_idx, read_mnist, to_input, write_idx
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*command, **environment):
+    """A command's result, with its output. OpenMP's threads sleep when idle: cores may be few."""
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env={**os.environ, "OMP_WAIT_POLICY": "passive", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def binaries():
+    """The programs as the sources are now; quick after `cargo test`."""
+    result = run("cargo", "build", "--release", "--locked")
+    assert result.returncode == 0, result.stderr
+
+
+def test_parameters():
+    counts = [p.numel() for p in LeNet5().parameters()]
+    weights_and_biases = [sum(counts[i : i + 2]) for i in range(0, 10, 2)]
+    assert weights_and_biases == [156, 2416, 48120, 10164, 850]
+
+
+@pytest.mark.parametrize("c5", ["convolution", "linear"])
+def test_forward(c5):
+    assert LeNet5("relu", "max", c5, classes=26)(torch.zeros(3, 1, 32, 32)).shape == (
+        3,
+        26,
+    )
+
+
+def test_mnist_and_idx(tmp_path):
+    images, labels = read_mnist("t10k")
+    assert images.shape == (10000, 28, 28)
+    assert labels[:5].tolist() == [7, 2, 1, 0, 4]
+    inputs = to_input(images[:2])
+    assert inputs.shape == (2, 1, 32, 32) and inputs.max() == 1.0
+    write_idx(tmp_path / "images", images[:7])
+    header = (tmp_path / "images").read_bytes()[:16]
+    assert header.hex() == "00000803000000070000001c0000001c"
+    with pytest.raises(OSError):  # not gzip
+        read_idx(tmp_path / "images")
+
+
+def test_cross_check_has_no_differing_bit():
+    result = run(sys.executable, "scripts/cross_check.py", "--quick")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "50 rows, 0 differ" in result.stdout
+
+
+def test_train_reference(tmp_path):
+    """The reference's state dict evaluates in Rust to the error that Python printed."""
+    out = tmp_path / "reference.pth"
+    limited = ("--epochs=1", "--limit=2000", "--threads=1", f"--out={out}")
+    result = run(sys.executable, "scripts/train_reference.py", *limited)
+    assert result.returncode == 0, result.stderr
+    evaluation = run("target/release/evaluate", "--json", f"--weights={out}", "--threads=1")
+    assert evaluation.returncode == 0, evaluation.stderr
+    printed = result.stdout.splitlines()[-1].split()[3]
+    assert f"{json.loads(evaluation.stdout)['error_percent']:.2f}" == printed
+
+
+def test_cuda_check_without_a_gpu_fails_plainly():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    result = run("scripts/cuda_check.sh", PYTHON=sys.executable)
+    assert result.returncode == 1
+    assert result.stdout.splitlines()[-1] == "cuda check: FAIL"
