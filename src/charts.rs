@@ -91,7 +91,7 @@ fn panel(
     chart
         .configure_mesh()
         .x_desc("epoch")
-        .x_label_formatter(&|x| format!("{x:.0}"))
+        .x_label_formatter(&|x| if x.fract() == 0.0 { format!("{x}") } else { String::new() })
         .x_labels(10)
         .label_style(("sans-serif", 15, &INK))
         .light_line_style(TRANSPARENT)

@@ -15,9 +15,9 @@ use tch::Device;
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// TorchScript, state dict, checkpoint or safetensors.
-    #[arg(long, default_value = "weights/lenet5.pt")]
-    weights: PathBuf,
+    /// TorchScript, state dict, checkpoint or safetensors [default: those shipped, weights/lenet5.*]
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
     /// Folder of IDX files, gzip or not [default: the embedded MNIST]
     #[arg(long)]
     data: Option<PathBuf>,
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
 
 fn evaluate(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     cli::set_threads(arguments.threads)?;
-    let weights = Weights::read(&arguments.weights)?;
+    let weights = Weights::open(arguments.weights.as_deref())?;
     let (device, _) = arguments.device.open()?;
     let data = Dataset::open(arguments.data.as_deref(), arguments.split, weights.config.classes)?;
     let (_store, model) = weights.build(device)?;

@@ -6,7 +6,7 @@ mod archive;
 pub mod checkpoint;
 pub mod pickle;
 mod safetensors;
-mod value;
+pub mod value;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -92,6 +92,18 @@ impl Weights {
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = read_limited(path)?;
         parse(&bytes).map_err(|message| Error::file(path, message))
+    }
+
+    /// The file's weights, or those that ship with the program (`weights/lenet5.*`) without one.
+    ///
+    /// # Errors
+    /// As [`Weights::read`].
+    pub fn open(path: Option<&Path>) -> Result<Self> {
+        let shipped = include_bytes!("../../weights/lenet5.safetensors");
+        path.map_or_else(
+            || parse(shipped).map_err(|message| Error::file(Path::new("shipped weights"), message)),
+            Self::read,
+        )
     }
 
     /// Writes a file, whole or not at all.
