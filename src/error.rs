@@ -29,7 +29,7 @@ pub enum Error {
     /// The device cannot be used.
     #[error("{0}")]
     Device(String),
-    /// libtorch refused; the first line of its message.
+    /// libtorch refused; the first line of its message that is not empty.
     #[error("libtorch: {0}")]
     Torch(String),
     /// A chart could not be drawn.
@@ -46,6 +46,13 @@ impl Error {
         Self::File { path: path.to_owned(), message: message.into() }
     }
 
+    /// From libtorch's message: TorchScript's start with an empty line, and others end in a C++
+    /// backtrace.
+    pub(crate) fn libtorch(text: &str) -> Self {
+        let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        Self::Torch(line.to_owned())
+    }
+
     /// For `map_err` after an operation on `path`.
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
@@ -59,7 +66,6 @@ impl From<tch::TchError> for Error {
             tch::TchError::Torch(text) => text,
             other => other.to_string(),
         };
-        // The lines after the first are a C++ backtrace.
-        Self::Torch(text.lines().next().unwrap_or_default().to_owned())
+        Self::libtorch(&text)
     }
 }

@@ -217,7 +217,11 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
         (None, Some(folder)) => (folder.clone(), Run::start(config, &folder, device)?),
         (None, None) => {
             let folder = new_run_folder("runs".as_ref())?;
-            (folder.clone(), Run::start(config, &folder, device)?)
+            let run = Run::start(config, &folder, device).inspect_err(|_| {
+                // Goes only if it is still empty.
+                let _ = std::fs::remove_dir(&folder);
+            })?;
+            (folder, run)
         }
     };
     let (train, test) = run.samples();

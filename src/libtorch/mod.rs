@@ -55,7 +55,7 @@ fn check(message: *mut c_char) -> Result<()> {
         lenet5_free(message.cast());
         text
     };
-    Err(Error::Torch(text.lines().next().unwrap_or_default().to_owned()))
+    Err(Error::libtorch(&text))
 }
 
 /// `this.add_(other, alpha=alpha)`: `this += alpha * other`, in one rounding where the CPU has FMA.

@@ -73,6 +73,22 @@ pub fn write(tensors: &[(String, Tensor)], metadata: HashMap<String, String>) ->
             .map_err(|error| Error::Config(format!("{name}: {error}")))?;
         views.push((name.as_str(), view));
     }
-    safetensors::serialize(views, Some(metadata))
-        .map_err(|error| Error::Config(format!("cannot write safetensors: {error}")))
+    let mut bytes = safetensors::serialize(views, Some(metadata))
+        .map_err(|error| Error::Config(format!("cannot write safetensors: {error}")))?;
+    sort_metadata(&mut bytes);
+    Ok(bytes)
+}
+
+/// The crate writes the metadata in the order of a `HashMap`, another one each time: sorted, the
+/// same weights make the same file, with the same checksum. The header's length stays.
+fn sort_metadata(bytes: &mut [u8]) {
+    let (length, rest) = bytes.split_first_chunk_mut::<8>().expect("a header");
+    let header = &mut rest[..u64::from_le_bytes(*length) as usize];
+    let mut json: serde_json::Value = serde_json::from_slice(header).expect("a JSON header");
+    if let Some(metadata) = json["__metadata__"].as_object_mut() {
+        metadata.sort_keys();
+    }
+    let sorted = json.to_string();
+    header.fill(b' ');
+    header[..sorted.len()].copy_from_slice(sorted.as_bytes());
 }
