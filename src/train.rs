@@ -176,7 +176,8 @@ impl Run {
     }
 
     /// Goes on with the run in `folder`, from its checkpoint; ends in the same bits as if it had
-    /// never stopped. `adjust` may change what does not belong to the past: epochs, device, threads.
+    /// never stopped. `config` is what [`read_config`] gives; only what does not belong to the past may
+    /// differ: epochs, device, threads.
     ///
     /// # Errors
     /// Where `folder` holds no run, or a file in it is broken.
@@ -199,6 +200,13 @@ impl Run {
             loss_sum: checkpoint.loss_sum,
             seconds: checkpoint.seconds,
         };
+        let steps = run.steps_per_epoch();
+        if run.partial.step >= steps {
+            return Err(Error::file(
+                &path,
+                format!("expected a step below {steps}, found {}: other data?", checkpoint.step),
+            ));
+        }
         run.metrics = read_metrics(folder)?;
         run.metrics.retain(|metrics| metrics.epoch <= run.epoch);
         run.write_config()?;
@@ -251,7 +259,7 @@ impl Run {
         report: &mut dyn FnMut(&Metrics),
     ) -> Result<Outcome> {
         let (samples, epochs) = (self.train.len(), self.config.epochs);
-        let steps = (samples as u64).div_ceil(self.config.batch_size as u64);
+        let steps = self.steps_per_epoch();
         let parameters: Vec<_> = self.model.parameters().into_iter().map(|(_, p)| p).collect();
         while self.epoch < epochs {
             let generator = libtorch::generator_state()?;
@@ -292,6 +300,10 @@ impl Run {
         }
         charts::curve(&self.folder.join("curve.png"), &self.metrics)?;
         Ok(Outcome::Finished)
+    }
+
+    fn steps_per_epoch(&self) -> u64 {
+        (self.train.len() as u64).div_ceil(self.config.batch_size as u64)
     }
 
     fn finish_epoch(

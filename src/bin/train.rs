@@ -139,7 +139,8 @@ impl Settings {
                 mean: self.mean.unwrap_or(model.mean),
                 std: self.std.unwrap_or(model.std),
             },
-            data: self.data,
+            // Absolute, so that --resume works from any folder.
+            data: self.data.map(std::path::absolute).transpose()?,
             limit: self.limit,
             batch_size: self.batch_size.unwrap_or(default.batch_size),
             seed: self.seed.unwrap_or(default.seed),

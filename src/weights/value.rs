@@ -189,7 +189,7 @@ struct Resolver<'a> {
     /// Those read so far: several tensors may share one.
     storages: HashMap<String, Rc<Vec<u8>>>,
     values: usize,
-    /// Of tensors and of storages.
+    /// Of tensors, storages and strings.
     bytes: u64,
 }
 
@@ -207,7 +207,13 @@ impl Resolver<'_> {
             Node::Bool(value) => Value::Bool(*value),
             Node::Int(value) => Value::Int(*value),
             Node::Float(value) => Value::Float(*value),
-            Node::Str(value) => Value::Str(value.clone()),
+            Node::Str(value) => {
+                // A long string may be referred to many times.
+                self.count_bytes(value.len()).ok_or_else(|| {
+                    format!("expected at most {MAX_TENSOR_BYTES} bytes in all, found more")
+                })?;
+                Value::Str(value.clone())
+            }
             Node::Bytes(_) => Value::Object { class: "builtins.bytes".to_owned(), state: None },
             Node::List(items) => Value::List(self.values(items, depth)?),
             Node::Tuple(items) => Value::Tuple(self.values(items, depth)?),
