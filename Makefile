@@ -13,7 +13,7 @@ help: ## this list
 setup: ## PyTorch into .venv, linked as .libtorch for cargo; TORCH_INDEX_URL=... for another build of it
 	@scripts/setup.sh
 
-train: ## train on MNIST; ARGS="--model original --epochs 20" passes options, ARGS=--help lists them
+train: ## train on MNIST; ARGS="--epochs 20" passes options, ARGS=--help lists them
 	@scripts/setup.sh rust
 	cargo run --release --bin train -- $(ARGS)
 
