@@ -1,0 +1,377 @@
+"""The Python side of the Rust tests: stock PyTorch and scripts/lenet5.py.
+
+Run: .venv/bin/python tests/fixtures.py COMMAND FOLDER (cargo test does)
+Writes, by COMMAND:
+  parity   FOLDER/threads-{1,2}.safetensors: initial weights, logits, loss, gradients, and weights
+           after 1 and 20 steps of each optimizer; FOLDER/schedules.safetensors: learning rates
+  weights  FOLDER/*: weights in the forms that PyTorch users have; expected.safetensors: what they
+           hold
+  check    nothing: loads the files that Rust wrote to FOLDER (see `check`), and fails where one
+           does not load or holds other bits
+  turn     FOLDER/checkpoint.pth, which Rust wrote: trains on from it to the end of the second epoch,
+           and writes it anew
+"""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD, Adam, AdamW
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR, StepLR
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+from lenet5 import LeNet5  # noqa: E402
+from mnist import read_mnist, to_input  # noqa: E402
+
+MODELS = {
+    "default": {},
+    "linear": {"c5": "linear"},
+    "relu-max": {"activation": "relu", "pooling": "max"},
+    "sigmoid-47": {"activation": "sigmoid", "classes": 47},
+}
+
+OPTIMIZERS = {
+    "sgd": lambda p: SGD(p, lr=0.05),
+    "momentum": lambda p: SGD(p, lr=0.05, momentum=0.9),
+    "dampening": lambda p: SGD(p, lr=0.05, momentum=0.9, dampening=0.1, weight_decay=5e-4),
+    "nesterov": lambda p: SGD(p, lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True),
+    "decay": lambda p: SGD(p, lr=0.05, weight_decay=5e-4),
+    "adam": lambda p: Adam(p, lr=1e-3),
+    "adam-decay": lambda p: Adam(p, lr=1e-3, weight_decay=1e-2),
+    "adamw": lambda p: AdamW(p, lr=1e-3),
+    "adamw-other": lambda p: AdamW(p, lr=3e-3, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.1),
+}
+
+
+def parameters(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def parity(folder: Path) -> None:
+    images, labels = read_mnist("train")
+    for threads in 1, 2:
+        torch.set_num_threads(threads)
+        tensors = {}
+
+        def note(prefix: str, named: dict[str, Tensor], tensors=tensors) -> None:
+            tensors.update({f"{prefix}/{name}": tensor for name, tensor in named.items()})
+
+        for name, settings in MODELS.items():
+            torch.manual_seed(7)
+            model = LeNet5(**settings)
+            note(f"{name}/initial", parameters(model))
+            note(name, {"after": torch.rand(4)})  # the generator is where it ought to be
+            batch = to_input(images[:100])
+            logits = model(batch)
+            loss = F.cross_entropy(logits, labels[:100])
+            loss.backward()
+            note(name, {"images": batch, "logits": logits.detach(), "loss": loss.detach()})
+            note(f"{name}/gradient", {n: p.grad for n, p in model.named_parameters()})
+        for name, make in OPTIMIZERS.items():
+            if threads == 2 and name not in ("momentum", "adamw"):
+                continue  # an update is done number by number, whatever the threads
+            torch.manual_seed(1)
+            model = LeNet5()
+            optimizer = make(model.parameters())
+            batches = torch.randperm(len(labels)).split(64)
+            for step, batch in enumerate(batches[:20], 1):
+                optimizer.zero_grad()
+                F.cross_entropy(model(to_input(images[batch])), labels[batch]).backward()
+                optimizer.step()
+                if step in (1, 20):
+                    note(f"{name}/{step}", parameters(model))
+        save_file(tensors, folder / f"threads-{threads}.safetensors")
+    schedules(folder)
+
+
+def schedules(folder: Path) -> None:
+    rates = {}
+    for rate in 0.05, 1e-3, 1 / 3:
+        for epochs in 1, 2, 7, 30:
+            make = {
+                "constant": lambda o: LambdaLR(o, lambda epoch: 1.0),
+                "step-1-0.7": lambda o: StepLR(o, 1, 0.7),
+                "step-3-0.1": lambda o: StepLR(o, 3, 0.1),
+                "cosine": lambda o, n=epochs: CosineAnnealingLR(o, n),
+            }
+            for name, scheduler in make.items():
+                rates[f"{name}/{rate}/{epochs}/1"] = run_schedule(rate, scheduler, epochs)
+            for steps in 1, 11, 938:
+                total = epochs * steps
+                rates[f"one-cycle/{rate}/{epochs}/{steps}"] = run_schedule(
+                    rate,
+                    lambda o, n=total, r=rate: OneCycleLR(o, r, n, cycle_momentum=False),
+                    total,
+                )
+    save_file(rates, folder / "schedules.safetensors")
+
+
+def run_schedule(rate: float, make, count: int) -> Tensor:
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=rate)
+    scheduler = make(optimizer)
+    rates = []
+    for step in range(count):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if step + 1 < count:
+            scheduler.step()
+    return torch.tensor(rates, dtype=torch.float64)
+
+
+class ConvFc(nn.Module):
+    """Names as in many tutorials."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 6, 5), nn.Conv2d(6, 16, 5)
+        self.conv3 = nn.Conv2d(16, 120, 5)
+        self.fc1, self.fc2 = nn.Linear(120, 84), nn.Linear(84, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.avg_pool2d(torch.tanh(self.conv1(x)), 2)
+        x = F.avg_pool2d(torch.tanh(self.conv2(x)), 2)
+        x = torch.tanh(self.conv3(x)).flatten(1)
+        return self.fc2(torch.tanh(self.fc1(x)))
+
+
+class Features(nn.Module):
+    """Two groups of layers, as torchvision has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            *(nn.Conv2d(1, 6, 5), nn.Tanh(), nn.AvgPool2d(2)),
+            *(nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2)),
+            *(nn.Conv2d(16, 120, 5), nn.Tanh()),
+        )
+        self.classifier = nn.Sequential(nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, 10))
+
+
+class Net(nn.Module):
+    """One nn.Sequential with a linear c5."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(
+            *(nn.Conv2d(1, 6, 5), nn.Sigmoid(), nn.AvgPool2d(2)),
+            *(nn.Conv2d(6, 16, 5), nn.Sigmoid(), nn.AvgPool2d(2), nn.Flatten()),
+            *(nn.Linear(400, 120), nn.Sigmoid(), nn.Linear(120, 84), nn.Sigmoid()),
+            nn.Linear(84, 10),
+        )
+
+
+class CallsSystem:
+    """A pickle of this runs a command where it is loaded by pickle.load."""
+
+    def __init__(self, command: str):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def weights(folder: Path) -> None:
+    torch.manual_seed(3)
+    model = LeNet5()
+    state = model.state_dict()
+    values = list(state.values())
+    assert isinstance(state, OrderedDict) and hasattr(state, "_metadata")
+
+    def foreign(other: nn.Module) -> dict[str, Tensor]:
+        names = other.state_dict()
+        return {
+            name: value.reshape(names[name].shape)
+            for name, value in zip(names, values, strict=True)
+        }
+
+    def module(other: nn.Module) -> nn.Module:
+        other.load_state_dict(foreign(other))
+        return other
+
+    optimizer = Adam(model.parameters())
+    model(torch.rand(2, 1, 32, 32)).sum().backward()
+    optimizer.step()
+    model.zero_grad()
+    model.load_state_dict({name: tensor.clone() for name, tensor in state.items()})
+    plain = {name: tensor.clone() for name, tensor in state.items()}
+    whole = torch.cat([tensor.flatten() for tensor in values])
+    shared = [
+        part.reshape(tensor.shape)
+        for part, tensor in zip(whole.split([v.numel() for v in values]), values, strict=True)
+    ]
+    strided = {
+        name: tensor.mT.contiguous().mT if tensor.dim() > 1 else tensor.repeat(2, 1).T.contiguous()[:, 0]
+        for name, tensor in state.items()
+    }
+    assert not strided["c3.weight"].is_contiguous() and not strided["c1.bias"].is_contiguous()
+    expanded = plain | {"c5.bias": torch.tensor(0.25).expand(120)}
+
+    def prefix(text: str) -> dict[str, Tensor]:
+        return {text + name: tensor for name, tensor in state.items()}
+
+    files = {
+        "state_dict": state,
+        "plain_dict": plain,
+        "checkpoint_model_state_dict": {
+            "epoch": 3,
+            "model_state_dict": state,
+            "optimizer_state_dict": optimizer.state_dict(),
+            "loss": 0.25,
+        },
+        "checkpoint_state_dict": {"best": 0.9, "state_dict": prefix("module.")},
+        "checkpoint_model": {
+            "optimizer": optimizer.state_dict(),
+            "model": state,
+            "args": argparse.Namespace(lr=0.1, big=1 << 80, folders=[Path("a"), None]),
+        },
+        "module": prefix("module."),
+        "double": {name: tensor.double() for name, tensor in state.items()},
+        "half": {name: tensor.half() for name, tensor in state.items()},
+        "bfloat16": {name: tensor.bfloat16() for name, tensor in state.items()},
+        "strided": strided,
+        "shared": dict(zip(state, shared, strict=True)),
+        "expanded": expanded,
+        "parameters": dict(model.named_parameters()),
+        "another_order": dict(reversed(state.items())),
+        "conv_fc": foreign(ConvFc()),
+        "module_conv_fc": {f"module.{name}": t for name, t in foreign(ConvFc()).items()},
+        "features": foreign(Features()),
+        "net": foreign(Net()),
+        "whole_model": model,
+    }
+    for name, value in files.items():
+        torch.save(value, folder / f"{name}.pth")
+    torch.save(state, folder / "protocol_4.pth", pickle_protocol=4)
+    ran = folder / "os-system-did-run"
+    torch.save({"c1.weight": CallsSystem(f"touch {shlex.quote(str(ran))}")}, folder / "os_system.pth")
+    torch.load(folder / "os_system.pth", weights_only=False)
+    ran.unlink()  # so it does run, where a reader calls it
+    torch.save(model, folder / "legacy.pth", _use_new_zipfile_serialization=False)
+
+    example = torch.rand(1, 1, 32, 32)
+    torch.jit.script(module(ConvFc())).save(folder / "scripted_conv_fc.pt")
+    torch.jit.trace(model, example).save(folder / "traced.pt")
+    torch.jit.trace(module(ConvFc()), example).save(folder / "traced_conv_fc.pt")
+    torch.jit.script(module(Net()).net).save(folder / "scripted_net.pt")
+    save_file(state, folder / "model.safetensors")
+    save_file({name: t.half() for name, t in state.items()}, folder / "half.safetensors")
+    save_file(foreign(ConvFc()), folder / "conv_fc.safetensors")
+
+    expected = {}
+    for name, tensors in {
+        "base": state,
+        "half": {name: tensor.half().float() for name, tensor in state.items()},
+        "bfloat16": {name: tensor.bfloat16().float() for name, tensor in state.items()},
+        "linear": state | {"c5.weight": state["c5.weight"].flatten(1)},
+        "expanded": expanded,
+    }.items():
+        expected |= {f"{name}/{key}": value.clone() for key, value in tensors.items()}
+    save_file(expected, folder / "expected.safetensors")
+
+
+def check(folder: Path) -> None:
+    """FOLDER/models.json maps names to settings; NAME.pt, .pth and .safetensors are the weights,
+    NAME-expected.safetensors holds them too, with a batch and the logits that Rust made of it."""
+    torch.set_num_threads(1)
+    models = json.loads((folder / "models.json").read_text())
+    assert models
+    for name, config in models.items():
+        expected = load_file(folder / f"{name}-expected.safetensors")
+        images, logits = expected.pop("images"), expected.pop("logits")
+
+        def same(found: dict[str, Tensor], order: bool = True, expected=expected) -> None:
+            assert set(found) == set(expected)
+            # Order matters to whoever matches by it; safetensors keeps none.
+            assert not order or list(found) == list(LeNet5().state_dict())
+            for key, tensor in found.items():
+                assert tensor.dtype == torch.float32 and tensor.is_contiguous()
+                assert same_bits(tensor, expected[key]), key
+
+        def model(state: dict[str, Tensor], config=config) -> nn.Module:
+            settings = ("activation", "pooling", "c5", "classes")
+            result = LeNet5(**{key: config[key] for key in settings})
+            result.load_state_dict(state, strict=True)
+            return result
+
+        extra = {"config.json": ""}
+        script = torch.jit.load(folder / f"{name}.pt", _extra_files=extra)
+        assert json.loads(extra["config.json"]) == config
+        same(dict(script.named_parameters()))
+        same(script.state_dict())
+        assert all(parameter.requires_grad for parameter in script.parameters())
+        # The first calls are profiled, the later ones optimised.
+        for _ in range(4):
+            assert same_bits(script(images), logits), "logits of TorchScript"
+        assert same_bits(torch.jit.freeze(script.eval())(images), logits), "frozen TorchScript"
+        assert same_bits(model(script.state_dict())(images), logits)
+
+        for mmap in False, True:
+            state = torch.load(folder / f"{name}.pth", weights_only=True, mmap=mmap)
+            assert isinstance(state, OrderedDict)
+            assert json.loads(state._metadata[""]["lenet5"]) == config
+            same(state)
+            assert same_bits(model(state)(images), logits)
+        same(torch.load(folder / f"{name}.pth", weights_only=False))
+
+        path = folder / f"{name}.safetensors"
+        same(load_file(path), order=False)
+        assert same_bits(model(load_file(path))(images), logits)
+        with safe_open(path, "pt") as file:
+            assert json.loads(file.metadata()["lenet5"]) == config
+            assert file.metadata()["format"] == "pt"
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    a, b = a.detach().contiguous(), b.detach().contiguous()
+    return a.shape == b.shape and torch.equal(a.view(torch.int32), b.view(torch.int32))
+
+
+def turn(folder: Path) -> None:
+    torch.set_num_threads(1)
+    path = folder / "checkpoint.pth"
+    config = json.loads((folder / "config.json").read_text())
+    checkpoint = torch.load(path, weights_only=True)
+    model = LeNet5()
+    model.load_state_dict(checkpoint["model"], strict=True)
+    optimizer = {"sgd": SGD, "adam": Adam, "adamw": AdamW}[config["optimizer"]["name"]](
+        model.parameters()
+    )
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    torch.set_rng_state(checkpoint["rng_state"])
+    images, labels = read_mnist("train", Path(config["data"]))
+    assert checkpoint["epoch"] < 2
+    for _ in range(checkpoint["epoch"], 2):
+        batches = torch.randperm(len(labels)).split(config["batch_size"])
+        for batch in batches[checkpoint["step"] :]:
+            optimizer.zero_grad()
+            F.cross_entropy(model(to_input(images[batch])), labels[batch]).backward()
+            optimizer.step()
+        checkpoint["step"] = 0
+    checkpoint |= {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "rng_state": torch.get_rng_state(),
+        "epoch": 2,
+        "step": 0,
+        "loss_sum": 0.0,
+        "seconds": 0.0,
+    }
+    torch.save(checkpoint, path)
+
+
+if __name__ == "__main__":
+    commands = {"parity": parity, "weights": weights, "check": check, "turn": turn}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=commands)
+    parser.add_argument("folder", type=Path)
+    arguments = parser.parse_args()
+    commands[arguments.command](arguments.folder)

@@ -1,0 +1,301 @@
+//! The reader of data sets: good files, broken files, the embedded MNIST.
+
+use std::fs;
+use std::path::Path;
+
+use lenet5::data::{Dataset, Split, idx};
+use sha2::{Digest, Sha256};
+use tch::Kind;
+
+use crate::util::{gzip, root, temp, write_idx};
+
+/// Magic number, sizes, data.
+fn file(magic: u32, sizes: &[u32], data: &[u8]) -> Vec<u8> {
+    let words = std::iter::once(&magic).chain(sizes);
+    words.flat_map(|word| word.to_be_bytes()).chain(data.iter().copied()).collect()
+}
+
+fn error(bytes: &[u8], dimensions: u8) -> String {
+    idx::decode(bytes, dimensions).expect_err("broken")
+}
+
+#[test]
+fn good_files() {
+    let data: Vec<u8> = (0..24).collect();
+    let plain = file(0x0803, &[2, 3, 4], &data);
+    let array = idx::decode(&plain[..], 3).unwrap();
+    assert_eq!((array.dimensions.as_slice(), &array.data), ([2, 3, 4].as_slice(), &data));
+    assert_eq!(idx::decode(&gzip(&plain)[..], 3).unwrap(), array);
+    // gzip files may be concatenated.
+    let halves = [gzip(&plain[..20]), gzip(&plain[20..])].concat();
+    assert_eq!(idx::decode(&halves[..], 3).unwrap(), array);
+    assert!(idx::decode(&file(0x0801, &[0], &[])[..], 1).unwrap().data.is_empty());
+}
+
+#[test]
+fn broken_files() {
+    let magic = |found: &str| {
+        format!(
+            "expected IDX magic number 0x00000803 (unsigned bytes, 3 dimension(s)), found {found}"
+        )
+    };
+    let size = |expected: &str, sizes: &str, found: &str| {
+        format!("expected {expected} bytes of data for dimensions {sizes}, found {found}")
+    };
+    let limit = |sizes: &str| {
+        format!("expected at most 4294967296 bytes of data, found dimensions {sizes}")
+    };
+    let max = u32::MAX;
+    let table = [
+        // Images where labels were expected and the other way round, other element types, other ends.
+        (file(0x0801, &[1, 2, 2], &[0; 4]), magic("0x00000801")),
+        (file(0x0804, &[1, 1, 2, 2], &[0; 4]), magic("0x00000804")),
+        (file(0x0D03, &[1, 2, 2], &[0; 16]), magic("0x00000d03")),
+        (file(0x0803_0000, &[1, 2, 2], &[0; 4]), magic("0x08030000")),
+        (file(0x0308_0000, &[1, 2, 2], &[0; 4]), magic("0x03080000")),
+        (b"<!DOCTYPE html>".to_vec(), magic("0x3c21444f")),
+        // Shorter and longer than the header says.
+        (file(0x0803, &[2, 2, 2], &[]), size("8", "[2, 2, 2]", "0")),
+        (file(0x0803, &[2, 2, 2], &[0; 7]), size("8", "[2, 2, 2]", "7")),
+        (file(0x0803, &[2, 2, 2], &[0; 9]), size("8", "[2, 2, 2]", "more")),
+        (file(0x0803, &[0, 28, 28], &[0]), size("0", "[0, 28, 28]", "more")),
+        // The limit, from both sides; a header alone allocates nothing.
+        (file(0x0803, &[1 << 16, 1 << 16, 1], &[]), size("4294967296", "[65536, 65536, 1]", "0")),
+        (file(0x0803, &[1 << 16, (1 << 16) + 1, 1], &[]), limit("[65536, 65537, 1]")),
+        (file(0x0803, &[max, max, max], &[]), limit("[4294967295, 4294967295, 4294967295]")),
+        // The product is 2^96, which is 0 in 64 bits.
+        (
+            file(0x0803, &[1 << 31, 1 << 31, 1 << 31], &[]),
+            limit("[2147483648, 2147483648, 2147483648]"),
+        ),
+    ];
+    for (bytes, message) in table {
+        assert_eq!(error(&bytes, 3), message);
+        assert_eq!(error(&gzip(&bytes), 3), message, "in gzip");
+    }
+}
+
+#[test]
+fn truncated_files() {
+    let whole = file(0x0803, &[2, 3, 4], &[7; 24]);
+    for length in 0..whole.len() {
+        let expected = match length {
+            0..16 => {
+                let part =
+                    ["the magic number", "dimension 1", "dimension 2", "dimension 3"][length / 4];
+                format!("expected an IDX file, found the end of the file within {part}")
+            }
+            _ => {
+                format!("expected 24 bytes of data for dimensions [2, 3, 4], found {}", length - 16)
+            }
+        };
+        assert_eq!(error(&whole[..length], 3), expected);
+    }
+    let compressed = gzip(&file(0x0803, &[2, 3, 4], &(0..24).collect::<Vec<_>>()));
+    for length in 0..compressed.len() {
+        let message = error(&compressed[..length], 3);
+        assert!(message.starts_with("expected "), "{length}: {message}");
+    }
+}
+
+#[test]
+fn gzip_with_a_wrong_checksum() {
+    let mut bytes = gzip(&file(0x0801, &[3], &[1, 2, 3]));
+    let checksum = bytes.len() - 8;
+    bytes[checksum] ^= 1;
+    assert_eq!(
+        error(&bytes, 1),
+        "expected IDX data, plain or gzip, found a broken stream (corrupt gzip stream does not have a matching checksum)"
+    );
+}
+
+const TEST_IMAGES: &str = "t10k-images-idx3-ubyte";
+const TEST_LABELS: &str = "t10k-labels-idx1-ubyte";
+
+/// `Dataset::read` of a folder with these test images and labels; the message without the folder.
+fn read(folder: &Path, images: &[usize], labels: &[u8]) -> Result<Dataset, String> {
+    write_idx(&folder.join(TEST_IMAGES), images, &vec![0; images.iter().product()]);
+    write_idx(&folder.join(TEST_LABELS), &[labels.len()], labels);
+    message(folder, Dataset::read(folder, Split::Test, 10))
+}
+
+fn message<T>(folder: &Path, result: lenet5::Result<T>) -> Result<T, String> {
+    let folder = folder.display().to_string();
+    result.map_err(|error| error.to_string().replace(&folder, "DIR"))
+}
+
+#[test]
+fn data_sets() {
+    let folder = temp();
+    let folder = folder.path();
+    let data = read(folder, &[3, 28, 28], &[0, 9, 5]).unwrap();
+    assert_eq!((data.len(), data.images().size()), (3, vec![3, 28, 28]));
+    assert_eq!(Vec::<i64>::try_from(data.labels()).unwrap(), [0, 9, 5]);
+    assert_eq!(read(folder, &[1, 32, 32], &[0]).unwrap().images().size(), [1, 32, 32]);
+
+    let table: [(&[usize], &[u8], &str); 8] = [
+        (&[0, 28, 28], &[], "DIR/t10k-images-idx3-ubyte: expected images, found none"),
+        (
+            &[2, 27, 28],
+            &[0, 0],
+            "DIR/t10k-images-idx3-ubyte: expected images of 28x28 or 32x32 pixels, found 27x28",
+        ),
+        (
+            &[2, 28, 32],
+            &[0, 0],
+            "DIR/t10k-images-idx3-ubyte: expected images of 28x28 or 32x32 pixels, found 28x32",
+        ),
+        (
+            &[2, 28, 28],
+            &[0],
+            "DIR/t10k-labels-idx1-ubyte: expected 2 labels, one for each image of DIR/t10k-images-idx3-ubyte, found 1",
+        ),
+        (
+            &[2, 28, 28],
+            &[0, 1, 2],
+            "DIR/t10k-labels-idx1-ubyte: expected 2 labels, one for each image of DIR/t10k-images-idx3-ubyte, found 3",
+        ),
+        (
+            &[2, 28, 28],
+            &[9, 10],
+            "DIR/t10k-labels-idx1-ubyte: expected labels from 0 to 9, found 10 at index 1",
+        ),
+        (
+            &[2, 28, 28],
+            &[255, 0],
+            "DIR/t10k-labels-idx1-ubyte: expected labels from 0 to 9, found 255 at index 0",
+        ),
+        (
+            &[1, 28],
+            &[0],
+            "DIR/t10k-images-idx3-ubyte: expected IDX magic number 0x00000803 (unsigned bytes, 3 dimension(s)), found 0x00000802",
+        ),
+    ];
+    for (images, labels, expected) in table {
+        assert_eq!(read(folder, images, labels).expect_err(expected), expected);
+    }
+    // As many classes as the network has outputs.
+    write_idx(&folder.join(TEST_IMAGES), &[2, 28, 28], &[0; 2 * 28 * 28]);
+    write_idx(&folder.join(TEST_LABELS), &[2], &[25, 26]);
+    assert_eq!(Dataset::read(folder, Split::Test, 27).unwrap().len(), 2);
+    assert_eq!(
+        message(folder, Dataset::read(folder, Split::Test, 26)).expect_err("26 classes"),
+        "DIR/t10k-labels-idx1-ubyte: expected labels from 0 to 25, found 26 at index 1"
+    );
+}
+
+#[test]
+fn missing_files() {
+    let folder = temp();
+    let folder = folder.path();
+    let read = |split| message(folder, Dataset::read(folder, split, 10)).expect_err("missing");
+    let neither =
+        "DIR: expected train-images-idx3-ubyte or train-images-idx3-ubyte.gz, found neither";
+    assert_eq!(read(Split::Train), neither);
+    write_idx(&folder.join(TEST_IMAGES), &[1, 28, 28], &[0; 28 * 28]);
+    assert_eq!(
+        read(Split::Test),
+        "DIR: expected t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz, found neither"
+    );
+    fs::create_dir(folder.join(TEST_LABELS)).unwrap();
+    assert!(read(Split::Test).ends_with("found neither"), "a folder is no file");
+    let nowhere = folder.join("nowhere");
+    assert_eq!(
+        message(folder, Dataset::read(&nowhere, Split::Test, 10)).expect_err("missing"),
+        "DIR/nowhere: No such file or directory (os error 2)"
+    );
+}
+
+#[test]
+fn gzip_and_plain_give_the_same() {
+    let (plain, compressed) = (temp(), temp());
+    let images: Vec<u8> = (0..2 * 28 * 28).map(|i| i as u8).collect();
+    for (folder, suffix) in [(&plain, ""), (&compressed, ".gz")] {
+        write_idx(&folder.path().join(format!("{TEST_IMAGES}{suffix}")), &[2, 28, 28], &images);
+        write_idx(&folder.path().join(format!("{TEST_LABELS}{suffix}")), &[2], &[3, 4]);
+    }
+    let [plain, compressed] =
+        [&plain, &compressed].map(|folder| Dataset::read(folder.path(), Split::Test, 10).unwrap());
+    assert_eq!(plain.images(), compressed.images());
+    assert_eq!(plain.labels(), compressed.labels());
+    // The content decides, not the name: gzip without its suffix.
+    let renamed = temp();
+    for (name, sizes, data) in
+        [(TEST_IMAGES, &[2, 28, 28][..], &images[..]), (TEST_LABELS, &[2], &[3, 4])]
+    {
+        let path = renamed.path().join(name);
+        write_idx(&path, sizes, data);
+        fs::write(&path, gzip(&fs::read(&path).unwrap())).unwrap();
+    }
+    let renamed = Dataset::read(renamed.path(), Split::Test, 10).unwrap();
+    assert_eq!(renamed.images(), plain.images());
+}
+
+#[test]
+fn names_of_emnist() {
+    let folder = temp();
+    let folder = folder.path();
+    let write = |name: &str, count: usize| {
+        write_idx(
+            &folder.join(format!("emnist-{name}-images-idx3-ubyte.gz")),
+            &[count, 28, 28],
+            &vec![0; count * 28 * 28],
+        );
+        write_idx(
+            &folder.join(format!("emnist-{name}-labels-idx1-ubyte")),
+            &[count],
+            &vec![26; count],
+        );
+    };
+    write("letters-train", 3);
+    write("letters-test", 2);
+    assert_eq!(Dataset::read(folder, Split::Train, 27).unwrap().len(), 3);
+    assert_eq!(Dataset::read(folder, Split::Test, 27).unwrap().len(), 2);
+    write("digits-test", 1);
+    assert_eq!(
+        message(folder, Dataset::read(folder, Split::Test, 27)).expect_err("two data sets"),
+        "DIR: expected one file *-test-images-idx3-ubyte, found 2"
+    );
+}
+
+#[test]
+fn the_embedded_mnist() {
+    let checksums = [
+        (
+            "t10k-images-idx3-ubyte.gz",
+            "1a1a05eab793c14bb050b398624a11b0ffd1a2953baed553b1b9bd079e2a20be",
+        ),
+        (
+            "t10k-labels-idx1-ubyte.gz",
+            "b91679a0acfe4ba0e50a2437a903084cba1f5f92592b016a25a7dfd00455798b",
+        ),
+        (
+            "train-images-idx3-ubyte.gz",
+            "0b367032e93c5d0cea0925647cfdb18614af8ee15f83e6f2fc2ad904a6835971",
+        ),
+        (
+            "train-labels-idx1-ubyte.gz",
+            "1787548bbe0bff1ec2ecdc0ef292b02df999e2d1a6002d27500982c652b17203",
+        ),
+    ];
+    for (name, expected) in checksums {
+        let bytes = fs::read(root().join("data/mnist").join(name)).unwrap();
+        let digest: String =
+            Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digest, expected, "{name}");
+    }
+    // Images by label, as known of MNIST.
+    let parts = [
+        (Split::Train, [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]),
+        (Split::Test, [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]),
+    ];
+    for (split, counts) in parts {
+        let data = Dataset::embedded(split, 10).unwrap();
+        let found = Vec::<i64>::try_from(data.labels().bincount(None::<tch::Tensor>, 10)).unwrap();
+        assert_eq!(found, counts);
+        assert_eq!(data.images().size(), [counts.iter().sum(), 28, 28]);
+        assert_eq!(data.images().kind(), Kind::Uint8);
+        let folder = Dataset::read(&root().join("data/mnist"), split, 10).unwrap();
+        assert_eq!((folder.images(), folder.labels()), (data.images(), data.labels()));
+    }
+}

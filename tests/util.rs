@@ -1,0 +1,225 @@
+//! Helpers: programs, Python, temporary folders, comparison of bits.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use safetensors::{Dtype, SafeTensors};
+use tch::{Kind, Tensor};
+use tempfile::TempDir;
+
+/// The lock for whoever seeds, draws from or restores libtorch's global generator.
+pub fn generator() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// A folder of its own for a test, removed at its end.
+pub fn temp() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("target/tmp can be written to")
+}
+
+/// The repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// One of our programs, in the folder `target/tmp`.
+pub fn program(name: &str) -> Command {
+    let path = match name {
+        "train" => env!("CARGO_BIN_EXE_train"),
+        "evaluate" => env!("CARGO_BIN_EXE_evaluate"),
+        "convert" => env!("CARGO_BIN_EXE_convert"),
+        "summary" => env!("CARGO_BIN_EXE_summary"),
+        _ => panic!("no program {name}"),
+    };
+    let mut command = Command::new(path);
+    command.current_dir(env!("CARGO_TARGET_TMPDIR"));
+    command
+}
+
+/// How a program ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        Self {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
+impl Ended {
+    /// Its stdout, where it ended well.
+    pub fn success(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self.stdout
+    }
+
+    /// Asserts that it failed with this message, and nothing on stdout.
+    pub fn fails_with(&self, message: &str) {
+        assert_eq!(
+            (self.code, self.stderr.as_str(), self.stdout.as_str()),
+            (Some(1), format!("error: {message}\n").as_str(), "")
+        );
+    }
+}
+
+/// Runs a program to its end.
+pub fn run<S: AsRef<std::ffi::OsStr>>(name: &str, arguments: impl IntoIterator<Item = S>) -> Ended {
+    program(name).args(arguments).output().expect("the program starts").into()
+}
+
+/// Runs `tests/fixtures.py COMMAND FOLDER` in the Python with PyTorch, which has to succeed.
+pub fn fixtures(command: &str, folder: &Path) {
+    let python = std::env::var_os("LENET5_PYTHON")
+        .map_or_else(|| root().join(".venv/bin/python"), PathBuf::from);
+    let output = Command::new(&python)
+        .arg(root().join("tests/fixtures.py"))
+        .arg(command)
+        .arg(folder)
+        // Threads that wait for each other do not take the core from those they wait for.
+        .env("OMP_WAIT_POLICY", "passive")
+        .output()
+        .unwrap_or_else(|error| {
+            panic!("{}: {error}; run `make setup`, or set LENET5_PYTHON", python.display())
+        });
+    let ended = Ended::from(output);
+    assert_eq!(ended.code, Some(0), "fixtures.py {command}:\n{}{}", ended.stdout, ended.stderr);
+}
+
+/// Tensors of a safetensors file, read without this crate's own reader.
+pub fn tensors(path: &Path) -> BTreeMap<String, Tensor> {
+    let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let file = SafeTensors::deserialize(&bytes).expect("safetensors");
+    let tensor = |(name, view): (String, safetensors::tensor::TensorView)| {
+        let kind = match view.dtype() {
+            Dtype::F32 => Kind::Float,
+            Dtype::F64 => Kind::Double,
+            Dtype::I64 => Kind::Int64,
+            other => panic!("{name}: {other:?}"),
+        };
+        let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
+        (name, Tensor::from_data_size(view.data(), &shape, kind))
+    };
+    file.tensors().into_iter().map(tensor).collect()
+}
+
+/// Compares tensors bit by bit, and reports all that differ at once.
+#[derive(Default)]
+pub struct Bits {
+    compared: usize,
+    table: String,
+}
+
+impl Bits {
+    pub fn compare(&mut self, name: &str, ours: &Tensor, theirs: &Tensor) {
+        self.compared += 1;
+        if (ours.kind(), ours.size()) != (theirs.kind(), theirs.size()) {
+            let _ = writeln!(self.table, "{name}: {ours:?} and {theirs:?}");
+            return;
+        }
+        let pattern = |tensor: &Tensor| match tensor.kind() {
+            Kind::Float => tensor.detach().contiguous().view_dtype(Kind::Int),
+            Kind::Double => tensor.detach().contiguous().view_dtype(Kind::Int64),
+            _ => tensor.shallow_clone(),
+        };
+        let bits = pattern(ours).not_equal_tensor(&pattern(theirs)).sum(Kind::Int64);
+        let bits = bits.int64_value(&[]);
+        if bits > 0 {
+            let difference = (ours.detach().to_kind(Kind::Double) - theirs.to_kind(Kind::Double))
+                .abs()
+                .max()
+                .double_value(&[]);
+            let _ = writeln!(
+                self.table,
+                "{name}: {bits} of {} numbers differ in their bits, by {difference:e} at most",
+                ours.numel()
+            );
+        }
+    }
+
+    /// Panics with all that differs; also where other than `expected` tensors were compared.
+    pub fn check(self, expected: usize) {
+        assert!(self.table.is_empty(), "not the same bits:\n{}", self.table);
+        assert_eq!(self.compared, expected, "tensors compared");
+    }
+}
+
+/// Writes an IDX file, gzip where the name says so.
+pub fn write_idx(path: &Path, dimensions: &[usize], data: &[u8]) {
+    let mut bytes = vec![0, 0, 8, dimensions.len() as u8];
+    bytes.extend(dimensions.iter().flat_map(|&size| (size as u32).to_be_bytes()));
+    bytes.extend(data);
+    if path.extension().is_some_and(|extension| extension == "gz") {
+        bytes = gzip(&bytes);
+    }
+    lenet5::files::write_atomic(path, &bytes).unwrap();
+}
+
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    std::io::copy(&mut &bytes[..], &mut encoder).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A folder with the first 1,000 training and 500 test images of MNIST, for quick runs.
+///
+/// It stays in `target/tmp`; each run of the tests writes the same bytes anew.
+pub fn small_mnist() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("small-mnist");
+        fs::create_dir_all(&folder).unwrap();
+        for (split, count) in [("train", 1000), ("t10k", 500)] {
+            for (kind, header, item) in [("images-idx3", 16, 28 * 28), ("labels-idx1", 8, 1)] {
+                let name = format!("{split}-{kind}-ubyte.gz");
+                let file = File::open(root().join("data/mnist").join(&name)).unwrap();
+                let mut bytes = vec![0; header + count * item];
+                GzDecoder::new(file).read_exact(&mut bytes).unwrap();
+                let dimensions: &[usize] = if item == 1 { &[count] } else { &[count, 28, 28] };
+                write_idx(&folder.join(&name), dimensions, &bytes[header..]);
+            }
+        }
+        folder
+    })
+}
+
+/// Weights that have been trained a little: `model.pt` of one epoch on the small MNIST.
+pub fn trained() -> &'static Path {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let folder = temp();
+        let out = folder.path().join("run");
+        let data = small_mnist();
+        let settings = ["--epochs=1", "--batch-size=8", "--threads=1", "--device=cpu"];
+        program("train")
+            .args(settings)
+            .arg("--data")
+            .arg(data)
+            .arg("--out")
+            .arg(&out)
+            .output()
+            .map(Ended::from)
+            .unwrap()
+            .success();
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("trained.pt");
+        fs::rename(out.join("model.pt"), &file).unwrap();
+        file
+    })
+}
