@@ -1,9 +1,10 @@
 //! Progress of an epoch on stderr: a bar on a terminal, else a plain line now and then.
 
+use std::fmt;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -24,12 +25,14 @@ impl Progress {
     pub fn new(epoch: u32, epochs: u32, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style =
-                "epoch {prefix} [{bar:30}] {human_pos}/{human_len} images, {per_sec}, {eta} left";
-            ProgressBar::new(total).with_prefix(format!("{epoch}/{epochs}")).with_style(
-                ProgressStyle::with_template(style)
-                    .expect("a valid template")
-                    .progress_chars("=> "),
-            )
+                "epoch {prefix} [{bar:30}] {human_pos}/{human_len} images, {rate}/s, {eta} left";
+            let style = ProgressStyle::with_template(style)
+                .expect("a valid template")
+                .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+                    let _ = write!(out, "{:.0}", state.per_sec());
+                })
+                .progress_chars("=> ");
+            ProgressBar::new(total).with_prefix(format!("{epoch}/{epochs}")).with_style(style)
         });
         let now = Instant::now();
         Self { epoch, epochs, total, bar, start: now, first: None, printed: now }
@@ -38,6 +41,13 @@ impl Progress {
     /// So many images of the epoch are done.
     pub fn set(&mut self, images: u64) {
         let images = images.min(self.total);
+        if self.first.is_none()
+            && let Some(bar) = &self.bar
+        {
+            // A resumed epoch does not begin at 0.
+            bar.set_position(images);
+            bar.reset_eta();
+        }
         let first = *self.first.get_or_insert(images);
         match &self.bar {
             Some(bar) => bar.set_position(images),

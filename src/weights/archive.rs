@@ -4,6 +4,7 @@
 
 use std::io::{Cursor, Read, Write};
 
+use zip::read::{ArchiveOffset, Config};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
@@ -30,7 +31,11 @@ pub struct Archive {
 /// # Errors
 /// What was expected and what was found.
 pub fn read(bytes: &[u8]) -> Result<Archive, String> {
-    let mut zip = ZipArchive::new(Cursor::new(bytes))
+    // The archive starts where the file does. Left to find the start itself, zip 9.8 mistakes the
+    // directory's second entry for it where the first one is as long as the zip64 records at the end,
+    // which PyTorch always writes: with a NAME of 21 characters.
+    let config = Config { archive_offset: ArchiveOffset::Known(0) };
+    let mut zip = ZipArchive::with_config(config, Cursor::new(bytes))
         .map_err(|error| format!("expected a zip archive, found a broken one ({error})"))?;
     let root = zip
         .file_names()

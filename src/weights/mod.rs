@@ -297,14 +297,18 @@ fn match_layers(
         ));
     }
     let mut matched = Vec::new();
-    for (i, (name, shape)) in parameters.into_iter().enumerate() {
+    let mut foreign: Vec<_> = tensors.iter().collect();
+    for (name, shape) in parameters {
         let (found, tensor) = if ours {
             (
                 name.as_str(),
                 find(&name).ok_or_else(|| format!("expected the parameter {name}, found none"))?,
             )
         } else {
-            (tensors[i].0.as_str(), &tensors[i].1)
+            // The shape goes before the order: safetensors from Python are in the order of their names.
+            let fits = foreign.iter().position(|(_, tensor)| tensor.size() == shape);
+            let (found, tensor) = foreign.remove(fits.unwrap_or(0));
+            (found.as_str(), tensor)
         };
         if tensor.size() != shape {
             let as_found = if found == name { String::new() } else { format!(" (for {name})") };

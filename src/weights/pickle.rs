@@ -31,7 +31,7 @@ pub enum Node {
     Float(f64),
     /// A string.
     Str(String),
-    /// `bytes`.
+    /// `bytes`, or an integer of more than 64 bits.
     Bytes(Vec<u8>),
     /// A list, or a set.
     List(Vec<Id>),
@@ -334,11 +334,13 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// A little-endian two's complement integer.
+    /// A little-endian two's complement integer; kept as its bytes where 64 bits do not hold it.
     fn long(&mut self, length: usize) -> Result<(), String> {
         let bytes = self.take(length)?;
         if length > 8 {
-            return Err(format!("expected an integer of at most 8 bytes, found {length}"));
+            // As torch.initial_seed() may give; LeNet-5's tensors need none.
+            self.push(Node::Bytes(bytes.to_vec()));
+            return Ok(());
         }
         let negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
         let mut padded = [if negative { 0xff } else { 0 }; 8];
