@@ -16,7 +16,7 @@ pub fn run(command: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -37,6 +37,11 @@ pub fn print(text: impl fmt::Display) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     write!(stdout, "{text}")?;
     stdout.flush()
+}
+
+/// Prints a line on stderr; where nobody reads it, nothing happens: `eprintln!` would panic.
+pub fn note(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Sets the number of CPU threads that libtorch's kernels use; none leaves its choice, all cores.

@@ -23,6 +23,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
+    // Else the message would name the temporary file.
+    fs::metadata(folder).map_err(io())?;
     let mut builder = Builder::new();
     builder.prefix(".lenet5-");
     #[cfg(unix)]

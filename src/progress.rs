@@ -1,7 +1,7 @@
 //! Progress of an epoch on stderr: a bar on a terminal, else a plain line now and then.
 
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
@@ -55,7 +55,9 @@ impl Progress {
                 self.printed = Instant::now();
                 let rate = (images - first) as f64 / self.start.elapsed().as_secs_f64();
                 let left = (self.total - images) as f64 / rate.max(1e-9);
-                eprintln!(
+                // Nobody may be reading: eprintln! would panic.
+                let _ = writeln!(
+                    std::io::stderr(),
                     "epoch {}/{}: {images}/{} images, {rate:.0}/s, {left:.0} s left",
                     self.epoch, self.epochs, self.total
                 );

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         })?;
         let weights = Weights::read(&input)?;
         weights.write(&output, format)?;
-        eprintln!("wrote {} ({format})", output.display());
+        cli::note(format_args!("wrote {} ({format})", output.display()));
         Ok(ExitCode::SUCCESS)
     })
 }

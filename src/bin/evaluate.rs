@@ -76,6 +76,6 @@ fn report(folder: &Path, evaluation: &Evaluation) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     let path = folder.join("confusion.png");
     charts::confusion(&path, &evaluation.confusion)?;
-    eprintln!("wrote {}", path.display());
+    cli::note(format_args!("wrote {}", path.display()));
     Ok(())
 }

@@ -238,7 +238,7 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(match outcome {
         Outcome::Finished => ExitCode::SUCCESS,
         Outcome::Interrupted => {
-            eprintln!("stopped; go on with: train --resume {}", folder.display());
+            cli::note(format_args!("stopped; go on with: train --resume {}", folder.display()));
             ExitCode::from(cli::INTERRUPTED)
         }
     })
