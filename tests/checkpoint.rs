@@ -1,1 +1,497 @@
-//! checkpoint
+//! Stopped, killed and resumed runs end in the same bits; Python takes a turn.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use lenet5::train::{Metrics, checkpoint_path};
+use lenet5::weights::{Checkpoint, Weights};
+use tch::{Device, Kind, Tensor};
+use tempfile::TempDir;
+
+use crate::util::{Bits, Ended, fixtures, program, run, shared, small_mnist, temp};
+
+const EPOCHS: u32 = 3;
+
+/// The optimizers with their settings; a constant rate, as Python's turn sets up no schedule.
+const OPTIMIZERS: [(&str, &[&str]); 3] = [
+    ("sgd", &["--momentum=0.9", "--weight-decay=0.001", "--schedule=constant"]),
+    ("adam", &["--optimizer=adam", "--schedule=constant"]),
+    ("adamw", &["--optimizer=adamw", "--schedule=constant"]),
+];
+
+/// `train` in a new folder; 125 steps an epoch.
+fn start(settings: &[&str], epochs: u32, out: &Path) -> Command {
+    let mut command = program("train");
+    command
+        .args(settings)
+        .args(["--batch-size=8", "--threads=1", "--device=cpu"])
+        .arg(format!("--epochs={epochs}"))
+        .arg("--data")
+        .arg(small_mnist())
+        .arg("--out")
+        .arg(out);
+    command
+}
+
+fn resume(out: &Path) -> Command {
+    let mut command = program("train");
+    command.arg("--resume").arg(out);
+    command
+}
+
+/// A finished run that was never stopped, for each of `OPTIMIZERS`; made once.
+fn uninterrupted(index: usize) -> PathBuf {
+    static FOLDERS: [OnceLock<PathBuf>; 3] = [const { OnceLock::new() }; 3];
+    let folder = FOLDERS[index].get_or_init(|| {
+        let folder = shared();
+        let ended: Ended =
+            start(OPTIMIZERS[index].1, EPOCHS, &folder.join("run")).output().unwrap().into();
+        ended.success();
+        folder
+    });
+    folder.join("run")
+}
+
+/// A program under way, which is killed where a test fails.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    fn new(mut command: Command) -> Self {
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self(command.spawn().expect("the program starts"))
+    }
+
+    /// Waits until training begins: for the head of the table. It may have ended before.
+    fn until_training(mut self) -> Self {
+        let stdout = self.0.stdout.take().unwrap();
+        let mut stdout = BufReader::new(stdout);
+        let mut line = String::new();
+        while stdout.read_line(&mut line).unwrap() > 0 && !line.starts_with("epoch ") {
+            line.clear();
+        }
+        // The rest of its output is small, and stays in the pipe.
+        self.0.stdout = Some(stdout.into_inner());
+        self
+    }
+
+    /// Ctrl-C.
+    fn interrupt(mut self) -> Ended {
+        let id = self.0.id().to_string();
+        let sent = Command::new("sh").args(["-c", "kill -INT \"$0\"", &id]).output().unwrap();
+        // There is no such process any more where it has ended and was waited for; it was not yet.
+        assert!(sent.status.success(), "{sent:?}");
+        self.end()
+    }
+
+    fn end(&mut self) -> Ended {
+        let mut text = [String::new(), String::new()];
+        let pipes: [&mut dyn std::io::Read; 2] =
+            [self.0.stdout.as_mut().unwrap(), self.0.stderr.as_mut().unwrap()];
+        for (pipe, text) in pipes.into_iter().zip(&mut text) {
+            pipe.read_to_string(text).unwrap();
+        }
+        let [stdout, stderr] = text;
+        Ended { code: self.0.wait().unwrap().code(), stdout, stderr }
+    }
+
+    /// SIGKILL; whether it came before the end.
+    fn kill(mut self) -> bool {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap().signal() == Some(9)
+    }
+}
+
+fn metrics(folder: &Path) -> Vec<Metrics> {
+    let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap_or_default();
+    assert!(text.is_empty() || text.ends_with('\n'));
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn checkpoint(folder: &Path) -> Checkpoint {
+    Checkpoint::read(&checkpoint_path(folder)).unwrap()
+}
+
+/// Asserts that two finished runs hold the same: weights, checkpoint, metrics.
+fn assert_same(found: &Path, expected: &Path) {
+    let mut bits = Bits::default();
+    let [ours, theirs] =
+        [found, expected].map(|folder| Weights::read(&folder.join("model.pt")).unwrap());
+    for ((name, ours), (_, theirs)) in ours.tensors.iter().zip(&theirs.tensors) {
+        bits.compare(&format!("model.pt {name}"), ours, theirs);
+    }
+    let [ours, theirs] = [found, expected].map(checkpoint);
+    for ((name, ours), (_, theirs)) in ours.weights.tensors.iter().zip(&theirs.weights.tensors) {
+        bits.compare(&format!("checkpoint {name}"), ours, theirs);
+    }
+    let mut states = 0;
+    assert_eq!(ours.optimizer_state.len(), 10);
+    for (i, (ours, theirs)) in ours.optimizer_state.iter().zip(&theirs.optimizer_state).enumerate()
+    {
+        for ((name, ours), (_, theirs)) in ours.iter().zip(theirs) {
+            bits.compare(&format!("state {i} {name}"), ours, theirs);
+            states += 1;
+        }
+    }
+    assert!(states == 10 || states == 30, "{states}");
+    bits.compare("generator", &ours.generator_state, &theirs.generator_state);
+    bits.check(20 + states + 1);
+    assert_eq!((ours.epoch, ours.step), (theirs.epoch, theirs.step));
+}
+
+/// Asserts one line for each epoch, with the same measurements.
+fn assert_same_metrics(found: &Path, expected: &Path) {
+    let (ours, theirs) = (metrics(found), metrics(expected));
+    let epochs = |metrics: &[Metrics]| metrics.iter().map(|m| m.epoch).collect::<Vec<_>>();
+    assert_eq!(epochs(&ours), [1, 2, 3]);
+    assert_eq!(epochs(&theirs), [1, 2, 3]);
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        assert_eq!(ours.test_loss, theirs.test_loss);
+        assert_eq!(ours.test_error_percent, theirs.test_error_percent);
+        assert_eq!(ours.learning_rate, theirs.learning_rate);
+        // A sum of float64, in another order where it was interrupted.
+        let difference = (ours.train_loss - theirs.train_loss).abs();
+        assert!(difference < 1e-12 * theirs.train_loss, "{difference:e}");
+    }
+}
+
+#[test]
+fn stopped_by_ctrl_c_and_resumed() {
+    for (index, (name, settings)) in OPTIMIZERS.into_iter().enumerate() {
+        let folder = temp();
+        let out = folder.path().join("run");
+        let mut command = start(settings, EPOCHS, &out);
+        let mut within_epochs = 0;
+        for pause in [20, 60, 10] {
+            let running = Running::new(command).until_training();
+            sleep(Duration::from_millis(pause));
+            let ended = running.interrupt();
+            assert_eq!(ended.code, Some(130), "{name}: {ended:?}");
+            assert_eq!(
+                ended.stderr.lines().last().unwrap(),
+                format!("stopped; go on with: train --resume {}", out.display())
+            );
+            let checkpoint = checkpoint(&out);
+            within_epochs += usize::from(checkpoint.step > 0);
+            assert_eq!(metrics(&out).len(), checkpoint.epoch as usize);
+            command = resume(&out);
+        }
+        assert!(within_epochs >= 1, "{name}: no stop came within an epoch");
+        Ended::from(command.output().unwrap()).success();
+        assert_same(&out, &uninterrupted(index));
+        assert_same_metrics(&out, &uninterrupted(index));
+    }
+}
+
+#[test]
+fn a_second_ctrl_c_ends_at_once() {
+    let folder = temp();
+    let out = folder.path().join("run");
+    let mut running = Running::new(start(OPTIMIZERS[0].1, EPOCHS, &out)).until_training();
+    let id = running.0.id().to_string();
+    Command::new("sh").args(["-c", "kill -INT \"$0\"; kill -INT \"$0\"", &id]).status().unwrap();
+    assert_eq!(running.end().code, Some(130));
+    checkpoint(&out);
+}
+
+/// Kills the run at each moment that `moments` yields, and resumes it; at last lets it end.
+fn killed(index: usize, out: &Path, moments: impl IntoIterator<Item = impl Fn(&Path)>) -> usize {
+    let begin = || start(OPTIMIZERS[index].1, EPOCHS, out);
+    let mut kills = 0;
+    for wait in moments {
+        // Killed so early that there was no checkpoint yet: it starts anew.
+        let begun = checkpoint_path(out).exists();
+        let running = Running::new(if begun { resume(out) } else { begin() });
+        wait(out);
+        if !running.kill() {
+            break;
+        }
+        kills += 1;
+        if checkpoint_path(out).exists() {
+            let checkpoint = checkpoint(out);
+            // At most the line of an epoch whose checkpoint was not yet written.
+            let lines = metrics(out).len() as u32;
+            assert!((checkpoint.epoch..=checkpoint.epoch + 1).contains(&lines), "{lines}");
+            // What the user would take away is whole too.
+            Weights::read(&out.join("model.pt")).unwrap();
+        }
+    }
+    let mut last = if checkpoint_path(out).exists() { resume(out) } else { begin() };
+    Ended::from(last.output().unwrap()).success();
+    kills
+}
+
+#[test]
+fn killed_at_many_moments() {
+    let folder = temp();
+    for index in 0..OPTIMIZERS.len() {
+        let out = folder.path().join(index.to_string());
+        // From before main to within the second epoch, on a slow machine within the start.
+        let moments = [1, 120, 240, 360, 480, 600, 720, 560]
+            .map(|pause| move |_: &Path| sleep(Duration::from_millis(pause + 17 * index as u64)));
+        let kills = killed(index, &out, moments);
+        assert!(kills >= 4, "{kills} kills");
+        assert_same(&out, &uninterrupted(index));
+        assert_same_metrics(&out, &uninterrupted(index));
+    }
+}
+
+/// Waits for the `count`th temporary file to appear in `folder`: something is being written.
+fn until_writing(folder: &Path, count: usize) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut seen = temporary_files(folder);
+    for _ in 0..count {
+        while Instant::now() < deadline {
+            let now = temporary_files(folder);
+            if now.iter().any(|name| !seen.contains(name)) {
+                seen.extend(now);
+                break;
+            }
+        }
+    }
+}
+
+fn temporary_files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = folder.read_dir() else { return Vec::new() };
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(".lenet5-"))
+        .collect()
+}
+
+#[test]
+fn killed_while_writing() {
+    let folder = temp();
+    let out = folder.path().join("run");
+    // The start writes config.json, model.pt and the checkpoint; each epoch three files more.
+    let moments = [1, 2, 3, 4, 5, 6, 2, 4].map(|count| move |out: &Path| until_writing(out, count));
+    let kills = killed(0, &out, moments);
+    let left = temporary_files(&out).len();
+    assert!(left >= 1, "none of {kills} kills came while a file was being written");
+    assert_same(&out, &uninterrupted(0));
+    assert_same_metrics(&out, &uninterrupted(0));
+}
+
+#[test]
+fn python_takes_a_turn() {
+    for (index, (name, settings)) in OPTIMIZERS.into_iter().enumerate() {
+        let folder = temp();
+        let out = folder.path().join("run");
+        let running = Running::new(start(settings, EPOCHS, &out)).until_training();
+        sleep(Duration::from_millis(15));
+        assert_eq!(running.interrupt().code, Some(130));
+        let before = checkpoint(&out);
+        assert!(before.epoch < 2, "{name}: Python has nothing left to do");
+        // Plain PyTorch, to the end of the second epoch, and back.
+        fixtures("turn", &out);
+        let after = checkpoint(&out);
+        assert_eq!((after.epoch, after.step), (2, 0));
+        Ended::from(resume(&out).output().unwrap()).success();
+        assert_same(&out, &uninterrupted(index));
+    }
+}
+
+#[test]
+fn more_epochs_of_a_finished_run() {
+    let folder = temp();
+    let out = folder.path().join("run");
+    Ended::from(start(OPTIMIZERS[1].1, 1, &out).output().unwrap()).success();
+    assert_eq!(checkpoint(&out).epoch, 1);
+    let more = resume(&out).arg(format!("--epochs={EPOCHS}")).output().unwrap();
+    Ended::from(more).success();
+    assert_same(&out, &uninterrupted(1));
+    assert_same_metrics(&out, &uninterrupted(1));
+    // Nothing is left to do: that is no error, and changes nothing.
+    let model = fs::read(out.join("model.pt")).unwrap();
+    Ended::from(resume(&out).output().unwrap()).success();
+    assert_eq!(fs::read(out.join("model.pt")).unwrap(), model);
+}
+
+#[test]
+fn an_existing_run_is_not_overwritten() {
+    let out = uninterrupted(0);
+    let before = fs::read(out.join("model.pt")).unwrap();
+    let ended: Ended = start(&[], EPOCHS, &out).output().unwrap().into();
+    ended.fails_with(&format!(
+        "{0}: holds a run already; go on with it by --resume {0}, or choose another --out",
+        out.display()
+    ));
+    assert_eq!(fs::read(out.join("model.pt")).unwrap(), before);
+}
+
+/// A copy of a finished run, to be damaged.
+fn copy(folder: &TempDir) -> PathBuf {
+    let out = folder.path().join("run");
+    fs::create_dir(&out).unwrap();
+    for entry in uninterrupted(0).read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, out.join(path.file_name().unwrap())).unwrap();
+    }
+    out
+}
+
+/// What `train --resume` says of a finished run that has been damaged; with DIR for its folder.
+fn refusal(damage: impl Fn(&Path)) -> String {
+    let folder = temp();
+    let out = copy(&folder);
+    damage(&out);
+    let ended = run("train", ["--resume".as_ref(), out.as_os_str()]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
+    ended.stderr.replace(&out.display().to_string(), "DIR")
+}
+
+#[test]
+fn broken_runs_are_refused() {
+    let cut = |file: &'static str, length: usize| {
+        refusal(|out| {
+            let bytes = fs::read(out.join(file)).unwrap();
+            fs::write(out.join(file), &bytes[..length]).unwrap();
+        })
+    };
+    let replace = |from: &str, to: &str| {
+        refusal(|out| {
+            let path = out.join("config.json");
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.contains(from), "{text}");
+            fs::write(&path, text.replace(from, to)).unwrap();
+        })
+    };
+    check_table([
+        (
+            cut("checkpoint.pth", 10_000),
+            "DIR/checkpoint.pth: expected a zip archive, found a broken one (invalid Zip archive: Could not find EOCD)",
+        ),
+        (
+            cut("checkpoint.pth", 0),
+            "DIR/checkpoint.pth: expected a zip archive, found a broken one (invalid Zip archive: Could not find EOCD)",
+        ),
+        (
+            cut("config.json", 20),
+            "DIR/config.json: expected the settings of a run, found EOF while parsing a string at line 3 column 5",
+        ),
+        (
+            cut("metrics.jsonl", 20),
+            "DIR/metrics.jsonl: expected a line of metrics, found EOF while parsing a string at line 1 column 20",
+        ),
+        (
+            replace("\"tanh\"", "\"relu\""),
+            "DIR/checkpoint.pth: expected the network of config.json, found another",
+        ),
+        (
+            replace("\"name\": \"sgd\"", "\"name\": \"adam\""),
+            "DIR/config.json: expected the settings of a run, found unknown field `momentum`, expected one of `beta1`, `beta2`, `eps`, `weight_decay` at line 20 column 3",
+        ),
+        (
+            replace("\"batch_size\": 8", "\"batch_size\": 0"),
+            "batch-size: expected a number above 0, found 0",
+        ),
+    ]);
+    let unknown = replace("\"seed\"", "\"sead\"");
+    let start =
+        "error: DIR/config.json: expected the settings of a run, found unknown field `sead`";
+    assert!(unknown.starts_with(start), "{unknown}");
+}
+
+/// What `train --resume` says of a finished run whose checkpoint has been changed.
+fn changed(change: impl Fn(&mut Checkpoint)) -> String {
+    refusal(|out| {
+        let mut checkpoint = checkpoint(out);
+        change(&mut checkpoint);
+        checkpoint.write(&checkpoint_path(out), Vec::new()).unwrap();
+    })
+}
+
+#[test]
+fn checkpoints_that_do_not_fit_are_refused() {
+    let float = (Kind::Float, Device::Cpu);
+    let bytes = (Kind::Uint8, Device::Cpu);
+    check_table([
+        (
+            changed(|c| (c.epoch, c.step) = (1, 125)),
+            "DIR/checkpoint.pth: expected a step below 125, found 125: other data?",
+        ),
+        (
+            changed(|c| c.optimizer_state[2][0].1 = Tensor::zeros([3], float)),
+            "DIR/checkpoint.pth: optimizer state momentum_buffer: expected shape [16, 6, 5, 5], found [3]",
+        ),
+        (
+            changed(|c| c.optimizer_state[2][0].0 = "exp_avg".to_owned()),
+            "DIR/checkpoint.pth: optimizer state: expected momentum_buffer, found exp_avg",
+        ),
+        (
+            changed(|c| c.optimizer_state.push(Vec::new())),
+            "DIR/checkpoint.pth: optimizer state: expected 10 parameters, found 11",
+        ),
+        (
+            changed(|c| c.generator_state = Tensor::zeros([7], bytes)),
+            "DIR/checkpoint.pth: rng_state: libtorch: Expected a CPUGeneratorImplState of size 5056 but found the input RNG state size to be 7",
+        ),
+        (
+            changed(|c| c.generator_state = c.generator_state.ones_like()),
+            "DIR/checkpoint.pth: rng_state: libtorch: Invalid mt19937 state",
+        ),
+        (
+            changed(|c| c.generator_state = c.generator_state.to_kind(Kind::Float)),
+            "DIR/checkpoint.pth: expected a checkpoint of lenet5 with the entry rng_state, found none",
+        ),
+        (
+            changed(|c| c.weights.tensors[0].1 = Tensor::zeros([6], float)),
+            "DIR/checkpoint.pth: c1.weight: expected shape [6, 1, 5, 5], found [6]",
+        ),
+        (
+            changed(|c| drop(c.weights.tensors.pop())),
+            "DIR/checkpoint.pth: expected the parameter output.bias, found none",
+        ),
+        (
+            changed(|c| c.loss_sum = f64::NAN),
+            "DIR/checkpoint.pth: expected a checkpoint of lenet5 with the entry loss_sum, found none",
+        ),
+    ]);
+}
+
+/// Shows all messages that are not as expected.
+fn check_table<const N: usize>(table: [(String, &str); N]) {
+    let wrong: String = table
+        .iter()
+        .filter(|(found, expected)| *found != format!("error: {expected}\n"))
+        .map(|(found, expected)| format!("expected {expected}\nfound    {found}\n"))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn the_last_step_of_an_epoch_can_be_resumed() {
+    let folder = temp();
+    let out = copy(&folder);
+    let mut checkpoint = checkpoint(&out);
+    (checkpoint.epoch, checkpoint.step) = (2, 124);
+    checkpoint.write(&checkpoint_path(&out), Vec::new()).unwrap();
+    Ended::from(resume(&out).output().unwrap()).success();
+    assert_eq!(metrics(&out).len(), 3);
+}
+
+#[test]
+fn truncated_checkpoints_are_refused() {
+    let bytes = fs::read(checkpoint_path(&uninterrupted(0))).unwrap();
+    let folder = temp();
+    let path = folder.path().join("checkpoint.pth");
+    let middle = (4000..bytes.len() - 4000).step_by(4999);
+    for length in (0..4000).step_by(7).chain(middle).chain(bytes.len() - 4000..bytes.len()) {
+        fs::write(&path, &bytes[..length]).unwrap();
+        let message = Checkpoint::read(&path).expect_err("truncated").to_string();
+        let start = format!("{}: expected ", path.display());
+        assert!(message.starts_with(&start), "{length}: {message}");
+    }
+}

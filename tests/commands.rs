@@ -1,1 +1,482 @@
-//! commands
+//! What the programs print, write and exit with.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Stdio;
+
+use lenet5::data::{Dataset, Split};
+use lenet5::evaluate::{Evaluation, logits};
+use lenet5::weights::Weights;
+use serde_json::Value;
+use tch::{Device, Kind};
+
+use crate::util::{Bits, Ended, program, run, small_mnist, temp, tensors, trained};
+
+const PROGRAMS: [&str; 4] = ["train", "evaluate", "convert", "summary"];
+
+fn json(text: &str) -> Value {
+    assert_eq!(text.lines().count(), 1, "one object on one line: {text}");
+    serde_json::from_str(text).unwrap()
+}
+
+/// `evaluate` on the small MNIST; the weights are the trained ones unless named.
+fn evaluate(arguments: &[&str]) -> Ended {
+    let mut command = program("evaluate");
+    command.args(["--threads=1", "--device=cpu"]).args(arguments);
+    if !arguments.iter().any(|argument| argument.starts_with("--data")) {
+        command.arg("--data").arg(small_mnist());
+    }
+    if !arguments.iter().any(|argument| argument.starts_with("--weights")) {
+        command.arg("--weights").arg(trained());
+    }
+    command.output().unwrap().into()
+}
+
+fn option(name: &str, path: &Path) -> String {
+    format!("--{name}={}", path.display())
+}
+
+#[test]
+fn help_and_version() {
+    for name in PROGRAMS {
+        let help = run(name, ["--help"]);
+        assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
+        assert!(help.stdout.contains(&format!("Usage: {name}")), "{}", help.stdout);
+        let version = run(name, ["--version"]).success();
+        assert_eq!(version, format!("lenet5 {}\n", env!("CARGO_PKG_VERSION")));
+    }
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    let table: [(&str, &[&str], &str); 12] = [
+        ("train", &["--frobnicate"], "unexpected argument '--frobnicate'"),
+        ("train", &["--epochs", "many"], "invalid value 'many'"),
+        ("train", &["--optimizer", "sgdd"], "[possible values: sgd, adam, adamw]"),
+        ("train", &["--device", "gpu"], "expected auto, cpu, cuda, cuda:N or mps, found gpu"),
+        ("train", &["--device", "cuda:x"], "expected auto, cpu, cuda, cuda:N or mps, found cuda:x"),
+        ("train", &["--resume", "run", "--lr", "0.1"], "cannot be used with"),
+        ("train", &["--resume", "run", "--seed", "2"], "cannot be used with"),
+        ("train", &["--resume", "run", "--out", "other"], "cannot be used with"),
+        ("train", &["--init", "a.pt", "--activation", "relu"], "cannot be used with"),
+        ("evaluate", &["--split", "both"], "[possible values: train, test]"),
+        ("convert", &["in.pt"], "<OUT>"),
+        ("summary", &["extra"], "unexpected argument 'extra'"),
+    ];
+    for (name, arguments, message) in table {
+        let ended = run(name, arguments);
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{name} {arguments:?}");
+        assert!(ended.stderr.contains(message), "{name} {arguments:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn settings_out_of_range() {
+    let table: [(&[&str], &str); 13] = [
+        (&["--batch-size=0"], "batch-size: expected a number above 0, found 0"),
+        (&["--batch-size=-3"], "batch-size: expected a number above 0, found -3"),
+        (&["--limit=0"], "limit: expected a number above 0, found 0"),
+        (&["--lr=0"], "lr: expected a number above 0, found 0"),
+        (&["--lr=NaN"], "lr: expected a number above 0, found NaN"),
+        (&["--lr=inf"], "lr: expected a number above 0, found inf"),
+        (&["--classes=1"], "classes: expected 2 to 1000, found 1"),
+        (&["--std=0"], "std: expected a positive number, found 0"),
+        (&["--momentum=-1"], "momentum: expected 0 or more, found -1"),
+        (&["--schedule=step", "--step-size=0"], "step-size: expected 1 or more epochs, found 0"),
+        (&["--step-size=2"], "--step-size and --gamma go with --schedule step only"),
+        (
+            &["--optimizer=adam", "--momentum=0.9"],
+            "--momentum, --dampening and --nesterov go with --optimizer sgd only",
+        ),
+        (&["--threads=0"], "threads: expected 1 to 1024, found 0"),
+    ];
+    let folder = temp();
+    let out = folder.path().join("run");
+    for (arguments, message) in table {
+        let ended = program("train")
+            .args(arguments)
+            .arg(option("out", &out))
+            .arg("--device=cpu")
+            .output()
+            .map(Ended::from)
+            .unwrap();
+        ended.fails_with(message);
+        assert!(!out.exists(), "a run that never began leaves no folder");
+    }
+}
+
+#[test]
+fn missing_and_unreadable_files_are_named() {
+    let folder = temp();
+    let missing = folder.path().join("missing");
+    let missing_error = format!("{}: No such file or directory (os error 2)", missing.display());
+    let a_folder = format!("{}: Is a directory (os error 21)", folder.path().display());
+    let out = folder.path().join("out.pt");
+
+    let weights_error = |path| evaluate(&[&option("weights", path)]);
+    weights_error(folder.path()).fails_with(&a_folder);
+    let ended = weights_error(&missing);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains(&missing.display().to_string()), "{}", ended.stderr);
+    evaluate(&[&option("data", &missing)]).fails_with(&missing_error);
+    run("convert", [&missing, &out]).fails_with(&missing_error);
+    run("convert", [folder.path(), &out]).fails_with(&a_folder);
+    assert!(!out.exists());
+    run("train", [option("init", &missing), option("out", &out)]).fails_with(&missing_error);
+    run("train", [option("data", &missing), option("out", &out)]).fails_with(&missing_error);
+    assert!(!out.exists());
+    run("train", [option("resume", &missing)]).fails_with(&format!(
+        "{}: No such file or directory (os error 2)",
+        missing.join("config.json").display()
+    ));
+}
+
+#[test]
+fn devices() {
+    // No machine at hand has eight GPUs: there is no such index, no GPU, or no CUDA in libtorch.
+    let ended = run("evaluate", [option("weights", trained()), "--device=cuda:7".to_owned()]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
+    assert!(ended.stderr.starts_with("error: --device cuda"), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    if !cfg!(target_os = "macos") {
+        run("evaluate", [option("weights", trained()), "--device=mps".to_owned()]).fails_with(
+            "--device mps: this libtorch or this machine has no Metal support; use --device cpu",
+        );
+    }
+}
+
+#[test]
+fn summary() {
+    let text = run("summary", [""; 0]).success();
+    let total = "total                         61,706       429,342         418,096";
+    assert_eq!(text.lines().last(), Some(total));
+    assert_eq!(text.lines().count(), 9);
+
+    let json = json(&run("summary", ["--json"]).success());
+    let layers = json["layers"].as_array().unwrap();
+    let names: Vec<_> = layers.iter().map(|layer| layer["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["c1", "s2", "c3", "s4", "c5", "f6", "output"]);
+    assert_eq!(layers[2]["output_shape"], serde_json::json!([16, 10, 10]));
+    for key in ["parameters", "connections", "macs"] {
+        let sum: i64 = layers.iter().map(|layer| layer[key].as_i64().unwrap()).sum();
+        assert_eq!(json["total"][key], sum, "{key}");
+    }
+    assert_eq!(json["total"]["parameters"], 61_706);
+}
+
+#[test]
+fn evaluate_prints_and_writes() {
+    let folder = temp();
+    let file = folder.path().join("logits.safetensors");
+    let report = folder.path().join("new/report");
+    let ended = evaluate(&["--json", &option("logits", &file), &option("report", &report)]);
+    let json = json(&ended.success());
+    let png = fs::read(report.join("confusion.png")).unwrap();
+    assert!(png.starts_with(b"\x89PNG\r\n\x1a\n"));
+
+    // The library gives the same.
+    tch::set_num_threads(1);
+    let data = Dataset::read(small_mnist(), Split::Test, 10).unwrap();
+    let (_store, model) = Weights::read(trained()).unwrap().build(Device::Cpu).unwrap();
+    let expected = logits(&model, &data, model.config());
+    let tensors = tensors(&file);
+    assert_eq!(tensors.len(), 2);
+    assert_eq!((tensors["labels"].kind(), tensors["labels"].size()), (Kind::Int64, vec![500]));
+    let mut bits = Bits::default();
+    bits.compare("logits", &tensors["logits"], &expected);
+    bits.compare("labels", &tensors["labels"], data.labels());
+    bits.check(2);
+
+    let evaluation = Evaluation::new(&expected, data.labels()).unwrap();
+    assert_eq!(json["samples"], 500);
+    assert_eq!(json["errors"], evaluation.errors);
+    assert_eq!(json["error_percent"], evaluation.error_percent);
+    assert_eq!(json["loss"], evaluation.loss);
+    assert_eq!(json["confusion"].as_array().unwrap().len(), 10);
+    // It has learned something, and not all: both sides of the counts are seen.
+    assert!((1..250).contains(&evaluation.errors), "{}", evaluation.errors);
+    let wrong = tensors["logits"].argmax(1, false).not_equal_tensor(&tensors["labels"]);
+    assert_eq!(wrong.sum(Kind::Int64).int64_value(&[]), evaluation.errors);
+    assert_eq!(evaluation.error_percent, evaluation.errors as f64 / 5.0);
+
+    let text = evaluate(&[]).success();
+    assert!(
+        text.ends_with(&format!(
+            "\n{} of 500 wrong: error {:.2} %, loss {:.4}\n",
+            evaluation.errors, evaluation.error_percent, evaluation.loss
+        )),
+        "{text}"
+    );
+    let training = evaluate(&["--json", "--split=train"]).success();
+    assert_eq!(self::json(&training)["samples"], 1000);
+}
+
+#[test]
+fn evaluate_counts_by_hand() {
+    let row = |best: usize| {
+        let mut row = [0.0f32; 3];
+        row[best] = 2.0;
+        row
+    };
+    let logits: Vec<f32> = [row(0), row(1), row(1), row(2)].concat();
+    let logits = tch::Tensor::from_slice(&logits).reshape([4, 3]);
+    let evaluation = Evaluation::new(&logits, &tch::Tensor::from_slice(&[0i64, 1, 2, 2])).unwrap();
+    assert_eq!((evaluation.samples, evaluation.errors), (4, 1));
+    assert_eq!(evaluation.error_percent, 25.0);
+    assert_eq!(evaluation.confusion, [[1, 0, 0], [0, 1, 0], [0, 1, 1]]);
+    // log(e^2 + 2) - 2 for the three that are right, log(e^2 + 2) for the other.
+    let expected = (2f64.exp() + 2.0).ln() - 1.5;
+    // Both in float64: they differ in the last bits, as the sums are ordered differently.
+    assert!((evaluation.loss - expected).abs() < 1e-12, "{}", evaluation.loss);
+}
+
+#[test]
+fn convert_to_each_format_and_back() {
+    let folder = temp();
+    let path = |name: &str| folder.path().join(name);
+    let original = Weights::read(trained()).unwrap();
+    let mut bits = Bits::default();
+    let table: [(&str, &[&str], &str); 6] = [
+        ("a.pt", &[], "TorchScript"),
+        ("a.pth", &[], "state dict"),
+        ("a.safetensors", &[], "safetensors"),
+        ("b.pt", &["--format=safetensors"], "safetensors"),
+        ("b.bin", &["--format=state-dict"], "state dict"),
+        ("b", &["--format=torchscript"], "TorchScript"),
+    ];
+    let mut input = trained().to_owned();
+    for (name, arguments, format) in table {
+        // Each from the one before: a loss in any of them shows.
+        let output = path(name);
+        let ended: Ended =
+            program("convert").args([&input, &output]).args(arguments).output().unwrap().into();
+        assert_eq!(ended.stderr, format!("wrote {} ({format})\n", output.display()));
+        assert_eq!(ended.success(), "");
+        let found = Weights::read(&output).unwrap();
+        assert_eq!(found.config, original.config);
+        for ((name, ours), (_, theirs)) in found.tensors.iter().zip(&original.tensors) {
+            bits.compare(name, ours, theirs);
+        }
+        input = output;
+    }
+    bits.check(6 * 10);
+    assert_eq!(fs::read(path("a.pt")).unwrap(), fs::read(path("b")).unwrap());
+}
+
+#[test]
+fn convert_refuses() {
+    let folder = temp();
+    let convert = |output: &Path| run("convert", [trained(), output]);
+    for name in ["weights.onnx", "weights"] {
+        let path = folder.path().join(name);
+        convert(&path).fails_with(&format!(
+            "{}: expected the suffix .pt, .pth or .safetensors, or --format",
+            path.display()
+        ));
+    }
+    let nowhere = folder.path().join("missing/weights.pt");
+    convert(&nowhere)
+        .fails_with(&format!("{}: No such file or directory (os error 2)", nowhere.display()));
+    let a_folder = folder.path().join("folder.pt");
+    fs::create_dir(&a_folder).unwrap();
+    convert(&a_folder).fails_with(&format!("{}: Is a directory (os error 21)", a_folder.display()));
+    // A broken input leaves the output as it was.
+    let (broken, kept) = (folder.path().join("broken.pt"), folder.path().join("kept.pth"));
+    fs::write(&broken, b"PK\x03\x04").unwrap();
+    fs::write(&kept, b"kept").unwrap();
+    assert_eq!(run("convert", [&broken, &kept]).code, Some(1));
+    assert_eq!(fs::read(&kept).unwrap(), b"kept");
+    // No temporary file stays behind.
+    let mut names: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["broken.pt", "folder.pt", "kept.pth"]);
+}
+
+#[test]
+fn a_full_disk_is_an_error() {
+    let full = Path::new("/dev/full");
+    if !full.exists() {
+        println!("no /dev/full here");
+        return;
+    }
+    let no_space = "No space left on device (os error 28)";
+    program("convert")
+        .arg(trained())
+        .args(["/dev/full", "--format=state-dict"])
+        .output()
+        .map(Ended::from)
+        .unwrap()
+        .fails_with(&format!("/dev/full: {no_space}"));
+    evaluate(&["--logits=/dev/full"]).fails_with(&format!("/dev/full: {no_space}"));
+    for name in ["summary", "evaluate"] {
+        let mut command = program(name);
+        if name == "evaluate" {
+            command.arg(option("weights", trained())).arg(option("data", small_mnist()));
+        }
+        let output = File::options().write(true).open(full).unwrap();
+        let ended: Ended = command.stdout(output).output().unwrap().into();
+        ended.fails_with(no_space);
+    }
+}
+
+/// Runs a program whose stdout, and stderr too where `both`, nobody reads.
+fn closed_pipe(name: &str, arguments: &[String], both: bool) -> Ended {
+    let mut command = program(name);
+    command.args(arguments).stdout(closed());
+    if both {
+        command.stderr(closed());
+    }
+    command.output().unwrap().into()
+}
+
+fn closed() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let folder = temp();
+    let weights = || [option("weights", trained()), option("data", small_mnist())];
+    let train = |name: &str| {
+        let out = option("out", &folder.path().join(name));
+        vec![option("data", small_mnist()), out, "--epochs=1".to_owned(), "--threads=1".to_owned()]
+    };
+    let convert = || {
+        let out = folder.path().join("out.pth").display().to_string();
+        vec![trained().display().to_string(), out]
+    };
+    for both in [false, true] {
+        let runs = [
+            ("summary", vec![]),
+            ("summary", vec!["--json".to_owned()]),
+            ("summary", vec!["--help".to_owned()]),
+            ("evaluate", weights().to_vec()),
+            ("convert", convert()),
+            ("train", train(if both { "both" } else { "stdout" })),
+        ];
+        for (name, arguments) in runs {
+            let ended = closed_pipe(name, &arguments, both);
+            assert_eq!(ended.code, Some(0), "{name} {arguments:?} {both}: {}", ended.stderr);
+            assert!(!ended.stderr.contains("panicked"), "{name}: {}", ended.stderr);
+        }
+    }
+    // It trained to the end all the same.
+    for name in ["stdout", "both"] {
+        assert!(folder.path().join(name).join("curve.png").exists());
+    }
+    // An error nobody reads is an error still.
+    let arguments = [option("weights", &folder.path().join("missing.pt"))];
+    assert_eq!(closed_pipe("evaluate", &arguments, true).code, Some(1));
+}
+
+#[test]
+fn training_that_diverges_says_so() {
+    let folder = temp();
+    let out = folder.path().join("run");
+    let ended: Ended = program("train")
+        .args(["--epochs=2", "--lr=1e38", "--activation=relu", "--threads=1", "--device=cpu"])
+        .args([option("data", small_mnist()), option("out", &out)])
+        .output()
+        .unwrap()
+        .into();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let message = ended.stderr.lines().last().unwrap();
+    assert!(
+        message.starts_with(
+            "error: training diverged: the loss of epoch 1 is NaN; try a smaller --lr than"
+        ),
+        "{message}"
+    );
+    // What was written before is whole: the start of the run.
+    let checkpoint = lenet5::weights::Checkpoint::read(&out.join("checkpoint.pth")).unwrap();
+    assert_eq!((checkpoint.epoch, checkpoint.step), (0, 0));
+}
+
+#[test]
+fn a_run_folder() {
+    let folder = temp();
+    let out = folder.path().join("deep/run");
+    let ended: Ended = program("train")
+        .args(["--epochs=2", "--batch-size=32", "--limit=300", "--seed=5", "--optimizer=adamw"])
+        .args(["--threads=1", "--device=cpu", "--mean=0.1307", "--std=0.3081", "--schedule=step"])
+        .args([option("data", small_mnist()), option("out", &out)])
+        .output()
+        .unwrap()
+        .into();
+    let text = ended.success();
+    assert_eq!(text.lines().count(), 5, "{text}");
+    assert!(text.contains("61706 parameters; 300 training and 500 test images; device cpu"));
+
+    let mut names: Vec<_> = fs::read_dir(&out)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    let expected = ["checkpoint.pth", "config.json", "curve.png", "metrics.jsonl", "model.pt"];
+    assert_eq!(names, expected);
+    let config: Value =
+        serde_json::from_slice(&fs::read(out.join("config.json")).unwrap()).unwrap();
+    for (key, expected) in [
+        ("epochs", 2.into()),
+        ("batch_size", 32.into()),
+        ("limit", 300.into()),
+        ("seed", 5.into()),
+        ("learning_rate", 0.001.into()),
+    ] {
+        let expected: Value = expected;
+        assert_eq!(config[key], expected, "{key}");
+    }
+    assert_eq!(config["optimizer"]["name"], "adamw");
+    assert_eq!(config["model"]["std"], 0.3081);
+    assert!(fs::read(out.join("curve.png")).unwrap().starts_with(b"\x89PNG"));
+
+    let metrics = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    let lines: Vec<Value> =
+        metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    for (i, line) in lines.iter().enumerate() {
+        assert_eq!(line["epoch"], i + 1);
+        assert_eq!(line["learning_rate"], [0.001, 0.001 * 0.7][i]);
+        for key in ["train_loss", "test_loss", "seconds", "images_per_second"] {
+            assert!(line[key].as_f64().unwrap() > 0.0, "{key}");
+        }
+    }
+    // The file holds what was measured; the settings of the input come with it.
+    let evaluated = evaluate(&["--json", &option("weights", &out.join("model.pt"))]).success();
+    let evaluated = json(&evaluated);
+    assert_eq!(evaluated["loss"], lines[1]["test_loss"]);
+    assert_eq!(evaluated["error_percent"], lines[1]["test_error_percent"]);
+}
+
+#[test]
+fn training_from_given_weights() {
+    let folder = temp();
+    let out = folder.path().join("run");
+    let relu = folder.path().join("relu.pth");
+    let mut weights = Weights::read(trained()).unwrap();
+    weights.config.activation = lenet5::model::Activation::Relu;
+    weights.write(&relu, lenet5::weights::Format::StateDict).unwrap();
+    // A rate so small that float32 keeps the weights as they are.
+    run(
+        "train",
+        [
+            option("init", &relu),
+            option("data", small_mnist()),
+            option("out", &out),
+            "--epochs=1".to_owned(),
+            "--lr=1e-30".to_owned(),
+            "--momentum=0".to_owned(),
+        ],
+    )
+    .success();
+    let found = Weights::read(&out.join("model.pt")).unwrap();
+    assert_eq!(found.config, weights.config);
+    let mut bits = Bits::default();
+    for ((name, ours), (_, theirs)) in found.tensors.iter().zip(&weights.tensors) {
+        bits.compare(name, ours, theirs);
+    }
+    bits.check(10);
+}

@@ -8,8 +8,8 @@ Writes, by COMMAND:
            hold
   check    nothing: loads the files that Rust wrote to FOLDER (see `check`), and fails where one
            does not load or holds other bits
-  turn     FOLDER/checkpoint.pth, which Rust wrote: trains on from it to the end of the second epoch,
-           and writes it anew
+  turn     FOLDER/checkpoint.pth, which Rust wrote, anew: trains on from it to the end of the second
+           epoch
 """
 
 import argparse
@@ -29,8 +29,8 @@ from torch.optim import SGD, Adam, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR, StepLR
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-from lenet5 import LeNet5  # noqa: E402
-from mnist import read_mnist, to_input  # noqa: E402
+from lenet5 import LeNet5
+from mnist import read_mnist, to_input
 
 MODELS = {
     "default": {},
@@ -209,7 +209,9 @@ def weights(folder: Path) -> None:
         for part, tensor in zip(whole.split([v.numel() for v in values]), values, strict=True)
     ]
     strided = {
-        name: tensor.mT.contiguous().mT if tensor.dim() > 1 else tensor.repeat(2, 1).T.contiguous()[:, 0]
+        name: tensor.mT.contiguous().mT
+        if tensor.dim() > 1
+        else tensor.repeat(2, 1).T.contiguous()[:, 0]
         for name, tensor in state.items()
     }
     assert not strided["c3.weight"].is_contiguous() and not strided["c1.bias"].is_contiguous()
@@ -252,7 +254,9 @@ def weights(folder: Path) -> None:
         torch.save(value, folder / f"{name}.pth")
     torch.save(state, folder / "protocol_4.pth", pickle_protocol=4)
     ran = folder / "os-system-did-run"
-    torch.save({"c1.weight": CallsSystem(f"touch {shlex.quote(str(ran))}")}, folder / "os_system.pth")
+    torch.save(
+        {"c1.weight": CallsSystem(f"touch {shlex.quote(str(ran))}")}, folder / "os_system.pth"
+    )
     torch.load(folder / "os_system.pth", weights_only=False)
     ran.unlink()  # so it does run, where a reader calls it
     torch.save(model, folder / "legacy.pth", _use_new_zipfile_serialization=False)

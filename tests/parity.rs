@@ -1,7 +1,7 @@
 //! The same bits as PyTorch: weights, logits, gradients, optimizers, learning rates.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use lenet5::data::{Dataset, Split};
@@ -9,19 +9,17 @@ use lenet5::model::{Activation, C5, LeNet5, ModelConfig, Pooling};
 use lenet5::optim::{OptimizerConfig, Schedule};
 use tch::nn::{Module, VarStore};
 use tch::{Device, Kind, Reduction, Tensor};
-use tempfile::TempDir;
 
-use crate::util::{Bits, fixtures, generator, temp, tensors};
+use crate::util::{Bits, fixtures, generator, shared, tensors};
 
 /// The folder with Python's numbers.
 fn python() -> &'static Path {
-    static FOLDER: OnceLock<TempDir> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| {
-        let folder = temp();
-        fixtures("parity", folder.path());
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = shared();
+        fixtures("parity", &folder);
         folder
-    });
-    folder.path()
+    })
 }
 
 /// For 1 and 2 threads: kernels split their sums by thread.

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -24,6 +25,21 @@ pub fn generator() -> MutexGuard<'static, ()> {
 /// A folder of its own for a test, removed at its end.
 pub fn temp() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("target/tmp can be written to")
+}
+
+/// A folder that the tests of this run share, so that none of them can remove it: the next run of
+/// the tests does, an hour later.
+pub fn shared() -> PathBuf {
+    let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for entry in parent.read_dir().unwrap().flatten() {
+        let age = entry.metadata().and_then(|m| m.modified()).map(|time| time.elapsed());
+        if entry.file_name().to_string_lossy().starts_with("shared-")
+            && age.is_ok_and(|age| age.is_ok_and(|age| age > Duration::from_secs(3600)))
+        {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    tempfile::Builder::new().prefix("shared-").tempdir_in(parent).unwrap().keep()
 }
 
 /// The repository.
