@@ -59,7 +59,9 @@ impl Progress {
                 let _ = writeln!(
                     std::io::stderr(),
                     "epoch {}/{}: {images}/{} images, {rate:.0}/s, {left:.0} s left",
-                    self.epoch, self.epochs, self.total
+                    self.epoch,
+                    self.epochs,
+                    self.total
                 );
             }
             None => {}

@@ -298,6 +298,7 @@ fn match_layers(
     }
     let mut matched = Vec::new();
     let mut foreign: Vec<_> = tensors.iter().collect();
+    let shapes: Vec<_> = parameters.iter().map(|(_, shape)| shape.clone()).collect();
     for (name, shape) in parameters {
         let (found, tensor) = if ours {
             (
@@ -306,8 +307,13 @@ fn match_layers(
             )
         } else {
             // The shape goes before the order: safetensors from Python are in the order of their names.
-            let fits = foreign.iter().position(|(_, tensor)| tensor.size() == shape);
-            let (found, tensor) = foreign.remove(fits.unwrap_or(0));
+            let position = |test: &dyn Fn(&Vec<i64>) -> bool| {
+                foreign.iter().position(|(_, tensor)| test(&tensor.size()))
+            };
+            let fits = position(&|size| *size == shape)
+                .or_else(|| position(&|size| !shapes.contains(size)))
+                .unwrap_or(0);
+            let (found, tensor) = foreign.remove(fits);
             (found.as_str(), tensor)
         };
         if tensor.size() != shape {
