@@ -21,15 +21,14 @@ fn main() {
         .include(root.join("include/torch/csrc/api/include"))
         .file("src/libtorch/shim.cpp")
         .compile("lenet5_shim");
-    rpath(&lib);
+    link(&lib);
 }
 
 /// The shim's archive comes after libtorch on the linker's line, so libtorch is named once more.
-fn rpath(lib: &Path) {
+fn link(lib: &Path) {
     println!("cargo::rustc-link-search=native={}", lib.display());
     for name in ["torch_cpu", "c10"] {
         println!("cargo::rustc-link-lib=dylib={name}");
     }
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
-    println!("cargo::metadata=libtorch_lib={}", lib.display());
 }

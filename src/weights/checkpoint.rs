@@ -9,7 +9,8 @@ use std::path::Path;
 
 use tch::{Kind, Tensor};
 
-use super::{CONFIG_KEY, Value, Weights, archive, collect, match_layers, read_limited};
+use super::mapping::match_layers;
+use super::{CONFIG_KEY, Value, Weights, archive, collect, read_limited};
 use crate::{Error, Result, files};
 
 /// The state of a training run between two steps.

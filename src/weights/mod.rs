@@ -4,6 +4,7 @@
 
 mod archive;
 pub mod checkpoint;
+mod mapping;
 pub mod pickle;
 mod safetensors;
 pub mod value;
@@ -15,12 +16,12 @@ use std::io::Read;
 use std::path::Path;
 
 use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 pub use checkpoint::Checkpoint;
 pub use value::{MAX_TENSOR_BYTES, Value};
 
-use crate::model::{C5, LeNet5, ModelConfig, torchscript_source};
+use crate::model::{LeNet5, ModelConfig, torchscript_source};
 use crate::{Error, Result, files, libtorch};
 
 /// The key of our settings in the metadata of a state dict and of safetensors.
@@ -215,7 +216,7 @@ fn parse(bytes: &[u8]) -> Result<Weights, String> {
             Some(config)
         }
     };
-    match_layers(tensors, config)
+    mapping::match_layers(tensors, config)
 }
 
 type TensorsAndConfig = (Vec<(String, Tensor)>, Option<String>);
@@ -267,87 +268,5 @@ fn collect(value: &Value, prefix: &str, tensors: &mut Vec<(String, Tensor)>) {
         }
         Value::Object { state: Some(state), .. } => collect(state, prefix, tensors),
         _ => {}
-    }
-}
-
-/// Brings tensors to our names and shapes: by name where the names are ours (`module.` before them
-/// or not), else by order and shape, which for LeNet-5 is unambiguous.
-fn match_layers(
-    tensors: Vec<(String, Tensor)>,
-    config: Option<ModelConfig>,
-) -> Result<Weights, String> {
-    let tensors: Vec<_> = tensors
-        .into_iter()
-        .map(|(name, tensor)| (name.strip_prefix("module.").unwrap_or(&name).to_owned(), tensor))
-        .collect();
-    let find = |name: &str| tensors.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor);
-    let ours = ModelConfig::default().parameters().iter().any(|(name, _)| find(name).is_some());
-    let config = config.unwrap_or_else(|| guess_config(&tensors));
-    let parameters = config.parameters();
-    if ours
-        && let Some((name, _)) =
-            tensors.iter().find(|(name, _)| !parameters.iter().any(|(n, _)| n == name))
-    {
-        return Err(format!("expected the ten parameters of LeNet-5, found {name} beside them"));
-    }
-    if !ours && tensors.len() != parameters.len() {
-        return Err(format!(
-            "expected the ten parameters of LeNet-5, found {} tensors",
-            tensors.len()
-        ));
-    }
-    let mut matched = Vec::new();
-    let mut foreign: Vec<_> = tensors.iter().collect();
-    let shapes: Vec<_> = parameters.iter().map(|(_, shape)| shape.clone()).collect();
-    for (name, shape) in parameters {
-        let (found, tensor) = if ours {
-            (
-                name.as_str(),
-                find(&name).ok_or_else(|| format!("expected the parameter {name}, found none"))?,
-            )
-        } else {
-            // The shape goes before the order: safetensors from Python are in the order of their names.
-            let position = |test: &dyn Fn(&Vec<i64>) -> bool| {
-                foreign.iter().position(|(_, tensor)| test(&tensor.size()))
-            };
-            let fits = position(&|size| *size == shape)
-                .or_else(|| position(&|size| !shapes.contains(size)))
-                .unwrap_or(0);
-            let (found, tensor) = foreign.remove(fits);
-            (found.as_str(), tensor)
-        };
-        if tensor.size() != shape {
-            let as_found = if found == name { String::new() } else { format!(" (for {name})") };
-            return Err(format!(
-                "{found}{as_found}: expected shape {shape:?}, found {:?}",
-                tensor.size()
-            ));
-        }
-        if !tensor.is_floating_point() {
-            return Err(format!("{found}: expected floats, found {:?}", tensor.kind()));
-        }
-        let tensor = tensor.to_kind(Kind::Float);
-        let bad = tensor.isfinite().logical_not().sum(Kind::Int64).int64_value(&[]);
-        if bad > 0 {
-            return Err(format!(
-                "{found}: expected finite numbers, found {bad} that are not (NaN or infinite)"
-            ));
-        }
-        matched.push((name, tensor));
-    }
-    Ok(Weights { config, tensors: matched })
-}
-
-/// The settings as far as shapes tell them: the form of c5, and the number of classes.
-fn guess_config(tensors: &[(String, Tensor)]) -> ModelConfig {
-    let linear_c5 = tensors.iter().any(|(_, tensor)| tensor.size() == [120, 400]);
-    let classes = tensors.iter().map(|(_, tensor)| tensor.size()).find_map(|size| match size[..] {
-        [classes, 84] => Some(classes),
-        _ => None,
-    });
-    ModelConfig {
-        c5: if linear_c5 { C5::Linear } else { C5::Convolution },
-        classes: classes.unwrap_or(10),
-        ..ModelConfig::default()
     }
 }
