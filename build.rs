@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 fn main() {
     println!("cargo::rerun-if-changed=src/libtorch/shim.cpp");
     println!("cargo::rerun-if-changed=src/libtorch/shim.h");
+    println!("cargo::rerun-if-env-changed=LIBTORCH_INCLUDE");
     let lib = PathBuf::from(
         env::var_os("DEP_TCH_LIBTORCH_LIB")
             .expect("torch-sys, a direct dependency, names libtorch's lib folder"),

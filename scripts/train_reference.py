@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--optimizer", choices=["sgd", "adam", "adamw"], default="sgd")
-    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--lr", type=float, help="default: 0.05, for adam and adamw 0.001")
     parser.add_argument("--momentum", type=float, default=0.9, help="of sgd")
     parser.add_argument("--schedule", choices=["constant", "cosine"], default="cosine")
     parser.add_argument("--seed", type=int, default=1)
@@ -67,7 +67,8 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     model = LeNet5().to(arguments.device)
     settings = {"momentum": arguments.momentum} if arguments.optimizer == "sgd" else {}
-    optimizer = make_optimizer(arguments.optimizer, model, lr=arguments.lr, **settings)
+    rate = arguments.lr or (0.05 if arguments.optimizer == "sgd" else 1e-3)
+    optimizer = make_optimizer(arguments.optimizer, model, lr=rate, **settings)
     scheduler = None
     if arguments.schedule == "cosine":
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, arguments.epochs)
@@ -77,7 +78,9 @@ def main() -> None:
     for epoch in range(1, arguments.epochs + 1):
         start = time.perf_counter()
         losses = torch.stack(list(steps(model, optimizer, images, labels, arguments.batch_size)))
-        train_loss = losses.mean().item()
+        # The last batch may be smaller than the others.
+        sizes = torch.tensor([len(batch) for batch in labels.split(arguments.batch_size)])
+        train_loss = (losses.cpu().double() * sizes).sum().item() / len(labels)
         seconds = time.perf_counter() - start
         if scheduler:
             scheduler.step()

@@ -29,6 +29,13 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// Ends the process at once, for a second Ctrl-C; the files are as the last write left them.
+pub fn exit_now() -> ! {
+    // SAFETY: `_exit` runs no destructors. `std::process::exit` would run libtorch's while the main
+    // thread is still within libtorch, which crashes.
+    unsafe { libc::_exit(INTERRUPTED.into()) }
+}
+
 /// Prints on stdout without a panic where it is closed or full.
 ///
 /// # Errors

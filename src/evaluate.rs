@@ -6,9 +6,9 @@ use serde::Serialize;
 use tch::nn::Module;
 use tch::{Device, Kind, Reduction, Tensor};
 
-use crate::Result;
 use crate::data::Dataset;
 use crate::model::ModelConfig;
+use crate::{Error, Result};
 
 /// Images per batch. Logits depend on it in their last bits; the Python reference uses the same.
 pub const BATCH_SIZE: i64 = 1000;
@@ -57,6 +57,11 @@ impl Evaluation {
             .to_kind(Kind::Double)
             .f_cross_entropy_loss(labels, None::<Tensor>, Reduction::Mean, -100, 0.0)?
             .f_double_value(&[])?;
+        if !loss.is_finite() {
+            return Err(Error::Config(format!(
+                "the network's loss is {loss}: its weights are too large, or not for this network"
+            )));
+        }
         let errors = samples - right;
         let error_percent = 100.0 * errors as f64 / samples as f64;
         Ok(Self { samples, errors, error_percent, loss, confusion })

@@ -153,7 +153,8 @@ impl Run {
     /// Where a setting is out of range, a file cannot be read, or `folder` already holds a run.
     pub fn start(config: TrainConfig, folder: &Path, device: Device) -> Result<Self> {
         config.validate()?;
-        if checkpoint_path(folder).exists() {
+        let results = ["config.json", "metrics.jsonl", "checkpoint.pth", "model.pt", "curve.png"];
+        if results.iter().any(|name| folder.join(name).exists()) {
             return Err(Error::file(
                 folder,
                 format!(
@@ -285,6 +286,7 @@ impl Run {
                 progress.set(self.partial.step * self.config.batch_size as u64);
                 if stop.load(Ordering::Relaxed) && self.partial.step < steps {
                     self.partial.loss_sum += sum(&losses)?;
+                    self.check_finite(self.partial.loss_sum)?;
                     self.partial.seconds += start.elapsed().as_secs_f64();
                     self.save(&generator)?;
                     return Ok(Outcome::Interrupted);
@@ -306,6 +308,21 @@ impl Run {
         (self.train.len() as u64).div_ceil(self.config.batch_size as u64)
     }
 
+    /// Nothing is saved of a network that has diverged: the checkpoint before it stays.
+    fn check_finite(&self, loss: f64) -> Result<()> {
+        let finite = |parameter: &Tensor| parameter.isfinite().all().int64_value(&[]) != 0;
+        if loss.is_finite()
+            && self.model.parameters().iter().all(|(_, parameter)| finite(parameter))
+        {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "training diverged: the loss of epoch {} is {loss}; try a smaller --lr than {}",
+            self.epoch + 1,
+            self.config.learning_rate
+        )))
+    }
+
     fn finish_epoch(
         &mut self,
         train_loss: f64,
@@ -313,13 +330,7 @@ impl Run {
         learning_rate: f64,
         report: &mut dyn FnMut(&Metrics),
     ) -> Result<()> {
-        if !train_loss.is_finite() {
-            return Err(Error::Config(format!(
-                "training diverged: the loss of epoch {} is {train_loss}; try a smaller --lr than {}",
-                self.epoch + 1,
-                self.config.learning_rate
-            )));
-        }
+        self.check_finite(train_loss)?;
         let evaluation = Evaluation::of(&self.model, &self.test, &self.config.model)?;
         self.epoch += 1;
         self.partial = Partial::default();

@@ -295,20 +295,21 @@ fn killed_while_writing() {
 
 #[test]
 fn python_takes_a_turn() {
-    for (index, (name, settings)) in OPTIMIZERS.into_iter().enumerate() {
-        let folder = temp();
-        let out = folder.path().join("run");
-        let running = Running::new(start(settings, EPOCHS, &out)).until_training();
+    let folder = temp();
+    let runs = OPTIMIZERS.map(|(name, settings)| (folder.path().join(name), settings));
+    for (out, settings) in &runs {
+        let running = Running::new(start(settings, EPOCHS, out)).until_training();
         sleep(Duration::from_millis(15));
         assert_eq!(running.interrupt().code, Some(130));
-        let before = checkpoint(&out);
-        assert!(before.epoch < 2, "{name}: Python has nothing left to do");
-        // Plain PyTorch, to the end of the second epoch, and back.
-        fixtures("turn", &out);
-        let after = checkpoint(&out);
+        assert!(checkpoint(out).epoch < 2, "Python has nothing left to do");
+    }
+    // Plain PyTorch, to the end of the second epoch, and back.
+    fixtures("turn", folder.path());
+    for (index, (out, _)) in runs.iter().enumerate() {
+        let after = checkpoint(out);
         assert_eq!((after.epoch, after.step), (2, 0));
-        Ended::from(resume(&out).output().unwrap()).success();
-        assert_same(&out, &uninterrupted(index));
+        Ended::from(resume(out).output().unwrap()).success();
+        assert_same(out, &uninterrupted(index));
     }
 }
 

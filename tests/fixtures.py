@@ -8,8 +8,8 @@ Writes, by COMMAND:
            hold
   check    nothing: loads the files that Rust wrote to FOLDER (see `check`), and fails where one
            does not load or holds other bits
-  turn     FOLDER/checkpoint.pth, which Rust wrote, anew: trains on from it to the end of the second
-           epoch
+  turn     FOLDER/*/checkpoint.pth, which Rust wrote, anew: trains on from each to the end of its
+           second epoch
 """
 
 import argparse
@@ -341,6 +341,13 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
 
 def turn(folder: Path) -> None:
     torch.set_num_threads(1)
+    runs = list(folder.iterdir())
+    assert runs
+    for run in runs:
+        train_on(run)
+
+
+def train_on(folder: Path) -> None:
     path = folder / "checkpoint.pth"
     config = json.loads((folder / "config.json").read_text())
     checkpoint = torch.load(path, weights_only=True)

@@ -36,6 +36,9 @@ fn main() -> ExitCode {
             )
         })?;
         let weights = Weights::read(&input)?;
+        if let Some(note) = weights.assumptions() {
+            cli::note(format_args!("note: {}: {note}", input.display()));
+        }
         weights.write(&output, format)?;
         cli::note(format_args!("wrote {} ({format})", output.display()));
         Ok(ExitCode::SUCCESS)

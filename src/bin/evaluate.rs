@@ -49,6 +49,9 @@ fn main() -> ExitCode {
 fn evaluate(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     cli::set_threads(arguments.threads)?;
     let weights = Weights::open(arguments.weights.as_deref())?;
+    if let Some(note) = weights.assumptions() {
+        cli::note(format_args!("note: {note}"));
+    }
     let (device, _) = arguments.device.open()?;
     let data = Dataset::open(arguments.data.as_deref(), arguments.split, weights.config.classes)?;
     let (_store, model) = weights.build(device)?;

@@ -250,7 +250,7 @@ fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
     let flag = Arc::clone(&stop);
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(i32::from(cli::INTERRUPTED));
+            cli::exit_now();
         }
     })
     .context("handling Ctrl-C")?;

@@ -59,8 +59,9 @@ pub fn read(bytes: &[u8]) -> Result<Archive, String> {
     let pickle = pickle::parse(&data)?;
     let value = value::resolve(&pickle, &mut |key| {
         let name = format!("{root}data/{key}");
-        member(&mut zip, &name, MAX_TENSOR_BYTES)?
-            .ok_or_else(|| format!("expected the storage {name} in the archive, found none"))
+        member(&mut zip, &name, MAX_TENSOR_BYTES)?.ok_or_else(|| {
+            format!("expected the storage {} in the archive, found none", value::shown(&name))
+        })
     })?;
     Ok(Archive { value, torchscript, config })
 }

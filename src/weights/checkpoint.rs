@@ -88,7 +88,7 @@ fn parse(bytes: &[u8]) -> Result<Checkpoint, String> {
         None => return Err(missing(CONFIG_KEY)),
     };
     let mut tensors = Vec::new();
-    collect(entry("model")?, "", &mut tensors);
+    collect(entry("model")?, "", &mut tensors)?;
     let state = entry("optimizer")?
         .get("state")
         .and_then(Value::items)

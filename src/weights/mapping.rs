@@ -3,6 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::Weights;
+use super::value::shown;
 use crate::model::{C5, ModelConfig};
 
 /// What data parallelism puts before each name.
@@ -27,6 +28,7 @@ pub fn match_layers(
             *name = stripped.to_owned();
         }
     }
+    let config_stored = config.is_some();
     let config = config.unwrap_or_else(|| guess_config(&tensors));
     config.validate().map_err(|error| error.to_string())?;
     let parameters = config.parameters();
@@ -34,7 +36,7 @@ pub fn match_layers(
     let matches =
         if ours { by_name(&tensors, parameters) } else { by_shape(&tensors, parameters) }?;
     let tensors = matches.iter().map(check).collect::<Result<_, _>>()?;
-    Ok(Weights { config, tensors })
+    Ok(Weights { config, config_stored, tensors })
 }
 
 fn by_name(
@@ -43,7 +45,10 @@ fn by_name(
 ) -> Result<Vec<Match<'_>>, String> {
     let known = |found: &String| parameters.iter().any(|(name, _)| name == found);
     if let Some((extra, _)) = tensors.iter().find(|(found, _)| !known(found)) {
-        return Err(format!("expected the ten parameters of LeNet-5, found {extra} beside them"));
+        return Err(format!(
+            "expected the ten parameters of LeNet-5, found {} beside them",
+            shown(extra)
+        ));
     }
     parameters
         .into_iter()
@@ -57,24 +62,31 @@ fn by_name(
         .collect()
 }
 
-/// The shape goes before the order: a safetensors file from Python is in the order of its names.
-/// Where no shape fits, the match is with a tensor that fits nowhere, for the message.
+/// A weight is known by its shape alone, as no two are equal (a safetensors file from Python is in
+/// the order of its names); a bias by the name of its weight, as with 84 classes, say, shapes repeat.
+/// Where nothing fits, the match is with a tensor that fits nowhere, for the message.
 fn by_shape(
     tensors: &[(String, Tensor)],
     parameters: Vec<(String, Vec<i64>)>,
 ) -> Result<Vec<Match<'_>>, String> {
     if tensors.len() != parameters.len() {
         return Err(format!(
-            "expected the ten parameters of LeNet-5, found {} tensors",
+            "expected the ten parameters of LeNet-5, found {} tensor(s)",
             tensors.len()
         ));
     }
     let shapes: Vec<_> = parameters.iter().map(|(_, shape)| shape.clone()).collect();
     let mut left: Vec<_> = tensors.iter().collect();
+    let mut bias_name = None;
     let matches = parameters.into_iter().map(|(name, shape)| {
-        let fits = left.iter().position(|(_, tensor)| tensor.size() == shape);
-        let stray = || left.iter().position(|(_, tensor)| !shapes.contains(&tensor.size()));
-        let (found, tensor) = left.remove(fits.or_else(stray).unwrap_or(0));
+        let position = |test: &dyn Fn(&(String, Tensor)) -> bool| left.iter().position(|t| test(t));
+        let index = bias_name
+            .take()
+            .and_then(|bias: String| position(&|(found, _)| *found == bias))
+            .or_else(|| position(&|(_, tensor)| tensor.size() == shape))
+            .or_else(|| position(&|(_, tensor)| !shapes.contains(&tensor.size())));
+        let (found, tensor) = left.remove(index.unwrap_or(0));
+        bias_name = found.strip_suffix("weight").map(|prefix| format!("{prefix}bias"));
         Match { name, shape, found, tensor }
     });
     Ok(matches.collect())
@@ -83,6 +95,7 @@ fn by_shape(
 /// The parameter by our name, as float32.
 fn check(matched: &Match) -> Result<(String, Tensor), String> {
     let Match { name, shape, found, tensor } = matched;
+    let (found, name) = (shown(found), name.as_str());
     if tensor.size() != *shape {
         let target = if found == name { String::new() } else { format!(" (for {name})") };
         return Err(format!(
@@ -100,7 +113,7 @@ fn check(matched: &Match) -> Result<(String, Tensor), String> {
             "{found}: expected finite numbers, found {bad} that are not (NaN or infinite)"
         ));
     }
-    Ok((name.clone(), tensor))
+    Ok((name.to_owned(), tensor))
 }
 
 /// The settings as far as shapes tell them: the form of c5, and the number of classes.

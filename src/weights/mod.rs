@@ -27,6 +27,13 @@ use crate::{Error, Result, files, libtorch};
 /// The key of our settings in the metadata of a state dict and of safetensors.
 const CONFIG_KEY: &str = "lenet5";
 
+/// The largest file that is read, in bytes.
+pub const MAX_FILE_BYTES: u64 = 256 << 20;
+
+/// The most tensors of a file, and the longest of their names.
+const MAX_TENSORS: usize = 1000;
+const MAX_NAME_BYTES: usize = 1000;
+
 /// Keys under which a checkpoint dict holds the state dict.
 const STATE_DICT_KEYS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
 
@@ -68,8 +75,10 @@ impl fmt::Display for Format {
 /// A LeNet-5's settings and parameters, by our names, float32, on the CPU.
 #[derive(Debug)]
 pub struct Weights {
-    /// The settings: from the file, or as far as shapes tell them.
+    /// The settings: from the file, or as far as shapes tell them, with the defaults for the rest.
     pub config: ModelConfig,
+    /// Whether the file held the settings.
+    pub config_stored: bool,
     /// `c1.weight`, `c1.bias`, ..., `output.bias`.
     pub tensors: Vec<(String, Tensor)>,
 }
@@ -82,6 +91,7 @@ impl Weights {
         };
         Self {
             config: model.config().clone(),
+            config_stored: true,
             tensors: model.parameters().into_iter().map(copy).collect(),
         }
     }
@@ -105,6 +115,19 @@ impl Weights {
             || parse(shipped).map_err(|message| Error::file(Path::new("shipped weights"), message)),
             Self::read,
         )
+    }
+
+    /// What to tell the user of settings that were assumed: activation and pooling leave no trace
+    /// in the parameters.
+    pub fn assumptions(&self) -> Option<String> {
+        let ModelConfig { activation, pooling, mean, std, .. } = &self.config;
+        (!self.config_stored).then(|| {
+            format!(
+                "the file does not say its settings; assumed: {activation:?} activation, \
+                 {pooling:?} pooling, input mean {mean}, std {std}"
+            )
+            .to_lowercase()
+        })
     }
 
     /// Writes a file, whole or not at all.
@@ -175,15 +198,15 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
     files::write_atomic(path, &safetensors::write(tensors, HashMap::new())?)
 }
 
-/// A file's bytes, at most [`MAX_TENSOR_BYTES`].
+/// A file's bytes, at most [`MAX_FILE_BYTES`].
 pub(crate) fn read_limited(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(Error::io(path))?;
-    file.take(MAX_TENSOR_BYTES + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
-    if bytes.len() as u64 > MAX_TENSOR_BYTES {
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(Error::file(
             path,
-            format!("expected at most {MAX_TENSOR_BYTES} bytes, found more"),
+            format!("expected at most {MAX_FILE_BYTES} bytes, found more"),
         ));
     }
     Ok(bytes)
@@ -193,6 +216,13 @@ fn parse(bytes: &[u8]) -> Result<Weights, String> {
     let (tensors, config) = match bytes {
         [] => return Err("expected weights, found an empty file".to_owned()),
         [b'P', b'K', 3, 4, ..] => from_archive(bytes)?,
+        [0x80, 2, 0x8a, 0x0a, ..] => {
+            return Err(
+                "expected torch.save's format of PyTorch 1.6 or later, found the one before: \
+                        torch.load it in Python, and torch.save it again"
+                    .to_owned(),
+            );
+        }
         // The header's length in eight bytes, then JSON.
         [_, _, _, _, _, _, _, _, b'{', ..] => {
             let (tensors, mut metadata) = safetensors::read(bytes)?;
@@ -233,7 +263,7 @@ fn from_archive(bytes: &[u8]) -> Result<TensorsAndConfig, String> {
         })
         .unwrap_or(&archive.value);
     let mut tensors = Vec::new();
-    collect(dict, "", &mut tensors);
+    collect(dict, "", &mut tensors)?;
     if tensors.is_empty() {
         let what = if archive.torchscript {
             "TorchScript without parameters".to_owned()
@@ -254,19 +284,27 @@ fn from_archive(bytes: &[u8]) -> Result<TensorsAndConfig, String> {
 }
 
 /// All tensors below `value` by dotted name: of dicts, and of the modules of TorchScript.
-fn collect(value: &Value, prefix: &str, tensors: &mut Vec<(String, Tensor)>) {
+fn collect(value: &Value, prefix: &str, tensors: &mut Vec<(String, Tensor)>) -> Result<(), String> {
     match value {
+        Value::Tensor(_) if tensors.len() == MAX_TENSORS => {
+            return Err(format!("expected at most {MAX_TENSORS} tensors, found more"));
+        }
         Value::Tensor(tensor) => tensors.push((prefix.to_owned(), tensor.shallow_clone())),
         Value::Dict { items, .. } => {
             for (key, value) in items {
-                if let Some(key) = key.as_str() {
-                    let name =
-                        if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
-                    collect(value, &name, tensors);
+                let Some(key) = key.as_str() else { continue };
+                if prefix.len() + key.len() >= MAX_NAME_BYTES {
+                    return Err(format!(
+                        "expected names below {MAX_NAME_BYTES} bytes, found a longer one"
+                    ));
                 }
+                let name =
+                    if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
+                collect(value, &name, tensors)?;
             }
         }
-        Value::Object { state: Some(state), .. } => collect(state, prefix, tensors),
+        Value::Object { state: Some(state), .. } => collect(state, prefix, tensors)?,
         _ => {}
     }
+    Ok(())
 }

@@ -13,7 +13,10 @@ use std::collections::HashMap;
 use super::value::{DType, Value};
 
 /// The longest pickle that is read, in bytes. LeNet-5's state dict takes about 1,500.
-pub const MAX_PICKLE_BYTES: usize = 16 << 20;
+pub const MAX_PICKLE_BYTES: usize = 1 << 20;
+
+/// The longest name of a class or function.
+const MAX_NAME_BYTES: usize = 256;
 
 /// Index of a node in [`Pickle::nodes`].
 pub type Id = usize;
@@ -227,11 +230,13 @@ impl<'a> Machine<'a> {
                 0x93 => {
                     let (name, module) = (self.pop()?, self.pop()?);
                     match (&self.nodes[module], &self.nodes[name]) {
-                        (Node::Str(module), Node::Str(name)) => {
+                        (Node::Str(module), Node::Str(name))
+                            if module.len() + name.len() <= MAX_NAME_BYTES =>
+                        {
                             let global = format!("{module}.{name}");
                             self.push(Node::Global(global));
                         }
-                        _ => return Err("expected two strings for a global".to_owned()),
+                        _ => return Err("expected two short strings for a global".to_owned()),
                     }
                 }
                 b'R' | 0x81 => {
@@ -313,6 +318,9 @@ impl<'a> Machine<'a> {
             .iter()
             .position(|&byte| byte == b'\n')
             .ok_or_else(|| "expected a line, found the end".to_owned())?;
+        if end > MAX_NAME_BYTES {
+            return Err(format!("expected a name of at most {MAX_NAME_BYTES} bytes, found {end}"));
+        }
         let line = self.take(end + 1)?;
         text(&line[..end])
     }

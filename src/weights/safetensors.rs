@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tch::{Kind, Tensor};
 
-use super::value::{DType, MAX_TENSOR_BYTES};
+use super::value::{DType, MAX_TENSOR_BYTES, shown};
 use crate::{Error, Result};
 
 const KINDS: [(Dtype, Kind); 7] = [
@@ -40,11 +40,16 @@ pub fn read(bytes: &[u8]) -> Result<Contents, String> {
             .find(|(dtype, _)| *dtype == view.dtype())
             .map(|(_, kind)| *kind)
             .ok_or_else(|| {
-                format!("{name}: expected floats or integers, found {:?}", view.dtype())
+                format!("{}: expected floats or integers, found {:?}", shown(&name), view.dtype())
             })?;
-        let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
+        let shape: Vec<i64> = view
+            .shape()
+            .iter()
+            .map(|&size| i64::try_from(size))
+            .collect::<Result<_, _>>()
+            .map_err(|_| format!("{}: expected sizes below 2^63", shown(&name)))?;
         let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)
-            .map_err(|error| format!("{name}: {}", Error::from(error)))?;
+            .map_err(|error| format!("{}: {}", shown(&name), Error::from(error)))?;
         tensors.push((name, tensor));
     }
     Ok((tensors, metadata.metadata().clone().unwrap_or_default()))

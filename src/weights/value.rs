@@ -9,7 +9,7 @@ use super::pickle::{Id, Node, Pickle};
 use crate::{Error, Result};
 
 /// The most bytes of tensors that one file may yield.
-pub const MAX_TENSOR_BYTES: u64 = 1 << 30;
+pub const MAX_TENSOR_BYTES: u64 = 64 << 20;
 const MAX_VALUES: usize = 1_000_000;
 const MAX_DEPTH: usize = 100;
 
@@ -113,10 +113,21 @@ impl Value {
             Self::Tuple(_) => "a tuple".to_owned(),
             Self::Dict { .. } => "a dict without LeNet-5's tensors".to_owned(),
             Self::Tensor(tensor) => format!("a single tensor of shape {:?}", tensor.size()),
-            Self::Object { class, state: Some(_) } => format!("an object of `{class}`"),
-            Self::Object { class, state: None } => format!("a call of `{class}` (not run)"),
+            Self::Object { class, state: Some(_) } => format!("an object of `{}`", shown(class)),
+            Self::Object { class, state: None } => {
+                format!("a call of `{}` (not run)", shown(class))
+            }
         }
     }
+}
+
+/// A name from a file as it is fit to print: no control characters, at most 80 characters.
+pub(crate) fn shown(name: &str) -> String {
+    let mut text: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+    if name.chars().nth(80).is_some() {
+        text.push_str("...");
+    }
+    text
 }
 
 /// The element types that are read and written.
@@ -343,15 +354,16 @@ impl Resolver<'_> {
             },
             _ => &[],
         };
-        let nodes: Vec<_> = parts.iter().map(|&part| &self.nodes[part]).collect();
-        match nodes[..] {
-            [Node::Str(tag), Node::Global(class), Node::Str(key), ..] if tag == "storage" => {
+        let none = || "expected a reference to a storage".to_owned();
+        let &[tag, class, key, ..] = parts else { return Err(none()) };
+        match (&self.nodes[tag], &self.nodes[class], &self.nodes[key]) {
+            (Node::Str(tag), Node::Global(class), Node::Str(key)) if tag == "storage" => {
                 let dtype = DType::from_storage(class).ok_or_else(|| {
-                    format!("expected a tensor of floats or integers, found `{class}`")
+                    format!("expected a tensor of floats or integers, found `{}`", shown(class))
                 })?;
                 Ok((dtype, key.clone()))
             }
-            _ => Err("expected a reference to a storage".to_owned()),
+            _ => Err(none()),
         }
     }
 
