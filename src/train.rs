@@ -153,8 +153,11 @@ impl Run {
     /// Where a setting is out of range, a file cannot be read, or `folder` already holds a run.
     pub fn start(config: TrainConfig, folder: &Path, device: Device) -> Result<Self> {
         config.validate()?;
-        let results = ["config.json", "metrics.jsonl", "checkpoint.pth", "model.pt", "curve.png"];
-        if results.iter().any(|name| folder.join(name).exists()) {
+        // A start that was killed has settings and no checkpoint yet: it may begin again.
+        let begun = folder.join("config.json").exists();
+        let results = ["metrics.jsonl", "model.pt", "curve.png"];
+        let foreign = !begun && results.iter().any(|name| folder.join(name).exists());
+        if checkpoint_path(folder).exists() || foreign {
             return Err(Error::file(
                 folder,
                 format!(

@@ -43,7 +43,7 @@ fn broken_files() {
         format!("expected {expected} bytes of data for dimensions {sizes}, found {found}")
     };
     let limit = |sizes: &str| {
-        format!("expected at most 4294967296 bytes of data, found dimensions {sizes}")
+        format!("expected at most 1073741824 bytes of data, found dimensions {sizes}")
     };
     let max = u32::MAX;
     let table = [
@@ -60,8 +60,8 @@ fn broken_files() {
         (file(0x0803, &[2, 2, 2], &[0; 9]), size("8", "[2, 2, 2]", "more")),
         (file(0x0803, &[0, 28, 28], &[0]), size("0", "[0, 28, 28]", "more")),
         // The limit, from both sides; a header alone allocates nothing.
-        (file(0x0803, &[1 << 16, 1 << 16, 1], &[]), size("4294967296", "[65536, 65536, 1]", "0")),
-        (file(0x0803, &[1 << 16, (1 << 16) + 1, 1], &[]), limit("[65536, 65537, 1]")),
+        (file(0x0803, &[1 << 15, 1 << 15, 1], &[]), size("1073741824", "[32768, 32768, 1]", "0")),
+        (file(0x0803, &[1 << 15, (1 << 15) + 1, 1], &[]), limit("[32768, 32769, 1]")),
         (file(0x0803, &[max, max, max], &[]), limit("[4294967295, 4294967295, 4294967295]")),
         // The product is 2^96, which is 0 in 64 bits.
         (

@@ -91,6 +91,36 @@ fn round_trips() {
     bits.check(3 * 3 * 10);
 }
 
+/// With as many classes as another layer has units, two biases have one shape.
+#[test]
+fn foreign_biases_go_with_their_weights() {
+    let folder = temp();
+    let mut bits = Bits::default();
+    for classes in [6, 16, 84, 120] {
+        let ours = weights(&ModelConfig { classes, ..ModelConfig::default() });
+        // In the order of their names the output comes first, as safetensors from Python has it.
+        let foreign = ["features.0", "features.3", "features.6", "head.1", "classifier"];
+        let mut sorted: Vec<_> = ours
+            .tensors
+            .iter()
+            .enumerate()
+            .map(|(i, (name, tensor))| {
+                let part = name.split_once('.').unwrap().1;
+                (format!("{}.{part}", foreign[i / 2]), tensor.shallow_clone())
+            })
+            .collect();
+        sorted.sort_by(|a, b| a.0.cmp(&b.0));
+        let path = folder.path().join("foreign.safetensors");
+        write_tensors(&path, &sorted).unwrap();
+        let found = Weights::read(&path).unwrap();
+        assert!(!found.config_stored && found.assumptions().is_some());
+        compare(&mut bits, &format!("{classes} classes"), &found, |name| {
+            ours.tensors.iter().find(|(n, _)| n == name).unwrap().1.shallow_clone()
+        });
+    }
+    bits.check(4 * 10);
+}
+
 /// Files that Python wrote.
 fn python() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
@@ -234,7 +264,8 @@ fn files_of_something_else() {
         (
             "the older torch.save",
             fs::read(python().join("legacy.pth")).unwrap(),
-            "expected a zip archive (torch.save, TorchScript) or safetensors, found neither",
+            "expected torch.save's format of PyTorch 1.6 or later, found the one before: \
+             torch.load it in Python, and torch.save it again",
         ),
         (
             "a picture",
@@ -272,7 +303,7 @@ fn files_of_something_else() {
         (
             "one tensor",
             archive(&tensor("Float", 0, 0, &[2, 2], &[2, 1])),
-            "expected the ten parameters of LeNet-5, found 1 tensors",
+            "expected the ten parameters of LeNet-5, found 1 tensor(s)",
         ),
         (
             "TorchScript without parameters",
@@ -360,7 +391,7 @@ fn tensors_of_something_else() {
                     t.pop();
                     t.iter_mut().for_each(|(name, _)| *name = format!("net.{name}"));
                 }),
-                "expected the ten parameters of LeNet-5, found 9 tensors",
+                "expected the ten parameters of LeNet-5, found 9 tensor(s)",
             ),
             (
                 "foreign names, another shape",
@@ -439,17 +470,17 @@ fn absurd_tensors() {
         (
             "2^64 elements",
             float(0, &[1 << 62, 4], &[1, 1]),
-            "expected tensors of at most 1073741824 bytes in all, found more with one of size [4611686018427387904, 4]",
+            "expected tensors of at most 67108864 bytes in all, found more with one of size [4611686018427387904, 4]",
         ),
         (
             "2^62 elements",
             float(0, &[1 << 62], &[1]),
-            "expected tensors of at most 1073741824 bytes in all, found more with one of size [4611686018427387904]",
+            "expected tensors of at most 67108864 bytes in all, found more with one of size [4611686018427387904]",
         ),
         (
             "over the limit by an element",
             float(0, &[(1 << 28) + 1], &[0]),
-            "expected tensors of at most 1073741824 bytes in all, found more with one of size [268435457]",
+            "expected tensors of at most 67108864 bytes in all, found more with one of size [268435457]",
         ),
         (
             "a size below 0",
@@ -740,7 +771,7 @@ fn broken_safetensors() {
             length(1),
             "expected safetensors, found a broken file (invalid JSON in header: EOF while parsing an object at line 1 column 1)",
         ),
-        ("no tensors", length(8), "expected the ten parameters of LeNet-5, found 0 tensors"),
+        ("no tensors", length(8), "expected the ten parameters of LeNet-5, found 0 tensor(s)"),
         (
             "a header that is no JSON",
             with_header("{hello}", &[]),
@@ -789,7 +820,7 @@ fn broken_safetensors() {
         (
             "one tensor",
             with_header(&one("F32", "[2]", 8), &[0; 8]),
-            "expected the ten parameters of LeNet-5, found 1 tensors",
+            "expected the ten parameters of LeNet-5, found 1 tensor(s)",
         ),
         (
             "settings that are no JSON",
