@@ -341,6 +341,26 @@ fn an_existing_run_is_not_overwritten() {
     assert_eq!(fs::read(out.join("model.pt")).unwrap(), before);
 }
 
+#[test]
+fn a_start_that_was_killed_begins_again() {
+    let folder = temp();
+    let start = |out: &Path| Ended::from(start(OPTIMIZERS[0].1, 0, out).output().unwrap());
+    // Each of the files that a start writes before its checkpoint, and a part of the next one.
+    let out = copy(&folder);
+    for file in ["checkpoint.pth", "metrics.jsonl", "curve.png"] {
+        fs::remove_file(out.join(file)).unwrap();
+    }
+    fs::write(out.join(".lenet5-part"), b"part").unwrap();
+    start(&out).success();
+    assert_eq!(checkpoint(&out).epoch, 0);
+    // What no start leaves behind is kept.
+    let out = folder.path().join("other");
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("model.pt"), b"precious").unwrap();
+    assert_eq!(start(&out).code, Some(1));
+    assert_eq!(fs::read(out.join("model.pt")).unwrap(), b"precious");
+}
+
 /// A copy of a finished run, to be damaged.
 fn copy(folder: &TempDir) -> PathBuf {
     let out = folder.path().join("run");
