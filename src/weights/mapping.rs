@@ -17,8 +17,8 @@ struct Match<'a> {
     tensor: &'a Tensor,
 }
 
-/// Matches by name where the names are ours (with or without `module.`), else by shape and order,
-/// which for LeNet-5 is unambiguous; then checks shapes, and that all numbers are finite.
+/// Matches by name where the names are ours (with or without `module.`), else by shape, and
+/// a bias by the name of its weight; then checks shapes, and that all numbers are finite.
 pub fn match_layers(
     mut tensors: Vec<(String, Tensor)>,
     config: Option<ModelConfig>,

@@ -96,7 +96,7 @@ impl Weights {
         }
     }
 
-    /// Reads a file of any of the forms. Foreign names are matched by order and shape.
+    /// Reads a file of any of the forms. Foreign names are matched by shape.
     ///
     /// # Errors
     /// Where the file holds no LeNet-5, or a broken one; the message says what it holds instead.
