@@ -37,6 +37,26 @@ def read_mnist(split: str, folder: Path = EMBEDDED) -> tuple[Tensor, Tensor]:
     return images, labels.long()
 
 
-def to_input(images: Tensor) -> Tensor:
-    """Bytes (N, 28, 28) -> the network's input (N, 1, 32, 32), 0..1, padded with background."""
-    return F.pad(images.unsqueeze(1).float() / 255, (2, 2, 2, 2))
+def to_input(images: Tensor, mean=0.0, std=1.0, input="padded") -> Tensor:
+    """Bytes (N, 28, 28) -> the network's input (N, 1, 32, 32), or (N, 1, 28, 28) if unpadded.
+
+    Pixels are 0..1, then normalised. `input` is "padded" with background, "zero-padded" after the
+    normalisation, "resized" as torchvision's Resize does with a picture, or "unpadded".
+    """
+    padding = (2, 2, 2, 2)
+    if input == "resized":
+        images = torch.stack([resize(image) for image in images])
+    pixels = images.unsqueeze(1).float() / 255
+    if input == "padded":
+        pixels = F.pad(pixels, padding)
+    if (mean, std) != (0.0, 1.0):
+        pixels = (pixels - mean) / std
+    return F.pad(pixels, padding) if input == "zero-padded" else pixels
+
+
+def resize(image: Tensor) -> Tensor:
+    """Bytes (28, 28) -> (32, 32), by Pillow's bilinear filter."""
+    from PIL import Image
+
+    picture = Image.fromarray(image.numpy()).resize((32, 32), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(picture))

@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
+use crate::model::ModelOptions;
+use crate::weights::{Limits, Weights};
 use crate::{Error, Result};
 
 /// Exit code of a run that was stopped by a signal.
@@ -19,6 +22,52 @@ pub fn run(command: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
             note(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// How a command reads a file of weights.
+#[derive(clap::Args)]
+pub struct ReadOptions {
+    /// Settings that the file does not say, or says wrongly.
+    #[command(flatten)]
+    pub model: ModelOptions,
+    /// The limits.
+    #[command(flatten)]
+    pub limits: LimitOptions,
+}
+
+/// What reading a file of weights may take.
+#[derive(clap::Args)]
+pub struct LimitOptions {
+    /// The most memory that reading the file may take, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    max_memory: u64,
+}
+
+impl LimitOptions {
+    /// As the reader takes it.
+    pub fn limits(&self) -> Limits {
+        Limits { memory: self.max_memory << 20 }
+    }
+}
+
+impl ReadOptions {
+    /// Reads a file, sets what was given, and notes on stderr what the user should know.
+    ///
+    /// # Errors
+    /// As [`Weights::read`] and [`Weights::set`].
+    pub fn read(&self, path: &Path) -> Result<Weights> {
+        let mut weights = Weights::read_within(path, &self.limits.limits())?;
+        weights.set(&self.model)?;
+        note_all(path, &weights);
+        Ok(weights)
+    }
+}
+
+/// Notes on stderr what the user should know of weights.
+pub fn note_all(path: &Path, weights: &Weights) {
+    for text in weights.notes() {
+        note(format_args!("note: {}: {text}", path.display()));
     }
 }
 

@@ -13,16 +13,22 @@ use crate::{Error, Result};
 /// Images per batch. Logits depend on it in their last bits; the Python reference uses the same.
 pub const BATCH_SIZE: i64 = 1000;
 
-/// The logits of all images of a data set: (N, classes), on the CPU.
-pub fn logits(model: &dyn Module, data: &Dataset, config: &ModelConfig) -> Tensor {
+/// The logits of all images of a data set: (N, classes), on the CPU. `forward` makes them of a batch
+/// of images, as [`Dataset::batch`] gives it.
+///
+/// # Errors
+/// As `forward` has them.
+pub fn logits(
+    forward: &dyn Fn(&Tensor) -> Result<Tensor>,
+    data: &Dataset,
+    config: &ModelConfig,
+) -> Result<Tensor> {
     let _no_grad = tch::no_grad_guard();
     let indices = Tensor::arange(data.len(), (Kind::Int64, Device::Cpu));
-    let batches: Vec<_> = indices
-        .split(BATCH_SIZE, 0)
-        .iter()
-        .map(|indices| model.forward(&data.batch(indices, config).0).to_device(Device::Cpu))
-        .collect();
-    Tensor::cat(&batches, 0)
+    let batches = indices.split(BATCH_SIZE, 0).into_iter().map(|indices| {
+        Ok(forward(&data.batch(&indices, config).0)?.to_device(Device::Cpu))
+    });
+    Ok(Tensor::f_cat(&batches.collect::<Result<Vec<_>>>()?, 0)?)
 }
 
 /// Errors, loss and confusions.
@@ -72,7 +78,8 @@ impl Evaluation {
     /// # Errors
     /// Where libtorch refuses.
     pub fn of(model: &dyn Module, data: &Dataset, config: &ModelConfig) -> Result<Self> {
-        Self::new(&logits(model, data, config), &data.labels().to_device(Device::Cpu))
+        let forward = |images: &Tensor| Ok(model.forward(images));
+        Self::new(&logits(&forward, data, config)?, &data.labels().to_device(Device::Cpu))
     }
 }
 

@@ -19,6 +19,7 @@
 pub mod charts;
 pub mod cli;
 pub mod data;
+pub mod detect;
 mod error;
 pub mod evaluate;
 pub mod files;
@@ -26,6 +27,7 @@ pub mod libtorch;
 pub mod model;
 pub mod optim;
 mod progress;
+pub mod script;
 pub mod train;
 pub mod weights;
 

@@ -147,11 +147,17 @@ struct Partial {
 }
 
 impl Run {
-    /// Starts a run in a new folder: reads the data, draws or reads the weights, writes `config.json`.
+    /// Starts a run in a new folder: reads the data, draws the weights or starts from `init` and its
+    /// network, writes `config.json`.
     ///
     /// # Errors
     /// Where a setting is out of range, a file cannot be read, or `folder` already holds a run.
-    pub fn start(config: TrainConfig, folder: &Path, device: Device) -> Result<Self> {
+    pub fn start(
+        config: TrainConfig,
+        init: Option<Weights>,
+        folder: &Path,
+        device: Device,
+    ) -> Result<Self> {
         config.validate()?;
         // A start that was killed has settings and no checkpoint yet: it may begin again.
         let begun = folder.join("config.json").exists();
@@ -167,11 +173,7 @@ impl Run {
             ));
         }
         tch::manual_seed(config.seed);
-        let weights = match &config.init {
-            None => None,
-            Some(path) => Some(Weights::read(path)?),
-        };
-        let mut run = Self::new(config, folder, device, weights)?;
+        let mut run = Self::new(config, folder, device, init)?;
         fs::create_dir_all(folder).map_err(Error::io(folder))?;
         run.write_config()?;
         run.write_model()?;

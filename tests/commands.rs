@@ -8,6 +8,7 @@ use lenet5::data::{Dataset, Split};
 use lenet5::evaluate::{Evaluation, logits};
 use lenet5::weights::Weights;
 use serde_json::Value;
+use tch::nn::Module;
 use tch::{Device, Kind};
 
 use crate::util::{Bits, Ended, program, run, small_mnist, temp, tensors, trained};
@@ -178,7 +179,7 @@ fn evaluate_prints_and_writes() {
     tch::set_num_threads(1);
     let data = Dataset::read(small_mnist(), Split::Test, 10).unwrap();
     let (_store, model) = Weights::read(trained()).unwrap().build(Device::Cpu).unwrap();
-    let expected = logits(&model, &data, model.config());
+    let expected = logits(&|images| Ok(model.forward(images)), &data, model.config()).unwrap();
     let tensors = tensors(&file);
     assert_eq!(tensors.len(), 2);
     assert_eq!((tensors["labels"].kind(), tensors["labels"].size()), (Kind::Int64, vec![500]));

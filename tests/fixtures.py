@@ -4,8 +4,6 @@ Run: .venv/bin/python tests/fixtures.py COMMAND FOLDER (cargo test does)
 Writes, by COMMAND:
   parity   FOLDER/threads-{1,2}.safetensors: initial weights, logits, loss, gradients, and weights
            after 1 and 20 steps of each optimizer; FOLDER/schedules.safetensors: learning rates
-  weights  FOLDER/*: weights in the forms that PyTorch users have; expected.safetensors: what they
-           hold
   check    nothing: loads the files that Rust wrote to FOLDER (see `check`), and fails where one
            does not load or holds other bits
   turn     FOLDER/*/checkpoint.pth, which Rust wrote, anew: trains on from each to the end of its
@@ -37,6 +35,7 @@ MODELS = {
     "linear": {"c5": "linear"},
     "relu-max": {"activation": "relu", "pooling": "max"},
     "sigmoid-47": {"activation": "sigmoid", "classes": 47},
+    "unpadded": {"activation": "scaled-tanh", "input_size": 28},
 }
 
 OPTIMIZERS = {
@@ -70,7 +69,8 @@ def parity(folder: Path) -> None:
             model = LeNet5(**settings)
             note(f"{name}/initial", parameters(model))
             note(name, {"after": torch.rand(4)})  # the generator is where it ought to be
-            batch = to_input(images[:100])
+            form = "unpadded" if "input_size" in settings else "padded"
+            batch = to_input(images[:100], input=form)
             logits = model(batch)
             loss = F.cross_entropy(logits, labels[:100])
             loss.backward()
@@ -127,161 +127,6 @@ def run_schedule(rate: float, make, count: int) -> Tensor:
     return torch.tensor(rates, dtype=torch.float64)
 
 
-class ConvFc(nn.Module):
-    """Names as in many tutorials."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(1, 6, 5), nn.Conv2d(6, 16, 5)
-        self.conv3 = nn.Conv2d(16, 120, 5)
-        self.fc1, self.fc2 = nn.Linear(120, 84), nn.Linear(84, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.avg_pool2d(torch.tanh(self.conv1(x)), 2)
-        x = F.avg_pool2d(torch.tanh(self.conv2(x)), 2)
-        x = torch.tanh(self.conv3(x)).flatten(1)
-        return self.fc2(torch.tanh(self.fc1(x)))
-
-
-class Features(nn.Module):
-    """Two groups of layers, as torchvision has them."""
-
-    def __init__(self):
-        super().__init__()
-        self.features = nn.Sequential(
-            *(nn.Conv2d(1, 6, 5), nn.Tanh(), nn.AvgPool2d(2)),
-            *(nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2)),
-            *(nn.Conv2d(16, 120, 5), nn.Tanh()),
-        )
-        self.classifier = nn.Sequential(nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, 10))
-
-
-class Net(nn.Module):
-    """One nn.Sequential with a linear c5."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Sequential(
-            *(nn.Conv2d(1, 6, 5), nn.Sigmoid(), nn.AvgPool2d(2)),
-            *(nn.Conv2d(6, 16, 5), nn.Sigmoid(), nn.AvgPool2d(2), nn.Flatten()),
-            *(nn.Linear(400, 120), nn.Sigmoid(), nn.Linear(120, 84), nn.Sigmoid()),
-            nn.Linear(84, 10),
-        )
-
-
-class CallsSystem:
-    """A pickle of this runs a command where it is loaded by pickle.load."""
-
-    def __init__(self, command: str):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
-
-
-def weights(folder: Path) -> None:
-    torch.manual_seed(3)
-    model = LeNet5()
-    state = model.state_dict()
-    values = list(state.values())
-    assert isinstance(state, OrderedDict) and hasattr(state, "_metadata")
-
-    def foreign(other: nn.Module) -> dict[str, Tensor]:
-        names = other.state_dict()
-        return {
-            name: value.reshape(names[name].shape)
-            for name, value in zip(names, values, strict=True)
-        }
-
-    def module(other: nn.Module) -> nn.Module:
-        other.load_state_dict(foreign(other))
-        return other
-
-    optimizer = Adam(model.parameters())
-    model(torch.rand(2, 1, 32, 32)).sum().backward()
-    optimizer.step()
-    model.zero_grad()
-    model.load_state_dict({name: tensor.clone() for name, tensor in state.items()})
-    plain = {name: tensor.clone() for name, tensor in state.items()}
-    whole = torch.cat([tensor.flatten() for tensor in values])
-    shared = [
-        part.reshape(tensor.shape)
-        for part, tensor in zip(whole.split([v.numel() for v in values]), values, strict=True)
-    ]
-    strided = {
-        name: tensor.mT.contiguous().mT
-        if tensor.dim() > 1
-        else tensor.repeat(2, 1).T.contiguous()[:, 0]
-        for name, tensor in state.items()
-    }
-    assert not strided["c3.weight"].is_contiguous() and not strided["c1.bias"].is_contiguous()
-    expanded = plain | {"c5.bias": torch.tensor(0.25).expand(120)}
-
-    def prefix(text: str) -> dict[str, Tensor]:
-        return {text + name: tensor for name, tensor in state.items()}
-
-    files = {
-        "state_dict": state,
-        "plain_dict": plain,
-        "checkpoint_model_state_dict": {
-            "epoch": 3,
-            "model_state_dict": state,
-            "optimizer_state_dict": optimizer.state_dict(),
-            "loss": 0.25,
-        },
-        "checkpoint_state_dict": {"best": 0.9, "state_dict": prefix("module.")},
-        "checkpoint_model": {
-            "optimizer": optimizer.state_dict(),
-            "model": state,
-            "args": argparse.Namespace(lr=0.1, big=1 << 80, folders=[Path("a"), None]),
-        },
-        "module": prefix("module."),
-        "double": {name: tensor.double() for name, tensor in state.items()},
-        "half": {name: tensor.half() for name, tensor in state.items()},
-        "bfloat16": {name: tensor.bfloat16() for name, tensor in state.items()},
-        "strided": strided,
-        "shared": dict(zip(state, shared, strict=True)),
-        "expanded": expanded,
-        "parameters": dict(model.named_parameters()),
-        "another_order": dict(reversed(state.items())),
-        "conv_fc": foreign(ConvFc()),
-        "module_conv_fc": {f"module.{name}": t for name, t in foreign(ConvFc()).items()},
-        "features": foreign(Features()),
-        "net": foreign(Net()),
-        "whole_model": model,
-    }
-    for name, value in files.items():
-        torch.save(value, folder / f"{name}.pth")
-    torch.save(state, folder / "protocol_4.pth", pickle_protocol=4)
-    ran = folder / "os-system-did-run"
-    torch.save(
-        {"c1.weight": CallsSystem(f"touch {shlex.quote(str(ran))}")}, folder / "os_system.pth"
-    )
-    torch.load(folder / "os_system.pth", weights_only=False)
-    ran.unlink()  # so it does run, where a reader calls it
-    torch.save(model, folder / "legacy.pth", _use_new_zipfile_serialization=False)
-
-    example = torch.rand(1, 1, 32, 32)
-    torch.jit.script(module(ConvFc())).save(folder / "scripted_conv_fc.pt")
-    torch.jit.trace(model, example).save(folder / "traced.pt")
-    torch.jit.trace(module(ConvFc()), example).save(folder / "traced_conv_fc.pt")
-    torch.jit.script(module(Net()).net).save(folder / "scripted_net.pt")
-    save_file(state, folder / "model.safetensors")
-    save_file({name: t.half() for name, t in state.items()}, folder / "half.safetensors")
-    save_file(foreign(ConvFc()), folder / "conv_fc.safetensors")
-
-    expected = {}
-    for name, tensors in {
-        "base": state,
-        "half": {name: tensor.half().float() for name, tensor in state.items()},
-        "bfloat16": {name: tensor.bfloat16().float() for name, tensor in state.items()},
-        "linear": state | {"c5.weight": state["c5.weight"].flatten(1)},
-        "expanded": expanded,
-    }.items():
-        expected |= {f"{name}/{key}": value.clone() for key, value in tensors.items()}
-    save_file(expected, folder / "expected.safetensors")
-
-
 def check(folder: Path) -> None:
     """FOLDER/models.json maps names to settings; NAME.pt, .pth and .safetensors are the weights,
     NAME-expected.safetensors holds them too, with a batch and the logits that Rust made of it."""
@@ -300,15 +145,14 @@ def check(folder: Path) -> None:
                 assert tensor.dtype == torch.float32 and tensor.is_contiguous()
                 assert same_bits(tensor, expected[key]), key
 
-        def model(state: dict[str, Tensor], config=config) -> nn.Module:
-            settings = ("activation", "pooling", "c5", "classes")
-            result = LeNet5(**{key: config[key] for key in settings})
+        def model(state: dict[str, Tensor], config=config, images=images) -> nn.Module:
+            settings = {key: config[key] for key in ("activation", "pooling", "c5", "classes")}
+            result = LeNet5(**settings, input_size=images.shape[-1])
             result.load_state_dict(state, strict=True)
             return result
 
-        extra = {"config.json": ""}
-        script = torch.jit.load(folder / f"{name}.pt", _extra_files=extra)
-        assert json.loads(extra["config.json"]) == config
+        script = torch.jit.load(folder / f"{name}.pt")
+        assert json.loads(script.lenet5) == config
         same(dict(script.named_parameters()))
         same(script.state_dict())
         assert all(parameter.requires_grad for parameter in script.parameters())
@@ -380,7 +224,7 @@ def train_on(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    commands = {"parity": parity, "weights": weights, "check": check, "turn": turn}
+    commands = {"parity": parity, "check": check, "turn": turn}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=commands)
     parser.add_argument("folder", type=Path)

@@ -1,9 +1,10 @@
 //! The Rust tests: `cargo test --release`. Python is the oracle: `make setup` makes its .venv.
 
+mod broken; // broken files of weights: a clear error, and nothing is run
 mod checkpoint; // stopped, killed and resumed runs end in the same bits; Python takes a turn
 mod commands; // what the programs print, write and exit with
 mod idx; // the reader of data sets: good files, broken files, the embedded MNIST
 mod model; // layers, shapes, counts, loading of parameters
 mod parity; // the same bits as PyTorch: weights, logits, gradients, optimizers, learning rates
 mod util; // programs, Python, temporary folders, comparison of bits
-mod weights; // files of weights, from Python and to Python, whole and broken
+mod weights; // files of weights, from Python and to Python

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use lenet5::data::{Dataset, Split};
-use lenet5::model::{Activation, C5, LeNet5, ModelConfig, Pooling};
+use lenet5::model::{Activation, C5, Input, LeNet5, ModelConfig, Pooling};
 use lenet5::optim::{OptimizerConfig, Schedule};
 use tch::nn::{Module, VarStore};
 use tch::{Device, Kind, Reduction, Tensor};
@@ -48,7 +48,7 @@ fn backward(model: &LeNet5, logits: &Tensor, labels: &Tensor) -> (Tensor, Vec<Te
 }
 
 /// As `MODELS` in fixtures.py.
-fn models() -> [(&'static str, ModelConfig); 4] {
+fn models() -> [(&'static str, ModelConfig); 5] {
     let default = ModelConfig::default;
     [
         ("default", default()),
@@ -58,6 +58,14 @@ fn models() -> [(&'static str, ModelConfig); 4] {
             ModelConfig { activation: Activation::Relu, pooling: Pooling::Max, ..default() },
         ),
         ("sigmoid-47", ModelConfig { activation: Activation::Sigmoid, classes: 47, ..default() }),
+        (
+            "unpadded",
+            ModelConfig {
+                activation: Activation::ScaledTanh,
+                input: Input::Unpadded,
+                ..default()
+            },
+        ),
     ]
 }
 

@@ -53,6 +53,7 @@ pub fn program(name: &str) -> Command {
         "train" => env!("CARGO_BIN_EXE_train"),
         "evaluate" => env!("CARGO_BIN_EXE_evaluate"),
         "convert" => env!("CARGO_BIN_EXE_convert"),
+        "inspect" => env!("CARGO_BIN_EXE_inspect"),
         "summary" => env!("CARGO_BIN_EXE_summary"),
         _ => panic!("no program {name}"),
     };
@@ -101,14 +102,19 @@ pub fn run<S: AsRef<std::ffi::OsStr>>(name: &str, arguments: impl IntoIterator<I
     program(name).args(arguments).output().expect("the program starts").into()
 }
 
-/// Runs `tests/fixtures.py COMMAND FOLDER` in the Python with PyTorch, which has to succeed.
+/// Runs `tests/fixtures.py COMMAND FOLDER`.
 pub fn fixtures(command: &str, folder: &Path) {
+    python("fixtures.py", command, &[folder]);
+}
+
+/// Runs a script of `tests/` in the Python with PyTorch, which has to succeed.
+pub fn python(script: &str, command: &str, paths: &[&Path]) {
     let python = std::env::var_os("LENET5_PYTHON")
         .map_or_else(|| root().join(".venv/bin/python"), PathBuf::from);
     let output = Command::new(&python)
-        .arg(root().join("tests/fixtures.py"))
+        .arg(root().join("tests").join(script))
         .arg(command)
-        .arg(folder)
+        .args(paths)
         // Threads that wait for each other do not take the core from those they wait for.
         .env("OMP_WAIT_POLICY", "passive")
         .output()
@@ -116,7 +122,7 @@ pub fn fixtures(command: &str, folder: &Path) {
             panic!("{}: {error}; run `make setup`, or set LENET5_PYTHON", python.display())
         });
     let ended = Ended::from(output);
-    assert_eq!(ended.code, Some(0), "fixtures.py {command}:\n{}{}", ended.stdout, ended.stderr);
+    assert_eq!(ended.code, Some(0), "{script} {command}:\n{}{}", ended.stdout, ended.stderr);
 }
 
 /// Tensors of a safetensors file, read without this crate's own reader.
@@ -128,6 +134,7 @@ pub fn tensors(path: &Path) -> BTreeMap<String, Tensor> {
             Dtype::F32 => Kind::Float,
             Dtype::F64 => Kind::Double,
             Dtype::I64 => Kind::Int64,
+            Dtype::U8 => Kind::Uint8,
             other => panic!("{name}: {other:?}"),
         };
         let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();

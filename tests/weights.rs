@@ -1,29 +1,22 @@
-//! Files of weights, from Python and to Python, whole and broken.
+//! Files of weights, from Python and to Python.
 
-use std::cell::{Cell, RefCell};
 use std::fs;
-use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use lenet5::model::{Activation, C5, LeNet5, ModelConfig, Pooling};
-use lenet5::weights::{Checkpoint, Format, Weights, pickle, write_tensors};
-use proptest::prelude::*;
-use proptest::sample::Index;
-use proptest::test_runner::{Config, RngSeed, TestRunner};
+use lenet5::data::to_input;
+use lenet5::model::{Activation, C5, Input, LeNet5, ModelConfig, ModelOptions, Pooling};
+use lenet5::weights::{Format, Settings, Weights, write_tensors};
 use tch::nn::{Module, VarStore};
-use tch::{Device, IndexOp, Kind, Tensor};
-use tempfile::TempDir;
-use zip::ZipWriter;
-use zip::write::SimpleFileOptions;
+use tch::{Device, Kind, Tensor};
 
-use crate::util::{Bits, fixtures, generator, shared, temp, tensors};
+use crate::util::{Bits, fixtures, generator, python, shared, temp, tensors};
 
-const FORMATS: [(Format, &str); 3] =
+pub const FORMATS: [(Format, &str); 3] =
     [(Format::TorchScript, "pt"), (Format::StateDict, "pth"), (Format::SafeTensors, "safetensors")];
 
 /// Networks that differ in all settings.
-fn configs() -> [(&'static str, ModelConfig); 3] {
+fn configs() -> [(&'static str, ModelConfig); 5] {
     [
         ("default", ModelConfig::default()),
         (
@@ -35,11 +28,24 @@ fn configs() -> [(&'static str, ModelConfig); 3] {
                 classes: 10,
                 mean: 0.1307,
                 std: 0.3081,
+                input: Input::ZeroPadded,
             },
         ),
         (
             "sigmoid",
             ModelConfig { activation: Activation::Sigmoid, classes: 47, ..ModelConfig::default() },
+        ),
+        (
+            "unpadded",
+            ModelConfig {
+                activation: Activation::ScaledTanh,
+                input: Input::Unpadded,
+                ..ModelConfig::default()
+            },
+        ),
+        (
+            "unpadded-linear",
+            ModelConfig { c5: C5::Linear, input: Input::Unpadded, ..ModelConfig::default() },
         ),
     ]
 }
@@ -52,7 +58,7 @@ fn new(config: &ModelConfig) -> (VarStore, LeNet5) {
     (store, model)
 }
 
-fn weights(config: &ModelConfig) -> Weights {
+pub fn weights(config: &ModelConfig) -> Weights {
     Weights::of(&new(config).1)
 }
 
@@ -88,7 +94,7 @@ fn round_trips() {
             assert_eq!(weights.to_bytes(format).unwrap(), fs::read(&path).unwrap(), "{format}");
         }
     }
-    bits.check(3 * 3 * 10);
+    bits.check(5 * 3 * 10);
 }
 
 /// With as many classes as another layer has units, two biases have one shape.
@@ -113,7 +119,7 @@ fn foreign_biases_go_with_their_weights() {
         let path = folder.path().join("foreign.safetensors");
         write_tensors(&path, &sorted).unwrap();
         let found = Weights::read(&path).unwrap();
-        assert!(!found.config_stored && found.assumptions().is_some());
+        assert_ne!(found.settings, Settings::Known);
         compare(&mut bits, &format!("{classes} classes"), &found, |name| {
             ours.tensors.iter().find(|(n, _)| n == name).unwrap().1.shallow_clone()
         });
@@ -121,59 +127,118 @@ fn foreign_biases_go_with_their_weights() {
     bits.check(4 * 10);
 }
 
-/// Files that Python wrote.
-fn python() -> &'static Path {
+/// Files that Python wrote: see tests/forms.py.
+pub fn forms() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let folder = shared();
-        fixtures("weights", &folder);
+        python("forms.py", "forms", &[&folder]);
         folder
     })
 }
 
+/// A file of tests/forms.py.
+#[derive(serde::Deserialize)]
+struct Case {
+    file: String,
+    config: ModelConfig,
+    notes: Vec<String>,
+}
+
+/// The logits that a network of the weights gives on images, as bytes.
+fn logits_of(weights: &Weights, images: &Tensor) -> Tensor {
+    let (_store, model) = weights.build(Device::Cpu).unwrap();
+    tch::set_num_threads(1);
+    model.forward(&to_input(images, &weights.config)).detach()
+}
+
 #[test]
-fn reads_what_python_wrote() {
-    let expected = tensors(&python().join("expected.safetensors"));
-    let files = [
-        ("state_dict.pth", "base"),
-        ("protocol_4.pth", "base"),
-        ("plain_dict.pth", "base"),
-        ("checkpoint_model_state_dict.pth", "base"),
-        // 21 letters: with these the directory of the zip is easily mistaken.
-        ("checkpoint_state_dict.pth", "base"),
-        ("checkpoint_model.pth", "base"),
-        ("module.pth", "base"),
-        ("double.pth", "base"),
-        ("half.pth", "half"),
-        ("bfloat16.pth", "bfloat16"),
-        ("strided.pth", "base"),
-        ("shared.pth", "base"),
-        ("expanded.pth", "expanded"),
-        ("parameters.pth", "base"),
-        ("another_order.pth", "base"),
-        ("conv_fc.pth", "base"),
-        ("module_conv_fc.pth", "base"),
-        ("features.pth", "base"),
-        ("net.pth", "linear"),
-        ("whole_model.pth", "base"),
-        ("scripted_conv_fc.pt", "base"),
-        ("traced.pt", "base"),
-        ("traced_conv_fc.pt", "base"),
-        ("scripted_net.pt", "linear"),
-        ("model.safetensors", "base"),
-        ("half.safetensors", "half"),
-        ("conv_fc.safetensors", "base"),
-    ];
+fn reads_every_form() {
+    let images = &tensors(&forms().join("images.safetensors"))["images"];
+    let logits = tensors(&forms().join("logits.safetensors"));
+    let cases: Vec<Case> =
+        serde_json::from_slice(&fs::read(forms().join("cases.json")).unwrap()).unwrap();
+    assert!(cases.len() > 100, "{} cases", cases.len());
     let mut bits = Bits::default();
-    for (file, content) in files {
-        let weights = Weights::read(&python().join(file)).unwrap_or_else(|error| panic!("{error}"));
-        let c5 = if content == "linear" { C5::Linear } else { C5::Convolution };
-        assert_eq!(weights.config, ModelConfig { c5, ..ModelConfig::default() }, "{file}");
-        compare(&mut bits, file, &weights, |name| {
-            expected[&format!("{content}/{name}")].shallow_clone()
-        });
+    for Case { file, config, notes } in &cases {
+        let path = forms().join(file);
+        let mut weights = Weights::read(&path).unwrap_or_else(|error| panic!("{error}"));
+        assert_ne!(weights.settings, Settings::Known, "{file}");
+        // What shapes tell is found, the rest is what the user says.
+        let ModelConfig { activation, pooling, input, mean, std, .. } = *config;
+        let some = ModelOptions {
+            activation: Some(activation),
+            pooling: Some(pooling),
+            input: Some(input),
+            mean: Some(mean),
+            std: Some(std),
+        };
+        let found = weights.notes().join("\n");
+        assert!(notes.iter().all(|note| found.contains(note.as_str())), "{file}: {found}");
+        assert_eq!(found.contains("converted"), !notes.is_empty(), "{file}: {found}");
+        weights.set(&some).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert_eq!(&weights.config, config, "{file}");
+        bits.compare(file, &logits_of(&weights, images), &logits[file]);
     }
-    bits.check(files.len() * 10);
+    bits.check(cases.len());
+}
+
+/// What the files tell beside the numbers.
+#[test]
+fn notes() {
+    let notes = |file: &str| Weights::read(&forms().join(file)).unwrap().notes();
+    let assumed = |config: &str, known: &str| {
+        format!(
+            "of its settings the file says {known}; taken: {config}; options such as --activation \
+             change them, and convert --detect finds them by trial"
+        )
+    };
+    let default = "tanh activation, avg pooling, padded input, mean 0, std 1";
+    assert_eq!(notes("state_dict.pth"), [assumed(default, "nothing")]);
+    assert_eq!(
+        notes("tutorial_whole.pth"),
+        [
+            "names matched by shape: conv1 -> c1, conv2 -> c3, fc1 -> c5, fc2 -> f6, fc3 -> output"
+                .to_owned(),
+            assumed(default, "nothing"),
+        ]
+    );
+    let relu = "relu activation, max pooling, padded input, mean 0, std 1";
+    assert_eq!(
+        notes("resized_whole.pth")[1],
+        assumed(relu, "only its activation and pooling"),
+        "by the classes of its layers"
+    );
+    let code = assumed(default, "only its activation and pooling");
+    assert_eq!(notes("traced.pt"), [code.as_str()], "by its code");
+    assert_eq!(notes("scripted_features.pt")[1], code);
+    assert_eq!(notes("under_two_keys.pth")[0], "weights found under state.model");
+    assert_eq!(notes("legacy_bfloat16.pth")[0], "converted to float32 from bfloat16");
+    assert_eq!(Weights::shipped().unwrap().notes(), [""; 0]);
+}
+
+#[test]
+fn a_model_tuned_in_python_comes_back() {
+    let folder = temp();
+    let images = &tensors(&forms().join("images.safetensors"))["images"];
+    let mut bits = Bits::default();
+    for (name, config) in configs() {
+        if config.classes != 10 {
+            continue; // MNIST's labels
+        }
+        let file = folder.path().join(format!("{name}.pt"));
+        weights(&config).write(&file, Format::TorchScript).unwrap();
+        let out = folder.path().join(format!("{name}-tuned"));
+        python("forms.py", "tune", &[&file, &out]);
+        let expected = &tensors(&out.with_extension("safetensors"))["logits"];
+        let script = Weights::read(&out.with_extension("pt")).unwrap();
+        assert_eq!((&script.config, script.settings), (&config, Settings::Known), "{name}");
+        bits.compare(name, &logits_of(&script, images), expected);
+        let mut state = Weights::read(&out.with_extension("pth")).unwrap();
+        state.config = config;
+        bits.compare(name, &logits_of(&state, images), expected);
+    }
+    bits.check(8);
 }
 
 #[test]
@@ -190,7 +255,8 @@ fn python_reads_what_rust_wrote() {
         let images = {
             let _lock = generator();
             tch::manual_seed(8);
-            Tensor::rand([33, 1, 32, 32], (Kind::Float, Device::Cpu))
+            let size = config.input.size();
+            Tensor::rand([33, 1, size, size], (Kind::Float, Device::Cpu))
         };
         let logits = weights.build(Device::Cpu).unwrap().1.forward(&images).detach();
         let mut expected = weights.tensors;
@@ -203,864 +269,3 @@ fn python_reads_what_rust_wrote() {
     fixtures("check", folder.path());
 }
 
-/// What `Weights::read` says about a file of these bytes, less the path.
-struct Reader(TempDir);
-
-impl Reader {
-    fn new() -> Self {
-        Self(temp())
-    }
-
-    fn read(&self, bytes: &[u8]) -> Result<Weights, String> {
-        let path = self.0.path().join("file");
-        fs::write(&path, bytes).unwrap();
-        Weights::read(&path).map_err(|error| {
-            let text = error.to_string();
-            let prefix = format!("{}: ", path.display());
-            text.strip_prefix(&prefix).unwrap_or_else(|| panic!("no path: {text}")).to_owned()
-        })
-    }
-
-    fn error(&self, what: &str, bytes: &[u8]) -> String {
-        match self.read(bytes) {
-            Ok(_) => panic!("{what}: was read"),
-            Err(message) => message,
-        }
-    }
-}
-
-/// Checks a table of (what, bytes, exact message), and shows all that differ.
-fn check_table(table: Vec<(&str, Vec<u8>, &str)>) {
-    let reader = Reader::new();
-    let mut wrong = String::new();
-    for (what, bytes, expected) in table {
-        let message = reader.error(what, &bytes);
-        if message != expected {
-            wrong += &format!("{what}\n  expected {expected}\n  found    {message}\n");
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong}");
-}
-
-#[test]
-fn files_of_something_else() {
-    check_table(vec![
-        ("empty", vec![], "expected weights, found an empty file"),
-        (
-            "one byte",
-            vec![b'P'],
-            "expected a zip archive (torch.save, TorchScript) or safetensors, found neither",
-        ),
-        (
-            "text",
-            b"hello, these are no weights at all".to_vec(),
-            "expected a zip archive (torch.save, TorchScript) or safetensors, found neither",
-        ),
-        (
-            "a pickle without a zip",
-            b"\x80\x02}q\x00.".to_vec(),
-            "expected a zip archive (torch.save, TorchScript) or safetensors, found neither",
-        ),
-        (
-            "the older torch.save",
-            fs::read(python().join("legacy.pth")).unwrap(),
-            "expected torch.save's format of PyTorch 1.6 or later, found the one before: \
-             torch.load it in Python, and torch.save it again",
-        ),
-        (
-            "a picture",
-            b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec(),
-            "expected a zip archive (torch.save, TorchScript) or safetensors, found neither",
-        ),
-        (
-            "a zip's first bytes",
-            b"PK\x03\x04".to_vec(),
-            "expected a zip archive, found a broken one (invalid Zip archive: Could not find EOCD)",
-        ),
-        (
-            "a zip of something else",
-            zip(&[("readme.txt", b"hello")]),
-            "expected a PyTorch archive, found a zip without data.pkl",
-        ),
-        (
-            "data.pkl too deep in the zip",
-            zip(&[("a/b/data.pkl", b"\x80\x02}.")]),
-            "expected a PyTorch archive, found a zip without data.pkl",
-        ),
-        (
-            "an empty data.pkl",
-            zip(&[("a/data.pkl", &[])]),
-            "expected more of the pickle, found its end at byte 0 of the pickle",
-        ),
-        (
-            "an empty dict",
-            archive(b"}"),
-            "expected a state dict of LeNet-5, found a dict without LeNet-5's tensors",
-        ),
-        ("an empty list", archive(b"]"), "expected a state dict of LeNet-5, found a list"),
-        ("a number", archive(b"K\x01"), "expected a state dict of LeNet-5, found an integer"),
-        ("None", archive(b"N"), "expected a state dict of LeNet-5, found None"),
-        (
-            "one tensor",
-            archive(&tensor("Float", 0, 0, &[2, 2], &[2, 1])),
-            "expected the ten parameters of LeNet-5, found 1 tensor(s)",
-        ),
-        (
-            "TorchScript without parameters",
-            { zip(&[("a/data.pkl", b"\x80\x02}."), ("a/constants.pkl", b"\x80\x02).")]) },
-            "expected a state dict of LeNet-5, found TorchScript without parameters",
-        ),
-        (
-            "big-endian",
-            { zip(&[("a/data.pkl", b"\x80\x02}."), ("a/byteorder", b"big")]) },
-            "expected byte order little, found big",
-        ),
-    ]);
-}
-
-/// Changes the tensors, then writes.
-fn changed(format: Format, change: impl Fn(&mut Vec<(String, Tensor)>)) -> Vec<u8> {
-    let mut weights = weights(&ModelConfig::default());
-    change(&mut weights.tensors);
-    weights.to_bytes(format).unwrap()
-}
-
-#[test]
-fn tensors_of_something_else() {
-    let float = (Kind::Float, Device::Cpu);
-    for (format, _) in FORMATS {
-        let put = |i: usize, value: f64| {
-            changed(format, |tensors| {
-                let _ = tensors[i].1.flatten(0, -1).i(1).fill_(value);
-            })
-        };
-        check_table(vec![
-            (
-                "NaN",
-                put(0, f64::NAN),
-                "c1.weight: expected finite numbers, found 1 that are not (NaN or infinite)",
-            ),
-            (
-                "infinity",
-                put(9, f64::NEG_INFINITY),
-                "output.bias: expected finite numbers, found 1 that are not (NaN or infinite)",
-            ),
-            (
-                "a name too much",
-                changed(format, |t| t.push(("f7.bias".to_owned(), Tensor::zeros([1], float)))),
-                "expected the ten parameters of LeNet-5, found f7.bias beside them",
-            ),
-            (
-                "another shape",
-                changed(format, |t| t[0].1 = Tensor::zeros([6, 1, 3, 3], float)),
-                "c1.weight: expected shape [6, 1, 5, 5], found [6, 1, 3, 3]",
-            ),
-            (
-                "another shape of the same size",
-                changed(format, |t| t[6].1 = t[6].1.reshape([120, 84])),
-                "f6.weight: expected shape [84, 120], found [120, 84]",
-            ),
-            (
-                "another number of classes than stored",
-                {
-                    changed(format, |t| {
-                        t[8].1 = Tensor::zeros([26, 84], float);
-                        t[9].1 = Tensor::zeros([26], float);
-                    })
-                },
-                "output.weight: expected shape [10, 84], found [26, 84]",
-            ),
-        ]);
-        if format == Format::TorchScript {
-            continue; // its forward would not compile, or not as a parameter
-        }
-        check_table(vec![
-            (
-                "a name is missing",
-                changed(format, |t| drop(t.remove(3))),
-                "expected the parameter c3.bias, found none",
-            ),
-            (
-                "integers",
-                changed(format, |t| t[1].1 = t[1].1.to_kind(Kind::Int64)),
-                "c1.bias: expected floats, found Int64",
-            ),
-            (
-                "foreign names, one too few",
-                changed(format, |t| {
-                    t.pop();
-                    t.iter_mut().for_each(|(name, _)| *name = format!("net.{name}"));
-                }),
-                "expected the ten parameters of LeNet-5, found 9 tensor(s)",
-            ),
-            (
-                "foreign names, another shape",
-                changed(format, |t| {
-                    t.iter_mut().for_each(|(name, _)| *name = format!("net.{name}"));
-                    t[2].1 = Tensor::zeros([16, 6, 3, 3], float);
-                }),
-                "net.c3.weight (for c3.weight): expected shape [16, 6, 5, 5], found [16, 6, 3, 3]",
-            ),
-        ]);
-    }
-}
-
-#[test]
-fn torchscript_has_to_compile() {
-    let mut weights = weights(&ModelConfig::default());
-    weights.tensors.truncate(3);
-    let error = weights.to_bytes(Format::TorchScript).unwrap_err().to_string();
-    assert!(error.starts_with("libtorch: '__torch__.lenet5.c3"), "{error}");
-    assert!(error.contains("object has no attribute or method 'bias'"), "{error}");
-}
-
-/// A zip archive, stored.
-fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-    let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    for (name, bytes) in files {
-        zip.start_file(*name, options).unwrap();
-        zip.write_all(bytes).unwrap();
-    }
-    zip.finish().unwrap().into_inner()
-}
-
-/// `torch.save` of this pickled value, with one storage of 16 bytes.
-fn archive(value: &[u8]) -> Vec<u8> {
-    let pickle = [b"\x80\x02", value, b"."].concat();
-    zip(&[("archive/data.pkl", &pickle), ("archive/data/0", &[0; 16])])
-}
-
-fn integer(value: i64) -> Vec<u8> {
-    [&[0x8a, 8][..], &value.to_le_bytes()].concat()
-}
-
-fn string(text: &str) -> Vec<u8> {
-    [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
-}
-
-fn tuple(items: &[i64]) -> Vec<u8> {
-    let items: Vec<u8> = items.iter().flat_map(|&item| integer(item)).collect();
-    [b"(", &items[..], b"t"].concat()
-}
-
-/// The pickle of a tensor over the storage `key`.
-fn tensor(class: &str, key: i64, offset: i64, size: &[i64], stride: &[i64]) -> Vec<u8> {
-    [
-        b"ctorch._utils\n_rebuild_tensor_v2\n((",
-        &string("storage")[..],
-        format!("ctorch\n{class}Storage\n").as_bytes(),
-        &string(&key.to_string()),
-        &string("cpu"),
-        &integer(4),
-        b"tQ",
-        &integer(offset),
-        &tuple(size),
-        &tuple(stride),
-        b"\x89ccollections\nOrderedDict\n)RtR",
-    ]
-    .concat()
-}
-
-#[test]
-fn absurd_tensors() {
-    let float =
-        |offset, size: &[i64], stride: &[i64]| archive(&tensor("Float", 0, offset, size, stride));
-    check_table(vec![
-        (
-            "2^64 elements",
-            float(0, &[1 << 62, 4], &[1, 1]),
-            "expected tensors of at most 67108864 bytes in all, found more with one of size [4611686018427387904, 4]",
-        ),
-        (
-            "2^62 elements",
-            float(0, &[1 << 62], &[1]),
-            "expected tensors of at most 67108864 bytes in all, found more with one of size [4611686018427387904]",
-        ),
-        (
-            "a size below 0",
-            float(0, &[-4], &[1]),
-            "expected a tensor's size as a tuple of integers from 0",
-        ),
-        (
-            "a stride below 0",
-            float(3, &[4], &[-1]),
-            "expected a tensor's stride as a tuple of integers from 0",
-        ),
-        (
-            "an offset below 0",
-            float(-1, &[4], &[1]),
-            "expected a tensor's offset as an integer from 0",
-        ),
-        (
-            "one element too many",
-            float(0, &[5], &[1]),
-            "expected a tensor within its storage of 4 elements, found offset 0, size [5], stride [1]",
-        ),
-        (
-            "an offset of one too many",
-            float(1, &[4], &[1]),
-            "expected a tensor within its storage of 4 elements, found offset 1, size [4], stride [1]",
-        ),
-        (
-            "a stride beyond the storage",
-            float(0, &[2, 2], &[3, 1]),
-            "expected a tensor within its storage of 4 elements, found offset 0, size [2, 2], stride [3, 1]",
-        ),
-        (
-            "a huge stride",
-            float(0, &[4], &[i64::MAX]),
-            "expected a tensor within its storage of 4 elements, found offset 0, size [4], stride [9223372036854775807]",
-        ),
-        (
-            "a huge offset",
-            float(i64::MAX, &[1], &[1]),
-            "expected a tensor within its storage of 4 elements, found offset 9223372036854775807, size [1], stride [1]",
-        ),
-        (
-            "fewer strides than sizes",
-            float(0, &[2, 2], &[1]),
-            "expected as many strides as sizes, 8 at most, found 1 and 2",
-        ),
-        (
-            "nine dimensions",
-            float(0, &[1; 9], &[1; 9]),
-            "expected as many strides as sizes, 8 at most, found 9 and 9",
-        ),
-        (
-            "no elements, but huge",
-            float(0, &[0, i64::MAX, i64::MAX], &[1, 1, 1]),
-            "libtorch: Stride calculation overflowed",
-        ),
-        (
-            "no storage",
-            archive(&tensor("Float", 7, 0, &[1], &[1])),
-            "expected the storage archive/data/7 in the archive, found none",
-        ),
-        (
-            "doubles, twice as long",
-            archive(&tensor("Double", 0, 0, &[3], &[1])),
-            "expected a tensor within its storage of 2 elements, found offset 0, size [3], stride [1]",
-        ),
-        (
-            "complex numbers",
-            archive(&tensor("ComplexFloat", 0, 0, &[1], &[1])),
-            "expected a tensor of floats or integers, found `torch.ComplexFloatStorage`",
-        ),
-        (
-            "no storage, but a string",
-            archive(b"ctorch._utils\n_rebuild_tensor_v2\n(X\x01\x00\x00\x00aK\x00))tR"),
-            "expected a reference to a storage",
-        ),
-        (
-            "no arguments",
-            archive(b"ctorch._utils\n_rebuild_tensor_v2\n)R"),
-            "expected storage, offset, size and stride of a tensor",
-        ),
-    ]);
-}
-
-#[test]
-fn absurd_pickles() {
-    // Each list holds the one before twice: 2^60 numbers in a few hundred bytes.
-    let mut bomb = b"]q\x00".to_vec();
-    for _ in 0..60 {
-        bomb = [&bomb[..], b"0](h\x00h\x00eq\x00"].concat();
-    }
-    // An integer of 200 bytes in the place of the 7,777.
-    let mut long_size = tensor("Float", 0, 0, &[7777], &[1]);
-    let place = long_size.windows(10).position(|window| window == integer(7777)).unwrap();
-    long_size.splice(place..place + 10, [&[0x8a, 200][..], &[1; 200]].concat());
-    check_table(vec![
-        (
-            "a command",
-            archive(b"cposix\nsystem\n(X\x04\x00\x00\x00exittR"),
-            "expected a state dict of LeNet-5, found a call of `posix.system` (not run)",
-        ),
-        (
-            "a command in an entry",
-            {
-                archive(
-                    &[b"}", &string("c1.weight")[..], b"cos\nsystem\n", &string("exit"), b"\x85Rs"]
-                        .concat(),
-                )
-            },
-            "expected a state dict of LeNet-5, found a dict without LeNet-5's tensors",
-        ),
-        (
-            "eval as a state",
-            archive(b"cbuiltins\neval\n)R}b"),
-            "expected a state dict of LeNet-5, found an object of `builtins.eval`",
-        ),
-        (
-            "a list of lists",
-            archive(&[&b"]"[..], &vec![b']'; 100_000], &vec![b'a'; 100_000]].concat()),
-            "expected at most 100 levels of nesting, found more",
-        ),
-        (
-            "a tuple of tuples",
-            archive(&[&b")"[..], &vec![0x85; 100_000]].concat()),
-            "expected at most 100 levels of nesting, found more",
-        ),
-        (
-            "a list in itself",
-            archive(b"]q\x00h\x00a"),
-            "expected at most 100 levels of nesting, found more",
-        ),
-        ("a memo bomb", archive(&bomb), "expected at most 1000000 values, found more"),
-        (
-            "a string beyond the end",
-            archive(b"X\xff\xff\xff\xffabc"),
-            "expected more of the pickle, found its end at byte 7 of the pickle",
-        ),
-        (
-            "bytes beyond the end",
-            archive(b"\x8e\xff\xff\xff\xff\xff\xff\xff\xff"),
-            "expected more of the pickle, found its end at byte 11 of the pickle",
-        ),
-        (
-            "text that is no UTF-8",
-            archive(b"X\x01\x00\x00\x00\xff"),
-            "expected UTF-8 text at byte 8 of the pickle",
-        ),
-        (
-            "a size of 200 bytes",
-            archive(&long_size),
-            "expected a tensor's size as a tuple of integers from 0",
-        ),
-        (
-            "an unknown opcode",
-            archive(b"\xff"),
-            "expected a pickle, found the unknown opcode 0xff at byte 3 of the pickle",
-        ),
-        (
-            "an opcode of protocol 0",
-            archive(b"I1\n"),
-            "expected a pickle, found the unknown opcode 0x49 at byte 3 of the pickle",
-        ),
-        (
-            "protocol 1",
-            zip(&[("a/data.pkl", b"\x80\x01}.")]),
-            "expected pickle protocol 2 to 5, found 1 at byte 2 of the pickle",
-        ),
-        (
-            "protocol 6",
-            zip(&[("a/data.pkl", b"\x80\x06}.")]),
-            "expected pickle protocol 2 to 5, found 6 at byte 2 of the pickle",
-        ),
-        (
-            "an empty stack",
-            archive(&[]),
-            "expected a value on the stack, found none at byte 3 of the pickle",
-        ),
-        (
-            "nothing to put",
-            archive(b"q\x00"),
-            "expected a value on the stack, found none at byte 4 of the pickle",
-        ),
-        (
-            "an unknown memo",
-            archive(b"h\x05"),
-            "expected entry 5 in the memo, found none at byte 4 of the pickle",
-        ),
-        ("no mark", archive(b"t"), "expected a mark, found none at byte 3 of the pickle"),
-        (
-            "below a mark",
-            archive(b"N(R"),
-            "expected a value on the stack, found none at byte 5 of the pickle",
-        ),
-        (
-            "a key without a value",
-            archive(b"}(Ku"),
-            "expected a state dict of LeNet-5, found an integer",
-        ),
-        (
-            "items of a number",
-            archive(b"K\x01K\x02K\x03s"),
-            "expected a dict to set items of at byte 9 of the pickle",
-        ),
-        (
-            "an append to a number",
-            archive(b"K\x01K\x02a"),
-            "expected a list to append to at byte 7 of the pickle",
-        ),
-        (
-            "no end",
-            zip(&[("a/data.pkl", b"\x80\x02}")]),
-            "expected more of the pickle, found its end at byte 3 of the pickle",
-        ),
-        (
-            "no name after a global",
-            archive(b"ctorch"),
-            "expected a line, found the end at byte 3 of the pickle",
-        ),
-    ]);
-}
-
-/// Each limit from both sides: just below it a file is refused for what it is, not for its size.
-#[test]
-fn limits() {
-    let one = "expected the ten parameters of LeNet-5, found 1 tensor(s)";
-    // 16 bytes of the storage, and the rest of 64 MiB for the tensor.
-    let bytes = |elements| archive(&tensor("Float", 0, 0, &[elements], &[0]));
-    let small = tensor("Float", 0, 0, &[1], &[1]);
-    let named = |length| archive(&[b"}", &string(&"n".repeat(length))[..], &small, b"s"].concat());
-    let many = |count: usize| {
-        let entry = |i: usize| [&string(&i.to_string())[..], &small, b"s"].concat();
-        archive(&[b"}".to_vec(), (0..count).flat_map(entry).collect()].concat())
-    };
-    // Around the string of a pickle: protocol, opcode, length, STOP.
-    let pickle = |length: usize| archive(&string(&"s".repeat(length - 8)));
-    let class = |length: usize| archive(format!("c{}\nname\n", "m".repeat(length)).as_bytes());
-    let nested = |levels| archive(&[&b")"[..], &vec![0x85; levels]].concat());
-    let tuple = "expected a state dict of LeNet-5, found a tuple";
-    let shown = format!(
-        "expected a state dict of LeNet-5, found a call of `{}...` (not run)",
-        "m".repeat(80)
-    );
-    check_table(vec![
-        ("64 MiB of tensors", bytes((1 << 24) - 4), one),
-        (
-            "an element more",
-            bytes((1 << 24) - 3),
-            "expected tensors of at most 67108864 bytes in all, found more with one of size [16777213]",
-        ),
-        ("a name of 999 bytes", named(999), one),
-        (
-            "a name of 1,000 bytes",
-            named(1000),
-            "expected names below 1000 bytes, found a longer one",
-        ),
-        (
-            "1,000 tensors",
-            many(1000),
-            "expected the ten parameters of LeNet-5, found 1000 tensor(s)",
-        ),
-        ("1,001 tensors", many(1001), "expected at most 1000 tensors, found more"),
-        ("a pickle of 1 MiB", pickle(1 << 20), "expected a state dict of LeNet-5, found a string"),
-        (
-            "a byte more",
-            pickle((1 << 20) + 1),
-            "expected archive/data.pkl in the archive to be at most 1048576 bytes, found more",
-        ),
-        ("a class of 256 bytes", class(256), &shown),
-        (
-            "a class of 257 bytes",
-            class(257),
-            "expected a name of at most 256 bytes, found 257 at byte 3 of the pickle",
-        ),
-        ("100 levels", nested(100), tuple),
-        ("101 levels", nested(101), "expected at most 100 levels of nesting, found more"),
-    ]);
-}
-
-#[test]
-fn nothing_is_executed() {
-    let path = python().join("os_system.pth");
-    let message = Weights::read(&path).unwrap_err().to_string();
-    assert!(!python().join("os-system-did-run").exists());
-    assert_eq!(
-        message,
-        format!(
-            "{}: expected a state dict of LeNet-5, found a dict without LeNet-5's tensors",
-            path.display()
-        )
-    );
-}
-
-/// safetensors with this header.
-fn with_header(header: &str, data: &[u8]) -> Vec<u8> {
-    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
-}
-
-#[test]
-fn broken_safetensors() {
-    let one = |dtype, shape, end| {
-        format!(r#"{{"a":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{end}]}}}}"#)
-    };
-    let length = |length: u64| [&length.to_le_bytes()[..], b"{}      "].concat();
-    let stored = |json: &str| {
-        let good = weights(&ModelConfig::default()).to_bytes(Format::SafeTensors).unwrap();
-        let size = u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
-        let mut header: serde_json::Value = serde_json::from_slice(&good[8..][..size]).unwrap();
-        header["__metadata__"]["lenet5"] = json.into();
-        with_header(&header.to_string(), &good[8 + size..])
-    };
-    let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
-    check_table(vec![
-        (
-            "a huge header",
-            length(u64::MAX),
-            "expected safetensors, found a broken file (header too large)",
-        ),
-        (
-            "a header over the limit",
-            length(100_000_001),
-            "expected safetensors, found a broken file (header too large)",
-        ),
-        (
-            "a header beyond the end",
-            length(9),
-            "expected safetensors, found a broken file (invalid header length)",
-        ),
-        (
-            "a header that ends early",
-            length(1),
-            "expected safetensors, found a broken file (invalid JSON in header: EOF while parsing an object at line 1 column 1)",
-        ),
-        ("no tensors", length(8), "expected the ten parameters of LeNet-5, found 0 tensor(s)"),
-        (
-            "a header that is no JSON",
-            with_header("{hello}", &[]),
-            "expected safetensors, found a broken file (invalid JSON in header: key must be a string at line 1 column 2)",
-        ),
-        (
-            "a header of many levels",
-            with_header(&deep, &[]),
-            "expected safetensors, found a broken file (invalid JSON in header: recursion limit exceeded at line 1 column 132)",
-        ),
-        (
-            "an unknown type",
-            with_header(&one("F128", "[1]", 16), &[0; 16]),
-            "expected safetensors, found a broken file (invalid JSON in header: unknown variant `F128`, expected one of `BOOL`, `F4`, `F6_E2M3`, `F6_E3M2`, `U8`, `I8`, `F8_E5M2`, `F8_E4M3`, `F8_E8M0`, `F8_E4M3FNUZ`, `F8_E5M2FNUZ`, `I16`, `U16`, `F16`, `BF16`, `I32`, `U32`, `F32`, `C64`, `F64`, `I64`, `U64` at line 1 column 56)",
-        ),
-        (
-            "a type of no use",
-            with_header(&one("BOOL", "[1]", 1), &[0; 1]),
-            "a: expected floats or integers, found BOOL",
-        ),
-        (
-            "offsets for another shape",
-            with_header(&one("F32", "[3]", 8), &[0; 8]),
-            "expected safetensors, found a broken file (invalid shape, data type, or offset for tensor)",
-        ),
-        (
-            "an absurd shape",
-            with_header(&one("F32", "[4294967296,4294967296,4]", 8), &[0; 8]),
-            "expected safetensors, found a broken file (overflow computing buffer size from shape and/or element type)",
-        ),
-        (
-            "a size below 0",
-            with_header(&one("F32", "[-1]", 4), &[0; 4]),
-            "expected safetensors, found a broken file (invalid JSON in header: invalid value: integer `-1`, expected usize at line 1 column 55)",
-        ),
-        (
-            "less data than the offsets say",
-            with_header(&one("F32", "[2]", 8), &[0; 7]),
-            "expected safetensors, found a broken file (incomplete metadata, file not fully covered)",
-        ),
-        (
-            "more data than the offsets say",
-            with_header(&one("F32", "[2]", 8), &[0; 9]),
-            "expected safetensors, found a broken file (incomplete metadata, file not fully covered)",
-        ),
-        (
-            "one tensor",
-            with_header(&one("F32", "[2]", 8), &[0; 8]),
-            "expected the ten parameters of LeNet-5, found 1 tensor(s)",
-        ),
-        (
-            "settings that are no JSON",
-            stored("{"),
-            "the stored settings are broken (EOF while parsing an object at line 1 column 1)",
-        ),
-        (
-            "settings of another kind",
-            stored(r#"{"activation":"gelu"}"#),
-            "the stored settings are broken (unknown variant `gelu`, expected one of `tanh`, `relu`, `sigmoid` at line 1 column 20)",
-        ),
-        (
-            "settings that are unknown",
-            stored(r#"{"layers":3}"#),
-            "the stored settings are broken (unknown field `layers`, expected one of `activation`, `pooling`, `c5`, `classes`, `mean`, `std` at line 1 column 9)",
-        ),
-        (
-            "settings out of range",
-            stored(r#"{"classes":1}"#),
-            "the stored settings are broken (classes: expected 2 to 1000, found 1)",
-        ),
-        (
-            "settings that do not fit",
-            stored(r#"{"c5":"linear"}"#),
-            "c5.weight: expected shape [120, 400], found [120, 16, 5, 5]",
-        ),
-    ]);
-}
-
-/// Each way in which weights are stored, whole.
-fn whole_files() -> Vec<(&'static str, Vec<u8>)> {
-    let python = |name: &str| fs::read(python().join(name)).unwrap();
-    let ours = |format| weights(&ModelConfig::default()).to_bytes(format).unwrap();
-    vec![
-        ("our TorchScript", ours(Format::TorchScript)),
-        ("our state dict", ours(Format::StateDict)),
-        ("our safetensors", ours(Format::SafeTensors)),
-        ("Python's checkpoint", python("checkpoint_model_state_dict.pth")),
-        ("Python's TorchScript", python("traced.pt")),
-        ("Python's safetensors", python("model.safetensors")),
-    ]
-}
-
-#[test]
-fn truncated_files() {
-    let reader = Reader::new();
-    for (what, bytes) in whole_files() {
-        reader.read(&bytes).unwrap();
-        let ends = 400.min(bytes.len() / 2);
-        // All offsets at both ends, where headers and directories are; a stride between.
-        let middle = (ends..bytes.len() - ends).step_by(4999);
-        for length in (0..ends).chain(middle).chain(bytes.len() - ends..bytes.len()) {
-            let message = reader.error(&format!("{what}, {length} bytes"), &bytes[..length]);
-            assert!(message.starts_with("expected "), "{what}, {length} bytes: {message}");
-        }
-    }
-    // Every offset of a pickle, in an archive that is whole.
-    let good = [b"\x80\x02", &tensor("Float", 0, 0, &[2, 2], &[2, 1])[..], b"."].concat();
-    for length in 0..good.len() {
-        let bytes = zip(&[("a/data.pkl", &good[..length]), ("a/data/0", &[0; 16])]);
-        let message = reader.error("a pickle", &bytes);
-        assert!(message.starts_with("expected "), "{length}: {message}");
-        assert!(message.contains(" at byte "), "{length}: {message}");
-    }
-}
-
-/// A change of a few bytes.
-#[derive(Clone, Debug)]
-enum Change {
-    Set(Index, u8),
-    Flip(Index, u8),
-    Remove(Index, usize),
-    Insert(Index, Vec<u8>),
-    Copy(Index, Index, usize),
-}
-
-fn change() -> impl Strategy<Value = Change> {
-    let small = prop_oneof![Just(0u8), Just(1), Just(0x7f), Just(0x80), Just(0xff), any::<u8>()];
-    let at = any::<Index>;
-    prop_oneof![
-        (at(), small).prop_map(|(i, byte)| Change::Set(i, byte)),
-        (at(), 0u8..8).prop_map(|(i, bit)| Change::Flip(i, bit)),
-        (at(), 1usize..9).prop_map(|(i, n)| Change::Remove(i, n)),
-        (at(), proptest::collection::vec(any::<u8>(), 1..9))
-            .prop_map(|(i, v)| Change::Insert(i, v)),
-        (at(), at(), 1usize..9).prop_map(|(from, to, n)| Change::Copy(from, to, n)),
-    ]
-}
-
-fn apply(changes: &[Change], bytes: &mut Vec<u8>) {
-    for change in changes {
-        if bytes.is_empty() {
-            return;
-        }
-        let length = bytes.len();
-        let range = |start: usize, n: usize| start..(start + n).min(length);
-        match change {
-            Change::Set(i, byte) => bytes[i.index(length)] = *byte,
-            Change::Flip(i, bit) => bytes[i.index(length)] ^= 1 << bit,
-            Change::Remove(i, n) => drop(bytes.drain(range(i.index(length), *n))),
-            Change::Insert(i, new) => {
-                let i = i.index(length);
-                bytes.splice(i..i, new.iter().copied());
-            }
-            Change::Copy(from, to, n) => {
-                let part = bytes[range(from.index(length), *n)].to_vec();
-                let to = range(to.index(length), part.len());
-                bytes.splice(to, part);
-            }
-        }
-    }
-}
-
-/// Runs `test` with the same random changes each time.
-fn with_changes(cases: u32, test: impl Fn(Vec<Change>) -> Result<(), TestCaseError>) {
-    let config = Config {
-        cases,
-        rng_seed: RngSeed::Fixed(1),
-        failure_persistence: None,
-        ..Config::default()
-    };
-    let changes = proptest::collection::vec(change(), 1..5);
-    TestRunner::new(config).run(&changes, test).unwrap();
-}
-
-#[test]
-fn changed_files_never_panic() {
-    let reader = Reader::new();
-    let files = whole_files();
-    with_changes(100, |changes| {
-        for (what, bytes) in &files {
-            // The last and the first kilobyte hold the structure; between them are numbers.
-            for part in [0..bytes.len(), 0..2048, bytes.len() - 2048..bytes.len()] {
-                let mut middle = bytes[part.clone()].to_vec();
-                apply(&changes, &mut middle);
-                let changed = [&bytes[..part.start], &middle, &bytes[part.end..]].concat();
-                if let Err(message) = reader.read(&changed) {
-                    prop_assert!(!message.is_empty() && message.len() < 2000, "{what}: {message}");
-                }
-            }
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn changed_pickles_never_panic() {
-    // The checksums of the zip are right here, so that the changes get as far as they can.
-    let bytes = fs::read(python().join("checkpoint_model_state_dict.pth")).unwrap();
-    let mut members = Vec::new();
-    let mut archive = zip::ZipArchive::new(Cursor::new(&bytes)).unwrap();
-    for i in 0..archive.len() {
-        let mut member = archive.by_index(i).unwrap();
-        let mut content = Vec::new();
-        std::io::copy(&mut member, &mut content).unwrap();
-        members.push((member.name().unwrap().into_owned(), content));
-    }
-    let data = members.iter().position(|(name, _)| name.ends_with("data.pkl")).unwrap();
-    let good = members[data].1.clone();
-    let reader = Reader::new();
-    let (read, refused) = (Cell::new(0), Cell::new(0));
-    let members = RefCell::new(members);
-    with_changes(1000, |changes| {
-        let mut pickle = good.clone();
-        apply(&changes, &mut pickle);
-        let _ = pickle::parse(&pickle);
-        let mut members = members.borrow_mut();
-        members[data].1 = pickle;
-        let files: Vec<_> = members.iter().map(|(n, c)| (n.as_str(), c.as_slice())).collect();
-        let count = if reader.read(&zip(&files)).is_ok() { &read } else { &refused };
-        count.set(count.get() + 1);
-        Ok(())
-    });
-    let (read, refused) = (read.get(), refused.get());
-    assert!(read > 10 && refused > 10, "{read} read, {refused} refused: the changes do too much");
-}
-
-#[test]
-fn weights_are_no_checkpoint() {
-    let folder = temp();
-    let path = folder.path().join("weights.pth");
-    let error = |bytes: Vec<u8>| {
-        fs::write(&path, bytes).unwrap();
-        Checkpoint::read(&path).unwrap_err().to_string().replace(&path.display().to_string(), "F")
-    };
-    let weights = weights(&ModelConfig::default());
-    assert_eq!(
-        error(weights.to_bytes(Format::StateDict).unwrap()),
-        "F: expected a checkpoint of lenet5 with the entry lenet5, found none"
-    );
-    let broken =
-        "F: expected a zip archive, found a broken one (invalid Zip archive: Could not find EOCD)";
-    assert_eq!(error(weights.to_bytes(Format::SafeTensors).unwrap()), broken);
-    assert_eq!(error(vec![]), broken);
-}
-
-#[test]
-fn paths_in_messages() {
-    let folder = temp();
-    let error = |path: &Path| Weights::read(path).unwrap_err().to_string();
-    let missing = folder.path().join("missing.pt");
-    let expected = format!("{}: No such file or directory (os error 2)", missing.display());
-    assert_eq!(error(&missing), expected);
-    let expected = format!("{}: Is a directory (os error 21)", folder.path().display());
-    assert_eq!(error(folder.path()), expected);
-}

@@ -5,42 +5,69 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use lenet5::cli;
-use lenet5::weights::{Format, Weights};
+use lenet5::cli::{self, ReadOptions};
+use lenet5::data::{Dataset, Split};
+use lenet5::detect::Detection;
+use lenet5::weights::{Format, Inspection, Settings, Weights};
 
 /// Reads LeNet-5's weights in any form that PyTorch users have, and writes them in another.
 ///
 /// The form of IN is found by its content, and nothing in it is executed. OUT is replaced whole or
-/// not at all.
+/// not at all, and holds all settings: it needs no options afterwards. Without OUT, IN is described, as
+/// inspect does.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// TorchScript, `torch.save` of a state dict or of a checkpoint, or safetensors.
+    /// TorchScript, `torch.save` of any age (a state dict, a checkpoint, a whole module), or safetensors.
     #[arg(value_name = "IN")]
     input: PathBuf,
     /// The file to write.
     #[arg(value_name = "OUT")]
-    output: PathBuf,
+    output: Option<PathBuf>,
     /// Form of OUT [default: by its suffix: .pt torchscript, .pth state-dict, .safetensors]
-    #[arg(long)]
+    #[arg(long, requires = "output")]
     format: Option<Format>,
+    /// Find activation, pooling and input by trial on training images, and refuse where none stand out.
+    #[arg(long, requires = "output", conflicts_with = "ModelOptions")]
+    detect: bool,
+    /// Folder of IDX files for --detect, gzip or not [default: the embedded MNIST]
+    #[arg(long, value_name = "DIR", requires = "detect")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    read: ReadOptions,
 }
 
 fn main() -> ExitCode {
-    let Arguments { input, output, format } = Arguments::parse();
+    let arguments = Arguments::parse();
     cli::run(|| {
-        let format = format.or_else(|| Format::from_path(&output)).with_context(|| {
-            format!(
-                "{}: expected the suffix .pt, .pth or .safetensors, or --format",
-                output.display()
-            )
-        })?;
-        let weights = Weights::read(&input)?;
-        if let Some(note) = weights.assumptions() {
-            cli::note(format_args!("note: {}: {note}", input.display()));
+        match &arguments.output {
+            Some(output) => convert(&arguments, output)?,
+            None => cli::print(Inspection::of(&arguments.input, &arguments.read.limits.limits())?)?,
         }
-        weights.write(&output, format)?;
-        cli::note(format_args!("wrote {} ({format})", output.display()));
         Ok(ExitCode::SUCCESS)
     })
+}
+
+fn convert(arguments: &Arguments, output: &PathBuf) -> anyhow::Result<()> {
+    let format = arguments.format.or_else(|| Format::from_path(output)).with_context(|| {
+        format!("{}: expected the suffix .pt, .pth or .safetensors, or --format", output.display())
+    })?;
+    let mut weights = if arguments.detect {
+        Weights::read_within(&arguments.input, &arguments.read.limits.limits())?
+    } else {
+        arguments.read.read(&arguments.input)?
+    };
+    if arguments.detect {
+        let classes = weights.config.classes;
+        let data = Dataset::open(arguments.data.as_deref(), Split::Train, classes)?;
+        let detection = Detection::run(&weights, &data)?;
+        cli::print(&detection)?;
+        weights.config = detection.best()?.clone();
+        weights.settings = Settings::Known;
+        cli::note_all(&arguments.input, &weights);
+        cli::note(format_args!("detected: {}", weights.config));
+    }
+    weights.write(output, format)?;
+    cli::note(format_args!("wrote {} ({format})", output.display()));
+    Ok(())
 }

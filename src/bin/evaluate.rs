@@ -5,19 +5,29 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use lenet5::cli::{self, ReadOptions};
 use lenet5::data::{Dataset, Split};
 use lenet5::evaluate::{Evaluation, logits};
+use lenet5::script::Script;
 use lenet5::weights::{self, Weights};
-use lenet5::{DeviceChoice, charts, cli};
-use tch::Device;
+use lenet5::{DeviceChoice, charts};
+use tch::Tensor;
+use tch::nn::Module;
 
 /// Prints the error, a table of the classes and the confusion matrix.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// TorchScript, state dict, checkpoint or safetensors [default: those shipped, weights/lenet5.*]
-    #[arg(long, value_name = "FILE")]
+    /// TorchScript, torch.save of any age, or safetensors, of which nothing is executed [default: those
+    /// shipped, weights/lenet5.*]
+    #[arg(long, value_name = "FILE", conflicts_with = "torchscript")]
     weights: Option<PathBuf>,
+    /// Run any TorchScript classifier as it is. This EXECUTES THE CODE IN THE FILE, which may do
+    /// anything: only for files that you trust.
+    #[arg(long, value_name = "FILE")]
+    torchscript: Option<PathBuf>,
+    #[command(flatten)]
+    read: ReadOptions,
     /// Folder of IDX files, gzip or not [default: the embedded MNIST]
     #[arg(long)]
     data: Option<PathBuf>,
@@ -48,17 +58,12 @@ fn main() -> ExitCode {
 
 fn evaluate(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     cli::set_threads(arguments.threads)?;
-    let weights = Weights::open(arguments.weights.as_deref())?;
-    if let Some(note) = weights.assumptions() {
-        cli::note(format_args!("note: {note}"));
-    }
-    let (device, _) = arguments.device.open()?;
-    let data = Dataset::open(arguments.data.as_deref(), arguments.split, weights.config.classes)?;
-    let (_store, model) = weights.build(device)?;
-    let logits = logits(&model, &data.to_device(device), model.config());
-    let evaluation = Evaluation::new(&logits, data.labels())?;
+    let (logits, labels) = match &arguments.torchscript {
+        Some(path) => run_script(arguments, path)?,
+        None => run_weights(arguments)?,
+    };
+    let evaluation = Evaluation::new(&logits, &labels)?;
     if let Some(path) = &arguments.logits {
-        let labels = data.labels().to_device(Device::Cpu);
         weights::write_tensors(
             path,
             &[("logits".to_owned(), logits), ("labels".to_owned(), labels)],
@@ -73,6 +78,39 @@ fn evaluate(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         cli::print(&evaluation)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Logits and labels.
+fn run_weights(arguments: &Arguments) -> anyhow::Result<(Tensor, Tensor)> {
+    let weights = match &arguments.weights {
+        Some(path) => arguments.read.read(path)?,
+        None => {
+            let mut weights = Weights::shipped()?;
+            weights.set(&arguments.read.model)?;
+            weights
+        }
+    };
+    let (device, _) = arguments.device.open()?;
+    let data = Dataset::open(arguments.data.as_deref(), arguments.split, weights.config.classes)?;
+    let (_store, model) = weights.build(device)?;
+    let forward = |images: &Tensor| Ok(model.forward(images));
+    Ok((logits(&forward, &data.to_device(device), model.config())?, data.labels().copy()))
+}
+
+fn run_script(arguments: &Arguments, path: &Path) -> anyhow::Result<(Tensor, Tensor)> {
+    let (device, _) = arguments.device.open()?;
+    let script = Script::load(path, &arguments.read.model, device)?;
+    let config = script.config();
+    cli::note(format_args!(
+        "note: {}: running its code on {} input, mean {}, std {}",
+        path.display(),
+        config.input,
+        config.mean,
+        config.std
+    ));
+    let data = Dataset::open(arguments.data.as_deref(), arguments.split, config.classes)?;
+    let forward = |images: &Tensor| script.forward(images);
+    Ok((logits(&forward, &data.to_device(device), config)?, data.labels().copy()))
 }
 
 fn report(folder: &Path, evaluation: &Evaluation) -> anyhow::Result<()> {

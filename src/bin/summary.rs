@@ -4,12 +4,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lenet5::cli;
-use lenet5::model::{ModelConfig, Summary};
+use lenet5::model::{ModelConfig, ModelOptions, Summary};
 
 /// Prints LeNet-5's layers: output shapes, parameters, connections, multiply-adds.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
+    #[command(flatten)]
+    model: ModelOptions,
     /// One JSON object instead of the table.
     #[arg(long)]
     json: bool,
@@ -18,7 +20,10 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     cli::run(|| {
-        let summary = Summary::new(&ModelConfig::default());
+        let mut config = ModelConfig::default();
+        arguments.model.apply(&mut config);
+        config.validate()?;
+        let summary = Summary::new(&config);
         if arguments.json {
             cli::print(serde_json::to_string(&summary)? + "\n")?;
         } else {

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use clap::{Args, Parser, ValueEnum};
-use lenet5::model::{Activation, C5, ModelConfig, Pooling, Summary};
+use lenet5::model::{C5, ModelConfig, ModelOptions, Summary};
 use lenet5::optim::{OptimizerConfig, Schedule};
 use lenet5::train::{Metrics, Outcome, Run, TrainConfig, new_run_folder, read_config};
+use lenet5::weights::Weights;
 use lenet5::{DeviceChoice, cli};
 
 /// Trains LeNet-5 on MNIST, or on any data set of its form.
@@ -81,26 +82,16 @@ struct Settings {
     #[arg(long, value_name = "N")]
     seed: Option<i64>,
     /// Start from the weights and the network of FILE, in any form that convert reads.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["activation", "pooling", "c5", "classes", "mean", "std"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["c5", "classes"])]
     init: Option<PathBuf>,
-    /// Activation [default: tanh]
-    #[arg(long)]
-    activation: Option<Activation>,
-    /// Pooling in s2 and s4 [default: avg]
-    #[arg(long)]
-    pooling: Option<Pooling>,
+    #[command(flatten)]
+    model: ModelOptions,
     /// Form of c5 [default: convolution]
     #[arg(long)]
     c5: Option<C5>,
     /// Number of classes, 2 to 1000 [default: 10]
     #[arg(long, value_name = "N")]
     classes: Option<i64>,
-    /// Subtracted from the pixels, which are 0..1 [default: 0]
-    #[arg(long, value_name = "X")]
-    mean: Option<f64>,
-    /// What the pixels are divided by after that [default: 1]
-    #[arg(long, value_name = "X")]
-    std: Option<f64>,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -123,7 +114,10 @@ enum ScheduleName {
 impl Settings {
     fn config(self) -> anyhow::Result<TrainConfig> {
         let default = TrainConfig::default();
-        let model = ModelConfig::default();
+        let mut model = ModelConfig::default();
+        self.model.apply(&mut model);
+        model.c5 = self.c5.unwrap_or(model.c5);
+        model.classes = self.classes.unwrap_or(model.classes);
         Ok(TrainConfig {
             optimizer: self.optimizer()?,
             schedule: self.schedule()?,
@@ -131,14 +125,7 @@ impl Settings {
                 None | Some(OptimizerName::Sgd) => default.learning_rate,
                 Some(OptimizerName::Adam | OptimizerName::AdamW) => 1e-3,
             }),
-            model: ModelConfig {
-                activation: self.activation.unwrap_or(model.activation),
-                pooling: self.pooling.unwrap_or(model.pooling),
-                c5: self.c5.unwrap_or(model.c5),
-                classes: self.classes.unwrap_or(model.classes),
-                mean: self.mean.unwrap_or(model.mean),
-                std: self.std.unwrap_or(model.std),
-            },
+            model,
             // Absolute, so that --resume works from any folder.
             data: self.data.map(std::path::absolute).transpose()?,
             limit: self.limit,
@@ -147,6 +134,15 @@ impl Settings {
             init: self.init,
             ..default
         })
+    }
+
+    /// The weights to start from.
+    fn init(&self) -> anyhow::Result<Option<Weights>> {
+        let Some(path) = &self.init else { return Ok(None) };
+        let mut weights = Weights::read(path)?;
+        weights.set(&self.model)?;
+        cli::note_all(path, &weights);
+        Ok(Some(weights))
     }
 
     fn optimizer(&self) -> anyhow::Result<OptimizerConfig> {
@@ -203,6 +199,7 @@ fn main() -> ExitCode {
 }
 
 fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let init = arguments.settings.init()?;
     let mut config = match &arguments.resume {
         Some(folder) => read_config(folder)?,
         None => arguments.settings.config()?,
@@ -215,10 +212,10 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signal()?;
     let (folder, mut run) = match (arguments.resume, arguments.out) {
         (Some(folder), _) => (folder.clone(), Run::resume(config, &folder, device)?),
-        (None, Some(folder)) => (folder.clone(), Run::start(config, &folder, device)?),
+        (None, Some(folder)) => (folder.clone(), Run::start(config, init, &folder, device)?),
         (None, None) => {
             let folder = new_run_folder("runs".as_ref())?;
-            let run = Run::start(config, &folder, device).inspect_err(|_| {
+            let run = Run::start(config, init, &folder, device).inspect_err(|_| {
                 // Goes only if it is still empty.
                 let _ = std::fs::remove_dir(&folder);
             })?;

@@ -5,11 +5,8 @@ use std::path::{Path, PathBuf};
 use tch::{Device, IndexOp, Kind, Tensor};
 
 use super::idx::{self, IdxArray};
-use crate::model::ModelConfig;
+use crate::model::{Input, ModelConfig};
 use crate::{Error, Result};
-
-/// Side of the network's input.
-pub const INPUT_SIZE: i64 = 32;
 
 /// One of the two parts of a data set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -156,8 +153,8 @@ impl Dataset {
         Self { images: self.images.to_device(device), labels: self.labels.to_device(device) }
     }
 
-    /// The samples at `indices` (int64, on any device): images (B, 1, 32, 32) as the network takes
-    /// them, and labels (B).
+    /// The samples at `indices` (int64, on any device): images (B, 1, S, S) as [`to_input`]
+    /// makes them, and labels (B).
     pub fn batch(&self, indices: &Tensor, config: &ModelConfig) -> (Tensor, Tensor) {
         let indices = indices.to_device(self.labels.device());
         (
@@ -167,22 +164,59 @@ impl Dataset {
     }
 }
 
-/// Makes the network's input from bytes: (N, H, W) uint8 -> (N, 1, 32, 32) float32.
+/// Makes the network's input from bytes: (N, H, W) uint8 -> (N, 1, S, S) float32, S being
+/// [`Input::size`]. Pixels are 0..1, less the mean, over the standard deviation (nothing is done where
+/// these are 0 and 1).
 ///
-/// Scales to 0..1, pads 28x28 with background to 32x32, then subtracts the mean and divides by the
-/// standard deviation (nothing is done where these are 0 and 1).
+/// 28x28 images are padded, resized or left as the settings say. Of 32x32 images the border goes where
+/// the network takes 28x28.
 pub fn to_input(images: &Tensor, config: &ModelConfig) -> Tensor {
-    let pixels = images.unsqueeze(1).to_kind(Kind::Float) / 255.0;
-    let padding = (INPUT_SIZE - images.size()[2]) / 2;
-    let padded = match padding {
-        0 => pixels,
-        p => pixels.constant_pad_nd([p, p, p, p]),
+    let padding = (config.input.size() - images.size()[2]) / 2;
+    let pad = |x: Tensor| match padding {
+        0 => x,
+        p => x.constant_pad_nd([p, p, p, p]),
     };
-    if config.mean == 0.0 && config.std == 1.0 {
-        padded
-    } else {
-        (padded - config.mean) / config.std
+    let normalise = |x: Tensor| match (config.mean, config.std) {
+        (0.0, 1.0) => x,
+        (mean, std) => (x - mean) / std,
+    };
+    let pixels = images.unsqueeze(1).to_kind(Kind::Float);
+    match config.input {
+        Input::Padded | Input::Unpadded => normalise(pad(pixels / 255.0)),
+        Input::ZeroPadded => pad(normalise(pixels / 255.0)),
+        Input::Resized => normalise(resize(&pixels, config.input.size()) / 255.0),
     }
+}
+
+/// Scales square images of whole grey values up to `size`, as Pillow's bilinear filter does, from which
+/// `torchvision.transforms.Resize` has it: first the rows, then the columns, each sum rounded.
+///
+/// Source: Pillow 12's `src/libImaging/Resample.c`.
+fn resize(images: &Tensor, size: i64) -> Tensor {
+    const PRECISION_BITS: i32 = 32 - 8 - 2;
+    let from = images.size()[3];
+    if from == size {
+        return images.shallow_clone();
+    }
+    let one = f64::from(1 << PRECISION_BITS);
+    let scale = from as f64 / size as f64;
+    let weights = (0..size).flat_map(|target| {
+        let centre = (target as f64 + 0.5) * scale;
+        let first = ((centre - 0.5) as i64).max(0);
+        let last = ((centre + 1.5) as i64).min(from);
+        let triangle = move |x: i64| match (first..last).contains(&x) {
+            true => (1.0 - ((x as f64) - centre + 0.5).abs()).max(0.0),
+            false => 0.0,
+        };
+        let sum: f64 = (first..last).map(triangle).sum();
+        (0..from).map(move |x| (triangle(x) / sum * one + 0.5).floor())
+    });
+    let weights = Tensor::from_slice(&weights.collect::<Vec<f64>>())
+        .reshape([size, from])
+        .to_device(images.device());
+    let round = |sums: Tensor| ((sums + one / 2.0) / one).floor().clamp(0.0, 255.0);
+    let rows = round(images.to_kind(Kind::Double).matmul(&weights.transpose(0, 1)));
+    round(weights.matmul(&rows)).to_kind(Kind::Float)
 }
 
 /// The file in `folder` for this part of the data set.

@@ -3,4 +3,4 @@
 pub mod idx;
 mod mnist;
 
-pub use mnist::{Dataset, INPUT_SIZE, Split, to_input};
+pub use mnist::{Dataset, Split, to_input};

@@ -38,7 +38,8 @@ unsafe extern "C" {
         tensors: *const *const C_tensor,
         count: usize,
         source: *const c_char,
-        config: *const c_char,
+        attribute: *const c_char,
+        text: *const c_char,
         data: *mut *mut u8,
         size: *mut usize,
     ) -> *mut c_char;
@@ -103,17 +104,21 @@ pub fn allow_tf32(allow: bool) -> Result<()> {
 }
 
 /// A TorchScript archive: a module with the named parameters (`layer.parameter`), the method that
-/// `source` defines, and `config` as the extra file `config.json`.
+/// `source` defines, and an attribute, given as its name and its text.
 ///
 /// # Errors
 /// Where `source` does not compile, or a name has no dot.
-pub fn torchscript(tensors: &[(String, Tensor)], source: &str, config: &str) -> Result<Vec<u8>> {
+pub fn torchscript(
+    tensors: &[(String, Tensor)],
+    source: &str,
+    (attribute, text): (&str, &str),
+) -> Result<Vec<u8>> {
     let c_string =
         |text: &str| CString::new(text).map_err(|_| Error::Torch("NUL in a string".to_owned()));
     let names = tensors.iter().map(|(name, _)| c_string(name)).collect::<Result<Vec<_>>>()?;
     let name_pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
     let pointers: Vec<_> = tensors.iter().map(|(_, tensor)| tensor.as_ptr()).collect();
-    let (source, config) = (c_string(source)?, c_string(config)?);
+    let (source, attribute, text) = (c_string(source)?, c_string(attribute)?, c_string(text)?);
     let (mut data, mut size) = (std::ptr::null_mut(), 0);
     // SAFETY: all pointers outlive the call; on success `data` is `size` bytes, ours to free.
     unsafe {
@@ -122,7 +127,8 @@ pub fn torchscript(tensors: &[(String, Tensor)], source: &str, config: &str) -> 
             pointers.as_ptr(),
             tensors.len(),
             source.as_ptr(),
-            config.as_ptr(),
+            attribute.as_ptr(),
+            text.as_ptr(),
             &mut data,
             &mut size,
         ))?;

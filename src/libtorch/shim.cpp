@@ -84,7 +84,8 @@ char *lenet5_allow_tf32(int allow) {
 }
 
 char *lenet5_torchscript(const char *const *names, const Tensor *const *tensors, size_t count,
-                         const char *source, const char *config, uint8_t **data, size_t *size) {
+                         const char *source, const char *attribute, const char *text, uint8_t **data,
+                         size_t *size) {
   return guarded([&] {
     auto unit = std::make_shared<torch::jit::CompilationUnit>();
     auto root = module("LeNet5", unit);
@@ -99,9 +100,10 @@ char *lenet5_torchscript(const char *const *names, const Tensor *const *tensors,
       auto parameter = tensor(tensors[i]).detach().clone().requires_grad_(true);
       root.attr(layer).toModule().register_parameter(name.substr(dot + 1), parameter, false);
     }
+    root.register_attribute(attribute, c10::StringType::get(), std::string(text));
     root.define(source);
     std::ostringstream stream;
-    root.save(stream, {{"config.json", config}});
+    root.save(stream);
     const std::string bytes = stream.str();
     *size = bytes.size();
     *data = static_cast<uint8_t *>(std::malloc(bytes.size()));

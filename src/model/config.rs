@@ -1,5 +1,8 @@
 //! Which LeNet-5: the choices in which the LeNet-5s found in the wild differ.
 
+use std::fmt;
+
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -9,8 +12,8 @@ use crate::{Error, Result};
 pub const LAYERS: [&str; 5] = ["c1", "c3", "c5", "f6", "output"];
 
 /// The activation after c1, c3, c5 and f6.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum Activation {
     /// Hyperbolic tangent.
     #[default]
@@ -19,11 +22,18 @@ pub enum Activation {
     Relu,
     /// 1 / (1 + exp(-x)).
     Sigmoid,
+    /// 1.7159 tanh(2/3 x), the paper's.
+    ScaledTanh,
 }
 
+/// Amplitude of the paper's activation; its appendix A.
+const SCALED_TANH_AMPLITUDE: f64 = 1.7159;
+/// Its slope at the origin, over the amplitude.
+const SCALED_TANH_SLOPE: f64 = 2.0 / 3.0;
+
 /// The pooling in s2 and s4, over 2x2 blocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum Pooling {
     /// The mean of the block.
     #[default]
@@ -32,15 +42,31 @@ pub enum Pooling {
     Max,
 }
 
-/// How c5 holds its 48,120 parameters. Both forms compute the same sums.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+/// How c5 holds its parameters. Both forms compute the same sums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum C5 {
-    /// A 5x5 convolution, 16 -> 120 maps, as in the paper; weight (120, 16, 5, 5).
+    /// A convolution over the whole of s4, 16 -> 120 maps, as in the paper; weight (120, 16, 5, 5).
     #[default]
     Convolution,
-    /// `flatten`, then a linear layer 400 -> 120; weight (120, 400).
+    /// `flatten`, then a linear layer; weight (120, 400).
     Linear,
+}
+
+/// How an image of 28x28 pixels becomes the network's input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Input {
+    /// Padded with background to 32x32, then normalised: `Pad(2)` before `Normalize`.
+    #[default]
+    Padded,
+    /// Normalised, then padded with zeros to 32x32: `Conv2d(1, 6, 5, padding=2)`. Another input
+    /// than `padded` where the mean is not 0.
+    ZeroPadded,
+    /// Scaled to 32x32 as `torchvision.transforms.Resize` does with a picture, then normalised.
+    Resized,
+    /// 28x28 as it is. s4 is then 4x4, and c5 has 16 x 4 x 4 inputs a unit.
+    Unpadded,
 }
 
 /// The network's settings. They are stored in every file of weights that this crate writes.
@@ -59,6 +85,8 @@ pub struct ModelConfig {
     pub mean: f64,
     /// What the pixels are divided by after that.
     pub std: f64,
+    /// How an image becomes the input.
+    pub input: Input,
 }
 
 impl Default for ModelConfig {
@@ -70,6 +98,7 @@ impl Default for ModelConfig {
             classes: 10,
             mean: 0.0,
             std: 1.0,
+            input: Input::default(),
         }
     }
 }
@@ -106,11 +135,12 @@ impl ModelConfig {
     /// # Panics
     /// Where `layer` is none of [`LAYERS`].
     pub fn weight_shape(&self, layer: &str) -> Vec<i64> {
+        let side = self.input.s4_size();
         match (layer, self.c5) {
             ("c1", _) => vec![6, 1, 5, 5],
             ("c3", _) => vec![16, 6, 5, 5],
-            ("c5", C5::Convolution) => vec![120, 16, 5, 5],
-            ("c5", C5::Linear) => vec![120, 400],
+            ("c5", C5::Convolution) => vec![120, 16, side, side],
+            ("c5", C5::Linear) => vec![120, 16 * side * side],
             ("f6", _) => vec![84, 120],
             ("output", _) => vec![self.classes, 84],
             _ => panic!("no layer {layer}"),
@@ -130,6 +160,75 @@ impl ModelConfig {
     }
 }
 
+/// The settings that shapes do not tell, as options of a command; those not given stay as they are.
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
+pub struct ModelOptions {
+    /// Activation [default: tanh]
+    #[arg(long)]
+    pub activation: Option<Activation>,
+    /// Pooling in s2 and s4 [default: avg]
+    #[arg(long)]
+    pub pooling: Option<Pooling>,
+    /// How a 28x28 image becomes the input [default: padded]
+    #[arg(long)]
+    pub input: Option<Input>,
+    /// Subtracted from the pixels, which are 0..1 [default: 0]
+    #[arg(long, value_name = "X")]
+    pub mean: Option<f64>,
+    /// What the pixels are divided by after that [default: 1]
+    #[arg(long, value_name = "X")]
+    pub std: Option<f64>,
+}
+
+impl ModelOptions {
+    /// Replaces what is given.
+    pub fn apply(&self, config: &mut ModelConfig) {
+        config.activation = self.activation.unwrap_or(config.activation);
+        config.pooling = self.pooling.unwrap_or(config.pooling);
+        config.input = self.input.unwrap_or(config.input);
+        config.mean = self.mean.unwrap_or(config.mean);
+        config.std = self.std.unwrap_or(config.std);
+    }
+}
+
+/// What shapes do not tell: "tanh activation, avg pooling, padded input, mean 0, std 1".
+impl fmt::Display for ModelConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { activation, pooling, mean, std, input, .. } = self;
+        write!(
+            f,
+            "{activation} activation, {pooling} pooling, {input} input, mean {mean}, std {std}"
+        )
+    }
+}
+
+/// The names of the command line, which are those of the files too.
+macro_rules! display_value_name {
+    ($($type:ty),*) => {$(
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.to_possible_value().expect("no value is skipped").get_name())
+            }
+        }
+    )*};
+}
+display_value_name!(Activation, Pooling, C5, Input);
+
+impl Input {
+    /// Height and width of the network's input: 32, or 28 without padding.
+    pub fn size(self) -> i64 {
+        match self {
+            Self::Padded | Self::ZeroPadded | Self::Resized => 32,
+            Self::Unpadded => 28,
+        }
+    }
+
+    /// Height and width of s4's maps: 5, or 4 without padding.
+    pub(crate) fn s4_size(self) -> i64 {
+        ((self.size() - 4) / 2 - 4) / 2
+    }
+}
+
 impl Activation {
     /// Applies the function, element by element.
     pub fn apply(self, x: &Tensor) -> Tensor {
@@ -137,15 +236,19 @@ impl Activation {
             Self::Tanh => x.tanh(),
             Self::Relu => x.relu(),
             Self::Sigmoid => x.sigmoid(),
+            Self::ScaledTanh => (x * SCALED_TANH_SLOPE).tanh() * SCALED_TANH_AMPLITUDE,
         }
     }
 
-    /// The function's name in `torch`.
-    pub(crate) fn torch_name(self) -> &'static str {
+    /// The same in TorchScript, of the expression `x`.
+    pub(crate) fn torchscript(self, x: &str) -> String {
         match self {
-            Self::Tanh => "tanh",
-            Self::Relu => "relu",
-            Self::Sigmoid => "sigmoid",
+            Self::Tanh => format!("torch.tanh({x})"),
+            Self::Relu => format!("torch.relu({x})"),
+            Self::Sigmoid => format!("torch.sigmoid({x})"),
+            Self::ScaledTanh => {
+                format!("torch.tanh({x} * {SCALED_TANH_SLOPE:?}) * {SCALED_TANH_AMPLITUDE}")
+            }
         }
     }
 }

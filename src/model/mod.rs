@@ -5,6 +5,6 @@ mod layers;
 mod modern;
 mod summary;
 
-pub use config::{Activation, C5, LAYERS, ModelConfig, Pooling};
+pub use config::{Activation, C5, Input, LAYERS, ModelConfig, ModelOptions, Pooling};
 pub use modern::{LeNet5, torchscript_source};
 pub use summary::{LayerSummary, Summary, Total};

@@ -25,7 +25,8 @@ use crate::{Error, Result};
 /// The modern LeNet-5.
 ///
 /// # Shapes
-/// Input (N, 1, 32, 32), output (N, classes): logits.
+/// Input (N, 1, 32, 32), or (N, 1, 28, 28) with [`Input::Unpadded`](super::Input::Unpadded); output
+/// (N, classes): logits.
 ///
 /// # Example
 /// ```
@@ -138,26 +139,26 @@ impl Module for LeNet5 {
 
 /// The same forward pass as TorchScript source, for files that Python runs.
 pub fn torchscript_source(config: &ModelConfig) -> String {
-    let activate = format!("torch.{}", config.activation.torch_name());
+    let activate = |x: &str| config.activation.torchscript(x);
     let pool = format!("torch.{}", config.pooling.torch_name());
+    let c1 = activate("torch.conv2d(x, self.c1.weight, self.c1.bias)");
+    let c3 = activate("torch.conv2d(x, self.c3.weight, self.c3.bias)");
     let c5 = match config.c5 {
         C5::Convolution => {
-            format!(
-                "x = torch.flatten({activate}(torch.conv2d(x, self.c5.weight, self.c5.bias)), 1)"
-            )
+            let c5 = activate("torch.conv2d(x, self.c5.weight, self.c5.bias)");
+            format!("torch.flatten({c5}, 1)")
         }
-        C5::Linear => format!(
-            "x = {activate}(torch.linear(torch.flatten(x, 1), self.c5.weight, self.c5.bias))"
-        ),
+        C5::Linear => activate("torch.linear(torch.flatten(x, 1), self.c5.weight, self.c5.bias)"),
     };
+    let f6 = activate("torch.linear(x, self.f6.weight, self.f6.bias)");
     format!(
         "def forward(self, x: Tensor) -> Tensor:
-    x = {activate}(torch.conv2d(x, self.c1.weight, self.c1.bias))
+    x = {c1}
     x = {pool}(x, [2, 2])
-    x = {activate}(torch.conv2d(x, self.c3.weight, self.c3.bias))
+    x = {c3}
     x = {pool}(x, [2, 2])
-    {c5}
-    x = {activate}(torch.linear(x, self.f6.weight, self.f6.bias))
+    x = {c5}
+    x = {f6}
     return torch.linear(x, self.output.weight, self.output.bias)
 "
     )

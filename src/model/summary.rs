@@ -70,12 +70,15 @@ impl Summary {
             connections: outputs * (inputs + 1),
             macs: outputs * inputs,
         };
+        let c1 = config.input.size() - 4;
+        let c3 = c1 / 2 - 4;
+        let s4 = config.input.s4_size();
         let layers = vec![
-            convolution("c1", 1, 6, 28),
-            pooling("s2", 6, 14),
-            convolution("c3", 6, 16, 10),
-            pooling("s4", 16, 5),
-            linear("c5", 400, 120),
+            convolution("c1", 1, 6, c1),
+            pooling("s2", 6, c1 / 2),
+            convolution("c3", 6, 16, c3),
+            pooling("s4", 16, s4),
+            linear("c5", 16 * s4 * s4, 120),
             linear("f6", 120, 84),
             linear("output", 84, config.classes),
         ];

@@ -1,6 +1,7 @@
 //! The zip archive of `torch.save` and of TorchScript: `NAME/data.pkl` beside `NAME/data/0`, ...
 //!
-//! Source: the layout that PyTorch 2.11's `torch/serialization.py` writes.
+//! Source: the layout that PyTorch 2.11's `torch/serialization.py` and
+//! `caffe2/serialize/inline_container.h` describe.
 
 use std::io::{Cursor, Read, Write};
 
@@ -8,85 +9,173 @@ use zip::read::{ArchiveOffset, Config};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-use super::pickle::{self, MAX_PICKLE_BYTES};
-use super::value::{self, MAX_TENSOR_BYTES, Value};
+use super::value::{self, Resolved, Source, Value, shown};
+use super::{Limits, pickle};
 use crate::Result;
 
 /// `torch.save` aligns storages so that `torch.load(mmap=True)` can map them.
 const ALIGNMENT: u16 = 64;
 
+/// The most members. The largest models of PyTorch have some thousands.
+const MAX_MEMBERS: usize = 10_000;
+
+/// Starts each entry of a zip's directory.
+const DIRECTORY_ENTRY: [u8; 4] = *b"PK\x01\x02";
+
 /// What an archive holds.
 #[derive(Debug)]
 pub struct Archive {
     /// The pickled value.
-    pub value: Value,
-    /// Whether it is TorchScript: it then has code, which is not looked at.
-    pub torchscript: bool,
-    /// The extra file `config.json`, which this crate writes into TorchScript.
-    pub config: Option<String>,
+    pub resolved: Resolved,
+    /// The name of the folder within the archive, with its slash; may be empty.
+    pub root: String,
+    /// The record `version`: of the format, or of TorchScript's operators.
+    pub version: Option<String>,
+    /// TorchScript's code, which is not run.
+    pub code: Option<String>,
+    /// Whether members are compressed, which `torch.save` never does.
+    pub compressed: bool,
 }
 
 /// Reads an archive.
 ///
 /// # Errors
 /// What was expected and what was found.
-pub fn read(bytes: &[u8]) -> Result<Archive, String> {
-    // The archive starts where the file does. Left to find the start itself, zip 9.8 mistakes the
-    // directory's second entry for it where the first one is as long as the zip64 records at the end,
-    // which PyTorch always writes: with a NAME of 21 characters.
-    let config = Config { archive_offset: ArchiveOffset::Known(0) };
-    let mut zip = ZipArchive::with_config(config, Cursor::new(bytes))
-        .map_err(|error| format!("expected a zip archive, found a broken one ({error})"))?;
-    let root = zip
-        .file_names()
-        .filter_map(|name| Some(name.ok()?.strip_suffix("data.pkl")?.to_owned()))
-        .filter(|root| root.matches('/').count() <= 1)
-        .min_by_key(|root| root.len())
-        .ok_or("expected a PyTorch archive, found a zip without data.pkl")?;
-    let torchscript = zip.index_for_name(&format!("{root}constants.pkl")).is_some();
-    if let Some(order) = member(&mut zip, &format!("{root}byteorder"), 16)?
-        && order != b"little"
-    {
-        return Err(format!(
-            "expected byte order little, found {}",
-            String::from_utf8_lossy(&order)
-        ));
-    }
-    let config = member(&mut zip, &format!("{root}extra/config.json"), MAX_PICKLE_BYTES as u64)?
-        .and_then(|bytes| String::from_utf8(bytes).ok());
-    let name = format!("{root}data.pkl");
-    let data = member(&mut zip, &name, MAX_PICKLE_BYTES as u64)?.ok_or("expected data.pkl")?;
-    let pickle = pickle::parse(&data)?;
-    let value = value::resolve(&pickle, &mut |key| {
-        let name = format!("{root}data/{key}");
-        member(&mut zip, &name, MAX_TENSOR_BYTES)?.ok_or_else(|| {
-            format!("expected the storage {} in the archive, found none", value::shown(&name))
-        })
-    })?;
-    Ok(Archive { value, torchscript, config })
+pub fn read(bytes: &[u8], limits: &Limits) -> Result<Archive, String> {
+    let mut members = Members::open(bytes)?;
+    let root = members.root()?;
+    let pickle_limit = limits.pickle_bytes() as u64;
+    let order = members.read(&format!("{root}byteorder"), 16)?;
+    let big_endian = match order.as_deref() {
+        None | Some(b"little") => false,
+        Some(b"big") => true,
+        Some(order) => {
+            let order = String::from_utf8_lossy(order);
+            return Err(format!("expected byte order little or big, found {}", shown(&order)));
+        }
+    };
+    let version = members.read(&format!("{root}version"), 16)?;
+    let version = version.map(|text| shown(String::from_utf8_lossy(&text).trim()));
+    let code = members.code(&root, pickle_limit)?;
+    let data = members.read(&format!("{root}data.pkl"), pickle_limit)?.ok_or("expected data.pkl")?;
+    let pickle = pickle::parse(&data, limits)?;
+    let compressed = members.compressed;
+    let resolved = value::resolve(
+        &pickle,
+        limits,
+        &mut Source {
+            big_endian,
+            storage: &mut |key| {
+                let name = format!("{root}data/{key}");
+                members.read(&name, limits.tensor_bytes())?.ok_or_else(|| {
+                    format!("expected the storage {} in the archive, found none", shown(&name))
+                })
+            },
+        },
+    )?;
+    Ok(Archive { resolved, root, version, code, compressed })
 }
 
-/// The bytes of a member, at most `limit` whatever the header says.
-fn member(
-    zip: &mut ZipArchive<Cursor<&[u8]>>,
-    name: &str,
-    limit: u64,
-) -> Result<Option<Vec<u8>>, String> {
-    let Some(index) = zip.index_for_name(name) else { return Ok(None) };
-    let mut file = zip
-        .by_index(index)
-        .map_err(|error| format!("{name} in the archive cannot be read ({error})"))?;
-    let mut bytes = Vec::new();
-    file.by_ref()
-        .take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| format!("{name} in the archive cannot be read ({error})"))?;
-    if bytes.len() as u64 > limit {
-        return Err(format!(
-            "expected {name} in the archive to be at most {limit} bytes, found more"
-        ));
+/// The members of a zip archive.
+struct Members<'a> {
+    zip: ZipArchive<Cursor<&'a [u8]>>,
+    compressed: bool,
+}
+
+impl<'a> Members<'a> {
+    fn open(bytes: &'a [u8]) -> Result<Self, String> {
+        // Before the directory is read, which takes ten times its size.
+        let entries = bytes.windows(4).filter(|window| *window == DIRECTORY_ENTRY).count();
+        if entries > MAX_MEMBERS {
+            return Err(format!(
+                "expected at most {MAX_MEMBERS} members of the zip archive, found more"
+            ));
+        }
+        let broken =
+            |error| format!("expected a zip archive, found a broken one ({})", shown_error(&error));
+        // The archive starts where the file does. Left to find the start itself, zip 9.8 mistakes the
+        // directory's second entry for it where the first one is as long as the zip64 records at the
+        // end, which PyTorch always writes: with a NAME of 21 characters.
+        let config = Config { archive_offset: ArchiveOffset::Known(0) };
+        let mut zip = ZipArchive::with_config(config, Cursor::new(bytes)).map_err(broken)?;
+        if zip.has_overlapping_entries().map_err(broken)? {
+            return Err("expected a zip archive, found one whose members overlap".to_owned());
+        }
+        Ok(Self { zip, compressed: false })
     }
-    Ok(Some(bytes))
+
+    /// The folder that holds data.pkl: the outermost one.
+    fn root(&self) -> Result<String, String> {
+        self.zip
+            .file_names()
+            .filter_map(|name| Some(name.ok()?.strip_suffix("data.pkl")?.to_owned()))
+            .filter(|root| root.is_empty() || (root.ends_with('/') && root.matches('/').count() == 1))
+            .min_by_key(String::len)
+            .ok_or_else(|| self.without_pickle())
+    }
+
+    /// What a zip is that has no data.pkl.
+    fn without_pickle(&self) -> String {
+        let names: Vec<_> = self.zip.file_names().filter_map(Result::ok).collect();
+        let any = |test: &dyn Fn(&str) -> bool| names.iter().any(|name| test(name));
+        let found = if any(&|name| name.ends_with("model.json")) {
+            "TorchScript of PyTorch 1.3 or older, which PyTorch 2.11 does not read either"
+        } else if any(&|name| name.ends_with("archive_format") || name.contains("models/")) {
+            "a torch.export program: save its state_dict in Python instead"
+        } else if any(&|name| name.ends_with(".npy")) {
+            "NumPy arrays (.npz)"
+        } else {
+            "a zip without data.pkl"
+        };
+        format!("expected a PyTorch archive, found {found}")
+    }
+
+    /// The bytes of a member, at most `limit` whatever the header says.
+    fn read(&mut self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, String> {
+        let Some(index) = self.zip.index_for_name(name) else { return Ok(None) };
+        let name = shown(name);
+        let broken = |error: String| format!("{name} in the archive cannot be read ({error})");
+        let mut file =
+            self.zip.by_index(index).map_err(|error| broken(shown_error(&error)))?;
+        self.compressed |= file.compression() != CompressionMethod::Stored;
+        let mut bytes = Vec::new();
+        file.by_ref()
+            .take(limit.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(|error| broken(shown_error(&error)))?;
+        if bytes.len() as u64 > limit {
+            return Err(format!(
+                "expected {name} in the archive to be at most {limit} bytes, found more"
+            ));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// All of TorchScript's code, as far as the limit allows; none where there is no constants.pkl.
+    fn code(&mut self, root: &str, limit: u64) -> Result<Option<String>, String> {
+        if self.zip.index_for_name(&format!("{root}constants.pkl")).is_none() {
+            return Ok(None);
+        }
+        let folder = format!("{root}code/");
+        let names: Vec<String> = self
+            .zip
+            .file_names()
+            .filter_map(|name| Some(name.ok()?.into_owned()))
+            .filter(|name| name.starts_with(&folder) && name.ends_with(".py"))
+            .collect();
+        let mut code = String::new();
+        for name in names {
+            let left = limit.saturating_sub(code.len() as u64);
+            let Some(text) = self.read(&name, left)? else { continue };
+            code.push_str(&String::from_utf8_lossy(&text));
+        }
+        Ok(Some(code))
+    }
+}
+
+/// zip's messages may hold names from the file.
+fn shown_error(error: &impl ToString) -> String {
+    shown(&error.to_string())
 }
 
 /// Writes what `torch.save` would: `torch.load(weights_only=True)`, also with `mmap=True`, reads it.

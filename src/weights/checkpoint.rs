@@ -9,8 +9,10 @@ use std::path::Path;
 
 use tch::{Kind, Tensor};
 
-use super::mapping::match_layers;
-use super::{CONFIG_KEY, Value, Weights, archive, collect, read_limited};
+use super::{
+    CONFIG_KEY, Limits, Value, Weights, archive, mapping, parse_config, read_limited,
+    state_dict,
+};
 use crate::{Error, Result, files};
 
 /// The state of a training run between two steps.
@@ -72,23 +74,19 @@ impl Checkpoint {
     /// # Errors
     /// Where it is no checkpoint, or a broken one.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = read_limited(path)?;
-        parse(&bytes).map_err(|message| Error::file(path, message))
+        let limits = Limits::default();
+        let bytes = read_limited(path, &limits)?;
+        parse(&bytes, &limits).map_err(|message| Error::file(path, message))
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Checkpoint, String> {
-    let value = archive::read(bytes)?.value;
+fn parse(bytes: &[u8], limits: &Limits) -> Result<Checkpoint, String> {
+    let value = archive::read(bytes, limits)?.resolved.value;
     let missing =
         |key: &str| format!("expected a checkpoint of lenet5 with the entry {key}, found none");
     let entry = |key: &str| value.get(key).ok_or_else(|| missing(key));
-    let config = match entry(CONFIG_KEY)?.as_str() {
-        Some(json) => serde_json::from_str(json)
-            .map_err(|error| format!("the stored settings are broken ({error})"))?,
-        None => return Err(missing(CONFIG_KEY)),
-    };
-    let mut tensors = Vec::new();
-    collect(entry("model")?, "", &mut tensors)?;
+    let config = parse_config(entry(CONFIG_KEY)?.as_str().ok_or_else(|| missing(CONFIG_KEY))?)?;
+    let model = mapping::map(&state_dict::entries(entry("model")?)?, Some(&config))?;
     let state = entry("optimizer")?
         .get("state")
         .and_then(Value::items)
@@ -116,7 +114,7 @@ fn parse(bytes: &[u8]) -> Result<Checkpoint, String> {
         entry(key)?.as_float().filter(|number| number.is_finite()).ok_or_else(|| missing(key))
     };
     Ok(Checkpoint {
-        weights: match_layers(tensors, Some(config))?,
+        weights: Weights::from_tensors(config, model.tensors),
         optimizer_state,
         generator_state: entry("rng_state")?
             .as_tensor()

@@ -1,15 +1,36 @@
 //! Brings the tensors of a file to our names and shapes.
 
+use std::collections::BTreeSet;
+
 use tch::{Kind, Tensor};
 
-use super::Weights;
-use super::value::shown;
-use crate::model::{C5, ModelConfig};
+use super::state_dict::Entry;
+use super::value::{DType, shown};
+use crate::model::{C5, Input, ModelConfig};
 
-/// What data parallelism puts before each name.
-const PREFIX: &str = "module.";
+/// Parts of a name that wrappers add: data parallelism, and `torch.compile`.
+const WRAPPERS: [&str; 2] = ["module", "_orig_mod"];
 
-/// One of our parameters, and the tensor of the file that is taken for it.
+/// The most tensors whose names are compared with ours; a network with more is another one.
+const MAX_COMPARED: usize = 100;
+
+/// The most tensors that a message lists.
+const MAX_LISTED: usize = 6;
+
+/// A LeNet-5 found among a file's tensors.
+#[derive(Debug)]
+pub struct Mapping {
+    /// The settings given, or as far as shapes tell them.
+    pub config: ModelConfig,
+    /// Our parameters in order, float32.
+    pub tensors: Vec<(String, Tensor)>,
+    /// For each of them the file's name.
+    pub names: Vec<String>,
+    /// Other types than float32 that the file holds, by their names in `torch`.
+    pub converted: BTreeSet<&'static str>,
+}
+
+/// One of our parameters, and the entry of the file that is taken for it.
 struct Match<'a> {
     name: String,
     shape: Vec<i64>,
@@ -17,46 +38,80 @@ struct Match<'a> {
     tensor: &'a Tensor,
 }
 
-/// Matches by name where the names are ours (with or without `module.`), else by shape, and
-/// a bias by the name of its weight; then checks shapes, and that all numbers are finite.
-pub fn match_layers(
-    mut tensors: Vec<(String, Tensor)>,
-    config: Option<ModelConfig>,
-) -> Result<Weights, String> {
-    for (name, _) in &mut tensors {
-        if let Some(stripped) = name.strip_prefix(PREFIX) {
-            *name = stripped.to_owned();
+/// Matches by name where the names are ours, whatever stands before all of them; else by shape, and a
+/// bias by the name of its weight. Then checks shapes, and that all numbers are finite.
+///
+/// # Errors
+/// What was expected, and what the file holds instead.
+pub fn map(entries: &[Entry], config: Option<&ModelConfig>) -> Result<Mapping, String> {
+    let mut tensors = Vec::new();
+    for Entry { name, content } in entries {
+        match content {
+            Ok(tensor) => tensors.push((name.as_str(), tensor)),
+            Err(what) => {
+                return Err(format!("{}: expected a tensor of floats, found {what}", shown(name)));
+            }
         }
     }
-    let config_stored = config.is_some();
-    let config = config.unwrap_or_else(|| guess_config(&tensors));
+    if tensors.len() > MAX_COMPARED {
+        return Err(not_ten(&tensors));
+    }
+    let stored = config.is_some();
+    let config = config.cloned().unwrap_or_else(|| config_of_shapes(&tensors));
     config.validate().map_err(|error| error.to_string())?;
     let parameters = config.parameters();
-    let ours = parameters.iter().any(|(name, _)| tensors.iter().any(|(found, _)| found == name));
-    let matches =
-        if ours { by_name(&tensors, parameters) } else { by_shape(&tensors, parameters) }?;
-    let tensors = matches.iter().map(check).collect::<Result<_, _>>()?;
-    Ok(Weights { config, config_stored, tensors })
+    let keys = keys(&tensors);
+    let ours = parameters.iter().all(|(name, _)| keys.contains(name));
+    let matches = if ours || (stored && parameters.iter().any(|(name, _)| keys.contains(name))) {
+        by_name(&tensors, &keys, parameters)
+    } else {
+        by_shape(&tensors, parameters)
+    }?;
+    let mut converted = BTreeSet::new();
+    let tensors =
+        matches.iter().map(|m| check(m, &mut converted)).collect::<Result<Vec<_>, _>>()?;
+    let names = matches.iter().map(|m| m.found.to_owned()).collect();
+    Ok(Mapping { config, tensors, names, converted })
 }
 
-fn by_name(
-    tensors: &[(String, Tensor)],
+/// The names without what wrappers add, and without what all of them start with (`model.`).
+fn keys(tensors: &[(&str, &Tensor)]) -> Vec<String> {
+    let mut paths: Vec<Vec<&str>> = tensors
+        .iter()
+        .map(|(name, _)| name.split('.').filter(|part| !WRAPPERS.contains(part)).collect())
+        .collect();
+    // A layer and `weight` or `bias` are left.
+    while let [first, rest @ ..] = paths.as_slice()
+        && first.len() > 2
+        && rest.iter().all(|path| path.len() > 2 && path[0] == first[0])
+    {
+        for path in &mut paths {
+            path.remove(0);
+        }
+    }
+    paths.into_iter().map(|path| path.join(".")).collect()
+}
+
+fn by_name<'a>(
+    tensors: &[(&'a str, &'a Tensor)],
+    keys: &[String],
     parameters: Vec<(String, Vec<i64>)>,
-) -> Result<Vec<Match<'_>>, String> {
-    let known = |found: &String| parameters.iter().any(|(name, _)| name == found);
-    if let Some((extra, _)) = tensors.iter().find(|(found, _)| !known(found)) {
+) -> Result<Vec<Match<'a>>, String> {
+    let known = |key: &String| parameters.iter().any(|(name, _)| name == key);
+    if let Some(extra) = keys.iter().position(|key| !known(key)) {
         return Err(format!(
             "expected the ten parameters of LeNet-5, found {} beside them",
-            shown(extra)
+            shown(tensors[extra].0)
         ));
     }
     parameters
         .into_iter()
         .map(|(name, shape)| {
-            let (found, tensor) = tensors
+            let index = keys
                 .iter()
-                .find(|(found, _)| *found == name)
+                .position(|key| *key == name)
                 .ok_or_else(|| format!("expected the parameter {name}, found none"))?;
+            let (found, tensor) = tensors[index];
             Ok(Match { name, shape, found, tensor })
         })
         .collect()
@@ -64,22 +119,20 @@ fn by_name(
 
 /// A weight is known by its shape alone, as no two are equal (a safetensors file from Python is in
 /// the order of its names); a bias by the name of its weight, as with 84 classes, say, shapes repeat.
-/// Where nothing fits, the match is with a tensor that fits nowhere, for the message.
-fn by_shape(
-    tensors: &[(String, Tensor)],
+/// In a list without names it is the next one of its shape. Where nothing fits, the match is with a
+/// tensor that fits nowhere, for the message.
+fn by_shape<'a>(
+    tensors: &[(&'a str, &'a Tensor)],
     parameters: Vec<(String, Vec<i64>)>,
-) -> Result<Vec<Match<'_>>, String> {
+) -> Result<Vec<Match<'a>>, String> {
     if tensors.len() != parameters.len() {
-        return Err(format!(
-            "expected the ten parameters of LeNet-5, found {} tensor(s)",
-            tensors.len()
-        ));
+        return Err(not_ten(tensors));
     }
     let shapes: Vec<_> = parameters.iter().map(|(_, shape)| shape.clone()).collect();
-    let mut left: Vec<_> = tensors.iter().collect();
+    let mut left: Vec<_> = tensors.to_vec();
     let mut bias_name = None;
     let matches = parameters.into_iter().map(|(name, shape)| {
-        let position = |test: &dyn Fn(&(String, Tensor)) -> bool| left.iter().position(|t| test(t));
+        let position = |test: &dyn Fn(&(&str, &Tensor)) -> bool| left.iter().position(test);
         let index = bias_name
             .take()
             .and_then(|bias: String| position(&|(found, _)| *found == bias))
@@ -92,8 +145,27 @@ fn by_shape(
     Ok(matches.collect())
 }
 
+/// "expected the ten parameters of LeNet-5, found 14 tensors: conv1.weight [32, 1, 3, 3], ...".
+fn not_ten(tensors: &[(&str, &Tensor)]) -> String {
+    let list: Vec<_> = tensors
+        .iter()
+        .take(MAX_LISTED)
+        .map(|(name, tensor)| format!("{} {:?}", shown(name), tensor.size()))
+        .collect();
+    let plural = if tensors.len() == 1 { "" } else { "s" };
+    let more = if tensors.len() > MAX_LISTED { ", ..." } else { "" };
+    format!(
+        "expected the ten parameters of LeNet-5, found {} tensor{plural}: {}{more}",
+        tensors.len(),
+        list.join(", ")
+    )
+}
+
 /// The parameter by our name, as float32.
-fn check(matched: &Match) -> Result<(String, Tensor), String> {
+fn check(
+    matched: &Match,
+    converted: &mut BTreeSet<&'static str>,
+) -> Result<(String, Tensor), String> {
     let Match { name, shape, found, tensor } = matched;
     let (found, name) = (shown(found), name.as_str());
     if tensor.size() != *shape {
@@ -106,6 +178,9 @@ fn check(matched: &Match) -> Result<(String, Tensor), String> {
     if !tensor.is_floating_point() {
         return Err(format!("{found}: expected floats, found {:?}", tensor.kind()));
     }
+    if tensor.kind() != Kind::Float {
+        converted.extend(DType::of(tensor.kind()).map(DType::name));
+    }
     let tensor = tensor.to_kind(Kind::Float);
     let bad = tensor.isfinite().logical_not().sum(Kind::Int64).int64_value(&[]);
     if bad > 0 {
@@ -116,15 +191,19 @@ fn check(matched: &Match) -> Result<(String, Tensor), String> {
     Ok((name.to_owned(), tensor))
 }
 
-/// The settings as far as shapes tell them: the form of c5, and the number of classes.
-fn guess_config(tensors: &[(String, Tensor)]) -> ModelConfig {
-    let linear_c5 = tensors.iter().any(|(_, tensor)| tensor.size() == [120, 400]);
-    let classes = tensors.iter().map(|(_, tensor)| tensor.size()).find_map(|size| match size[..] {
-        [classes, 84] => Some(classes),
-        _ => None,
-    });
+/// The settings as far as shapes tell them: the form of c5, the size of the input, the classes.
+fn config_of_shapes(tensors: &[(&str, &Tensor)]) -> ModelConfig {
+    let has = |shape: &[i64]| tensors.iter().any(|(_, tensor)| tensor.size() == shape);
+    let classes =
+        tensors.iter().find_map(|(_, tensor)| match tensor.size()[..] {
+            [classes, 84] => Some(classes),
+            _ => None,
+        });
+    let unpadded = has(&[120, 16, 4, 4]) || has(&[120, 256]);
+    let linear = has(&[120, 400]) || has(&[120, 256]);
     ModelConfig {
-        c5: if linear_c5 { C5::Linear } else { C5::Convolution },
+        c5: if linear { C5::Linear } else { C5::Convolution },
+        input: if unpadded { Input::Unpadded } else { Input::default() },
         classes: classes.unwrap_or(10),
         ..ModelConfig::default()
     }

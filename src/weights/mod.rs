@@ -1,15 +1,21 @@
 //! Weights in the forms that PyTorch users have: TorchScript, `torch.save` and safetensors.
 //!
-//! Reading goes by a file's content, never by its name, and executes nothing: see [`pickle`].
+//! Reading goes by a file's content, never by its name, and executes nothing: see [`pickle`]. What it
+//! may take of the machine is bounded: see [`Limits`].
 
 mod archive;
 pub mod checkpoint;
+pub mod contents;
+mod inspect;
+mod legacy;
+mod limits;
 mod mapping;
 pub mod pickle;
 mod safetensors;
+mod state_dict;
 pub mod value;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -19,23 +25,18 @@ use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
 pub use checkpoint::Checkpoint;
-pub use value::{MAX_TENSOR_BYTES, Value};
+use contents::Contents;
+pub use inspect::Inspection;
+pub use limits::Limits;
+use mapping::Mapping;
+pub use value::Value;
 
-use crate::model::{LeNet5, ModelConfig, torchscript_source};
+use crate::model::{LeNet5, ModelConfig, ModelOptions, torchscript_source};
 use crate::{Error, Result, files, libtorch};
 
-/// The key of our settings in the metadata of a state dict and of safetensors.
+/// The key of our settings: an attribute of TorchScript's module, an entry of a state dict's
+/// `_metadata`, of a checkpoint, and of safetensors' metadata.
 const CONFIG_KEY: &str = "lenet5";
-
-/// The largest file that is read, in bytes.
-pub const MAX_FILE_BYTES: u64 = 256 << 20;
-
-/// The most tensors of a file, and the longest of their names.
-const MAX_TENSORS: usize = 1000;
-const MAX_NAME_BYTES: usize = 1000;
-
-/// Keys under which a checkpoint dict holds the state dict.
-const STATE_DICT_KEYS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
 
 /// The forms in which weights are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -72,15 +73,36 @@ impl fmt::Display for Format {
     }
 }
 
+/// Where the settings come from that shapes do not tell: activation, pooling, and what is done to the
+/// input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settings {
+    /// From the file, the model or the user.
+    Known,
+    /// Assumed, but for what code or classes in the file tell.
+    Assumed {
+        /// Whether they tell the activation.
+        activation_known: bool,
+        /// Whether they tell the pooling.
+        pooling_known: bool,
+    },
+}
+
 /// A LeNet-5's settings and parameters, by our names, float32, on the CPU.
 #[derive(Debug)]
 pub struct Weights {
-    /// The settings: from the file, or as far as shapes tell them, with the defaults for the rest.
+    /// The settings.
     pub config: ModelConfig,
-    /// Whether the file held the settings.
-    pub config_stored: bool,
+    /// Where they come from.
+    pub settings: Settings,
     /// `c1.weight`, `c1.bias`, ..., `output.bias`.
     pub tensors: Vec<(String, Tensor)>,
+    /// For each of them the name in the file; empty where they are from no file.
+    pub names: Vec<String>,
+    /// The keys that lead to the state dict in the file, such as `state.model`; may be empty.
+    pub found_at: String,
+    /// Other types than float32 that the file holds, by their names in `torch`.
+    pub converted: BTreeSet<&'static str>,
 }
 
 impl Weights {
@@ -89,45 +111,164 @@ impl Weights {
         let copy = |(name, tensor): (String, Tensor)| {
             (name, tensor.detach().to_device(Device::Cpu).copy())
         };
-        Self {
-            config: model.config().clone(),
-            config_stored: true,
-            tensors: model.parameters().into_iter().map(copy).collect(),
-        }
+        Self::from_tensors(
+            model.config().clone(),
+            model.parameters().into_iter().map(copy).collect(),
+        )
     }
 
-    /// Reads a file of any of the forms. Foreign names are matched by shape.
+    /// All parameters by our names, with settings that are known.
+    fn from_tensors(config: ModelConfig, tensors: Vec<(String, Tensor)>) -> Self {
+        let (names, found_at, converted) = (Vec::new(), String::new(), BTreeSet::new());
+        Self { config, settings: Settings::Known, tensors, names, found_at, converted }
+    }
+
+    /// Reads a file of any of the forms, within the default limits. Foreign names are matched by shape.
     ///
     /// # Errors
     /// Where the file holds no LeNet-5, or a broken one; the message says what it holds instead.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = read_limited(path)?;
-        parse(&bytes).map_err(|message| Error::file(path, message))
+        Self::read_within(path, &Limits::default())
     }
 
-    /// The file's weights, or those that ship with the program (`weights/lenet5.*`) without one.
+    /// As [`Weights::read`], within other limits.
     ///
     /// # Errors
     /// As [`Weights::read`].
-    pub fn open(path: Option<&Path>) -> Result<Self> {
-        let shipped = include_bytes!("../../weights/lenet5.safetensors");
-        path.map_or_else(
-            || parse(shipped).map_err(|message| Error::file(Path::new("shipped weights"), message)),
-            Self::read,
-        )
+    pub fn read_within(path: &Path, limits: &Limits) -> Result<Self> {
+        let bytes = read_limited(path, limits)?;
+        Self::from_bytes(&bytes, limits).map_err(|message| Error::file(path, message))
     }
 
-    /// What to tell the user of settings that were assumed: activation and pooling leave no trace
-    /// in the parameters.
-    pub fn assumptions(&self) -> Option<String> {
-        let ModelConfig { activation, pooling, mean, std, .. } = &self.config;
-        (!self.config_stored).then(|| {
-            format!(
-                "the file does not say its settings; assumed: {activation:?} activation, \
-                 {pooling:?} pooling, input mean {mean}, std {std}"
-            )
-            .to_lowercase()
-        })
+    /// The weights that ship with the program (`weights/lenet5.*`).
+    ///
+    /// # Errors
+    /// None that a build which passes its tests has.
+    pub fn shipped() -> Result<Self> {
+        let bytes = include_bytes!("../../weights/lenet5.safetensors");
+        Self::from_bytes(bytes, &Limits::default())
+            .map_err(|message| Error::file(Path::new("shipped weights"), message))
+    }
+
+    /// From a file's bytes.
+    ///
+    /// # Errors
+    /// What was expected and what was found.
+    pub fn from_bytes(bytes: &[u8], limits: &Limits) -> Result<Self, String> {
+        Self::from_contents(&contents::read(bytes, limits)?)
+    }
+
+    fn from_contents(contents: &Contents) -> Result<Self, String> {
+        let mut first_error = None;
+        for candidate in state_dict::candidates(&contents.value) {
+            let stored = contents.config.as_deref().or_else(|| stored_config(candidate.value));
+            let result = state_dict::entries(candidate.value).and_then(|entries| {
+                if entries.is_empty() {
+                    let what = match contents.container {
+                        contents::Container::TorchScript => {
+                            "TorchScript without parameters".to_owned()
+                        }
+                        _ => candidate.value.describe(),
+                    };
+                    return Err(format!("expected a state dict of LeNet-5, found {what}"));
+                }
+                let config = stored.map(parse_config).transpose()?;
+                Ok((mapping::map(&entries, config.as_ref())?, config.is_some()))
+            });
+            match result {
+                Ok((mapping, stored)) => {
+                    return Ok(Self::from_mapping(mapping, stored, contents, candidate.path));
+                }
+                Err(error) => drop(first_error.get_or_insert(error)),
+            }
+        }
+        Err(first_error.expect("the whole file is a candidate"))
+    }
+
+    fn from_mapping(mapping: Mapping, stored: bool, contents: &Contents, found_at: String) -> Self {
+        let Mapping { mut config, tensors, names, converted } = mapping;
+        let settings = if stored {
+            Settings::Known
+        } else {
+            config.activation = contents.activation.unwrap_or(config.activation);
+            config.pooling = contents.pooling.unwrap_or(config.pooling);
+            Settings::Assumed {
+                activation_known: contents.activation.is_some(),
+                pooling_known: contents.pooling.is_some(),
+            }
+        };
+        Self { config, settings, tensors, names, found_at, converted }
+    }
+
+    /// Replaces settings by those that a user gives; the rest of what was assumed then counts as known.
+    ///
+    /// # Errors
+    /// Where a setting is out of its range, or does not fit the weights' shapes.
+    pub fn set(&mut self, options: &ModelOptions) -> Result<()> {
+        if *options == ModelOptions::default() {
+            return Ok(());
+        }
+        let size = self.config.input.size();
+        options.apply(&mut self.config);
+        self.config.validate()?;
+        if self.config.input.size() != size {
+            return Err(Error::Config(format!(
+                "input {}: these weights are of a network that takes {size}x{size} pixels",
+                self.config.input
+            )));
+        }
+        self.settings = Settings::Known;
+        Ok(())
+    }
+
+    /// What to tell the user: where the weights were found, how names were matched, what was converted
+    /// and what was assumed.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if !self.found_at.is_empty() {
+            notes.push(format!("weights found under {}", value::shown(&self.found_at)));
+        }
+        let layers = self.foreign_layers();
+        if !layers.is_empty() {
+            let pairs: Vec<_> = layers
+                .iter()
+                .map(|(found, ours)| format!("{} -> {ours}", value::shown(found)))
+                .collect();
+            notes.push(format!("names matched by shape: {}", pairs.join(", ")));
+        }
+        if !self.converted.is_empty() {
+            let types: Vec<_> = self.converted.iter().copied().collect();
+            notes.push(format!("converted to float32 from {}", types.join(" and ")));
+        }
+        if let Settings::Assumed { activation_known, pooling_known } = self.settings {
+            let config = &self.config;
+            let what = match (activation_known, pooling_known) {
+                (true, true) => "only its activation and pooling",
+                (true, false) => "only its activation",
+                (false, true) => "only its pooling",
+                (false, false) => "nothing",
+            };
+            notes.push(format!(
+                "of its settings the file says {what}; taken: {config}; options such as \
+                 --activation change them, and convert --detect finds them by trial"
+            ));
+        }
+        notes
+    }
+
+    /// The file's names of the layers beside ours, where they differ.
+    fn foreign_layers(&self) -> Vec<(&str, &str)> {
+        let pairs: Vec<_> = self
+            .names
+            .iter()
+            .zip(&self.tensors)
+            .filter_map(|(found, (ours, _))| {
+                let ours = ours.strip_suffix(".weight")?;
+                Some((found.strip_suffix(".weight").unwrap_or(found), ours))
+            })
+            .collect();
+        let foreign = |(found, ours): &(&str, &str)| found.rsplit('.').next() != Some(ours);
+        if pairs.iter().any(foreign) { pairs } else { Vec::new() }
     }
 
     /// Writes a file, whole or not at all.
@@ -146,7 +287,8 @@ impl Weights {
         let config = serde_json::to_string(&self.config).expect("settings are plain data");
         match format {
             Format::TorchScript => {
-                libtorch::torchscript(&self.tensors, &torchscript_source(&self.config), &config)
+                let source = torchscript_source(&self.config);
+                libtorch::torchscript(&self.tensors, &source, (CONFIG_KEY, &config))
             }
             Format::StateDict => archive::write(&self.state_dict()),
             Format::SafeTensors => {
@@ -182,8 +324,17 @@ impl Weights {
     /// # Errors
     /// Where the tensors do not fit the settings.
     pub fn build(&self, device: Device) -> Result<(VarStore, LeNet5)> {
+        self.build_as(&self.config, device)
+    }
+
+    /// As [`Weights::build`], with other settings.
+    pub(crate) fn build_as(
+        &self,
+        config: &ModelConfig,
+        device: Device,
+    ) -> Result<(VarStore, LeNet5)> {
         let mut vs = VarStore::new(Device::Cpu);
-        let model = LeNet5::uninitialised(&vs.root(), &self.config);
+        let model = LeNet5::uninitialised(&vs.root(), config);
         model.load_state(&self.tensors)?;
         vs.set_device(device);
         Ok((vs, model))
@@ -198,113 +349,29 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
     files::write_atomic(path, &safetensors::write(tensors, HashMap::new())?)
 }
 
-/// A file's bytes, at most [`MAX_FILE_BYTES`].
-pub(crate) fn read_limited(path: &Path) -> Result<Vec<u8>> {
+/// A file's bytes, as many as the limits allow.
+pub(crate) fn read_limited(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
+    let limit = limits.file_bytes();
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(Error::io(path))?;
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(Error::file(
-            path,
-            format!("expected at most {MAX_FILE_BYTES} bytes, found more"),
-        ));
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(Error::io(path))?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::file(path, format!("expected at most {limit} bytes, found more")));
     }
     Ok(bytes)
 }
 
-fn parse(bytes: &[u8]) -> Result<Weights, String> {
-    let (tensors, config) = match bytes {
-        [] => return Err("expected weights, found an empty file".to_owned()),
-        [b'P', b'K', 3, 4, ..] => from_archive(bytes)?,
-        [0x80, 2, 0x8a, 0x0a, ..] => {
-            return Err(
-                "expected torch.save's format of PyTorch 1.6 or later, found the one before: \
-                        torch.load it in Python, and torch.save it again"
-                    .to_owned(),
-            );
-        }
-        // The header's length in eight bytes, then JSON.
-        [_, _, _, _, _, _, _, _, b'{', ..] => {
-            let (tensors, mut metadata) = safetensors::read(bytes)?;
-            (tensors, metadata.remove(CONFIG_KEY))
-        }
-        _ => {
-            return Err(
-                "expected a zip archive (torch.save, TorchScript) or safetensors, found neither"
-                    .to_owned(),
-            );
-        }
-    };
-    let config = match config {
-        None => None,
-        Some(json) => {
-            let config: ModelConfig = serde_json::from_str(&json)
-                .map_err(|error| format!("the stored settings are broken ({error})"))?;
-            config
-                .validate()
-                .map_err(|error| format!("the stored settings are broken ({error})"))?;
-            Some(config)
-        }
-    };
-    mapping::match_layers(tensors, config)
+/// The settings in a state dict's `_metadata`.
+fn stored_config(state_dict: &Value) -> Option<&str> {
+    let Value::Dict { attributes: Some(attributes), .. } = state_dict else { return None };
+    let (_, metadata) = attributes.iter().find(|(name, _)| name == "_metadata")?;
+    metadata.get("")?.get(CONFIG_KEY)?.as_str()
 }
 
-type TensorsAndConfig = (Vec<(String, Tensor)>, Option<String>);
-
-fn from_archive(bytes: &[u8]) -> Result<TensorsAndConfig, String> {
-    let archive = archive::read(bytes)?;
-    let dict = STATE_DICT_KEYS
-        .iter()
-        .find_map(|key| {
-            archive
-                .value
-                .get(key)
-                .filter(|value| matches!(value, Value::Dict { .. } | Value::Object { .. }))
-        })
-        .unwrap_or(&archive.value);
-    let mut tensors = Vec::new();
-    collect(dict, "", &mut tensors)?;
-    if tensors.is_empty() {
-        let what = if archive.torchscript {
-            "TorchScript without parameters".to_owned()
-        } else {
-            dict.describe()
-        };
-        return Err(format!("expected a state dict of LeNet-5, found {what}"));
-    }
-    let stored = match dict {
-        Value::Dict { attributes: Some(attributes), .. } => attributes
-            .iter()
-            .find(|(name, _)| name == "_metadata")
-            .and_then(|(_, metadata)| metadata.get("")?.get(CONFIG_KEY)?.as_str())
-            .map(str::to_owned),
-        _ => None,
-    };
-    Ok((tensors, archive.config.or(stored)))
-}
-
-/// All tensors below `value` by dotted name: of dicts, and of the modules of TorchScript.
-fn collect(value: &Value, prefix: &str, tensors: &mut Vec<(String, Tensor)>) -> Result<(), String> {
-    match value {
-        Value::Tensor(_) if tensors.len() == MAX_TENSORS => {
-            return Err(format!("expected at most {MAX_TENSORS} tensors, found more"));
-        }
-        Value::Tensor(tensor) => tensors.push((prefix.to_owned(), tensor.shallow_clone())),
-        Value::Dict { items, .. } => {
-            for (key, value) in items {
-                let Some(key) = key.as_str() else { continue };
-                if prefix.len() + key.len() >= MAX_NAME_BYTES {
-                    return Err(format!(
-                        "expected names below {MAX_NAME_BYTES} bytes, found a longer one"
-                    ));
-                }
-                let name =
-                    if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
-                collect(value, &name, tensors)?;
-            }
-        }
-        Value::Object { state: Some(state), .. } => collect(state, prefix, tensors)?,
-        _ => {}
-    }
-    Ok(())
+/// Reads and checks stored settings.
+fn parse_config(json: &str) -> Result<ModelConfig, String> {
+    let broken = |error: &dyn fmt::Display| format!("the stored settings are broken ({error})");
+    let config: ModelConfig = serde_json::from_str(json).map_err(|error| broken(&error))?;
+    config.validate().map_err(|error| broken(&error))?;
+    Ok(config)
 }

@@ -10,10 +10,8 @@
 
 use std::collections::HashMap;
 
+use super::Limits;
 use super::value::{DType, Value};
-
-/// The longest pickle that is read, in bytes. LeNet-5's state dict takes about 1,500.
-pub const MAX_PICKLE_BYTES: usize = 1 << 20;
 
 /// The longest name of a class or function.
 const MAX_NAME_BYTES: usize = 256;
@@ -70,19 +68,14 @@ pub struct Pickle {
     pub length: usize,
 }
 
-/// Parses one pickle at the start of `bytes`.
+/// Parses one pickle at the start of `bytes`; what follows it is not looked at.
 ///
 /// # Errors
 /// What was expected and what was found, with the offset.
-pub fn parse(bytes: &[u8]) -> Result<Pickle, String> {
-    if bytes.len() > MAX_PICKLE_BYTES {
-        return Err(format!(
-            "expected a pickle of at most {MAX_PICKLE_BYTES} bytes, found {}",
-            bytes.len()
-        ));
-    }
+pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Pickle, String> {
     let mut machine = Machine {
         bytes,
+        limit: limits.pickle_bytes(),
         offset: 0,
         nodes: Vec::new(),
         stack: Vec::new(),
@@ -97,6 +90,8 @@ pub fn parse(bytes: &[u8]) -> Result<Pickle, String> {
 
 struct Machine<'a> {
     bytes: &'a [u8],
+    /// The most bytes of the pickle.
+    limit: usize,
     offset: usize,
     nodes: Vec<Node>,
     stack: Vec<Id>,
@@ -112,8 +107,8 @@ impl<'a> Machine<'a> {
             match opcode {
                 b'.' => return self.pop(),
                 0x80 => match self.byte()? {
-                    2..=5 => {}
-                    found => return Err(format!("expected pickle protocol 2 to 5, found {found}")),
+                    1..=5 => {}
+                    found => return Err(format!("expected pickle protocol 1 to 5, found {found}")),
                 },
                 0x95 => {
                     self.take(8)?; // FRAME: a length that is of no use here
@@ -132,6 +127,18 @@ impl<'a> Machine<'a> {
                 b'N' => self.push(Node::None),
                 0x88 => self.push(Node::Bool(true)),
                 0x89 => self.push(Node::Bool(false)),
+                b'I' => {
+                    let node = match self.line()?.as_str() {
+                        "00" => Node::Bool(false),
+                        "01" => Node::Bool(true),
+                        digits => integer(digits)?,
+                    };
+                    self.push(node);
+                }
+                b'L' => {
+                    let line = self.line()?;
+                    self.push(integer(line.strip_suffix('L').unwrap_or(&line))?);
+                }
                 b'J' => {
                     let value = i32::from_le_bytes(self.array()?);
                     self.push(Node::Int(value.into()));
@@ -160,13 +167,17 @@ impl<'a> Machine<'a> {
                     let length = self.length4()?;
                     self.string(length)?;
                 }
-                0x8c | b'U' => {
+                0x8c => {
                     let length = self.byte()?;
                     self.string(length.into())?;
                 }
+                b'U' => {
+                    let length = self.byte()?;
+                    self.python2_string(length.into())?;
+                }
                 b'T' => {
                     let length = self.length4()?;
-                    self.string(length)?;
+                    self.python2_string(length)?;
                 }
                 0x8d => {
                     let length = self.length8()?;
@@ -297,6 +308,10 @@ impl<'a> Machine<'a> {
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], String> {
+        let limit = self.limit;
+        if self.bytes.len() > limit && length > limit - self.offset {
+            return Err(format!("expected a pickle of at most {limit} bytes, found more"));
+        }
         let bytes = self.bytes[self.offset..]
             .get(..length)
             .ok_or_else(|| "expected more of the pickle, found its end".to_owned())?;
@@ -333,6 +348,13 @@ impl<'a> Machine<'a> {
     fn string(&mut self, length: usize) -> Result<(), String> {
         let value = text(self.take(length)?)?;
         self.push(Node::Str(value));
+        Ok(())
+    }
+
+    /// `str` of Python 2: bytes, which need not be text.
+    fn python2_string(&mut self, length: usize) -> Result<(), String> {
+        let bytes = self.take(length)?;
+        self.push(text(bytes).map_or_else(|_| Node::Bytes(bytes.to_vec()), Node::Str));
         Ok(())
     }
 
@@ -422,6 +444,16 @@ impl<'a> Machine<'a> {
     }
 }
 
+/// A decimal integer; as its bytes where 64 bits do not hold it.
+fn integer(digits: &str) -> Result<Node, String> {
+    let value: i128 =
+        digits.parse().map_err(|_| "expected an integer in decimal digits".to_owned())?;
+    Ok(match i64::try_from(value) {
+        Ok(value) => Node::Int(value),
+        Err(_) => Node::Bytes(value.to_le_bytes().to_vec()),
+    })
+}
+
 fn text(bytes: &[u8]) -> Result<String, String> {
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| "expected UTF-8 text".to_owned())
 }
@@ -497,8 +529,8 @@ fn write_value(value: &Value, out: &mut Vec<u8>, storages: &mut Vec<Vec<u8>>) ->
             out.extend(b"\x89ccollections\nOrderedDict\n)RtR");
             storages.push(dtype.bytes(tensor)?);
         }
-        Value::Object { class, .. } => {
-            return Err(crate::Error::Config(format!("cannot write an object of {class}")));
+        Value::Foreign(_) | Value::Global(_) | Value::Object { .. } => {
+            return Err(crate::Error::Config(format!("cannot write {}", value.describe())));
         }
     }
     Ok(())

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tch::{Kind, Tensor};
 
-use super::value::{DType, MAX_TENSOR_BYTES, shown};
+use super::Limits;
+use super::value::{DType, Value, shown};
 use crate::{Error, Result};
 
 const KINDS: [(Dtype, Kind); 7] = [
@@ -19,38 +20,37 @@ const KINDS: [(Dtype, Kind); 7] = [
 ];
 
 /// Tensors in the order of their data, and the text metadata.
-pub type Contents = (Vec<(String, Tensor)>, HashMap<String, String>);
+pub type Contents = (Vec<(String, Value)>, HashMap<String, String>);
 
 /// Reads a file's bytes.
 ///
 /// # Errors
 /// What was expected and what was found.
-pub fn read(bytes: &[u8]) -> Result<Contents, String> {
+pub fn read(bytes: &[u8], limits: &Limits) -> Result<Contents, String> {
     let broken = |error| format!("expected safetensors, found a broken file ({error})");
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(broken)?;
     let file = SafeTensors::deserialize(bytes).map_err(broken)?;
-    if bytes.len() as u64 > MAX_TENSOR_BYTES {
-        return Err(format!("expected at most {MAX_TENSOR_BYTES} bytes, found {}", bytes.len()));
+    let limit = limits.tensor_bytes();
+    if bytes.len() as u64 > limit {
+        return Err(format!("expected at most {limit} bytes, found {}", bytes.len()));
     }
     let mut tensors = Vec::new();
     for name in metadata.offset_keys() {
         let view = file.tensor(&name).map_err(broken)?;
-        let kind = KINDS
-            .iter()
-            .find(|(dtype, _)| *dtype == view.dtype())
-            .map(|(_, kind)| *kind)
-            .ok_or_else(|| {
-                format!("{}: expected floats or integers, found {:?}", shown(&name), view.dtype())
-            })?;
+        let Some((_, kind)) = KINDS.iter().find(|(dtype, _)| *dtype == view.dtype()) else {
+            let what = format!("a tensor of {:?}", view.dtype());
+            tensors.push((name, Value::Foreign(what)));
+            continue;
+        };
         let shape: Vec<i64> = view
             .shape()
             .iter()
             .map(|&size| i64::try_from(size))
             .collect::<Result<_, _>>()
             .map_err(|_| format!("{}: expected sizes below 2^63", shown(&name)))?;
-        let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)
+        let tensor = Tensor::f_from_data_size(view.data(), &shape, *kind)
             .map_err(|error| format!("{}: {}", shown(&name), Error::from(error)))?;
-        tensors.push((name, tensor));
+        tensors.push((name, Value::Tensor(tensor)));
     }
     Ok((tensors, metadata.metadata().clone().unwrap_or_default()))
 }

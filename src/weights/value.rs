@@ -1,17 +1,17 @@
 //! What a pickle says, as plain data: dicts, lists, numbers and tensors.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use tch::{Kind, Tensor};
 
+use super::Limits;
 use super::pickle::{Id, Node, Pickle};
 use crate::{Error, Result};
 
-/// The most bytes of tensors that one file may yield.
-pub const MAX_TENSOR_BYTES: u64 = 64 << 20;
-const MAX_VALUES: usize = 1_000_000;
 const MAX_DEPTH: usize = 100;
+/// The most places of storages (`cpu`, `cuda:0`) that are noted.
+const MAX_LOCATIONS: usize = 16;
 
 /// A value of a PyTorch file.
 #[derive(Debug)]
@@ -39,6 +39,10 @@ pub enum Value {
     },
     /// A tensor on the CPU, contiguous.
     Tensor(Tensor),
+    /// A tensor of a kind that is not read, in a few words: "a quantised tensor".
+    Foreign(String),
+    /// The name of a class or function, not looked up.
+    Global(String),
     /// Anything else: an object that was not made, or a call that was not run.
     Object {
         /// `module.name` of the class or function.
@@ -111,12 +115,28 @@ impl Value {
             Self::Str(_) => "a string".to_owned(),
             Self::List(_) => "a list".to_owned(),
             Self::Tuple(_) => "a tuple".to_owned(),
-            Self::Dict { .. } => "a dict without LeNet-5's tensors".to_owned(),
+            Self::Dict { items, .. } => match items.iter().find_map(|(_, value)| value.call()) {
+                Some(call) => format!("a dict without tensors, but with {call}"),
+                None => "a dict without tensors".to_owned(),
+            },
             Self::Tensor(tensor) => format!("a single tensor of shape {:?}", tensor.size()),
+            Self::Foreign(what) => what.clone(),
+            Self::Global(name) => format!("the name `{}` (not looked up)", shown(name)),
             Self::Object { class, state: Some(_) } => format!("an object of `{}`", shown(class)),
             Self::Object { class, state: None } => {
                 format!("a call of `{}` (not run)", shown(class))
             }
+        }
+    }
+
+    /// The first call in it that was not run, in words.
+    fn call(&self) -> Option<String> {
+        match self {
+            Self::Object { state: None, .. } => Some(self.describe()),
+            Self::Object { state: Some(state), .. } => state.call(),
+            Self::List(items) | Self::Tuple(items) => items.iter().find_map(Self::call),
+            Self::Dict { items, .. } => items.iter().find_map(|(_, value)| value.call()),
+            _ => None,
         }
     }
 }
@@ -135,15 +155,18 @@ pub(crate) fn shown(name: &str) -> String {
 pub struct DType(Kind);
 
 impl DType {
-    const STORAGES: [(Kind, &'static str); 8] = [
-        (Kind::Float, "FloatStorage"),
-        (Kind::Double, "DoubleStorage"),
-        (Kind::Half, "HalfStorage"),
-        (Kind::BFloat16, "BFloat16Storage"),
-        (Kind::Int64, "LongStorage"),
-        (Kind::Int, "IntStorage"),
-        (Kind::Uint8, "ByteStorage"),
-        (Kind::Bool, "BoolStorage"),
+    /// With the name of the storage's class, and of the dtype, in `torch`.
+    const ALL: [(Kind, &'static str, &'static str); 10] = [
+        (Kind::Float, "FloatStorage", "float32"),
+        (Kind::Double, "DoubleStorage", "float64"),
+        (Kind::Half, "HalfStorage", "float16"),
+        (Kind::BFloat16, "BFloat16Storage", "bfloat16"),
+        (Kind::Int64, "LongStorage", "int64"),
+        (Kind::Int, "IntStorage", "int32"),
+        (Kind::Int16, "ShortStorage", "int16"),
+        (Kind::Int8, "CharStorage", "int8"),
+        (Kind::Uint8, "ByteStorage", "uint8"),
+        (Kind::Bool, "BoolStorage", "bool"),
     ];
 
     /// The type of a tensor's elements.
@@ -151,7 +174,7 @@ impl DType {
     /// # Errors
     /// Where it is none that is read and written here.
     pub fn of(kind: Kind) -> Result<Self> {
-        match Self::STORAGES.iter().any(|(k, _)| *k == kind) {
+        match Self::ALL.iter().any(|(k, ..)| *k == kind) {
             true => Ok(Self(kind)),
             false => Err(Error::Config(format!("tensors of {kind:?} are not supported"))),
         }
@@ -159,12 +182,22 @@ impl DType {
 
     fn from_storage(global: &str) -> Option<Self> {
         let name = global.strip_prefix("torch.")?;
-        Self::STORAGES.iter().find(|(_, n)| *n == name).map(|(kind, _)| Self(*kind))
+        Self::ALL.iter().find(|(_, storage, _)| *storage == name).map(|(kind, ..)| Self(*kind))
+    }
+
+    fn from_name(global: &str) -> Option<Self> {
+        let name = global.strip_prefix("torch.")?;
+        Self::ALL.iter().find(|(.., dtype)| *dtype == name).map(|(kind, ..)| Self(*kind))
     }
 
     /// The class of its storage in `torch`.
     pub fn storage(self) -> &'static str {
-        Self::STORAGES.iter().find(|(kind, _)| *kind == self.0).expect("one of the list").1
+        Self::ALL.iter().find(|(kind, ..)| *kind == self.0).expect("one of the list").1
+    }
+
+    /// Its name in `torch`.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(kind, ..)| *kind == self.0).expect("one of the list").2
     }
 
     /// Bytes of one element.
@@ -182,33 +215,143 @@ impl DType {
     }
 }
 
-/// Turns a parsed pickle into values; `storage` yields the bytes of a storage by its key.
+/// Storage classes of tensors that are not read, with the bytes of an element and the tensor's name.
+const FOREIGN_STORAGES: [(&str, usize, &str); 8] = [
+    ("torch.ComplexFloatStorage", 8, "a complex tensor"),
+    ("torch.ComplexDoubleStorage", 16, "a complex tensor"),
+    ("torch.QInt8Storage", 1, "a quantised tensor"),
+    ("torch.QUInt8Storage", 1, "a quantised tensor"),
+    ("torch.QInt32Storage", 4, "a quantised tensor"),
+    ("torch.QUInt4x2Storage", 1, "a quantised tensor"),
+    ("torch.QUInt2x4Storage", 1, "a quantised tensor"),
+    (UNTYPED_STORAGE, 1, "a tensor without a type"),
+];
+const UNTYPED_STORAGE: &str = "torch.storage.UntypedStorage";
+
+/// Functions that make tensors of kinds that are not read.
+const FOREIGN_FUNCTIONS: [(&str, &str); 9] = [
+    ("torch._utils._rebuild_qtensor", "a quantised tensor"),
+    ("torch._utils._rebuild_sparse_tensor", "a sparse tensor"),
+    ("torch._utils._rebuild_sparse_csr_tensor", "a sparse tensor"),
+    ("torch._utils._rebuild_meta_tensor_no_storage", "a tensor of the meta device, without numbers"),
+    ("torch._utils._rebuild_nested_tensor", "a nested tensor"),
+    ("torch._utils._rebuild_wrapper_subclass", "a tensor of a subclass without a storage"),
+    ("torch._utils._rebuild_device_tensor_from_numpy", "a tensor of a device without storages"),
+    ("torch.nested._internal.nested_tensor.NestedTensor", "a nested tensor"),
+    ("torch._sparse_coo_tensor_unsafe", "a sparse tensor"),
+];
+
+/// Functions that give their first argument, changed in nothing that matters here.
+const WRAPPERS: [&str; 11] = [
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_parameter_with_state",
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor",
+    "torch.nn.parameter.Parameter",
+    "torch.autograd.variable.Variable",
+    "torch.Size",
+    "torch.jit._pickle.restore_type_tag",
+    "torch.jit._pickle.build_intlist",
+    "torch.jit._pickle.build_doublelist",
+    "torch.jit._pickle.build_boollist",
+    "torch.jit._pickle.build_tensorlist",
+];
+
+/// Bytes of an element of a storage, by its class (`torch.FloatStorage`).
+pub fn storage_element_size(class: &str) -> Option<usize> {
+    DType::from_storage(class).map(DType::size).or_else(|| {
+        FOREIGN_STORAGES.iter().find(|(name, ..)| *name == class).map(|&(_, size, _)| size)
+    })
+}
+
+/// A storage as a persistent id names it: `('storage', torch.FloatStorage, '0', 'cpu', numel, view)`.
+#[derive(Debug)]
+pub struct StorageRef<'a> {
+    /// `torch.FloatStorage`, not looked up.
+    pub class: &'a str,
+    /// Its name in the file.
+    pub key: &'a str,
+    /// Where it was: `cpu`, `cuda:0`.
+    location: &'a str,
+    /// Elements before the view that the oldest files may name.
+    offset: usize,
+}
+
+/// The storage that a node refers to.
+pub fn storage<'a>(nodes: &'a [Node], node: &Node) -> Option<StorageRef<'a>> {
+    let Node::Persistent(id) = node else { return None };
+    let Node::Tuple(parts) = &nodes[*id] else { return None };
+    let [tag, class, key, location, _, view @ ..] = parts.as_slice() else { return None };
+    match (&nodes[*tag], &nodes[*class], &nodes[*key], &nodes[*location]) {
+        (Node::Str(tag), Node::Global(class), Node::Str(key), Node::Str(location))
+            if tag == "storage" =>
+        {
+            // (key of the view, offset, size) or None.
+            let offset = match view.first().map(|&view| &nodes[view]) {
+                Some(Node::Tuple(view)) => match view.get(1).map(|&offset| &nodes[offset]) {
+                    Some(Node::Int(offset)) => usize::try_from(*offset).ok()?,
+                    _ => return None,
+                },
+                _ => 0,
+            };
+            Some(StorageRef { class, key, location, offset })
+        }
+        _ => None,
+    }
+}
+
+/// Where the bytes of storages come from.
+pub struct Source<'a> {
+    /// Whether their elements are big-endian.
+    pub big_endian: bool,
+    /// Yields the bytes of a storage by its key.
+    pub storage: &'a mut dyn FnMut(&str) -> Result<Vec<u8>, String>,
+}
+
+/// What [`resolve`] gives.
+#[derive(Debug)]
+pub struct Resolved {
+    /// The value.
+    pub value: Value,
+    /// Where its storages were: `cpu`, `cuda:0`.
+    pub locations: BTreeSet<String>,
+}
+
+/// Turns a parsed pickle into values.
 ///
 /// # Errors
 /// Where a tensor's description is not sound, or the limits are passed.
-pub fn resolve(
-    pickle: &Pickle,
-    storage: &mut dyn FnMut(&str) -> Result<Vec<u8>, String>,
-) -> Result<Value, String> {
-    let storages = HashMap::new();
-    Resolver { nodes: &pickle.nodes, storage, storages, values: 0, bytes: 0 }.value(pickle.root, 0)
+pub fn resolve(pickle: &Pickle, limits: &Limits, source: &mut Source) -> Result<Resolved, String> {
+    let mut resolver = Resolver {
+        nodes: &pickle.nodes,
+        limits,
+        source,
+        storages: HashMap::new(),
+        locations: BTreeSet::new(),
+        values: 0,
+        bytes: 0,
+    };
+    let value = resolver.value(pickle.root, 0)?;
+    Ok(Resolved { value, locations: resolver.locations })
 }
 
-struct Resolver<'a> {
+struct Resolver<'a, 'b> {
     nodes: &'a [Node],
-    storage: &'a mut dyn FnMut(&str) -> Result<Vec<u8>, String>,
+    limits: &'a Limits,
+    source: &'a mut Source<'b>,
     /// Those read so far: several tensors may share one.
-    storages: HashMap<String, Rc<Vec<u8>>>,
+    storages: HashMap<&'a str, Rc<Vec<u8>>>,
+    locations: BTreeSet<String>,
     values: usize,
     /// Of tensors, storages and strings.
     bytes: u64,
 }
 
-impl Resolver<'_> {
+impl<'a> Resolver<'a, '_> {
     fn value(&mut self, id: Id, depth: usize) -> Result<Value, String> {
         self.values += 1;
-        if self.values > MAX_VALUES {
-            return Err(format!("expected at most {MAX_VALUES} values, found more"));
+        let limit = self.limits.values();
+        if self.values > limit {
+            return Err(format!("expected at most {limit} values, found more"));
         }
         if depth > MAX_DEPTH {
             return Err(format!("expected at most {MAX_DEPTH} levels of nesting, found more"));
@@ -221,7 +364,8 @@ impl Resolver<'_> {
             Node::Str(value) => {
                 // A long string may be referred to many times.
                 self.count_bytes(value.len()).ok_or_else(|| {
-                    format!("expected at most {MAX_TENSOR_BYTES} bytes in all, found more")
+                    let limit = self.limits.tensor_bytes();
+                    format!("expected at most {limit} bytes in all, found more")
                 })?;
                 Value::Str(value.clone())
             }
@@ -229,38 +373,87 @@ impl Resolver<'_> {
             Node::List(items) => Value::List(self.values(items, depth)?),
             Node::Tuple(items) => Value::Tuple(self.values(items, depth)?),
             Node::Dict(items) => Value::Dict { items: self.pairs(items, depth)?, attributes: None },
-            Node::Global(name) => Value::Object { class: name.clone(), state: None },
+            Node::Global(name) => Value::Global(name.clone()),
             Node::Persistent(_) => {
                 Value::Object { class: "a persistent id".to_owned(), state: None }
             }
             Node::Call { function, arguments, items, state } => {
-                let class = match &self.nodes[*function] {
-                    Node::Global(name) => name.as_str(),
-                    _ => "(no name)",
-                };
-                match (class, &self.nodes[*arguments]) {
-                    ("collections.OrderedDict", _) => Value::Dict {
-                        items: self.pairs(items, depth)?,
-                        attributes: self.attributes(*state, depth)?,
-                    },
-                    ("torch._utils._rebuild_tensor_v2", Node::Tuple(arguments)) => {
-                        Value::Tensor(self.tensor(arguments)?)
-                    }
-                    ("torch._utils._rebuild_parameter", Node::Tuple(arguments))
-                        if !arguments.is_empty() =>
-                    {
-                        self.value(arguments[0], depth + 1)?
-                    }
-                    (class, _) => Value::Object {
-                        class: class.to_owned(),
-                        state: match state {
-                            Some(state) => Some(Box::new(self.value(*state, depth + 1)?)),
-                            None => None,
-                        },
-                    },
-                }
+                self.call(*function, *arguments, items, *state, depth)?
             }
         })
+    }
+
+    /// What a call would have given, where it is one of those that make PyTorch's values; else a
+    /// record of it.
+    fn call(
+        &mut self,
+        function: Id,
+        arguments: Id,
+        items: &[(Id, Id)],
+        state: Option<Id>,
+        depth: usize,
+    ) -> Result<Value, String> {
+        let class = self.class(function);
+        let arguments = match &self.nodes[arguments] {
+            Node::Tuple(arguments) => arguments.as_slice(),
+            _ => &[],
+        };
+        if let Some((_, what)) = FOREIGN_FUNCTIONS.iter().find(|(name, _)| *name == class) {
+            return Ok(Value::Foreign((*what).to_owned()));
+        }
+        match (class, arguments) {
+            ("torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor", _) => {
+                self.tensor(arguments, None)
+            }
+            ("torch._utils._rebuild_tensor_v3", _) => {
+                match arguments.get(6).map(|&dtype| &self.nodes[dtype]) {
+                    Some(Node::Global(name)) => self.tensor(arguments, Some(name)),
+                    _ => Err("expected a tensor's dtype".to_owned()),
+                }
+            }
+            (class, &[first, ..]) if WRAPPERS.contains(&class) => self.value(first, depth + 1),
+            // (function, type, arguments, state): a tensor's subclass, or one with attributes.
+            (
+                "torch._tensor._rebuild_from_type_v2" | "torch.tensor._rebuild_from_type",
+                &[function, _, arguments, ..],
+            ) if depth < MAX_DEPTH => self.call(function, arguments, &[], None, depth + 1),
+            ("collections.OrderedDict", _) => {
+                let mut pairs = self.pairs(items, depth)?;
+                if let &[first, ..] = arguments {
+                    // Python 2's: its items are an argument, a list of lists.
+                    pairs.extend(self.listed_pairs(first, depth)?);
+                }
+                Ok(Value::Dict { items: pairs, attributes: self.attributes(state, depth)? })
+            }
+            // A dict's subclass.
+            _ if !items.is_empty() => Ok(Value::Dict {
+                items: self.pairs(items, depth)?,
+                attributes: self.attributes(state, depth)?,
+            }),
+            (class, _) => Ok(Value::Object {
+                class: class.to_owned(),
+                state: match state {
+                    Some(state) => Some(Box::new(self.value(state, depth + 1)?)),
+                    None => None,
+                },
+            }),
+        }
+    }
+
+    /// The name of a class or function. The old format puts a module's class, with its source, into a
+    /// persistent id: `('module', class, file, source)`.
+    fn class(&self, id: Id) -> &'a str {
+        match &self.nodes[id] {
+            Node::Global(name) => name,
+            Node::Persistent(id) => match &self.nodes[*id] {
+                Node::Tuple(parts) => match parts.get(1).map(|&class| &self.nodes[class]) {
+                    Some(Node::Global(name)) => name,
+                    _ => "(no name)",
+                },
+                _ => "(no name)",
+            },
+            _ => "(no name)",
+        }
     }
 
     fn values(&mut self, ids: &[Id], depth: usize) -> Result<Vec<Value>, String> {
@@ -271,6 +464,16 @@ impl Resolver<'_> {
         ids.iter()
             .map(|&(key, value)| Ok((self.value(key, depth + 1)?, self.value(value, depth + 1)?)))
             .collect()
+    }
+
+    fn listed_pairs(&mut self, list: Id, depth: usize) -> Result<Vec<(Value, Value)>, String> {
+        let Node::List(items) = &self.nodes[list] else { return Ok(Vec::new()) };
+        let pair = |&item: &Id| match &self.nodes[item] {
+            Node::List(pair) | Node::Tuple(pair) => <[Id; 2]>::try_from(pair.as_slice()).ok(),
+            _ => None,
+        };
+        let pairs: Vec<(Id, Id)> = items.iter().filter_map(pair).map(|[k, v]| (k, v)).collect();
+        self.pairs(&pairs, depth + 1)
     }
 
     fn attributes(
@@ -285,16 +488,19 @@ impl Resolver<'_> {
         Ok(Some(named.collect()))
     }
 
-    /// `_rebuild_tensor_v2(storage, offset, size, stride, ...)`.
-    fn tensor(&mut self, arguments: &[Id]) -> Result<Tensor, String> {
-        let [storage, offset, size, stride, ..] = arguments else {
+    /// `_rebuild_tensor_v2(storage, offset, size, stride, ...)`; with a dtype, if it is not the
+    /// storage's.
+    fn tensor(&mut self, arguments: &[Id], dtype: Option<&str>) -> Result<Value, String> {
+        let [storage_id, offset, size, stride, ..] = arguments else {
             return Err("expected storage, offset, size and stride of a tensor".to_owned());
         };
-        let (dtype, key) = self.storage_of(*storage)?;
+        let storage = storage(self.nodes, &self.nodes[*storage_id])
+            .ok_or("expected a reference to a storage")?;
         let offset = match self.nodes[*offset] {
             Node::Int(offset) => usize::try_from(offset).ok(),
             _ => None,
         }
+        .and_then(|offset| offset.checked_add(storage.offset))
         .ok_or("expected a tensor's offset as an integer from 0")?;
         let size =
             self.sizes(*size).ok_or("expected a tensor's size as a tuple of integers from 0")?;
@@ -308,18 +514,42 @@ impl Resolver<'_> {
                 size.len()
             ));
         }
+        let dtype = match dtype {
+            Some(name) => DType::from_name(name).ok_or(name),
+            None => DType::from_storage(storage.class).ok_or(storage.class),
+        };
+        let dtype = match dtype {
+            Ok(dtype) => dtype,
+            Err(name) => {
+                let known = FOREIGN_STORAGES.iter().find(|(class, ..)| *class == name);
+                return Ok(Value::Foreign(known.map_or_else(
+                    || format!("a tensor of {}", shown(name)),
+                    |(.., what)| (*what).to_owned(),
+                )));
+            }
+        };
+        let limit = self.limits.tensor_bytes();
+        let too_large = || {
+            format!(
+                "expected tensors of at most {limit} bytes in all, found more with one of size {size:?}"
+            )
+        };
         let numel = size
             .iter()
             .try_fold(1usize, |product, &n| product.checked_mul(n))
-            .filter(|numel| *numel as u64 <= MAX_TENSOR_BYTES)
-            .ok_or_else(|| too_large(&size))?;
-        self.count_bytes(numel * dtype.size()).ok_or_else(|| too_large(&size))?;
-        let bytes = match self.storages.get(&key) {
+            .filter(|numel| *numel as u64 <= limit)
+            .ok_or_else(too_large)?;
+        self.count_bytes(numel * dtype.size()).ok_or_else(too_large)?;
+        let bytes = match self.storages.get(storage.key) {
             Some(bytes) => Rc::clone(bytes),
             None => {
-                let bytes = Rc::new((self.storage)(&key)?);
-                self.count_bytes(bytes.len()).ok_or_else(|| too_large(&size))?;
-                self.storages.insert(key, Rc::clone(&bytes));
+                let mut bytes = (self.source.storage)(storage.key)?;
+                self.count_bytes(bytes.len()).ok_or_else(too_large)?;
+                if self.source.big_endian {
+                    bytes.chunks_exact_mut(dtype.size()).for_each(<[u8]>::reverse);
+                }
+                let bytes = Rc::new(bytes);
+                self.storages.insert(storage.key, Rc::clone(&bytes));
                 bytes
             }
         };
@@ -333,42 +563,33 @@ impl Resolver<'_> {
                 "expected a tensor within its storage of {elements} elements, found offset {offset}, size {size:?}, stride {stride:?}"
             ));
         }
+        if self.locations.len() < MAX_LOCATIONS {
+            self.locations.insert(shown(storage.location));
+        }
         let data = gather(&bytes, dtype.size(), offset, &size, &stride, numel);
         let shape: Vec<i64> = size.iter().map(|&n| n as i64).collect();
         Tensor::f_from_data_size(&data, &shape, dtype.0)
+            .map(Value::Tensor)
             .map_err(|error| Error::from(error).to_string())
     }
 
     /// Counts towards the limit; `None` past it.
     fn count_bytes(&mut self, bytes: usize) -> Option<()> {
         self.bytes = self.bytes.checked_add(bytes as u64)?;
-        (self.bytes <= MAX_TENSOR_BYTES).then_some(())
+        (self.bytes <= self.limits.tensor_bytes()).then_some(())
     }
 
-    /// Element type and key of `('storage', torch.FloatStorage, '0', 'cpu', numel)`.
-    fn storage_of(&self, id: Id) -> Result<(DType, String), String> {
-        let parts = match &self.nodes[id] {
-            Node::Persistent(id) => match &self.nodes[*id] {
-                Node::Tuple(parts) => parts.as_slice(),
-                _ => &[],
-            },
-            _ => &[],
-        };
-        let none = || "expected a reference to a storage".to_owned();
-        let &[tag, class, key, ..] = parts else { return Err(none()) };
-        match (&self.nodes[tag], &self.nodes[class], &self.nodes[key]) {
-            (Node::Str(tag), Node::Global(class), Node::Str(key)) if tag == "storage" => {
-                let dtype = DType::from_storage(class).ok_or_else(|| {
-                    format!("expected a tensor of floats or integers, found `{}`", shown(class))
-                })?;
-                Ok((dtype, key.clone()))
-            }
-            _ => Err(none()),
-        }
-    }
-
+    /// A tuple of sizes, or a `torch.Size` of one.
     fn sizes(&self, id: Id) -> Option<Vec<usize>> {
-        let Node::Tuple(items) = &self.nodes[id] else { return None };
+        let items = match &self.nodes[id] {
+            Node::Tuple(items) => items,
+            Node::Call { function, arguments, .. } if self.class(*function) == "torch.Size" => {
+                let Node::Tuple(arguments) = &self.nodes[*arguments] else { return None };
+                let Node::Tuple(items) = &self.nodes[*arguments.first()?] else { return None };
+                items
+            }
+            _ => return None,
+        };
         items
             .iter()
             .map(|&item| match self.nodes[item] {
@@ -377,12 +598,6 @@ impl Resolver<'_> {
             })
             .collect()
     }
-}
-
-fn too_large(size: &[usize]) -> String {
-    format!(
-        "expected tensors of at most {MAX_TENSOR_BYTES} bytes in all, found more with one of size {size:?}"
-    )
 }
 
 /// The elements of a strided view, row-major. All indices are known to be within `bytes`.

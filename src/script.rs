@@ -1,0 +1,88 @@
+//! Runs a TorchScript classifier as it is. Unlike reading weights, this executes the file's code.
+
+use std::path::Path;
+
+use tch::{CModule, Device, Kind, Tensor};
+
+use crate::model::{Input, ModelConfig, ModelOptions};
+use crate::weights::{Limits, Weights};
+use crate::{Error, Result};
+
+/// A TorchScript module from images to scores of classes.
+#[derive(Debug)]
+pub struct Script {
+    module: CModule,
+    device: Device,
+    /// Of its parameters: what images are converted to.
+    kind: Kind,
+    config: ModelConfig,
+}
+
+impl Script {
+    /// Loads a module, which may run code of the file, and finds the input that it takes and the number
+    /// of its classes by a black image.
+    ///
+    /// The input's settings are those given; else those stored in the file, as this crate does; else
+    /// 32x32 pixels, padded, or 28x28 where the module takes no other, from 0 to 1.
+    ///
+    /// # Errors
+    /// Where the file is no TorchScript, or the module does not give a tensor (N, classes).
+    pub fn load(path: &Path, options: &ModelOptions, device: Device) -> Result<Self> {
+        let refused = |error: tch::TchError| Error::file(path, Error::from(error).to_string());
+        // libtorch's own message does not tell a missing file from a broken one.
+        std::fs::File::open(path).map_err(Error::io(path))?;
+        let mut module = CModule::load_on_device(path, device).map_err(refused)?;
+        module.f_set_eval().map_err(refused)?;
+        let parameters = module.named_parameters().map_err(refused)?;
+        let kind = parameters.first().map_or(Kind::Float, |(_, tensor)| tensor.kind());
+        let mut config = Weights::read_within(path, &Limits::default())
+            .map_or_else(|_| ModelConfig::default(), |weights| weights.config);
+        options.apply(&mut config);
+        config.validate()?;
+        let mut script = Self { module, device, kind, config };
+        let output = script.try_black(script.config.input).or_else(|error| {
+            if options.input.is_some() {
+                return Err(error);
+            }
+            let output = script.try_black(Input::Unpadded).map_err(|_| error)?;
+            script.config.input = Input::Unpadded;
+            Ok(output)
+        });
+        let output = output.map_err(|error| Error::file(path, error.to_string()))?;
+        script.config.classes = match output.size()[..] {
+            [1, classes] if (2..=1000).contains(&classes) => classes,
+            _ => {
+                return Err(Error::file(
+                    path,
+                    format!(
+                        "expected a module that gives (N, classes), found {:?} of one image",
+                        output.size()
+                    ),
+                ));
+            }
+        };
+        Ok(script)
+    }
+
+    /// The settings of the input, and the number of classes.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Images (N, 1, S, S) -> scores (N, classes), float32.
+    ///
+    /// # Errors
+    /// Where the module raises one.
+    pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        let images = images.to_device(self.device).to_kind(self.kind);
+        Ok(self.module.forward_ts(&[images])?.to_kind(Kind::Float))
+    }
+
+    fn try_black(&self, input: Input) -> Result<Tensor> {
+        let _no_grad = tch::no_grad_guard();
+        self.forward(&Tensor::zeros(
+            [1, 1, input.size(), input.size()],
+            (Kind::Float, Device::Cpu),
+        ))
+    }
+}

@@ -1,0 +1,597 @@
+"""LeNet-5 in every form in which it is found in public, written by stock PyTorch.
+
+Run: .venv/bin/python tests/forms.py forms FOLDER     (cargo test does)
+     .venv/bin/python tests/forms.py seeds FOLDER     (for fuzz/)
+     .venv/bin/python tests/forms.py tune FILE OUT    (cargo test does)
+Writes:
+  forms  FOLDER/*: one file per form; cases.json: for each the settings that it does not say;
+         logits.safetensors: the logits that it must give on `images`, the first 8 test images;
+         FOLDER/refused/*: files that hold no LeNet-5 which can be read
+  seeds  FOLDER/{pickle,container,idx}/*: small files of each form
+  tune   OUT.pt, OUT.pth: TorchScript that Rust wrote, trained on for a few steps; OUT.safetensors:
+         the logits that it then gives on `images`
+"""
+
+import argparse
+import enum
+import gzip
+import io
+import json
+import os
+import pickle
+import shlex
+import sys
+import warnings
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+from lenet5 import LeNet5
+from mnist import read_mnist, to_input, write_idx
+
+SHIPPED = Path(__file__).parent.parent / "weights" / "lenet5.pth"
+
+DEFAULT = {
+    "activation": "tanh",
+    "pooling": "avg",
+    "c5": "convolution",
+    "classes": 10,
+    "mean": 0.0,
+    "std": 1.0,
+    "input": "padded",
+}
+
+
+class ConvFc(nn.Module):
+    """Names as in many tutorials."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 6, 5)
+        self.conv2 = nn.Conv2d(6, 16, 5)
+        self.conv3 = nn.Conv2d(16, 120, 5)
+        self.fc1 = nn.Linear(120, 84)
+        self.fc2 = nn.Linear(84, 10)
+
+    def forward(self, x):
+        x = F.avg_pool2d(torch.tanh(self.conv1(x)), 2)
+        x = F.avg_pool2d(torch.tanh(self.conv2(x)), 2)
+        x = torch.tanh(self.conv3(x)).flatten(1)
+        return self.fc2(torch.tanh(self.fc1(x)))
+
+
+class Tutorial(nn.Module):
+    """The network of PyTorch's own tutorial: relu, maximum, a linear c5."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 6, 5)
+        self.conv2 = nn.Conv2d(6, 16, 5)
+        self.fc1 = nn.Linear(16 * 5 * 5, 120)
+        self.fc2 = nn.Linear(120, 84)
+        self.fc3 = nn.Linear(84, 10)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.conv1(x)), (2, 2))
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        x = torch.flatten(x, 1)
+        return self.fc3(F.relu(self.fc2(F.relu(self.fc1(x)))))
+
+
+class Features(nn.Module):
+    """nn.Sequential for features and classifier."""
+
+    def __init__(self, activation=nn.Tanh, pooling=nn.AvgPool2d, c5=5):
+        super().__init__()
+        self.features = nn.Sequential(
+            *(nn.Conv2d(1, 6, 5), activation(), pooling(2)),
+            *(nn.Conv2d(6, 16, 5), activation(), pooling(2)),
+            *(nn.Conv2d(16, 120, c5), activation()),
+        )
+        self.classifier = nn.Sequential(nn.Linear(120, 84), activation(), nn.Linear(84, 10))
+
+    def forward(self, x):
+        return self.classifier(self.features(x).flatten(1))
+
+
+class Part(nn.Module):
+    """A layer within a module of its own, `c1.c1.weight` in the end."""
+
+    def __init__(self, name: str, layer: nn.Module):
+        super().__init__()
+        self.name = name
+        self.add_module(name, layer)
+
+    def forward(self, x):
+        return torch.tanh(getattr(self, self.name)(x))
+
+
+class Nested(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.c1 = Part("c1", nn.Conv2d(1, 6, 5))
+        self.c2 = Part("c2", nn.Conv2d(6, 16, 5))
+        self.c3 = Part("c3", nn.Conv2d(16, 120, 5))
+        self.f4 = Part("f4", nn.Linear(120, 84))
+        self.f5 = nn.Linear(84, 10)
+
+    def forward(self, x):
+        x = F.avg_pool2d(self.c2(F.avg_pool2d(self.c1(x), 2)), 2)
+        return self.f5(self.f4(self.c3(x).flatten(1)))
+
+
+def sequential(activation=nn.Sigmoid, pooling=nn.AvgPool2d, padding=0, c5=400) -> nn.Sequential:
+    """One nn.Sequential with a linear c5, as in "Dive into Deep Learning" (padding 2)."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 6, 5, padding=padding), activation(), pooling(2)),
+        *(nn.Conv2d(6, 16, 5), activation(), pooling(2), nn.Flatten()),
+        *(nn.Linear(c5, 120), activation(), nn.Linear(120, 84), activation()),
+        nn.Linear(84, 10),
+    )
+
+
+class Wrapped(nn.Module):
+    """What nn.DataParallel and torch.compile do to names, and TorchScript can hold."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x)
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+class Subclass(torch.Tensor):
+    """A tensor's subclass."""
+
+
+def filled(model: nn.Module, values) -> nn.Module:
+    """The model with these numbers, in the order of its own tensors."""
+    state = model.state_dict()
+    pairs = zip(state.items(), values, strict=True)
+    model.load_state_dict({name: value.reshape(old.shape) for (name, old), value in pairs})
+    return model.eval()
+
+
+def seeded(model: nn.Module) -> nn.Module:
+    torch.manual_seed(3)
+    return filled(model, [torch.randn_like(p) / p[0].numel() ** 0.5 for p in model.parameters()])
+
+
+class Cases:
+    """The files of a folder, with what each must give."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.images = read_mnist("t10k")[0][:8]
+        self.cases, self.logits = [], {}
+        (folder / "refused").mkdir(exist_ok=True)
+
+    def logits_of(self, model: nn.Module, config: dict, explicit_padding=True) -> Tensor:
+        form = "unpadded" if not explicit_padding else config["input"]
+        batch = to_input(self.images, config["mean"], config["std"], form)
+        with torch.no_grad():
+            return model(batch)
+
+    def expect(self, name: str, logits: Tensor, notes=(), **config) -> Path:
+        """Notes a file that the caller writes to the path returned."""
+        case = {"file": name, "config": DEFAULT | config, "notes": list(notes)}
+        self.cases.append(case)
+        self.logits[name] = logits.clone()
+        return self.folder / name
+
+    def refuse(self, name: str, value, **options) -> None:
+        torch.save(value, self.folder / "refused" / name, **options)
+
+    def write(self) -> None:
+        (self.folder / "cases.json").write_text(json.dumps(self.cases, indent=1))
+        save_file(self.logits, self.folder / "logits.safetensors")
+        save_file({"images": self.images}, self.folder / "images.safetensors")
+
+
+def forms(folder: Path) -> None:
+    torch.set_num_threads(1)
+    cases = Cases(folder)
+    base = LeNet5().eval()
+    base.load_state_dict(torch.load(SHIPPED, weights_only=True))
+    logits = cases.logits_of(base, DEFAULT)
+    for name, value, options in same_weights(base):
+        torch.save(value, cases.expect(name, logits), **options)
+    archives(cases, base, logits)
+    scripts(cases, base, logits)
+    safetensors(cases, base, logits)
+    converted(cases, base)
+    architectures(cases)
+    refused(cases, base)
+    cases.write()
+
+
+def same_weights(model: nn.Module):
+    """Values that all hold the numbers of `model`, with options for torch.save."""
+    state = model.state_dict()
+    values = list(state.values())
+    plain = {name: tensor.clone() for name, tensor in state.items()}
+    assert isinstance(state, OrderedDict) and hasattr(state, "_metadata")
+
+    def prefixed(prefix: str) -> dict[str, Tensor]:
+        return {prefix + name: tensor for name, tensor in state.items()}
+
+    def foreign(other: nn.Module) -> dict[str, Tensor]:
+        return filled(other, values).state_dict()
+
+    momentum = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
+    model(torch.rand(2, 1, 32, 32)).sum().backward()
+    momentum.step()
+    model.zero_grad()
+    whole = torch.cat([tensor.flatten() for tensor in values])
+    views = zip(whole.split([v.numel() for v in values]), state.items(), strict=True)
+    strided = {
+        name: tensor.mT.contiguous().mT
+        if tensor.dim() > 1
+        else tensor.repeat(2, 1).T.contiguous()[:, 0]
+        for name, tensor in state.items()
+    }
+    assert not strided["c3.weight"].is_contiguous() and not strided["c1.bias"].is_contiguous()
+    larger = {name: torch.cat([t[:1], t, t[:1]])[1:-1] for name, t in state.items()}
+    marked = {name: nn.Parameter(tensor.clone()) for name, tensor in state.items()}
+    for parameter in marked.values():
+        parameter.mark = "frozen"
+    old = {"_use_new_zipfile_serialization": False}
+    checkpoint = {
+        "epoch": 3,
+        "model_state_dict": state,
+        "optimizer_state_dict": momentum.state_dict(),
+        "loss": torch.tensor(0.25),
+        "rng_state": torch.get_rng_state(),
+        "args": argparse.Namespace(lr=0.1, big=1 << 80, folders=[Path("a"), None]),
+    }
+    odd = filled(LeNet5(), values)
+    odd.extra = [Path("a"), Colour.RED, np.float32(1), {1, 2}, frozenset(), b"\x80", 1 << 70, ...]
+    fc = filled(ConvFc(), values)
+
+    yield "state_dict.pth", state, {}
+    yield "plain_dict.pth", plain, {}
+    for protocol in 1, 3, 4, 5:
+        yield f"protocol_{protocol}.pth", state, {"pickle_protocol": protocol}
+        yield f"legacy_protocol_{protocol}.pth", state, old | {"pickle_protocol": protocol}
+    yield "weights.bin", state, {}
+    yield "a file without suffix", state, old
+    yield "legacy.pth", model, old
+    yield "legacy_state_dict.pth", state, old
+    yield "legacy_checkpoint.pth", checkpoint, old
+    yield "legacy_strided.pth", strided, old
+
+    for i, prefix in enumerate(("module.", "_orig_mod.", "module._orig_mod.", "model.", "net.x.")):
+        yield f"prefix_{i}.pth", prefixed(prefix), {}
+    yield "checkpoint_model_state_dict.pth", checkpoint, {}
+    # 21 letters: with these the directory of the zip is easily mistaken.
+    yield "checkpoint_state_dict.pth", {"best": 0.9, "state_dict": prefixed("module.")}, {}
+    for key in "model", "net", "network", "weights", "params", "model_state", "student":
+        value = {"optimizer": momentum.state_dict(), key: state, "epoch": 1}
+        yield f"under_{key}.pth", value, {}
+    yield "under_two_keys.pth", {"state": {"model": state, "optim": momentum.state_dict()}}, {}
+    other = {name: tensor + 1 for name, tensor in state.items()}
+    yield "under_ema_too.pth", {"ema_model": other, "model": state}, {}
+    lightning = {
+        "pytorch-lightning_version": "2.5.0",
+        "state_dict": prefixed("model."),
+        "optimizer_states": [momentum.state_dict()],
+        "hyper_parameters": {"lr": 0.1},
+        "callbacks": {},
+    }
+    yield "lightning.ckpt", lightning, {}
+
+    yield "whole_model.pth", model, {}
+    yield "whole_conv_fc.pth", fc, {}
+    yield "whole_features.pth", filled(Features(), values), {}
+    yield "whole_data_parallel.pth", nn.DataParallel(fc), {}
+    yield "whole_with_attributes.pth", odd, {}
+    yield "whole_under_model.pth", {"model": fc, "optimizer": momentum}, {}
+    yield "compiled.pth", torch.compile(fc).state_dict(), {}
+    yield "list.pth", [tensor.clone() for tensor in values], {}
+    yield "parameter_list.pth", list(model.parameters()), {}
+
+    yield "parameters.pth", dict(model.named_parameters()), {}
+    yield "with_attributes.pth", marked, {}
+    yield "subclass.pth", {name: t.as_subclass(Subclass) for name, t in plain.items()}, {}
+    yield "strided.pth", strided, {}
+    yield "larger_storage.pth", larger, {}
+    yield "shared.pth", {name: part.reshape(t.shape) for part, (name, t) in views}, {}
+    yield "another_order.pth", dict(reversed(state.items())), {}
+    for name, other in {"conv_fc": ConvFc(), "features": Features(), "nested": Nested()}.items():
+        yield f"{name}.pth", foreign(other), {}
+
+
+def archives(cases: Cases, model: nn.Module, logits: Tensor) -> None:
+    """Zip archives as other programs, other versions and other machines write them."""
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+
+    def rewrite(name, root="archive/", skip=(), change=lambda n, data: data, **options):
+        path = cases.expect(name, logits)
+        with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(path, "w", **options) as new:
+            for info in old.infolist():
+                member = info.filename.split("/", 1)[1]
+                if member not in skip:
+                    with new.open(root + member, "w", force_zip64="zip64" in name) as file:
+                        file.write(change(member, old.read(info)))
+
+    def swap(member: str, data: bytes) -> bytes:
+        if member == "byteorder":
+            return b"big"
+        return np.frombuffer(data, ">f4").astype("<f4").tobytes() if "data/" in member else data
+
+    rewrite("root.pth", root="my model/")
+    rewrite("no_byteorder.pth", skip=("byteorder",))
+    records = ("byteorder", ".format_version", ".storage_alignment", ".data/serialization_id")
+    rewrite("few_records.pth", skip=records)
+    rewrite("deflated.pth", compression=zipfile.ZIP_DEFLATED)
+    rewrite("zip64.pth")
+    rewrite("big_endian.pth", change=swap)
+    for case in cases.cases[-6:]:
+        torch.load(cases.folder / case["file"], weights_only=True)
+
+    for location in "cuda:0", "mps":
+        with mock.patch("torch.serialization.location_tag", lambda storage, tag=location: tag):
+            torch.save(model.state_dict(), cases.expect(f"{location.rstrip(':0')}.pth", logits))
+
+
+def scripts(cases: Cases, model: nn.Module, logits: Tensor) -> None:
+    """TorchScript."""
+    values = list(model.state_dict().values())
+    example = torch.rand(1, 1, 32, 32)
+    fc, features = filled(ConvFc(), values), filled(Features(), values)
+    for name, script in {
+        "traced.pt": torch.jit.trace(model, example),
+        "traced_conv_fc.pt": torch.jit.trace(fc, example),
+        "traced_wrapped.pt": torch.jit.trace(Wrapped(fc), example),
+        "scripted_conv_fc.pt": torch.jit.script(fc),
+        "scripted_wrapped.pt": torch.jit.script(Wrapped(fc)),
+        "scripted_features.pt": torch.jit.script(features),
+    }.items():
+        script.save(cases.expect(name, logits))
+    torch.jit.trace(filled(Features(), values).double(), example.double()).save(
+        cases.expect("traced_double.pt", logits, ["float64"])
+    )
+
+
+def safetensors(cases: Cases, model: nn.Module, logits: Tensor) -> None:
+    state = model.state_dict()
+    fc = filled(ConvFc(), state.values()).state_dict()
+    save_file(state, cases.expect("model.safetensors", logits))
+    save_file(fc, cases.expect("conv_fc.safetensors", logits), {"author": "someone"})
+    prefixed = {f"module.{name}": tensor for name, tensor in state.items()}
+    save_file(prefixed, cases.expect("prefix.safetensors", logits), {"format": "pt"})
+
+
+def converted(cases: Cases, model: nn.Module) -> None:
+    """Other types than float32, which lose bits before Rust sees them."""
+    state = model.state_dict()
+    for dtype in torch.float64, torch.float16, torch.bfloat16:
+        kind = str(dtype).removeprefix("torch.")
+        other = {name: tensor.to(dtype) for name, tensor in state.items()}
+        rounded = filled(LeNet5(), [tensor.float() for tensor in other.values()])
+        logits = cases.logits_of(rounded, DEFAULT)
+        torch.save(other, cases.expect(f"{kind}.pth", logits, [kind]))
+        torch.save(
+            other,
+            cases.expect(f"legacy_{kind}.pth", logits, [kind]),
+            _use_new_zipfile_serialization=False,
+        )
+        save_file(other, cases.expect(f"{kind}.safetensors", logits, [kind]))
+    expanded = state | {"c5.bias": torch.tensor(0.25).expand(120)}
+    logits = cases.logits_of(filled(LeNet5(), expanded.values()), DEFAULT)
+    torch.save(expanded, cases.expect("expanded.pth", logits))
+
+
+def architectures(cases: Cases) -> None:
+    """LeNet-5s that differ, untrained."""
+    mnist, half = {"mean": 0.1307, "std": 0.3081}, {"mean": 0.5, "std": 0.5}
+    relu = {"activation": "relu", "pooling": "max"}
+    sigmoid = {"activation": "sigmoid", "c5": "linear"}
+    unpadded = {"input": "unpadded", "c5": "linear"}
+    for name, model, config in [
+        ("tutorial", Tutorial(), relu | {"c5": "linear"}),
+        ("tutorial_normalised", Tutorial(), relu | {"c5": "linear"} | mnist),
+        ("d2l", sequential(padding=2), sigmoid | {"input": "zero-padded"}),
+        ("d2l_normalised", sequential(padding=2), sigmoid | mnist | {"input": "zero-padded"}),
+        ("resized", Features(nn.ReLU, nn.MaxPool2d), relu | half | {"input": "resized"}),
+        ("unpadded", sequential(nn.Tanh, c5=256), unpadded),
+        ("unpadded_relu", sequential(nn.ReLU, nn.MaxPool2d, c5=256), relu | unpadded | mnist),
+        ("unpadded_convolution", Features(c5=4), {"input": "unpadded"}),
+        ("scaled_tanh", LeNet5("scaled-tanh"), {"activation": "scaled-tanh"}),
+        ("classes_47", LeNet5(classes=47), {"classes": 47}),
+        ("classes_84", LeNet5(classes=84), {"classes": 84}),
+        ("classes_120", LeNet5(classes=120), {"classes": 120}),
+    ]:
+        model = seeded(model)
+        # A convolution with padding takes the image without it.
+        explicit = "d2l" not in name
+        logits = cases.logits_of(model, DEFAULT | config, explicit)
+        torch.save(model.state_dict(), cases.expect(f"{name}.pth", logits, **config))
+        torch.save(model, cases.expect(f"{name}_whole.pth", logits, **config))
+
+
+class CallsSystem:
+    """A pickle of this runs a command where it is loaded by pickle.load."""
+
+    def __init__(self, command: str):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+class CallsSystemInState(nn.Module):
+    """The command is in what BUILD is given."""
+
+    def __init__(self, command: str):
+        super().__init__()
+        self.hook = CallsSystem(command)
+
+
+def refused(cases: Cases, model: nn.Module) -> None:
+    state = model.state_dict()
+
+    def changed(change) -> dict[str, Tensor]:
+        return state | {"c3.weight": change(state["c3.weight"])}
+
+    cases.refuse("sparse.pth", changed(Tensor.to_sparse))
+    cases.refuse("complex.pth", changed(lambda t: t.to(torch.complex64)))
+    cases.refuse("meta.pth", changed(lambda t: t.to("meta")))
+    cases.refuse("float8.pth", changed(lambda t: t.to(torch.float8_e4m3fn)))
+    cases.refuse("nested.pth", changed(lambda t: torch.nested.nested_tensor([t[0], t[1]])))
+    cases.refuse("integers.pth", changed(lambda t: (t * 100).to(torch.int16)))
+    cases.refuse("nan.pth", changed(lambda t: t / 0))
+    quantised = torch.quantize_per_tensor(state["c3.weight"], 0.1, 0, torch.qint8)
+    cases.refuse("quantised_tensor.pth", state | {"c3.weight": quantised})
+    dynamic = torch.ao.quantization.quantize_dynamic(filled(ConvFc(), state.values()), {nn.Linear})
+    cases.refuse("quantised.pth", dynamic.state_dict())
+    cases.refuse("quantised_legacy.pth", dynamic.state_dict(), _use_new_zipfile_serialization=False)
+    torch.jit.script(dynamic).save(cases.folder / "refused/quantised.pt")
+    example = torch.rand(1, 1, 32, 32)
+    torch.jit.freeze(torch.jit.script(model)).save(cases.folder / "refused/frozen.pt")
+    torch.export.save(torch.export.export(model, (example,)), cases.folder / "refused/export.pt2")
+
+    cases.refuse("batch_norm.pth", nn.Sequential(*model.children(), nn.BatchNorm2d(6)).state_dict())
+    cases.refuse("colour.pth", changed(lambda t: t) | {"c1.weight": torch.zeros(6, 3, 5, 5)})
+    kernels = nn.Sequential(nn.Conv2d(1, 32, 3), nn.Conv2d(32, 64, 3), nn.Linear(9216, 128))
+    cases.refuse("small_kernels.pth", kernels.state_dict())
+    perceptron = nn.Sequential(nn.Linear(784, 300), nn.Linear(300, 100), nn.Linear(100, 10))
+    cases.refuse("perceptron.pth", perceptron.state_dict())
+    cases.refuse("no_biases.pth", {n: t for n, t in state.items() if n.endswith("weight")})
+    cases.refuse("many.pth", {f"layer{i}.weight": torch.zeros(1) for i in range(300)})
+    cases.refuse("optimizer.pth", torch.optim.Adam(model.parameters()).state_dict())
+    cases.refuse("dataset.pth", {"images": cases.images, "labels": torch.arange(8)})
+    cases.refuse("tensor.pth", torch.rand(3))
+    cases.refuse("text.pth", "hello")
+    cases.refuse("numpy_dict.pth", {name: tensor.numpy() for name, tensor in state.items()})
+    folder = cases.folder / "refused"
+    (folder / "pickle.pth").write_bytes(pickle.dumps({"c1.weight": 1}))
+    np.savez(folder / "numpy.npz", **{name: tensor.numpy() for name, tensor in state.items()})
+    np.save(folder / "numpy.npy", state["c1.weight"].numpy())
+
+    ran = folder / "did-run"
+    call = CallsSystem(f"touch {shlex.quote(str(ran))}")
+    for name, value in {
+        "call.pth": call,
+        "call_in_dict.pth": {"c1.weight": call},
+        "call_in_list.pth": {"state_dict": {"layers": [{"weight": call}]}},
+        "call_in_state.pth": CallsSystemInState(call.command),
+    }.items():
+        for suffix, zipped in ("", True), ("_legacy", False):
+            file = name.replace(".pth", f"{suffix}.pth")
+            cases.refuse(file, value, _use_new_zipfile_serialization=zipped)
+            torch.load(folder / file, weights_only=False)
+            ran.unlink()  # so it does run, where a reader calls it
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x):
+        return x * self.weight
+
+
+def seeds(folder: Path) -> None:
+    pickles, containers, arrays = (folder / name for name in ("pickle", "container", "idx"))
+    for path in pickles, containers, arrays:
+        path.mkdir(parents=True, exist_ok=True)
+    tiny = {"a": torch.zeros(2), "b": torch.ones(1, 2, dtype=torch.float16)}
+    model = LeNet5()
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.rand(1, 1, 32, 32)).sum().backward()
+    optimizer.step()
+    checkpoint = {"epoch": 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+
+    def saved(value, **options) -> bytes:
+        buffer = io.BytesIO()
+        save = torch.jit.save if isinstance(value, torch.jit.ScriptModule) else torch.save
+        save(value, buffer, **options)
+        return buffer.getvalue()
+
+    script = torch.jit.script(Tiny())
+    values = {"tiny": tiny, "state": model.state_dict(), "checkpoint": checkpoint, "whole": model}
+    for name, value in (values | {"script": script}).items():
+        with zipfile.ZipFile(io.BytesIO(saved(value))) as archive:
+            for member in archive.namelist():
+                if member.endswith(".pkl"):
+                    path = pickles / f"{name}-{Path(member).name}"
+                    path.write_bytes(archive.read(member))
+    for protocol in range(1, 6):
+        data = pickle.dumps({"a": [1, 2.5, None, True, (b"x", "y")], "b": {3}}, protocol)
+        (pickles / f"protocol-{protocol}").write_bytes(data)
+
+    for name, value in {"dict": tiny, "whole": Tiny(), "checkpoint": {"net": tiny}}.items():
+        (containers / f"{name}.pth").write_bytes(saved(value))
+        legacy = saved(value, _use_new_zipfile_serialization=False)
+        (containers / f"{name}-legacy.pth").write_bytes(legacy)
+    (containers / "script.pt").write_bytes(saved(script))
+    save_file(tiny, containers / "tiny.safetensors", {"format": "pt"})
+    with (
+        zipfile.ZipFile(containers / "dict.pth") as old,
+        zipfile.ZipFile(containers / "deflated.pth", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for info in old.infolist():
+            new.writestr(info.filename, old.read(info))
+
+    for shape in (5,), (2, 3), (2, 28, 28):
+        path = arrays / f"dimensions-{len(shape)}"
+        write_idx(path, torch.arange(int(np.prod(shape))).remainder(251).byte().reshape(shape))
+        plain = path.read_bytes()
+        # The fuzz target takes the number of dimensions from the first byte.
+        path.write_bytes(bytes([len(shape)]) + plain)
+        path.with_suffix(".gz").write_bytes(bytes([len(shape)]) + gzip.compress(plain))
+
+
+def tune(file: Path, out: Path) -> None:
+    """Trains TorchScript that Rust wrote, as it is."""
+    torch.set_num_threads(1)
+    script = torch.jit.load(file)
+    config = json.loads(script.lenet5)
+    settings = {key: config[key] for key in ("mean", "std", "input")}
+    images, labels = read_mnist("train")
+    optimizer = torch.optim.SGD(script.parameters(), lr=0.01)
+    before = [parameter.clone() for parameter in script.parameters()]
+    for batch in range(3):
+        part = slice(batch * 32, (batch + 1) * 32)
+        optimizer.zero_grad()
+        F.cross_entropy(script(to_input(images[part], **settings)), labels[part]).backward()
+        optimizer.step()
+    changed = zip(before, script.parameters(), strict=True)
+    assert all(not torch.equal(old, new) for old, new in changed)
+    script.save(out.with_suffix(".pt"))
+    torch.save(script.state_dict(), out.with_suffix(".pth"))
+    with torch.no_grad():
+        logits = script(to_input(read_mnist("t10k")[0][:8], **settings))
+    save_file({"logits": logits}, out.with_suffix(".safetensors"))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, arguments in {
+        "forms": ["folder"],
+        "seeds": ["folder"],
+        "tune": ["file", "out"],
+    }.items():
+        command = commands.add_parser(name)
+        for argument in arguments:
+            command.add_argument(argument, type=Path)
+    arguments = vars(parser.parse_args())
+    {"forms": forms, "seeds": seeds, "tune": tune}[arguments.pop("command")](**arguments)
