@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use clap::ValueEnum;
 use tch::nn::Module;
 use tch::{Device, Kind, Reduction, Tensor};
 
-use crate::data::{Dataset, to_input};
+use crate::data::Dataset;
+use crate::evaluate::logits;
 use crate::model::{Activation, Input, ModelConfig, Pooling};
 use crate::weights::Weights;
 use crate::{Error, Result};
@@ -14,17 +16,24 @@ use crate::{Error, Result};
 pub const NORMALISATIONS: [(f64, f64); 4] =
     [(0.0, 1.0), (0.1307, 0.3081), (0.5, 0.5), (0.0, 1.0 / 255.0)];
 
-/// The images that are tried: of the training part, since its loss is what training made small.
-pub const SAMPLES: i64 = 2000;
+/// Training images on which all settings are tried: of the training part, since its loss is what
+/// training made small.
+const FIRST_SAMPLES: i64 = 500;
+/// Training images on which those are tried again that may be the best.
+const FINAL_SAMPLES: i64 = 10_000;
+/// The most that are tried again.
+const MAX_FINALISTS: usize = 8;
+/// By how many standard errors a mean loss may lie above the lowest one, and be tried again.
+const MAX_DISTANCE: f64 = 6.0;
 
 /// The best settings have to read as many images, in percent.
 const MIN_ACCURACY: f64 = 50.0;
-
-/// How many standard errors the mean loss of the next best settings has to lie above the best's.
-const MIN_DISTANCE: f64 = 4.0;
-
+/// By how many standard errors the others' mean losses have to lie above the best's.
+const MIN_DISTANCE: f64 = 3.0;
 /// How many percent fewer images than others the best settings may read: the loss decides.
 const MAX_WORSE: f64 = 1.0;
+/// Inputs make no difference where accuracies differ by less, in percent, and losses by noise.
+const SAME: f64 = 0.5;
 
 /// Rows of the table that `Display` draws.
 const MAX_ROWS: usize = 12;
@@ -34,58 +43,60 @@ const MAX_ROWS: usize = 12;
 pub struct Trial {
     /// The settings.
     pub config: ModelConfig,
+    /// The number of images.
+    pub samples: i64,
     /// Images read right, in percent.
     pub accuracy: f64,
     /// Mean softmax cross-entropy, in nats.
     pub loss: f64,
     /// Of each image: (N), float64.
     losses: Tensor,
+    /// Its place among all combinations, the simplest input first.
+    order: usize,
 }
 
-/// All combinations, the lowest loss first.
+/// All combinations.
 #[derive(Debug)]
 pub struct Detection {
-    /// The number of images.
-    pub samples: i64,
-    /// The combinations.
-    pub trials: Vec<Trial>,
+    /// Those that may be the best, the lowest loss first.
+    pub finalists: Vec<Trial>,
+    /// The others, the lowest loss first.
+    pub others: Vec<Trial>,
 }
 
 impl Detection {
     /// Tries all activations, poolings, normalisations and forms of input that fit the weights, on the
-    /// first [`SAMPLES`] images of `data`.
+    /// first images of `data`, which should be those of training.
     ///
     /// # Errors
     /// Where libtorch refuses.
     pub fn run(weights: &Weights, data: &Dataset) -> Result<Self> {
-        let _no_grad = tch::no_grad_guard();
-        let data = data.first(SAMPLES);
+        let sample = data.first(FIRST_SAMPLES);
         let mut trials = Vec::new();
-        for input_config in inputs(&weights.config) {
-            let images = to_input(data.images(), &input_config);
-            for activation in
-                [Activation::Tanh, Activation::Relu, Activation::Sigmoid, Activation::ScaledTanh]
-            {
-                for pooling in [Pooling::Avg, Pooling::Max] {
-                    let config = ModelConfig { activation, pooling, ..input_config.clone() };
-                    let (_store, model) = weights.build_as(&config, Device::Cpu)?;
-                    let logits = model.forward(&images).to_kind(Kind::Double);
-                    trials.push(Trial::new(config, &logits, data.labels())?);
-                }
-            }
+        for (order, config) in settings(&weights.config).into_iter().enumerate() {
+            trials.push(Trial::new(weights, config, order, &sample)?);
         }
         trials.sort_by(|a, b| a.loss.total_cmp(&b.loss));
-        Ok(Self { samples: data.len(), trials })
+        let close = |trial: &Trial| trials[0].distance(trial) <= MAX_DISTANCE;
+        let count = trials.iter().take(MAX_FINALISTS).take_while(|trial| close(trial)).count();
+        let others = trials.split_off(count.max(1));
+        let sample = data.first(FINAL_SAMPLES);
+        let again = |trial: Trial| Trial::new(weights, trial.config, trial.order, &sample);
+        let finalists = trials.into_iter().map(again);
+        let mut finalists = finalists.collect::<Result<Vec<_>>>()?;
+        finalists.sort_by(|a, b| a.loss.total_cmp(&b.loss));
+        Ok(Self { finalists, others })
     }
 
     /// The best settings, where they stand out: half of the images right, no other settings much better
-    /// in accuracy, and all others' losses clearly above.
+    /// in accuracy, and all others' losses clearly above. Of inputs that make no difference, the
+    /// simplest.
     ///
     /// # Errors
     /// Says which settings are too close, or that none fit.
     pub fn best(&self) -> Result<&ModelConfig> {
-        let [best, others @ ..] = self.trials.as_slice() else {
-            unreachable!("there are always settings to try")
+        let [best, others @ ..] = self.finalists.as_slice() else {
+            unreachable!("the lowest loss is always tried again")
         };
         let refuse = |reason: String| {
             Err(Error::Config(format!(
@@ -99,44 +110,59 @@ impl Detection {
                 best.config, best.accuracy
             ));
         }
+        let mut same = vec![best];
         for other in others {
-            let (distance, better) = (best.distance(other), other.accuracy - best.accuracy);
-            if distance < MIN_DISTANCE || better > MAX_WORSE {
+            if best.differs_in_input_only(other) {
+                same.push(other);
+            } else if best.distance(other) < MIN_DISTANCE || other.accuracy > best.accuracy + MAX_WORSE
+            {
                 return refuse(format!(
                     "{} reads {:.1} % of the images with a loss of {:.4}, and {} {:.1} % with {:.4}",
                     best.config, best.accuracy, best.loss, other.config, other.accuracy, other.loss
                 ));
             }
         }
-        Ok(&best.config)
+        let simplest = same.into_iter().min_by_key(|trial| trial.order).unwrap_or(best);
+        Ok(&simplest.config)
     }
 }
 
-/// The forms of input that fit the size of the network's input, with all normalisations.
-fn inputs(config: &ModelConfig) -> Vec<ModelConfig> {
-    let forms = [Input::Padded, Input::ZeroPadded, Input::Resized, Input::Unpadded];
-    let mut inputs = Vec::new();
-    for input in forms.into_iter().filter(|input| input.size() == config.input.size()) {
+/// All combinations that fit the size of the network's input.
+fn settings(config: &ModelConfig) -> Vec<ModelConfig> {
+    let mut settings = Vec::new();
+    for &input in Input::value_variants().iter().filter(|i| i.size() == config.input.size()) {
         for (mean, std) in NORMALISATIONS {
             // With a mean of 0 both paddings are one.
-            if !(input == Input::ZeroPadded && mean == 0.0) {
-                inputs.push(ModelConfig { input, mean, std, ..config.clone() });
+            if input == Input::ZeroPadded && mean == 0.0 {
+                continue;
+            }
+            for &activation in Activation::value_variants() {
+                for &pooling in Pooling::value_variants() {
+                    let config = config.clone();
+                    settings.push(ModelConfig { activation, pooling, input, mean, std, ..config });
+                }
             }
         }
     }
-    inputs
+    settings
 }
 
 impl Trial {
-    fn new(config: ModelConfig, logits: &Tensor, labels: &Tensor) -> Result<Self> {
+    fn new(weights: &Weights, config: ModelConfig, order: usize, data: &Dataset) -> Result<Self> {
+        let (_store, model) = weights.build_as(&config, Device::Cpu)?;
+        let forward = |images: &Tensor| Ok(model.forward(images));
+        let logits = logits(&forward, data, &config)?.to_kind(Kind::Double);
+        let labels = data.labels();
         let losses =
             logits.f_cross_entropy_loss(labels, None::<Tensor>, Reduction::None, -100, 0.0)?;
         let right = logits.argmax(1, false).eq_tensor(labels).sum(Kind::Int64).int64_value(&[]);
         Ok(Self {
             config,
-            accuracy: 100.0 * right as f64 / labels.size()[0] as f64,
+            samples: data.len(),
+            accuracy: 100.0 * right as f64 / data.len() as f64,
             loss: losses.mean(Kind::Double).double_value(&[]),
             losses,
+            order,
         })
     }
 
@@ -147,19 +173,28 @@ impl Trial {
         let error = differences.std(true).double_value(&[]) / (differences.numel() as f64).sqrt();
         mean / error.max(f64::MIN_POSITIVE)
     }
+
+    fn differs_in_input_only(&self, other: &Self) -> bool {
+        let ModelConfig { activation, pooling, .. } = other.config;
+        (activation, pooling) == (self.config.activation, self.config.pooling)
+            && (self.accuracy - other.accuracy).abs() < SAME
+            && self.distance(other) < MIN_DISTANCE
+    }
 }
 
 /// The table of the best combinations.
 impl fmt::Display for Detection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} settings tried on {} training images", self.trials.len(), self.samples)?;
-        writeln!(f, "accuracy %      loss  settings")?;
-        for Trial { config, accuracy, loss, .. } in self.trials.iter().take(MAX_ROWS) {
-            writeln!(f, "{accuracy:>10.2} {loss:>9.4}  {config}")?;
+        let count = self.finalists.len() + self.others.len();
+        writeln!(f, "{count} settings tried on training images")?;
+        writeln!(f, "images  accuracy %      loss  settings")?;
+        let rows = self.finalists.iter().chain(&self.others).take(MAX_ROWS);
+        for Trial { config, samples, accuracy, loss, .. } in rows {
+            writeln!(f, "{samples:>6}  {accuracy:>10.2} {loss:>9.4}  {config}")?;
         }
-        match self.trials.len() - self.trials.len().min(MAX_ROWS) {
+        match count.saturating_sub(MAX_ROWS) {
             0 => Ok(()),
-            more => writeln!(f, "           and {more} with a higher loss"),
+            more => writeln!(f, "        and {more} with a higher loss"),
         }
     }
 }

@@ -13,7 +13,7 @@ use tch::{Device, Kind};
 
 use crate::util::{Bits, Ended, program, run, small_mnist, temp, tensors, trained};
 
-const PROGRAMS: [&str; 4] = ["train", "evaluate", "convert", "summary"];
+const PROGRAMS: [&str; 5] = ["train", "evaluate", "convert", "inspect", "summary"];
 
 fn json(text: &str) -> Value {
     assert_eq!(text.lines().count(), 1, "one object on one line: {text}");
@@ -50,7 +50,7 @@ fn help_and_version() {
 
 #[test]
 fn wrong_usage_exits_with_2() {
-    let table: [(&str, &[&str], &str); 12] = [
+    let table: &[(&str, &[&str], &str)] = &[
         ("train", &["--frobnicate"], "unexpected argument '--frobnicate'"),
         ("train", &["--epochs", "many"], "invalid value 'many'"),
         ("train", &["--optimizer", "sgdd"], "[possible values: sgd, adam, adamw]"),
@@ -59,12 +59,19 @@ fn wrong_usage_exits_with_2() {
         ("train", &["--resume", "run", "--lr", "0.1"], "cannot be used with"),
         ("train", &["--resume", "run", "--seed", "2"], "cannot be used with"),
         ("train", &["--resume", "run", "--out", "other"], "cannot be used with"),
-        ("train", &["--init", "a.pt", "--activation", "relu"], "cannot be used with"),
+        ("train", &["--resume", "run", "--activation", "relu"], "cannot be used with"),
+        ("train", &["--init", "a.pt", "--classes", "12"], "cannot be used with"),
         ("evaluate", &["--split", "both"], "[possible values: train, test]"),
-        ("convert", &["in.pt"], "<OUT>"),
+        ("evaluate", &["--weights", "a.pt", "--torchscript", "a.pt"], "cannot be used with"),
+        ("evaluate", &["--max-memory", "0"], "0 is not in 1..=1048576"),
+        ("convert", &[], "<IN>"),
+        ("convert", &["in.pt", "--detect"], "<OUT>"),
+        ("convert", &["in.pt", "out.pt", "--data", "folder"], "--detect"),
+        ("convert", &["in.pt", "out.pt", "--detect", "--mean", "1"], "cannot be used with"),
+        ("inspect", &["in.pt", "out.pt"], "unexpected argument 'out.pt'"),
         ("summary", &["extra"], "unexpected argument 'extra'"),
     ];
-    for (name, arguments, message) in table {
+    for &(name, arguments, message) in table {
         let ended = run(name, arguments);
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{name} {arguments:?}");
         assert!(ended.stderr.contains(message), "{name} {arguments:?}: {}", ended.stderr);

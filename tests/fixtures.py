@@ -12,8 +12,6 @@ Writes, by COMMAND:
 
 import argparse
 import json
-import os
-import shlex
 import sys
 from collections import OrderedDict
 from pathlib import Path
@@ -159,7 +157,10 @@ def check(folder: Path) -> None:
         # The first calls are profiled, the later ones optimised.
         for _ in range(4):
             assert same_bits(script(images), logits), "logits of TorchScript"
-        assert same_bits(torch.jit.freeze(script.eval())(images), logits), "frozen TorchScript"
+        frozen = torch.jit.freeze(script.eval())(images)
+        # Freezing folds the slope of scaled tanh into the convolution's weights.
+        exact = config["activation"] != "scaled-tanh"
+        assert same_bits(frozen, logits) if exact else torch.allclose(frozen, logits, atol=1e-6)
         assert same_bits(model(script.state_dict())(images), logits)
 
         for mmap in False, True:

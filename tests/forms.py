@@ -13,6 +13,7 @@ Writes:
 """
 
 import argparse
+import contextlib
 import enum
 import gzip
 import io
@@ -23,7 +24,8 @@ import shlex
 import sys
 import warnings
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
@@ -153,6 +155,15 @@ class Colour(enum.Enum):
     RED = 1
 
 
+Size = namedtuple("Size", "height width")
+
+
+@dataclass
+class Settings:
+    size: Size
+    parent: "Settings | None" = None
+
+
 class Subclass(torch.Tensor):
     """A tensor's subclass."""
 
@@ -165,6 +176,19 @@ def filled(model: nn.Module, values) -> nn.Module:
     return model.eval()
 
 
+def repack(data: bytes, path: Path, root="archive/", skip=(), change=None, **options) -> None:
+    """Writes torch.save's archive anew, by zipfile: with another root, fewer or changed records."""
+    zip64 = options.pop("zip64", False)
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(path, "w", **options) as new:
+        for info in old.infolist():
+            record = info.filename.split("/", 1)[1]
+            if record not in skip:
+                content = old.read(info)
+                # zipfile's own `open` takes the type of compression and no date.
+                with new.open(root + record, "w", force_zip64=zip64) as file:
+                    file.write(change(record, content) if change else content)
+
+
 def seeded(model: nn.Module) -> nn.Module:
     torch.manual_seed(3)
     return filled(model, [torch.randn_like(p) / p[0].numel() ** 0.5 for p in model.parameters()])
@@ -175,7 +199,7 @@ class Cases:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.images = read_mnist("t10k")[0][:8]
+        self.images = read_mnist("t10k")[0][:8].clone()  # without the storage of all 10,000
         self.cases, self.logits = [], {}
         (folder / "refused").mkdir(exist_ok=True)
 
@@ -203,6 +227,7 @@ class Cases:
 
 def forms(folder: Path) -> None:
     torch.set_num_threads(1)
+    torch.manual_seed(1)
     cases = Cases(folder)
     base = LeNet5().eval()
     base.load_state_dict(torch.load(SHIPPED, weights_only=True))
@@ -228,6 +253,10 @@ def same_weights(model: nn.Module):
     def prefixed(prefix: str) -> dict[str, Tensor]:
         return {prefix + name: tensor for name, tensor in state.items()}
 
+    def named(*layers: str) -> dict[str, Tensor]:
+        names = [f"{layer}.{part}" for layer in layers for part in ("weight", "bias")]
+        return dict(zip(names, values, strict=True))
+
     def foreign(other: nn.Module) -> dict[str, Tensor]:
         return filled(other, values).state_dict()
 
@@ -237,6 +266,7 @@ def same_weights(model: nn.Module):
     model.zero_grad()
     whole = torch.cat([tensor.flatten() for tensor in values])
     views = zip(whole.split([v.numel() for v in values]), state.items(), strict=True)
+    shared = {name: part.reshape(tensor.shape) for part, (name, tensor) in views}
     strided = {
         name: tensor.mT.contiguous().mT
         if tensor.dim() > 1
@@ -259,6 +289,7 @@ def same_weights(model: nn.Module):
     }
     odd = filled(LeNet5(), values)
     odd.extra = [Path("a"), Colour.RED, np.float32(1), {1, 2}, frozenset(), b"\x80", 1 << 70, ...]
+    odd.settings = Settings(Size(32, 32), Settings(Size(28, 28)))
     fc = filled(ConvFc(), values)
 
     yield "state_dict.pth", state, {}
@@ -267,18 +298,23 @@ def same_weights(model: nn.Module):
         yield f"protocol_{protocol}.pth", state, {"pickle_protocol": protocol}
         yield f"legacy_protocol_{protocol}.pth", state, old | {"pickle_protocol": protocol}
     yield "weights.bin", state, {}
+    yield "weights.txt", state, {}
     yield "a file without suffix", state, old
     yield "legacy.pth", model, old
     yield "legacy_state_dict.pth", state, old
     yield "legacy_checkpoint.pth", checkpoint, old
     yield "legacy_strided.pth", strided, old
+    yield "legacy_shared.pth", shared, old
 
-    for i, prefix in enumerate(("module.", "_orig_mod.", "module._orig_mod.", "model.", "net.x.")):
+    prefixes = "module.", "_orig_mod.", "module._orig_mod.", "model.", "net.x.", "lenet."
+    for i, prefix in enumerate(prefixes):
         yield f"prefix_{i}.pth", prefixed(prefix), {}
     yield "checkpoint_model_state_dict.pth", checkpoint, {}
     # 21 letters: with these the directory of the zip is easily mistaken.
     yield "checkpoint_state_dict.pth", {"best": 0.9, "state_dict": prefixed("module.")}, {}
-    for key in "model", "net", "network", "weights", "params", "model_state", "student":
+    for key in "net", "network", "weights", "params", "model_state", "net_state_dict":
+        yield f"under_{key}.pth", {key: state, "epoch": 1}, {}
+    for key in "model", "student":  # after tensors of the same shapes
         value = {"optimizer": momentum.state_dict(), key: state, "epoch": 1}
         yield f"under_{key}.pth", value, {}
     yield "under_two_keys.pth", {"state": {"model": state, "optim": momentum.state_dict()}}, {}
@@ -300,6 +336,7 @@ def same_weights(model: nn.Module):
     yield "whole_with_attributes.pth", odd, {}
     yield "whole_under_model.pth", {"model": fc, "optimizer": momentum}, {}
     yield "compiled.pth", torch.compile(fc).state_dict(), {}
+    yield "whole_compiled.pth", torch.compile(fc), {}
     yield "list.pth", [tensor.clone() for tensor in values], {}
     yield "parameter_list.pth", list(model.parameters()), {}
 
@@ -308,10 +345,12 @@ def same_weights(model: nn.Module):
     yield "subclass.pth", {name: t.as_subclass(Subclass) for name, t in plain.items()}, {}
     yield "strided.pth", strided, {}
     yield "larger_storage.pth", larger, {}
-    yield "shared.pth", {name: part.reshape(t.shape) for part, (name, t) in views}, {}
+    yield "shared.pth", shared, {}
     yield "another_order.pth", dict(reversed(state.items())), {}
     for name, other in {"conv_fc": ConvFc(), "features": Features(), "nested": Nested()}.items():
         yield f"{name}.pth", foreign(other), {}
+    yield "layers.pth", named("layer1.0", "layer2.0", "layer3.0", "fc1", "fc2"), {}
+    yield "convnet.pth", named("convnet.c1", "convnet.c3", "convnet.c5", "fc.f6", "fc.f7"), {}
 
 
 def archives(cases: Cases, model: nn.Module, logits: Tensor) -> None:
@@ -319,26 +358,20 @@ def archives(cases: Cases, model: nn.Module, logits: Tensor) -> None:
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
 
-    def rewrite(name, root="archive/", skip=(), change=lambda n, data: data, **options):
-        path = cases.expect(name, logits)
-        with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(path, "w", **options) as new:
-            for info in old.infolist():
-                member = info.filename.split("/", 1)[1]
-                if member not in skip:
-                    with new.open(root + member, "w", force_zip64="zip64" in name) as file:
-                        file.write(change(member, old.read(info)))
+    def rewrite(name, **options):
+        repack(buffer.getvalue(), cases.expect(name, logits), **options)
 
-    def swap(member: str, data: bytes) -> bytes:
-        if member == "byteorder":
+    def swap(record: str, data: bytes) -> bytes:
+        if record == "byteorder":
             return b"big"
-        return np.frombuffer(data, ">f4").astype("<f4").tobytes() if "data/" in member else data
+        return np.frombuffer(data, ">f4").astype("<f4").tobytes() if "data/" in record else data
 
     rewrite("root.pth", root="my model/")
     rewrite("no_byteorder.pth", skip=("byteorder",))
     records = ("byteorder", ".format_version", ".storage_alignment", ".data/serialization_id")
     rewrite("few_records.pth", skip=records)
     rewrite("deflated.pth", compression=zipfile.ZIP_DEFLATED)
-    rewrite("zip64.pth")
+    rewrite("zip64.pth", zip64=True)
     rewrite("big_endian.pth", change=swap)
     for case in cases.cases[-6:]:
         torch.load(cases.folder / case["file"], weights_only=True)
@@ -353,6 +386,8 @@ def scripts(cases: Cases, model: nn.Module, logits: Tensor) -> None:
     values = list(model.state_dict().values())
     example = torch.rand(1, 1, 32, 32)
     fc, features = filled(ConvFc(), values), filled(Features(), values)
+    flat = nn.Sequential(*features.features, nn.Flatten(), *features.classifier)
+    layers = [name for name, _ in fc.named_children()]
     for name, script in {
         "traced.pt": torch.jit.trace(model, example),
         "traced_conv_fc.pt": torch.jit.trace(fc, example),
@@ -360,6 +395,9 @@ def scripts(cases: Cases, model: nn.Module, logits: Tensor) -> None:
         "scripted_conv_fc.pt": torch.jit.script(fc),
         "scripted_wrapped.pt": torch.jit.script(Wrapped(fc)),
         "scripted_features.pt": torch.jit.script(features),
+        "scripted_sequential.pt": torch.jit.script(flat),
+        # Without these the numbers are constants, and the state dict is empty: see `refused`.
+        "frozen_with_layers.pt": torch.jit.freeze(torch.jit.script(fc), preserved_attrs=layers),
     }.items():
         script.save(cases.expect(name, logits))
     torch.jit.trace(filled(Features(), values).double(), example.double()).save(
@@ -391,6 +429,10 @@ def converted(cases: Cases, model: nn.Module) -> None:
             _use_new_zipfile_serialization=False,
         )
         save_file(other, cases.expect(f"{kind}.safetensors", logits, [kind]))
+    mixed = {n: t.half() if n.endswith("weight") else t.double() for n, t in state.items()}
+    rounded = filled(LeNet5(), [tensor.float() for tensor in mixed.values()])
+    logits = cases.logits_of(rounded, DEFAULT)
+    torch.save(mixed, cases.expect("mixed.pth", logits, ["float16", "float64"]))
     expanded = state | {"c5.bias": torch.tensor(0.25).expand(120)}
     logits = cases.logits_of(filled(LeNet5(), expanded.values()), DEFAULT)
     torch.save(expanded, cases.expect("expanded.pth", logits))
@@ -417,7 +459,7 @@ def architectures(cases: Cases) -> None:
         ("classes_120", LeNet5(classes=120), {"classes": 120}),
     ]:
         model = seeded(model)
-        # A convolution with padding takes the image without it.
+        # A convolution with padding takes the image without it; the bits are those of F.pad.
         explicit = "d2l" not in name
         logits = cases.logits_of(model, DEFAULT | config, explicit)
         torch.save(model.state_dict(), cases.expect(f"{name}.pth", logits, **config))
@@ -442,6 +484,15 @@ class CallsSystemInState(nn.Module):
         self.hook = CallsSystem(command)
 
 
+def quantised_statically(model: nn.Module) -> nn.Module:
+    quantization = torch.ao.quantization
+    model = quantization.QuantWrapper(model).eval()
+    model.qconfig = quantization.default_qconfig
+    quantization.prepare(model, inplace=True)
+    model(torch.rand(4, 1, 32, 32))
+    return quantization.convert(model)
+
+
 def refused(cases: Cases, model: nn.Module) -> None:
     state = model.state_dict()
 
@@ -460,6 +511,8 @@ def refused(cases: Cases, model: nn.Module) -> None:
     dynamic = torch.ao.quantization.quantize_dynamic(filled(ConvFc(), state.values()), {nn.Linear})
     cases.refuse("quantised.pth", dynamic.state_dict())
     cases.refuse("quantised_legacy.pth", dynamic.state_dict(), _use_new_zipfile_serialization=False)
+    cases.refuse("quantised_whole.pth", dynamic)
+    cases.refuse("quantised_static.pth", quantised_statically(Features(nn.ReLU)).state_dict())
     torch.jit.script(dynamic).save(cases.folder / "refused/quantised.pt")
     example = torch.rand(1, 1, 32, 32)
     torch.jit.freeze(torch.jit.script(model)).save(cases.folder / "refused/frozen.pt")
@@ -473,6 +526,9 @@ def refused(cases: Cases, model: nn.Module) -> None:
     cases.refuse("perceptron.pth", perceptron.state_dict())
     cases.refuse("no_biases.pth", {n: t for n, t in state.items() if n.endswith("weight")})
     cases.refuse("many.pth", {f"layer{i}.weight": torch.zeros(1) for i in range(300)})
+    parts = "conv1.weight", "bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var"
+    residual = {f"layer{i}.0.{part}": torch.zeros(8) for i in range(12) for part in parts}
+    cases.refuse("residual.pth", residual)
     cases.refuse("optimizer.pth", torch.optim.Adam(model.parameters()).state_dict())
     cases.refuse("dataset.pth", {"images": cases.images, "labels": torch.arange(8)})
     cases.refuse("tensor.pth", torch.rand(3))
@@ -496,6 +552,15 @@ def refused(cases: Cases, model: nn.Module) -> None:
             cases.refuse(file, value, _use_new_zipfile_serialization=zipped)
             torch.load(folder / file, weights_only=False)
             ran.unlink()  # so it does run, where a reader calls it
+    # A storage's reference, BINPERSID, with the call in place of the storage's type.
+    reference = pickle.dumps(("storage", call, "0", "cpu", 1), protocol=2)[:-1] + b"Q."
+    path = folder / "call_in_reference.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        for record, data in ("data.pkl", reference), ("version", b"3\n"), ("data/0", bytes(4)):
+            archive.writestr(zipfile.ZipInfo(f"archive/{record}"), data)
+    with contextlib.suppress(AttributeError):  # what the call returns is no type
+        torch.load(path, weights_only=False)
+    ran.unlink()
 
 
 class Tiny(nn.Module):
@@ -511,6 +576,7 @@ def seeds(folder: Path) -> None:
     pickles, containers, arrays = (folder / name for name in ("pickle", "container", "idx"))
     for path in pickles, containers, arrays:
         path.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(1)
     tiny = {"a": torch.zeros(2), "b": torch.ones(1, 2, dtype=torch.float16)}
     model = LeNet5()
     optimizer = torch.optim.Adam(model.parameters())
@@ -526,8 +592,10 @@ def seeds(folder: Path) -> None:
 
     script = torch.jit.script(Tiny())
     values = {"tiny": tiny, "state": model.state_dict(), "checkpoint": checkpoint, "whole": model}
-    for name, value in (values | {"script": script}).items():
-        with zipfile.ZipFile(io.BytesIO(saved(value))) as archive:
+    archives = {name: saved(value) for name, value in (values | {"script": script}).items()}
+    archives |= {f"tiny-{p}": saved(tiny, pickle_protocol=p) for p in range(1, 6)}
+    for name, data in archives.items():
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for member in archive.namelist():
                 if member.endswith(".pkl"):
                     path = pickles / f"{name}-{Path(member).name}"
@@ -542,12 +610,8 @@ def seeds(folder: Path) -> None:
         (containers / f"{name}-legacy.pth").write_bytes(legacy)
     (containers / "script.pt").write_bytes(saved(script))
     save_file(tiny, containers / "tiny.safetensors", {"format": "pt"})
-    with (
-        zipfile.ZipFile(containers / "dict.pth") as old,
-        zipfile.ZipFile(containers / "deflated.pth", "w", zipfile.ZIP_DEFLATED) as new,
-    ):
-        for info in old.infolist():
-            new.writestr(info.filename, old.read(info))
+    repack(saved(tiny), containers / "deflated.pth", compression=zipfile.ZIP_DEFLATED)
+    repack(saved(tiny), containers / "zip64.pth", zip64=True)
 
     for shape in (5,), (2, 3), (2, 28, 28):
         path = arrays / f"dimensions-{len(shape)}"
@@ -555,7 +619,7 @@ def seeds(folder: Path) -> None:
         plain = path.read_bytes()
         # The fuzz target takes the number of dimensions from the first byte.
         path.write_bytes(bytes([len(shape)]) + plain)
-        path.with_suffix(".gz").write_bytes(bytes([len(shape)]) + gzip.compress(plain))
+        path.with_suffix(".gz").write_bytes(bytes([len(shape)]) + gzip.compress(plain, mtime=0))
 
 
 def tune(file: Path, out: Path) -> None:

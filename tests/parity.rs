@@ -95,7 +95,7 @@ fn initial_weights_logits_loss_gradients() {
                 compare(&format!("gradient/{parameter}"), gradient);
             }
         }
-        bits.check(4 * (10 + 4 + 10));
+        bits.check(models().len() * (10 + 4 + 10));
     });
 }
 

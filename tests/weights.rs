@@ -212,7 +212,7 @@ fn notes() {
     let code = assumed(default, "only its activation and pooling");
     assert_eq!(notes("traced.pt"), [code.as_str()], "by its code");
     assert_eq!(notes("scripted_features.pt")[1], code);
-    assert_eq!(notes("under_two_keys.pth")[0], "weights found under state.model");
+    assert_eq!(notes("under_two_keys.pth")[0], "weights found under state");
     assert_eq!(notes("legacy_bfloat16.pth")[0], "converted to float32 from bfloat16");
     assert_eq!(Weights::shipped().unwrap().notes(), [""; 0]);
 }

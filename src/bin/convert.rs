@@ -20,7 +20,7 @@ use lenet5::weights::{Format, Inspection, Settings, Weights};
 struct Arguments {
     /// TorchScript, `torch.save` of any age (a state dict, a checkpoint, a whole module), or safetensors.
     #[arg(value_name = "IN")]
-    input: PathBuf,
+    file: PathBuf,
     /// The file to write.
     #[arg(value_name = "OUT")]
     output: Option<PathBuf>,
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     cli::run(|| {
         match &arguments.output {
             Some(output) => convert(&arguments, output)?,
-            None => cli::print(Inspection::of(&arguments.input, &arguments.read.limits.limits())?)?,
+            None => cli::print(Inspection::of(&arguments.file, &arguments.read.limits.limits())?)?,
         }
         Ok(ExitCode::SUCCESS)
     })
@@ -53,9 +53,9 @@ fn convert(arguments: &Arguments, output: &PathBuf) -> anyhow::Result<()> {
         format!("{}: expected the suffix .pt, .pth or .safetensors, or --format", output.display())
     })?;
     let mut weights = if arguments.detect {
-        Weights::read_within(&arguments.input, &arguments.read.limits.limits())?
+        Weights::read_within(&arguments.file, &arguments.read.limits.limits())?
     } else {
-        arguments.read.read(&arguments.input)?
+        arguments.read.read(&arguments.file)?
     };
     if arguments.detect {
         let classes = weights.config.classes;
@@ -64,7 +64,7 @@ fn convert(arguments: &Arguments, output: &PathBuf) -> anyhow::Result<()> {
         cli::print(&detection)?;
         weights.config = detection.best()?.clone();
         weights.settings = Settings::Known;
-        cli::note_all(&arguments.input, &weights);
+        cli::note_all(&arguments.file, &weights);
         cli::note(format_args!("detected: {}", weights.config));
     }
     weights.write(output, format)?;

@@ -22,6 +22,8 @@ use lenet5::{DeviceChoice, cli};
 struct Arguments {
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    model: ModelOptions,
     /// Passes over the training images [default: 10]
     #[arg(long)]
     epochs: Option<u32>,
@@ -32,7 +34,7 @@ struct Arguments {
     #[arg(long)]
     threads: Option<i32>,
     /// Go on with the run in DIR, with its settings; only --epochs, --device and --threads may change.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["Settings", "out"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["Settings", "ModelOptions", "out"])]
     resume: Option<PathBuf>,
     /// Folder for the results [default: runs/N, the next free number]
     #[arg(long, value_name = "DIR")]
@@ -84,8 +86,6 @@ struct Settings {
     /// Start from the weights and the network of FILE, in any form that convert reads.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["c5", "classes"])]
     init: Option<PathBuf>,
-    #[command(flatten)]
-    model: ModelOptions,
     /// Form of c5 [default: convolution]
     #[arg(long)]
     c5: Option<C5>,
@@ -112,10 +112,10 @@ enum ScheduleName {
 }
 
 impl Settings {
-    fn config(self) -> anyhow::Result<TrainConfig> {
+    fn config(self, options: &ModelOptions) -> anyhow::Result<TrainConfig> {
         let default = TrainConfig::default();
         let mut model = ModelConfig::default();
-        self.model.apply(&mut model);
+        options.apply(&mut model);
         model.c5 = self.c5.unwrap_or(model.c5);
         model.classes = self.classes.unwrap_or(model.classes);
         Ok(TrainConfig {
@@ -137,10 +137,10 @@ impl Settings {
     }
 
     /// The weights to start from.
-    fn init(&self) -> anyhow::Result<Option<Weights>> {
+    fn init(&self, options: &ModelOptions) -> anyhow::Result<Option<Weights>> {
         let Some(path) = &self.init else { return Ok(None) };
         let mut weights = Weights::read(path)?;
-        weights.set(&self.model)?;
+        weights.set(options)?;
         cli::note_all(path, &weights);
         Ok(Some(weights))
     }
@@ -199,10 +199,10 @@ fn main() -> ExitCode {
 }
 
 fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let init = arguments.settings.init()?;
+    let init = arguments.settings.init(&arguments.model)?;
     let mut config = match &arguments.resume {
         Some(folder) => read_config(folder)?,
-        None => arguments.settings.config()?,
+        None => arguments.settings.config(&arguments.model)?,
     };
     config.epochs = arguments.epochs.unwrap_or(config.epochs);
     config.device = arguments.device.unwrap_or(config.device);

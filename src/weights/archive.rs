@@ -118,10 +118,10 @@ impl<'a> Members<'a> {
     fn without_pickle(&self) -> String {
         let names: Vec<_> = self.zip.file_names().filter_map(Result::ok).collect();
         let any = |test: &dyn Fn(&str) -> bool| names.iter().any(|name| test(name));
-        let found = if any(&|name| name.ends_with("model.json")) {
-            "TorchScript of PyTorch 1.3 or older, which PyTorch 2.11 does not read either"
-        } else if any(&|name| name.ends_with("archive_format") || name.contains("models/")) {
+        let found = if any(&|name| name.ends_with("archive_format")) {
             "a torch.export program: save its state_dict in Python instead"
+        } else if any(&|name| name.ends_with("model.json")) {
+            "TorchScript of PyTorch 1.3 or older, which PyTorch 2.11 does not read either"
         } else if any(&|name| name.ends_with(".npy")) {
             "NumPy arrays (.npz)"
         } else {

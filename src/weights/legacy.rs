@@ -34,7 +34,7 @@ pub fn read(bytes: &[u8], limits: &Limits) -> Result<Resolved, String> {
     let mut rest = bytes;
     let mut next = |what: &str| {
         let pickle =
-            pickle::parse(rest, limits).map_err(|message| format!("{what}: {message}"))?;
+            pickle::parse(rest, limits).map_err(|message| format!("{message} of {what}"))?;
         rest = &rest[pickle.length..];
         Ok::<_, String>(pickle)
     };

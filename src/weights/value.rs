@@ -129,9 +129,12 @@ impl Value {
         }
     }
 
-    /// The first call in it that was not run, in words.
+    /// The first call in it that was not run, in words; or what numbers it holds beside tensors.
     fn call(&self) -> Option<String> {
         match self {
+            Self::Object { class, .. } if class.starts_with("numpy.") => {
+                Some("NumPy arrays".to_owned())
+            }
             Self::Object { state: None, .. } => Some(self.describe()),
             Self::Object { state: Some(state), .. } => state.call(),
             Self::List(items) | Self::Tuple(items) => items.iter().find_map(Self::call),
