@@ -47,6 +47,8 @@ pub struct Contents {
     pub config: Option<String>,
     /// TorchScript's code, as text.
     pub code: Option<String>,
+    /// Whether there are objects of quantised layers.
+    pub quantised: bool,
     /// The activation, as far as code or classes in the file tell.
     pub activation: Option<Activation>,
     /// The pooling, as far as code or classes in the file tell.
@@ -65,7 +67,7 @@ pub fn read(bytes: &[u8], limits: &Limits) -> Result<Contents, String> {
         [_, _, _, _, _, _, _, _, b'{', ..] => from_safetensors(bytes, limits),
         _ if legacy::is_legacy(bytes) => {
             let resolved = legacy::read(bytes, limits)?;
-            let (activation, pooling) = from_classes(&resolved.value);
+            let Classes { activation, pooling, quantised } = Classes::of(&resolved.value);
             Ok(Contents {
                 container: Container::TorchSaveLegacy,
                 producer: "PyTorch 0.1 to 1.5, or torch.save's option for its format".to_owned(),
@@ -73,6 +75,7 @@ pub fn read(bytes: &[u8], limits: &Limits) -> Result<Contents, String> {
                 locations: resolved.locations,
                 config: None,
                 code: None,
+                quantised,
                 activation,
                 pooling,
             })
@@ -106,9 +109,11 @@ fn from_archive(archive: Archive) -> Contents {
         _ => None,
     };
     let config = config.map(str::to_owned);
+    let classes = Classes::of(&resolved.value);
+    let quantised = classes.quantised;
     let (container, (activation, pooling)) = match &code {
         Some(code) => (Container::TorchScript, from_code(code)),
-        None => (Container::TorchSave, from_classes(&resolved.value)),
+        None => (Container::TorchSave, (classes.activation, classes.pooling)),
     };
     // TorchScript's code is compressed; of what torch.save writes, nothing.
     let packed = if compressed { ", compressed by another program" } else { "" };
@@ -126,6 +131,7 @@ fn from_archive(archive: Archive) -> Contents {
         locations: resolved.locations,
         config,
         code,
+        quantised,
         activation,
         pooling,
     }
@@ -146,6 +152,7 @@ fn from_safetensors(bytes: &[u8], limits: &Limits) -> Result<Contents, String> {
         locations: BTreeSet::new(),
         config: metadata.remove(CONFIG_KEY),
         code: None,
+        quantised: false,
         activation: None,
         pooling: None,
     })
@@ -175,22 +182,31 @@ fn from_code(code: &str) -> (Option<Activation>, Option<Pooling>) {
     )
 }
 
-/// A whole module holds objects of its layers' classes.
-fn from_classes(value: &Value) -> (Option<Activation>, Option<Pooling>) {
-    let mut classes = BTreeSet::new();
-    names_of_classes(value, &mut classes);
-    let has = |name: &str| classes.contains(format!("torch.nn.modules.{name}").as_str());
-    (
-        only(&[
-            (Activation::Tanh, has("activation.Tanh")),
-            (Activation::Relu, has("activation.ReLU")),
-            (Activation::Sigmoid, has("activation.Sigmoid")),
-        ]),
-        only(&[
-            (Pooling::Avg, has("pooling.AvgPool2d")),
-            (Pooling::Max, has("pooling.MaxPool2d")),
-        ]),
-    )
+/// What the classes of a whole module's layers tell.
+struct Classes {
+    activation: Option<Activation>,
+    pooling: Option<Pooling>,
+    quantised: bool,
+}
+
+impl Classes {
+    fn of(value: &Value) -> Self {
+        let mut names = BTreeSet::new();
+        names_of_classes(value, &mut names);
+        let has = |name: &str| names.contains(format!("torch.nn.modules.{name}").as_str());
+        Self {
+            activation: only(&[
+                (Activation::Tanh, has("activation.Tanh")),
+                (Activation::Relu, has("activation.ReLU")),
+                (Activation::Sigmoid, has("activation.Sigmoid")),
+            ]),
+            pooling: only(&[
+                (Pooling::Avg, has("pooling.AvgPool2d")),
+                (Pooling::Max, has("pooling.MaxPool2d")),
+            ]),
+            quantised: names.iter().any(|name| name.contains(".quantized.")),
+        }
+    }
 }
 
 fn names_of_classes<'a>(value: &'a Value, classes: &mut BTreeSet<&'a str>) {

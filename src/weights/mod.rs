@@ -182,7 +182,12 @@ impl Weights {
                 Err(error) => drop(first_error.get_or_insert(error)),
             }
         }
-        Err(first_error.expect("the whole file is a candidate"))
+        let error = first_error.expect("the whole file is a candidate");
+        Err(if contents.quantised && !error.contains("quantised") {
+            format!("{error}; its layers are quantised")
+        } else {
+            error
+        })
     }
 
     fn from_mapping(mapping: Mapping, stored: bool, contents: &Contents, found_at: String) -> Self {

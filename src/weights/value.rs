@@ -105,9 +105,9 @@ impl Value {
         }
     }
 
-    /// In a few words, for messages: "a dict", "a call to `os.system` (not run)".
+    /// In a few words, for messages: "a list", "a call of `os.system` (not run)".
     pub fn describe(&self) -> String {
-        match self {
+        let what = match self {
             Self::None => "None".to_owned(),
             Self::Bool(_) => "a bool".to_owned(),
             Self::Int(_) => "an integer".to_owned(),
@@ -115,17 +115,18 @@ impl Value {
             Self::Str(_) => "a string".to_owned(),
             Self::List(_) => "a list".to_owned(),
             Self::Tuple(_) => "a tuple".to_owned(),
-            Self::Dict { items, .. } => match items.iter().find_map(|(_, value)| value.call()) {
-                Some(call) => format!("a dict without tensors, but with {call}"),
-                None => "a dict without tensors".to_owned(),
-            },
+            Self::Dict { .. } => "a dict without tensors".to_owned(),
             Self::Tensor(tensor) => format!("a single tensor of shape {:?}", tensor.size()),
             Self::Foreign(what) => what.clone(),
             Self::Global(name) => format!("the name `{}` (not looked up)", shown(name)),
             Self::Object { class, state: Some(_) } => format!("an object of `{}`", shown(class)),
             Self::Object { class, state: None } => {
-                format!("a call of `{}` (not run)", shown(class))
+                return format!("a call of `{}` (not run)", shown(class));
             }
+        };
+        match self.call() {
+            Some(call) => format!("{what}, with {call}"),
+            None => what,
         }
     }
 
@@ -135,6 +136,7 @@ impl Value {
             Self::Object { class, .. } if class.starts_with("numpy.") => {
                 Some("NumPy arrays".to_owned())
             }
+            Self::Object { class, state: None } if HARMLESS.contains(&class.as_str()) => None,
             Self::Object { state: None, .. } => Some(self.describe()),
             Self::Object { state: Some(state), .. } => state.call(),
             Self::List(items) | Self::Tuple(items) => items.iter().find_map(Self::call),
@@ -245,7 +247,8 @@ const FOREIGN_FUNCTIONS: [(&str, &str); 9] = [
 ];
 
 /// Functions that give their first argument, changed in nothing that matters here.
-const WRAPPERS: [&str; 11] = [
+const WRAPPERS: [&str; 12] = [
+    "torch._dynamo.eval_frame.OptimizedModule",
     "torch._utils._rebuild_parameter",
     "torch._utils._rebuild_parameter_with_state",
     "torch._utils._rebuild_device_tensor_from_cpu_tensor",
@@ -257,6 +260,15 @@ const WRAPPERS: [&str; 11] = [
     "torch.jit._pickle.build_doublelist",
     "torch.jit._pickle.build_boollist",
     "torch.jit._pickle.build_tensorlist",
+];
+
+/// Calls of Python's own that messages do not name: they may stand before one that matters.
+const HARMLESS: [&str; 5] = [
+    "__builtin__.set",
+    "builtins.set",
+    "builtins.bytes",
+    "collections.OrderedDict",
+    "_codecs.encode",
 ];
 
 /// Bytes of an element of a storage, by its class (`torch.FloatStorage`).
@@ -377,9 +389,8 @@ impl<'a> Resolver<'a, '_> {
             Node::Tuple(items) => Value::Tuple(self.values(items, depth)?),
             Node::Dict(items) => Value::Dict { items: self.pairs(items, depth)?, attributes: None },
             Node::Global(name) => Value::Global(name.clone()),
-            Node::Persistent(_) => {
-                Value::Object { class: "a persistent id".to_owned(), state: None }
-            }
+            // Of a storage without a tensor, or of something that PyTorch does not write.
+            Node::Persistent(id) => self.value(*id, depth + 1)?,
             Node::Call { function, arguments, items, state } => {
                 self.call(*function, *arguments, items, *state, depth)?
             }
