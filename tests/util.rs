@@ -102,6 +102,26 @@ pub fn run<S: AsRef<std::ffi::OsStr>>(name: &str, arguments: impl IntoIterator<I
     program(name).args(arguments).output().expect("the program starts").into()
 }
 
+/// The most memory that a program took at once, in bytes, with one argument; however it ended, but for
+/// a signal.
+pub fn peak_memory(name: &str, argument: &Path) -> u64 {
+    let quiet = || std::process::Stdio::null();
+    #[expect(clippy::zombie_processes, reason = "wait4 below waits for it")]
+    let child = program(name).arg(argument).stdout(quiet()).stderr(quiet()).spawn().unwrap();
+    let mut status = 0;
+    // SAFETY: `usage` is plain numbers; both pointers are live for the call.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        let pid = child.id() as libc::pid_t;
+        assert_eq!(libc::wait4(pid, &mut status, 0, &mut usage), pid);
+        usage
+    };
+    assert!(libc::WIFEXITED(status), "{name} {}: status {status}", argument.display());
+    // In KiB on Linux, in bytes on macOS.
+    let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
+    usage.ru_maxrss as u64 * unit
+}
+
 /// Runs `tests/fixtures.py COMMAND FOLDER`.
 pub fn fixtures(command: &str, folder: &Path) {
     python("fixtures.py", command, &[folder]);

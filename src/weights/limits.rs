@@ -28,8 +28,8 @@ impl Limits {
         self.memory / 16
     }
 
-    /// The longest pickle: a byte of it can stand for a node of 72 bytes, in a vector that has just
-    /// doubled. LeNet-5's state dict takes about 1,500 bytes.
+    /// The longest pickle, and the longest header of safetensors: a byte of a pickle can stand for a
+    /// node of 72 bytes, in a vector that has just doubled. LeNet-5's state dict takes about 1,500.
     pub fn pickle_bytes(&self) -> usize {
         usize::try_from(self.memory / 1024).unwrap_or(usize::MAX)
     }

@@ -28,12 +28,17 @@ pub type Contents = (Vec<(String, Value)>, HashMap<String, String>);
 /// What was expected and what was found.
 pub fn read(bytes: &[u8], limits: &Limits) -> Result<Contents, String> {
     let broken = |error| format!("expected safetensors, found a broken file ({error})");
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(broken)?;
-    let file = SafeTensors::deserialize(bytes).map_err(broken)?;
+    let header = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
+    if header > limits.pickle_bytes() as u64 {
+        let limit = limits.pickle_bytes();
+        return Err(format!("expected a header of at most {limit} bytes, found {header}"));
+    }
     let limit = limits.tensor_bytes();
     if bytes.len() as u64 > limit {
         return Err(format!("expected at most {limit} bytes, found {}", bytes.len()));
     }
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(broken)?;
+    let file = SafeTensors::deserialize(bytes).map_err(broken)?;
     let mut tensors = Vec::new();
     for name in metadata.offset_keys() {
         let view = file.tensor(&name).map_err(broken)?;
