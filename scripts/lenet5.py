@@ -19,7 +19,7 @@ ACTIVATIONS = {
     "sigmoid": torch.sigmoid,
     "scaled-tanh": scaled_tanh,
 }
-POOLINGS = {"avg": F.avg_pool2d, "max": F.max_pool2d}
+POOLINGS = {"avg": F.avg_pool2d, "max": torch.max_pool2d}
 
 
 class LeNet5(nn.Module):

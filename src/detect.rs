@@ -114,7 +114,8 @@ impl Detection {
         for other in others {
             if best.differs_in_input_only(other) {
                 same.push(other);
-            } else if best.distance(other) < MIN_DISTANCE || other.accuracy > best.accuracy + MAX_WORSE
+            } else if best.distance(other) < MIN_DISTANCE
+                || other.accuracy > best.accuracy + MAX_WORSE
             {
                 return refuse(format!(
                     "{} reads {:.1} % of the images with a loss of {:.4}, and {} {:.1} % with {:.4}",

@@ -25,9 +25,10 @@ pub fn logits(
 ) -> Result<Tensor> {
     let _no_grad = tch::no_grad_guard();
     let indices = Tensor::arange(data.len(), (Kind::Int64, Device::Cpu));
-    let batches = indices.split(BATCH_SIZE, 0).into_iter().map(|indices| {
-        Ok(forward(&data.batch(&indices, config).0)?.to_device(Device::Cpu))
-    });
+    let batches = indices
+        .split(BATCH_SIZE, 0)
+        .into_iter()
+        .map(|indices| Ok(forward(&data.batch(&indices, config).0)?.to_device(Device::Cpu)));
     Ok(Tensor::f_cat(&batches.collect::<Result<Vec<_>>>()?, 0)?)
 }
 

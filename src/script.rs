@@ -5,7 +5,8 @@ use std::path::Path;
 use tch::{CModule, Device, Kind, Tensor};
 
 use crate::model::{Input, ModelConfig, ModelOptions};
-use crate::weights::{Limits, Weights};
+use crate::weights::contents::{self, Container, Contents};
+use crate::weights::{Limits, Weights, read_limited};
 use crate::{Error, Result};
 
 /// A TorchScript module from images to scores of classes.
@@ -29,13 +30,21 @@ impl Script {
     /// Where the file is no TorchScript, or the module does not give a tensor (N, classes).
     pub fn load(path: &Path, options: &ModelOptions, device: Device) -> Result<Self> {
         let refused = |error: tch::TchError| Error::file(path, Error::from(error).to_string());
-        // libtorch's own message does not tell a missing file from a broken one.
-        std::fs::File::open(path).map_err(Error::io(path))?;
+        // libtorch's own messages do not tell a missing file, or another form, from a broken one.
+        let bytes = read_limited(path, &Limits::default())?;
+        match contents::read(&bytes, &Limits::default()) {
+            Ok(Contents { container: Container::TorchScript, .. }) | Err(_) => {}
+            Ok(Contents { container, .. }) => {
+                let message =
+                    format!("expected TorchScript, found {container}: --weights reads it");
+                return Err(Error::file(path, message));
+            }
+        }
         let mut module = CModule::load_on_device(path, device).map_err(refused)?;
         module.f_set_eval().map_err(refused)?;
         let parameters = module.named_parameters().map_err(refused)?;
         let kind = parameters.first().map_or(Kind::Float, |(_, tensor)| tensor.kind());
-        let mut config = Weights::read_within(path, &Limits::default())
+        let mut config = Weights::from_bytes(&bytes, &Limits::default())
             .map_or_else(|_| ModelConfig::default(), |weights| weights.config);
         options.apply(&mut config);
         config.validate()?;
@@ -80,9 +89,6 @@ impl Script {
 
     fn try_black(&self, input: Input) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
-        self.forward(&Tensor::zeros(
-            [1, 1, input.size(), input.size()],
-            (Kind::Float, Device::Cpu),
-        ))
+        self.forward(&Tensor::zeros([1, 1, input.size(), input.size()], (Kind::Float, Device::Cpu)))
     }
 }

@@ -529,7 +529,8 @@ fn absurd_pickles() {
 /// Each limit from both sides: just below it a file is refused for what it is, not for its size.
 #[test]
 fn limits() {
-    let one = |what: &str| format!("expected the ten parameters of LeNet-5, found 1 tensor: {what}");
+    let one =
+        |what: &str| format!("expected the ten parameters of LeNet-5, found 1 tensor: {what}");
     // 16 bytes of the storage, and the rest of 64 MiB for the tensor.
     let bytes = |elements| archive(&tensor("Float", 0, 0, &[elements], &[0]));
     let small = tensor("Float", 0, 0, &[1], &[1]);
@@ -687,11 +688,7 @@ fn broken_older_files() {
         ),
         ("big-endian", big, "expected byte order little, found big"),
         ("another version", version, "expected version 1001 of torch.save's old format"),
-        (
-            "no storage",
-            legacy(&one, b"]", &[]),
-            "expected the storage 0 in the file, found none",
-        ),
+        ("no storage", legacy(&one, b"]", &[]), "expected the storage 0 in the file, found none"),
         (
             "a storage of 2^61 elements",
             legacy(&one, &key, &count(1 << 61)),
@@ -814,10 +811,7 @@ fn other_files_of_pytorch() {
     let table = [
         ("sparse.pth", format!("c3.weight: {floats} a sparse tensor")),
         ("complex.pth", format!("c3.weight: {floats} a complex tensor")),
-        (
-            "meta.pth",
-            format!("c3.weight: {floats} a tensor of the meta device, without numbers"),
-        ),
+        ("meta.pth", format!("c3.weight: {floats} a tensor of the meta device, without numbers")),
         ("float8.pth", format!("c3.weight: {floats} a tensor of torch.float8_e4m3fn")),
         ("nested.pth", format!("c3.weight: {floats} a nested tensor")),
         ("integers.pth", "c3.weight: expected floats, found Int16".to_owned()),
@@ -839,10 +833,7 @@ fn other_files_of_pytorch() {
             "quantised.pt",
             format!("fc1._packed_params._packed_params.0: {floats} a quantised tensor"),
         ),
-        (
-            "quantised_static.pth",
-            format!("module.features.0.weight: {floats} a quantised tensor"),
-        ),
+        ("quantised_static.pth", format!("module.features.0.weight: {floats} a quantised tensor")),
         (
             "quantised_whole.pth",
             format!(
@@ -873,10 +864,7 @@ fn other_files_of_pytorch() {
                  1.bias [16], 2.weight [120, 16, 5, 5], 2.bias [120], ..."
             ),
         ),
-        (
-            "colour.pth",
-            "c1.weight: expected shape [6, 1, 5, 5], found [6, 3, 5, 5]".to_owned(),
-        ),
+        ("colour.pth", "c1.weight: expected shape [6, 1, 5, 5], found [6, 3, 5, 5]".to_owned()),
         (
             "small_kernels.pth",
             format!(
@@ -909,10 +897,7 @@ fn other_files_of_pytorch() {
         ("dataset.pth", format!("{ten} 2 tensors: images [8, 28, 28], labels [8]")),
         ("tensor.pth", format!("{ten} 1 tensor:  [3]")),
         ("text.pth", format!("{dict} a string")),
-        (
-            "numpy_dict.pth",
-            format!("{dict} a dict without tensors, with NumPy arrays"),
-        ),
+        ("numpy_dict.pth", format!("{dict} a dict without tensors, with NumPy arrays")),
         ("pickle.pth", format!("{container} a pickle that torch.save did not write")),
         ("numpy.npz", "expected a PyTorch archive, found NumPy arrays (.npz)".to_owned()),
         ("numpy.npy", format!("{container} a NumPy array")),

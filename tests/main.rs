@@ -3,6 +3,7 @@
 mod broken; // broken files of weights: a clear error, and nothing is run
 mod checkpoint; // stopped, killed and resumed runs end in the same bits; Python takes a turn
 mod commands; // what the programs print, write and exit with
+mod foreign; // other people's files: inspect, conversion, settings, TorchScript as it is
 mod idx; // the reader of data sets: good files, broken files, the embedded MNIST
 mod model; // layers, shapes, counts, loading of parameters
 mod parity; // the same bits as PyTorch: weights, logits, gradients, optimizers, learning rates

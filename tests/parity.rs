@@ -60,11 +60,7 @@ fn models() -> [(&'static str, ModelConfig); 5] {
         ("sigmoid-47", ModelConfig { activation: Activation::Sigmoid, classes: 47, ..default() }),
         (
             "unpadded",
-            ModelConfig {
-                activation: Activation::ScaledTanh,
-                input: Input::Unpadded,
-                ..default()
-            },
+            ModelConfig { activation: Activation::ScaledTanh, input: Input::Unpadded, ..default() },
         ),
     ]
 }

@@ -102,24 +102,28 @@ pub fn run<S: AsRef<std::ffi::OsStr>>(name: &str, arguments: impl IntoIterator<I
     program(name).args(arguments).output().expect("the program starts").into()
 }
 
-/// The most memory that a program took at once, in bytes, with one argument; however it ended, but for
-/// a signal.
+/// The most memory that a program took at once, in bytes, with one argument; it may fail, but not
+/// by a signal.
+///
+/// A process in between asks: what the system says of a child counts its parent's memory before exec.
 pub fn peak_memory(name: &str, argument: &Path) -> u64 {
-    let quiet = || std::process::Stdio::null();
-    #[expect(clippy::zombie_processes, reason = "wait4 below waits for it")]
-    let child = program(name).arg(argument).stdout(quiet()).stderr(quiet()).spawn().unwrap();
-    let mut status = 0;
-    // SAFETY: `usage` is plain numbers; both pointers are live for the call.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        let pid = child.id() as libc::pid_t;
-        assert_eq!(libc::wait4(pid, &mut status, 0, &mut usage), pid);
-        usage
-    };
-    assert!(libc::WIFEXITED(status), "{name} {}: status {status}", argument.display());
+    let script = "import resource, subprocess, sys
+quiet = subprocess.DEVNULL
+code = subprocess.run(sys.argv[1:], stdout=quiet, stderr=quiet).returncode
+assert code in (0, 1), code
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)";
+    let output = Command::new(python_path())
+        .args(["-c", script])
+        .arg(program(name).get_program())
+        .arg(argument)
+        .output();
+    let peak: u64 = Ended::from(output.unwrap()).success().trim().parse().unwrap();
     // In KiB on Linux, in bytes on macOS.
-    let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
-    usage.ru_maxrss as u64 * unit
+    peak * if cfg!(target_os = "macos") { 1 } else { 1024 }
+}
+
+fn python_path() -> PathBuf {
+    std::env::var_os("LENET5_PYTHON").map_or_else(|| root().join(".venv/bin/python"), PathBuf::from)
 }
 
 /// Runs `tests/fixtures.py COMMAND FOLDER`.
@@ -129,8 +133,7 @@ pub fn fixtures(command: &str, folder: &Path) {
 
 /// Runs a script of `tests/` in the Python with PyTorch, which has to succeed.
 pub fn python(script: &str, command: &str, paths: &[&Path]) {
-    let python = std::env::var_os("LENET5_PYTHON")
-        .map_or_else(|| root().join(".venv/bin/python"), PathBuf::from);
+    let python = python_path();
     let output = Command::new(&python)
         .arg(root().join("tests").join(script))
         .arg(command)

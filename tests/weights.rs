@@ -268,4 +268,3 @@ fn python_reads_what_rust_wrote() {
     fs::write(folder.path().join("models.json"), serde_json::to_vec(&models).unwrap()).unwrap();
     fixtures("check", folder.path());
 }
-

@@ -1,6 +1,6 @@
 //! Converts weights: `cargo run --release --bin convert weights/lenet5.pt lenet5.safetensors`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn convert(arguments: &Arguments, output: &PathBuf) -> anyhow::Result<()> {
+fn convert(arguments: &Arguments, output: &Path) -> anyhow::Result<()> {
     let format = arguments.format.or_else(|| Format::from_path(output)).with_context(|| {
         format!("{}: expected the suffix .pt, .pth or .safetensors, or --format", output.display())
     })?;

@@ -57,7 +57,8 @@ pub fn read(bytes: &[u8], limits: &Limits) -> Result<Archive, String> {
     let version = members.read(&format!("{root}version"), 16)?;
     let version = version.map(|text| shown(String::from_utf8_lossy(&text).trim()));
     let code = members.code(&root, pickle_limit)?;
-    let data = members.read(&format!("{root}data.pkl"), pickle_limit)?.ok_or("expected data.pkl")?;
+    let data =
+        members.read(&format!("{root}data.pkl"), pickle_limit)?.ok_or("expected data.pkl")?;
     let pickle = pickle::parse(&data, limits)?;
     let compressed = members.compressed;
     let resolved = value::resolve(
@@ -109,7 +110,9 @@ impl<'a> Members<'a> {
         self.zip
             .file_names()
             .filter_map(|name| Some(name.ok()?.strip_suffix("data.pkl")?.to_owned()))
-            .filter(|root| root.is_empty() || (root.ends_with('/') && root.matches('/').count() == 1))
+            .filter(|root| {
+                root.is_empty() || (root.ends_with('/') && root.matches('/').count() == 1)
+            })
             .min_by_key(String::len)
             .ok_or_else(|| self.without_pickle())
     }
@@ -135,8 +138,7 @@ impl<'a> Members<'a> {
         let Some(index) = self.zip.index_for_name(name) else { return Ok(None) };
         let name = shown(name);
         let broken = |error: String| format!("{name} in the archive cannot be read ({error})");
-        let mut file =
-            self.zip.by_index(index).map_err(|error| broken(shown_error(&error)))?;
+        let mut file = self.zip.by_index(index).map_err(|error| broken(shown_error(&error)))?;
         self.compressed |= file.compression() != CompressionMethod::Stored;
         let mut bytes = Vec::new();
         file.by_ref()

@@ -10,8 +10,7 @@ use std::path::Path;
 use tch::{Kind, Tensor};
 
 use super::{
-    CONFIG_KEY, Limits, Value, Weights, archive, mapping, parse_config, read_limited,
-    state_dict,
+    CONFIG_KEY, Limits, Value, Weights, archive, mapping, parse_config, read_limited, state_dict,
 };
 use crate::{Error, Result, files};
 

@@ -46,8 +46,8 @@ pub struct Inspection {
 pub struct TensorInfo {
     /// Its dotted name.
     pub name: String,
-    /// Its sizes; empty too where it is of a kind that is not read.
-    pub shape: Vec<i64>,
+    /// Its sizes; none where it is of a kind that is not read.
+    pub shape: Option<Vec<i64>>,
     /// Its type by the name in `torch`, or the kind that is not read.
     pub dtype: String,
 }
@@ -80,10 +80,10 @@ impl Inspection {
         let tensors = entries.into_iter().map(|entry| match entry.content {
             Ok(tensor) => TensorInfo {
                 name: entry.name,
-                shape: tensor.size(),
+                shape: Some(tensor.size()),
                 dtype: DType::of(tensor.kind()).map_or("unknown", DType::name).to_owned(),
             },
-            Err(what) => TensorInfo { name: entry.name, shape: Vec::new(), dtype: what },
+            Err(what) => TensorInfo { name: entry.name, shape: None, dtype: what },
         });
         let forward = forward(&contents);
         let (lenet5, error) = match Weights::from_contents(&contents) {
@@ -188,7 +188,7 @@ impl fmt::Display for Inspection {
         writeln!(f, "container  {}", self.container)?;
         writeln!(f, "producer   {}", self.producer)?;
         if !self.locations.is_empty() {
-            writeln!(f, "tensors on {}", self.locations.join(", "))?;
+            writeln!(f, "saved on   {}", self.locations.join(", "))?;
         }
         if let Some(forward) = &self.forward {
             writeln!(f, "code       {forward}")?;
@@ -198,7 +198,7 @@ impl fmt::Display for Inspection {
         }
         section(f, "entries", &self.top, |f, (key, what)| writeln!(f, "  {}: {what}", shown(key)))?;
         section(f, "tensors", &self.tensors, |f, tensor| {
-            let shape = format!("{:?}", tensor.shape);
+            let shape = tensor.shape.as_ref().map_or_else(String::new, |s| format!("{s:?}"));
             writeln!(f, "  {:<32} {shape:<18} {}", shown(&tensor.name), tensor.dtype)
         })?;
         match (&self.lenet5, &self.error) {
@@ -240,7 +240,7 @@ fn section<T>(
     if items.is_empty() {
         return Ok(());
     }
-    writeln!(f, "{} {title}", items.len())?;
+    writeln!(f, "{title}: {}", items.len())?;
     items.iter().take(MAX_SHOWN).try_for_each(|item| row(f, item))?;
     match items.len() - items.len().min(MAX_SHOWN) {
         0 => Ok(()),

@@ -194,11 +194,10 @@ fn check(
 /// The settings as far as shapes tell them: the form of c5, the size of the input, the classes.
 fn config_of_shapes(tensors: &[(&str, &Tensor)]) -> ModelConfig {
     let has = |shape: &[i64]| tensors.iter().any(|(_, tensor)| tensor.size() == shape);
-    let classes =
-        tensors.iter().find_map(|(_, tensor)| match tensor.size()[..] {
-            [classes, 84] => Some(classes),
-            _ => None,
-        });
+    let classes = tensors.iter().find_map(|(_, tensor)| match tensor.size()[..] {
+        [classes, 84] => Some(classes),
+        _ => None,
+    });
     let unpadded = has(&[120, 16, 4, 4]) || has(&[120, 256]);
     let linear = has(&[120, 400]) || has(&[120, 256]);
     ModelConfig {

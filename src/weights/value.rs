@@ -238,7 +238,10 @@ const FOREIGN_FUNCTIONS: [(&str, &str); 9] = [
     ("torch._utils._rebuild_qtensor", "a quantised tensor"),
     ("torch._utils._rebuild_sparse_tensor", "a sparse tensor"),
     ("torch._utils._rebuild_sparse_csr_tensor", "a sparse tensor"),
-    ("torch._utils._rebuild_meta_tensor_no_storage", "a tensor of the meta device, without numbers"),
+    (
+        "torch._utils._rebuild_meta_tensor_no_storage",
+        "a tensor of the meta device, without numbers",
+    ),
     ("torch._utils._rebuild_nested_tensor", "a nested tensor"),
     ("torch._utils._rebuild_wrapper_subclass", "a tensor of a subclass without a storage"),
     ("torch._utils._rebuild_device_tensor_from_numpy", "a tensor of a device without storages"),
