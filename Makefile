@@ -1,5 +1,5 @@
 # `make` lists what there is. Each target sets up what it needs first: see scripts/setup.sh.
-.PHONY: help setup train test lint cross-check clean
+.PHONY: help setup train test lint cross-check check-versions export fuzz clean
 .DEFAULT_GOAL := help
 
 # cargo would take make's job server from it, and complain that it cannot be reached.
@@ -8,7 +8,7 @@ unexport MAKEFLAGS
 PY := .venv/bin/python
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 setup: ## PyTorch into .venv, linked as .libtorch for cargo; TORCH_INDEX_URL=... for another build of it
 	@scripts/setup.sh
@@ -35,6 +35,18 @@ lint: setup ## formatting, clippy, ruff and the documentation, warnings are erro
 cross-check: setup ## compare the Rust programs with PyTorch, number by number
 	cargo build --release
 	$(PY) scripts/cross_check.py
+
+check-versions: setup ## exchange weights with other versions of PyTorch; ARGS="2.6.0 newest"
+	cargo build --release
+	$(PY) scripts/check_versions.py $(ARGS)
+
+export: setup ## weights as a torch.export program and as ONNX; ARGS="IN OUT"
+	cargo build --release
+	$(PY) -m pip install -q -r scripts/requirements-export.txt
+	$(PY) scripts/export.py $(or $(ARGS),weights/lenet5.safetensors target/lenet5)
+
+fuzz: setup ## fuzz the readers of files; ARGS="pickle 1000000"; needs cargo-fuzz
+	fuzz/run.sh $(ARGS)
 
 clean: ## remove target, .venv and .libtorch; runs/ stays
 	cargo clean

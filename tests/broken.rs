@@ -715,6 +715,21 @@ fn broken_older_files() {
             "expected a storage of a known type, found 0 of another",
         ),
         (
+            // Its items are an argument of OrderedDict; strings are bytes; the storage is a view.
+            "a state dict of Python 2 and PyTorch 0.1",
+            legacy(
+                &[
+                    b"ccollections\nOrderedDict\n](](U\x01wctorch._utils\n_rebuild_tensor\n((",
+                    &b"U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x04(U\x01vK\x01K\x03ttQ"[..],
+                    b"K\x01ctorch\nSize\n(K\x02t\x85R(K\x01ttRee\x85R",
+                ]
+                .concat(),
+                &key,
+                &whole,
+            ),
+            "expected the ten parameters of LeNet-5, found 1 tensor: w [2]",
+        ),
+        (
             "keys that are no list",
             legacy(&one, b"}", &whole),
             "expected the keys of the storages as a list",
@@ -746,6 +761,11 @@ fn memory_stays_within_the_limit() {
     };
     let pickle = limit.pickle_bytes();
     let memo = [&b"]"[..], &string(&"s".repeat(pickle / 2)), b"q\x00a"].concat();
+    // A list of a thousand references to one value, a thousand times: a million values.
+    let thousands = |value: &[u8]| {
+        let list = [value, b"q\x000](", &b"h\x00".repeat(1000), b"eq\x01"].concat();
+        archive(&[&list[..], b"0](", &b"h\x01".repeat(1000), b"e"].concat())
+    };
     let tensors = (limit.tensor_bytes() / 4 - 4) as i64;
     let header = |length: usize| {
         let entry = |i| format!(r#""{i:05}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#);
@@ -759,6 +779,10 @@ fn memory_stays_within_the_limit() {
         ("dicts of marks", archive(&b"(d".repeat(pickle / 2 - 2))),
         ("tuples", archive(&b"))".repeat(pickle / 2 - 2))),
         ("a string, many times", archive(&[&memo[..], &b"h\x00a".repeat(pickle / 8)].concat())),
+        ("a long name, many times", thousands(format!("c{}\na\n", "m".repeat(250)).as_bytes())),
+        ("a tensor, many times", thousands(&tensor("Float", 0, 0, &[4], &[1]))),
+        ("an empty tensor, many times", thousands(&tensor("Float", 0, 0, &[0], &[1]))),
+        ("a call, many times", thousands(b"ca\nb\n)R}b")),
         ("tensors at their limit", archive(&tensor("Float", 0, 0, &[tensors], &[0]))),
         ("bytes in place of numbers", archive(&tensor("Byte", 0, 0, &[4 * tensors], &[0]))),
         ("members at their limit", directory(10_000, 25_000)),
