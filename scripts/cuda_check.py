@@ -132,6 +132,11 @@ def main() -> int:
         figures = f"{on_gpu['errors']} and {without['errors']} errors"
         agree = abs(on_gpu["errors"] - without["errors"]) <= 2
         check("model.pt of the GPU, evaluated with the GPU hidden", agree, figures)
+        script = ("--json", f"--torchscript={model}")
+        on_gpu = json.loads(run(binaries, "evaluate", "--device=cuda", *script))
+        figures = f"{on_gpu['errors']} and {without['errors']} errors"
+        agree = abs(on_gpu["errors"] - without["errors"]) <= 2
+        check("model.pt of the GPU, run as TorchScript on it", agree, figures)
         state = torch.jit.load(model, map_location="cpu").state_dict()
         check(
             "model.pt holds CPU tensors, equal to the checkpoint",

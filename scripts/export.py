@@ -53,7 +53,7 @@ def read_settings(path: Path) -> dict | None:
     try:
         with safe_open(path, "pt") as file:
             return json.loads((file.metadata() or {})["lenet5"])
-    except (OSError, SafetensorError, KeyError):
+    except (OSError, SafetensorError, KeyError, ValueError):
         return None  # `convert` says what is wrong with it, if anything
 
 
@@ -137,7 +137,8 @@ def main() -> int:
         print("form  largest difference  differing logits  other answers")
         good = True
         for path, (forward, text) in (pt2, load_pt2(pt2)), (onnx, load_onnx(onnx)):
-            good &= check(path.suffix, forward, images, expected) and json.loads(text) == settings
+            good &= check(path.suffix, forward, images, expected)
+            assert json.loads(text) == settings, f"{path.suffix}: other settings than were stored"
         if not good:
             print("error: not what evaluate computes; nothing is written", file=sys.stderr)
             return 1
