@@ -1,7 +1,7 @@
 //! The pickle reader, and what it says about tensors: each storage is 64 bytes.
 #![no_main]
 
-use lenet5::weights::value::{Source, resolve};
+use lenet5::weights::resolve::{Source, resolve};
 use lenet5::weights::{Limits, pickle};
 use libfuzzer_sys::fuzz_target;
 

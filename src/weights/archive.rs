@@ -9,8 +9,9 @@ use zip::read::{ArchiveOffset, Config};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-use super::value::{self, Resolved, Source, Value, shown};
-use super::{Limits, pickle};
+use super::resolve::{Resolved, Source, resolve};
+use super::value::{Value, shown};
+use super::{Limits, pickle, pickle_write};
 use crate::Result;
 
 /// `torch.save` aligns storages so that `torch.load(mmap=True)` can map them.
@@ -61,7 +62,7 @@ pub fn read(bytes: &[u8], limits: &Limits) -> Result<Archive, String> {
         members.read(&format!("{root}data.pkl"), pickle_limit)?.ok_or("expected data.pkl")?;
     let pickle = pickle::parse(&data, limits)?;
     let compressed = members.compressed;
-    let resolved = value::resolve(
+    let resolved = resolve(
         &pickle,
         limits,
         &mut Source {
@@ -186,7 +187,7 @@ fn shown_error(error: &impl ToString) -> String {
 /// Where a tensor's type has no storage class here.
 pub fn write(value: &Value) -> Result<Vec<u8>> {
     let mut storages = Vec::new();
-    let pickle = pickle::write(value, &mut storages)?;
+    let pickle = pickle_write::write(value, &mut storages)?;
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Stored)

@@ -6,7 +6,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::contents::{self, Contents};
-use super::value::{DType, Value, shown};
+use super::dtype::DType;
+use super::value::{Value, shown};
 use super::{Limits, Settings, Weights, read_limited, state_dict};
 use crate::model::ModelConfig;
 use crate::{Error, Result};

@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use super::Limits;
 use super::pickle::{self, Node, Pickle};
-use super::value::{self, Resolved, Source, shown};
+use super::resolve::{Resolved, Source, resolve, storage, storage_element_size};
+use super::value::shown;
 
 /// `0x1950a86a20f9469cfc6c`, little-endian.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -48,7 +49,7 @@ pub fn read(bytes: &[u8], limits: &Limits) -> Result<Resolved, String> {
     let value = next("the value")?;
     let keys = next("the keys of the storages")?;
     let storages = storages(rest, &value, &keys)?;
-    value::resolve(
+    resolve(
         &value,
         limits,
         &mut Source {
@@ -82,8 +83,8 @@ fn storages(
 ) -> Result<HashMap<String, Range<usize>>, String> {
     let mut sizes = HashMap::new();
     for node in &value.nodes {
-        if let Some(storage) = value::storage(&value.nodes, node) {
-            sizes.insert(storage.key, value::storage_element_size(storage.class));
+        if let Some(storage) = storage(&value.nodes, node) {
+            sizes.insert(storage.key, storage_element_size(storage.class));
         }
     }
     let Node::List(keys_found) = &keys.nodes[keys.root] else {

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use tch::{Kind, Tensor};
 
+use super::dtype::DType;
 use super::state_dict::Entry;
-use super::value::{DType, shown};
+use super::value::shown;
 use crate::model::{C5, Input, ModelConfig};
 
 /// Parts of a name that wrappers add: data parallelism, and `torch.compile`.

@@ -6,11 +6,14 @@
 mod archive;
 pub mod checkpoint;
 pub mod contents;
+mod dtype;
 mod inspect;
 mod legacy;
 mod limits;
 mod mapping;
 pub mod pickle;
+mod pickle_write;
+pub mod resolve;
 mod safetensors;
 mod state_dict;
 pub mod value;

@@ -6,7 +6,8 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tch::{Kind, Tensor};
 
 use super::Limits;
-use super::value::{DType, Value, shown};
+use super::dtype::DType;
+use super::value::{Value, shown};
 use crate::{Error, Result};
 
 const KINDS: [(Dtype, Kind); 7] = [
