@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tch::nn::{Module, VarStore};
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::data::{Dataset, Split};
 use crate::evaluate::Evaluation;
 use crate::libtorch::{self, DeviceChoice};
-use crate::model::{LeNet5, ModelConfig};
+use crate::model::{LeNet5, Loss, ModelConfig};
 use crate::optim::{OptimizerConfig, Schedule};
 use crate::progress::Progress;
 use crate::weights::{Checkpoint, Format, Value, Weights};
@@ -24,6 +24,9 @@ use crate::{Error, Result, charts, files};
 pub struct TrainConfig {
     /// The network.
     pub model: ModelConfig,
+    /// What training makes small.
+    #[serde(default)]
+    pub loss: Loss,
     /// Folder of IDX files; none means the embedded MNIST.
     pub data: Option<PathBuf>,
     /// Use the first so many training images only.
@@ -52,6 +55,7 @@ impl Default for TrainConfig {
     fn default() -> Self {
         Self {
             model: ModelConfig::default(),
+            loss: Loss::default(),
             data: None,
             limit: None,
             epochs: 10,
@@ -90,6 +94,7 @@ impl TrainConfig {
         let rate = self.learning_rate;
         positive("lr", rate.is_finite() && rate > 0.0, &rate)?;
         self.model.validate()?;
+        self.loss.validate()?;
         self.optimizer.validate()?;
         self.schedule.validate()
     }
@@ -229,7 +234,7 @@ impl Run {
             Some(weights) => weights.build(device)?,
             None => {
                 let mut store = VarStore::new(Device::Cpu);
-                let model = LeNet5::new(&store.root(), &config.model);
+                let model = LeNet5::new(&store.root(), &config.model)?;
                 store.set_device(device);
                 (store, model)
             }
@@ -277,8 +282,7 @@ impl Run {
             for indices in &batches[self.partial.step as usize..] {
                 let (images, labels) = self.train.batch(indices, &self.config.model);
                 let logits = self.model.forward(&images);
-                let loss =
-                    logits.cross_entropy_loss(&labels, None::<Tensor>, Reduction::Mean, -100, 0.0);
+                let loss = self.config.loss.of(&logits, &labels);
                 let gradients = Tensor::f_run_backward(&[&loss], &parameters, false, false)?;
                 learning_rate = self.config.schedule.learning_rate(
                     self.config.learning_rate,

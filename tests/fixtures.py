@@ -25,6 +25,7 @@ from torch.optim import SGD, Adam, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR, StepLR
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+import lenet5_1998
 from lenet5 import LeNet5
 from mnist import read_mnist, to_input
 
@@ -87,8 +88,34 @@ def parity(folder: Path) -> None:
                 optimizer.step()
                 if step in (1, 20):
                     note(f"{name}/{step}", parameters(model))
+        original(images, labels, note)
         save_file(tensors, folder / f"threads-{threads}.safetensors")
     schedules(folder)
+
+
+def original(images: Tensor, labels: Tensor, note) -> None:
+    """The network of 1998: both losses, their gradients, and an epoch of SGD on 2,000 images."""
+    torch.manual_seed(7)
+    model = lenet5_1998.LeNet5()
+    note("original/initial", parameters(model))
+    note("original", {"after": torch.rand(4)})
+    batch = lenet5_1998.to_input(images[:100])
+    logits = model(batch)
+    note("original", {"images": batch, "logits": logits.detach()})
+    losses = {"distance": lenet5_1998.distance, "discriminative": lenet5_1998.discriminative}
+    for name, loss_of in losses.items():
+        loss = loss_of(logits, labels[:100])
+        gradients = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+        names = [parameter for parameter, _ in model.named_parameters()]
+        note(f"original/{name}", {"loss": loss.detach()})
+        note(f"original/{name}/gradient", dict(zip(names, gradients, strict=True)))
+    optimizer = SGD(model.parameters(), lr=0.01, momentum=0.9)
+    for batch in torch.randperm(2000).split(64):
+        optimizer.zero_grad()
+        logits = model(lenet5_1998.to_input(images[batch]))
+        lenet5_1998.discriminative(logits, labels[batch]).backward()
+        optimizer.step()
+    note("original/epoch", parameters(model))
 
 
 def schedules(folder: Path) -> None:

@@ -13,7 +13,7 @@ fn new(config: &ModelConfig) -> (VarStore, LeNet5) {
     let _lock = generator();
     tch::manual_seed(1);
     let store = VarStore::new(Device::Cpu);
-    let model = LeNet5::new(&store.root(), config);
+    let model = LeNet5::new(&store.root(), config).unwrap();
     (store, model)
 }
 

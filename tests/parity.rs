@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use lenet5::data::{Dataset, Split};
-use lenet5::model::{Activation, C5, Input, LeNet5, ModelConfig, Pooling};
+use lenet5::model::{Activation, C5, Input, LeNet5, Loss, ModelConfig, Pooling};
 use lenet5::optim::{OptimizerConfig, Schedule};
 use tch::nn::{Module, VarStore};
 use tch::{Device, Kind, Reduction, Tensor};
@@ -35,7 +35,7 @@ fn for_each_thread_count(test: impl Fn(i32, &BTreeMap<String, Tensor>)) {
 fn seeded(seed: i64, config: &ModelConfig) -> (VarStore, LeNet5) {
     tch::manual_seed(seed);
     let store = VarStore::new(Device::Cpu);
-    let model = LeNet5::new(&store.root(), config);
+    let model = LeNet5::new(&store.root(), config).unwrap();
     (store, model)
 }
 
@@ -274,4 +274,59 @@ fn settings_are_checked() {
     assert_eq!(error(step(0, 0.5)), "step-size: expected 1 or more epochs, found 0");
     assert_eq!(error(step(1, 0.0)), "gamma: expected a number above 0, found 0");
     step(1, 0.5).validate().unwrap();
+}
+
+/// The network of 1998: both losses, their gradients by name, and an epoch of SGD.
+#[test]
+fn original() {
+    let data = Dataset::embedded(Split::Train, 10).unwrap().first(2000);
+    for_each_thread_count(|_, python| {
+        let mut bits = Bits::default();
+        let config = ModelConfig::original();
+        let (_store, model) = seeded(7, &config);
+        let mut compare = |key: &str, tensor: &Tensor| {
+            let key = format!("original/{key}");
+            bits.compare(&key, tensor, &python[&key]);
+        };
+        for (name, tensor) in model.state() {
+            compare(&format!("initial/{name}"), &tensor);
+        }
+        compare("after", &Tensor::rand([4], (Kind::Float, Device::Cpu)));
+        let (images, labels) =
+            data.batch(&Tensor::arange(100, (Kind::Int64, Device::Cpu)), &config);
+        let logits = model.forward(&images);
+        compare("images", &images);
+        compare("logits", &logits.detach());
+        let parameters: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
+        let discriminative = Loss::Discriminative { j: 1.0 };
+        for (name, loss) in [("distance", Loss::Distance), ("discriminative", discriminative)] {
+            let loss = loss.of(&logits, &labels);
+            compare(&format!("{name}/loss"), &loss.detach());
+            let gradients = Tensor::run_backward(&[&loss], &parameters, true, false);
+            for ((parameter, _), gradient) in model.parameters().iter().zip(&gradients) {
+                compare(&format!("{name}/gradient/{parameter}"), gradient);
+            }
+        }
+        let optimizer = OptimizerConfig::Sgd {
+            momentum: 0.9,
+            dampening: 0.0,
+            weight_decay: 0.0,
+            nesterov: false,
+        };
+        let mut optimizer = optimizer.build(parameters.iter().map(Tensor::shallow_clone).collect());
+        for indices in Tensor::randperm(2000, (Kind::Int64, Device::Cpu)).split(64, 0) {
+            let (images, labels) = data.batch(&indices, &config);
+            let loss = discriminative.of(&model.forward(&images), &labels);
+            let gradients = Tensor::run_backward(&[&loss], &parameters, false, false);
+            optimizer.step(&gradients, 0.01).unwrap();
+        }
+        for (name, tensor) in model.state() {
+            compare(&format!("epoch/{name}"), &tensor.detach());
+        }
+        // What is not connected has stayed exactly zero.
+        let c3 = &model.state()[4].1;
+        let zeros = c3.eq(0.0).sum(Kind::Int64).int64_value(&[]);
+        assert_eq!((c3.numel() as i64 - zeros) / 25, 60);
+        bits.check(13 + 1 + 2 + 2 * (1 + 12) + 13);
+    });
 }

@@ -4,14 +4,17 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lenet5::cli;
-use lenet5::model::{ModelConfig, ModelOptions, Summary};
+use lenet5::model::{ModelConfig, ModelOptions, Network, Summary};
 
 /// Prints LeNet-5's layers: output shapes, parameters, connections, multiply-adds.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
+    /// The network: as PyTorch users write it today, or as the paper of 1998 has it.
+    #[arg(long, default_value = "modern")]
+    model: Network,
     #[command(flatten)]
-    model: ModelOptions,
+    options: ModelOptions,
     /// One JSON object instead of the table.
     #[arg(long)]
     json: bool,
@@ -20,8 +23,11 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     cli::run(|| {
-        let mut config = ModelConfig::default();
-        arguments.model.apply(&mut config);
+        let mut config = match arguments.model {
+            Network::Modern => ModelConfig::default(),
+            Network::Original => ModelConfig::original(),
+        };
+        arguments.options.apply(&mut config);
         config.validate()?;
         let summary = Summary::new(&config);
         if arguments.json {

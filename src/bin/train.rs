@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use clap::{Args, Parser, ValueEnum};
-use lenet5::model::{C5, ModelConfig, ModelOptions, Summary};
+use lenet5::model::{C5, Loss, ModelConfig, ModelOptions, Network, Summary};
 use lenet5::optim::{OptimizerConfig, Schedule};
 use lenet5::train::{Metrics, Outcome, Run, TrainConfig, new_run_folder, read_config};
 use lenet5::weights::Weights;
@@ -44,6 +44,21 @@ struct Arguments {
 /// What a resumed run takes from its config.json.
 #[derive(Args)]
 struct Settings {
+    /// The network: as PyTorch users write it today, or as the paper of 1998 has it [default: modern]
+    #[arg(long)]
+    model: Option<Network>,
+    /// What training makes small [default: cross-entropy, for the original network discriminative]
+    #[arg(long)]
+    loss: Option<LossName>,
+    /// The distance of the class of everything else, in the discriminative loss [default: 1]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    j: Option<f64>,
+    /// What the original network's squared distances are multiplied by [default: 1/84]
+    #[arg(long, value_name = "X")]
+    rbf_scale: Option<f64>,
+    /// Train the original network's codes too.
+    #[arg(long)]
+    train_rbf: bool,
     /// Folder of IDX files, gzip or not [default: the embedded MNIST]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -84,7 +99,7 @@ struct Settings {
     #[arg(long, value_name = "N")]
     seed: Option<i64>,
     /// Start from the weights and the network of FILE, in any form that convert reads.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["c5", "classes"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "rbf_scale", "train_rbf", "c5", "classes"])]
     init: Option<PathBuf>,
     /// Form of c5 [default: convolution]
     #[arg(long)]
@@ -103,6 +118,15 @@ enum OptimizerName {
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum LossName {
+    CrossEntropy,
+    /// The paper's eq. 8: the distance of the right class.
+    Distance,
+    /// The paper's eq. 9: cross-entropy with a class of everything else.
+    Discriminative,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum ScheduleName {
     Constant,
     Step,
@@ -114,8 +138,16 @@ enum ScheduleName {
 impl Settings {
     fn config(self, options: &ModelOptions) -> anyhow::Result<TrainConfig> {
         let default = TrainConfig::default();
-        let mut model = ModelConfig::default();
+        let mut model = match self.model {
+            None | Some(Network::Modern) => ModelConfig::default(),
+            Some(Network::Original) => ModelConfig::original(),
+        };
         options.apply(&mut model);
+        if model.network != Network::Original && (self.rbf_scale.is_some() || self.train_rbf) {
+            anyhow::bail!("--rbf-scale and --train-rbf go with --model original only");
+        }
+        model.rbf_scale = self.rbf_scale.unwrap_or(model.rbf_scale);
+        model.train_rbf = self.train_rbf;
         model.c5 = self.c5.unwrap_or(model.c5);
         model.classes = self.classes.unwrap_or(model.classes);
         Ok(TrainConfig {
@@ -125,6 +157,7 @@ impl Settings {
                 None | Some(OptimizerName::Sgd) => default.learning_rate,
                 Some(OptimizerName::Adam | OptimizerName::AdamW) => 1e-3,
             }),
+            loss: self.loss(model.network)?,
             model,
             // Absolute, so that --resume works from any folder.
             data: self.data.map(std::path::absolute).transpose()?,
@@ -173,6 +206,21 @@ impl Settings {
                 eps,
                 weight_decay: weight_decay.unwrap_or(0.01),
             },
+        })
+    }
+
+    fn loss(&self, network: Network) -> anyhow::Result<Loss> {
+        let name = self.loss.unwrap_or(match network {
+            Network::Modern => LossName::CrossEntropy,
+            Network::Original => LossName::Discriminative,
+        });
+        if name != LossName::Discriminative && self.j.is_some() {
+            anyhow::bail!("--j goes with --loss discriminative only");
+        }
+        Ok(match name {
+            LossName::CrossEntropy => Loss::CrossEntropy,
+            LossName::Distance => Loss::Distance,
+            LossName::Discriminative => Loss::Discriminative { j: self.j.unwrap_or(1.0) },
         })
     }
 

@@ -36,6 +36,7 @@ unsafe extern "C" {
     fn lenet5_torchscript(
         names: *const *const c_char,
         tensors: *const *const C_tensor,
+        fixed: *const bool,
         count: usize,
         source: *const c_char,
         attribute: *const c_char,
@@ -103,13 +104,14 @@ pub fn allow_tf32(allow: bool) -> Result<()> {
     check(unsafe { lenet5_allow_tf32(allow.into()) })
 }
 
-/// A TorchScript archive: a module with the named parameters (`layer.parameter`), the method that
-/// `source` defines, and an attribute, given as its name and its text.
+/// A TorchScript archive: a module with the named parameters (`layer.parameter`), those that are `fixed`
+/// as buffers, the method that `source` defines, and an attribute, given as its name and its text.
 ///
 /// # Errors
 /// Where `source` does not compile, or a name has no dot.
 pub fn torchscript(
     tensors: &[(String, Tensor)],
+    fixed: &dyn Fn(&str) -> bool,
     source: &str,
     (attribute, text): (&str, &str),
 ) -> Result<Vec<u8>> {
@@ -118,6 +120,7 @@ pub fn torchscript(
     let names = tensors.iter().map(|(name, _)| c_string(name)).collect::<Result<Vec<_>>>()?;
     let name_pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
     let pointers: Vec<_> = tensors.iter().map(|(_, tensor)| tensor.as_ptr()).collect();
+    let fixed: Vec<_> = tensors.iter().map(|(name, _)| fixed(name)).collect();
     let (source, attribute, text) = (c_string(source)?, c_string(attribute)?, c_string(text)?);
     let (mut data, mut size) = (std::ptr::null_mut(), 0);
     // SAFETY: all pointers outlive the call; on success `data` is `size` bytes, ours to free.
@@ -125,6 +128,7 @@ pub fn torchscript(
         check(lenet5_torchscript(
             name_pointers.as_ptr(),
             pointers.as_ptr(),
+            fixed.as_ptr(),
             tensors.len(),
             source.as_ptr(),
             attribute.as_ptr(),

@@ -83,9 +83,9 @@ char *lenet5_allow_tf32(int allow) {
   });
 }
 
-char *lenet5_torchscript(const char *const *names, const Tensor *const *tensors, size_t count,
-                         const char *source, const char *attribute, const char *text, uint8_t **data,
-                         size_t *size) {
+char *lenet5_torchscript(const char *const *names, const Tensor *const *tensors,
+                         const bool *fixed, size_t count, const char *source, const char *attribute,
+                         const char *text, uint8_t **data, size_t *size) {
   return guarded([&] {
     auto unit = std::make_shared<torch::jit::CompilationUnit>();
     auto root = module("LeNet5", unit);
@@ -97,8 +97,8 @@ char *lenet5_torchscript(const char *const *names, const Tensor *const *tensors,
       if (!root.hasattr(layer)) {
         root.register_module(layer, module("lenet5." + layer, unit));
       }
-      auto parameter = tensor(tensors[i]).detach().clone().requires_grad_(true);
-      root.attr(layer).toModule().register_parameter(name.substr(dot + 1), parameter, false);
+      auto value = tensor(tensors[i]).detach().clone().requires_grad_(!fixed[i]);
+      root.attr(layer).toModule().register_parameter(name.substr(dot + 1), value, fixed[i]);
     }
     root.register_attribute(attribute, c10::StringType::get(), std::string(text));
     root.define(source);

@@ -21,10 +21,10 @@ char *lenet5_set_generator_state(const Tensor *state);
 // TensorFloat-32 in cuDNN and cuBLAS: torch.backends.{cudnn,cuda.matmul}.allow_tf32.
 char *lenet5_allow_tf32(int allow);
 
-// A TorchScript archive with one parameter per dotted name, a method from `source`, and an attribute
+// A TorchScript archive with one parameter per dotted name, or a buffer where it is fixed, a method from `source`, and an attribute
 // that holds `text`: unlike an extra file it stays when Python saves the module again.
 // `*data` is freed with lenet5_free.
-char *lenet5_torchscript(const char *const *names, const Tensor *const *tensors, size_t count,
-                         const char *source, const char *attribute, const char *text, uint8_t **data,
-                         size_t *size);
+char *lenet5_torchscript(const char *const *names, const Tensor *const *tensors,
+                         const bool *fixed, size_t count, const char *source, const char *attribute,
+                         const char *text, uint8_t **data, size_t *size);
 }

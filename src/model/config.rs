@@ -8,8 +8,16 @@ use tch::Tensor;
 
 use crate::{Error, Result};
 
-/// The layers in order. Each holds `weight` and `bias`; s2 and s4 (pooling) hold nothing.
-pub const LAYERS: [&str; 5] = ["c1", "c3", "c5", "f6", "output"];
+/// The two networks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// As PyTorch users write it today: 61,706 parameters.
+    #[default]
+    Modern,
+    /// As the paper of 1998 has it: 60,000 parameters.
+    Original,
+}
 
 /// The activation after c1, c3, c5 and f6.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -73,6 +81,9 @@ pub enum Input {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
+    /// Which of the two networks; what is said of activation, pooling and c5 is the modern one's.
+    #[serde(skip_serializing_if = "Network::is_modern")]
+    pub network: Network,
     /// Activation after each layer but the last.
     pub activation: Activation,
     /// Pooling in s2 and s4.
@@ -87,6 +98,19 @@ pub struct ModelConfig {
     pub std: f64,
     /// How an image becomes the input.
     pub input: Input,
+    /// Of the original network: what the squared distances from the codes are multiplied by.
+    #[serde(skip_serializing_if = "is_default_scale")]
+    pub rbf_scale: f64,
+    /// Of the original network: whether the codes are trained.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub train_rbf: bool,
+}
+
+/// The mean over F6's 84 units, not the sum: of the sum, training by the paper's rates diverges.
+const RBF_SCALE: f64 = 1.0 / 84.0;
+
+fn is_default_scale(scale: &f64) -> bool {
+    *scale == RBF_SCALE
 }
 
 impl Default for ModelConfig {
@@ -99,11 +123,31 @@ impl Default for ModelConfig {
             mean: 0.0,
             std: 1.0,
             input: Input::default(),
+            network: Network::default(),
+            rbf_scale: RBF_SCALE,
+            train_rbf: false,
         }
     }
 }
 
+impl Network {
+    fn is_modern(&self) -> bool {
+        *self == Self::Modern
+    }
+}
+
 impl ModelConfig {
+    /// The original network. Its pixels are -0.1 (background) to 1.175 (ink).
+    pub fn original() -> Self {
+        Self {
+            network: Network::Original,
+            activation: Activation::ScaledTanh,
+            mean: 0.1 / 1.275,
+            std: 1.0 / 1.275,
+            ..Self::default()
+        }
+    }
+
     /// Checks the ranges.
     ///
     /// # Errors
@@ -114,6 +158,15 @@ impl ModelConfig {
                 "classes: expected 2 to 1000, found {}",
                 self.classes
             )));
+        }
+        if !(self.rbf_scale.is_finite() && self.rbf_scale > 0.0) {
+            return Err(Error::Config(format!(
+                "rbf-scale: expected a positive number, found {}",
+                self.rbf_scale
+            )));
+        }
+        if self.network == Network::Original {
+            self.validate_original()?;
         }
         if !self.mean.is_finite() {
             return Err(Error::Config(format!(
@@ -130,10 +183,26 @@ impl ModelConfig {
         Ok(())
     }
 
+    fn validate_original(&self) -> Result<()> {
+        let _ = super::codes::codes(self.classes)?;
+        let Self { activation, pooling, c5, input, .. } = self;
+        let fits = *activation == Activation::ScaledTanh
+            && *pooling == Pooling::default()
+            && *c5 == C5::default()
+            && input.size() == 32;
+        match fits {
+            true => Ok(()),
+            false => Err(Error::Config(
+                "the network of 1998 has its own activation, sub-sampling and c5, and takes 32x32 pixels"
+                    .to_owned(),
+            )),
+        }
+    }
+
     /// Shape of a layer's weight; the bias has its first dimension.
     ///
     /// # Panics
-    /// Where `layer` is none of [`LAYERS`].
+    /// Where no layer of that name has a weight.
     pub fn weight_shape(&self, layer: &str) -> Vec<i64> {
         let side = self.input.s4_size();
         match (layer, self.c5) {
@@ -147,16 +216,35 @@ impl ModelConfig {
         }
     }
 
-    /// Names and shapes of all parameters, in the order in which they are drawn and stored.
-    pub fn parameters(&self) -> Vec<(String, Vec<i64>)> {
-        LAYERS
-            .iter()
-            .flat_map(|layer| {
-                let shape = self.weight_shape(layer);
-                let bias = vec![shape[0]];
-                [(format!("{layer}.weight"), shape), (format!("{layer}.bias"), bias)]
-            })
-            .collect()
+    /// Names and shapes of all tensors, in the order in which they are drawn and stored.
+    pub fn state(&self) -> Vec<(String, Vec<i64>)> {
+        let weight_and_bias = |layer: &str| {
+            let shape = self.weight_shape(layer);
+            let bias = vec![shape[0]];
+            vec![(format!("{layer}.weight"), shape), (format!("{layer}.bias"), bias)]
+        };
+        let subsampling = |layer: &str, maps| {
+            let names = ["coefficient", "bias"];
+            names.map(|name| (format!("{layer}.{name}"), vec![maps])).to_vec()
+        };
+        match self.network {
+            Network::Modern => ["c1", "c3", "c5", "f6", "output"].map(weight_and_bias).concat(),
+            Network::Original => [
+                weight_and_bias("c1"),
+                subsampling("s2", 6),
+                weight_and_bias("c3"),
+                subsampling("s4", 16),
+                weight_and_bias("c5"),
+                weight_and_bias("f6"),
+                vec![("output.weight".to_owned(), self.weight_shape("output"))],
+            ]
+            .concat(),
+        }
+    }
+
+    /// Whether a tensor of [`ModelConfig::state`] is not trained: the codes, unless they are.
+    pub fn is_fixed(&self, name: &str) -> bool {
+        self.network == Network::Original && name == "output.weight" && !self.train_rbf
     }
 }
 
@@ -195,6 +283,9 @@ impl ModelOptions {
 impl fmt::Display for ModelConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { activation, pooling, mean, std, input, .. } = self;
+        if self.network == Network::Original {
+            return write!(f, "the network of 1998, {input} input, mean {mean}, std {std}");
+        }
         write!(
             f,
             "{activation} activation, {pooling} pooling, {input} input, mean {mean}, std {std}"
@@ -212,7 +303,7 @@ macro_rules! display_value_name {
         }
     )*};
 }
-display_value_name!(Activation, Pooling, C5, Input);
+display_value_name!(Activation, Pooling, C5, Input, Network);
 
 impl Input {
     /// Height and width of the network's input: 32, or 28 without padding.

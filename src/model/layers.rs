@@ -24,6 +24,12 @@ impl Layer {
         }
     }
 
+    /// Draws weight, then bias, uniform in ±`bound`.
+    pub fn within(path: Path, shape: &[i64], bound: f64) -> Self {
+        let init = Init::Uniform { lo: -bound, up: bound };
+        Self { weight: path.var("weight", shape, init), bias: path.var("bias", &shape[..1], init) }
+    }
+
     /// Zeros, to be overwritten.
     pub fn zeros(path: Path, shape: &[i64]) -> Self {
         Self { weight: path.zeros("weight", shape), bias: path.zeros("bias", &shape[..1]) }

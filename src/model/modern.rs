@@ -18,29 +18,16 @@
 use tch::Tensor;
 use tch::nn::{Module, Path};
 
-use super::config::{C5, LAYERS, ModelConfig};
-use super::layers::{Layer, assign};
-use crate::{Error, Result};
+use super::config::{C5, ModelConfig};
+use super::layers::Layer;
 
 /// The modern LeNet-5.
 ///
 /// # Shapes
 /// Input (N, 1, 32, 32), or (N, 1, 28, 28) with [`Input::Unpadded`](super::Input::Unpadded); output
 /// (N, classes): logits.
-///
-/// # Example
-/// ```
-/// use lenet5::model::{LeNet5, ModelConfig};
-/// use tch::{Device, Kind, Tensor, nn, nn::Module};
-///
-/// tch::manual_seed(1);
-/// let vs = nn::VarStore::new(Device::Cpu);
-/// let model = LeNet5::new(&vs.root(), &ModelConfig::default());
-/// let logits = model.forward(&Tensor::zeros([2, 1, 32, 32], (Kind::Float, Device::Cpu)));
-/// assert_eq!(logits.size(), [2, 10]);
-/// ```
 #[derive(Debug)]
-pub struct LeNet5 {
+pub struct Modern {
     config: ModelConfig,
     c1: Layer,
     c3: Layer,
@@ -49,16 +36,13 @@ pub struct LeNet5 {
     output: Layer,
 }
 
-impl LeNet5 {
+impl Modern {
     /// Draws all parameters under `path`, in the order c1, c3, c5, f6, output; weight, then bias.
-    ///
-    /// For the bits of a PyTorch script with the same seed, `path` has to be on the CPU: draw there,
-    /// then move with [`VarStore::set_device`](tch::nn::VarStore::set_device).
     pub fn new(path: &Path, config: &ModelConfig) -> Self {
         Self::from_layers(config, |name| Layer::new(path / name, &config.weight_shape(name)))
     }
 
-    /// As [`LeNet5::new`], but with zeros: for weights to be loaded, leaving the generator as it is.
+    /// As [`Modern::new`], but with zeros: for weights to be loaded, leaving the generator as it is.
     pub fn uninitialised(path: &Path, config: &ModelConfig) -> Self {
         Self::from_layers(config, |name| Layer::zeros(path / name, &config.weight_shape(name)))
     }
@@ -79,49 +63,16 @@ impl LeNet5 {
         &self.config
     }
 
-    /// All parameters by name (`c1.weight`, `c1.bias`, ...), in order; they share memory with the model.
-    pub fn parameters(&self) -> Vec<(String, Tensor)> {
-        LAYERS
-            .iter()
-            .zip([&self.c1, &self.c3, &self.c5, &self.f6, &self.output])
-            .flat_map(|(name, layer)| {
-                [
-                    (format!("{name}.weight"), layer.weight.shallow_clone()),
-                    (format!("{name}.bias"), layer.bias.shallow_clone()),
-                ]
-            })
+    /// All tensors in the order of [`ModelConfig::state`].
+    pub(super) fn tensors(&self) -> Vec<&Tensor> {
+        [&self.c1, &self.c3, &self.c5, &self.f6, &self.output]
+            .into_iter()
+            .flat_map(|layer| [&layer.weight, &layer.bias])
             .collect()
-    }
-
-    /// Copies tensors into the parameters: strict, each name exactly once and in the right shape.
-    ///
-    /// # Errors
-    /// Names the parameter that is missing or too much, or whose shape differs.
-    pub fn load_state(&self, tensors: &[(String, Tensor)]) -> Result<()> {
-        let parameters = self.parameters();
-        if let Some((name, _)) =
-            tensors.iter().find(|(name, _)| !parameters.iter().any(|(p, _)| p == name))
-        {
-            return Err(Error::Config(format!("{name}: no such parameter in LeNet-5")));
-        }
-        for (name, parameter) in &parameters {
-            let Some((_, tensor)) = tensors.iter().find(|(n, _)| n == name) else {
-                return Err(Error::Config(format!("{name}: missing")));
-            };
-            if tensor.size() != parameter.size() {
-                return Err(Error::Config(format!(
-                    "{name}: expected shape {:?}, found {:?}",
-                    parameter.size(),
-                    tensor.size()
-                )));
-            }
-            assign(parameter, tensor)?;
-        }
-        Ok(())
     }
 }
 
-impl Module for LeNet5 {
+impl Module for Modern {
     fn forward(&self, x: &Tensor) -> Tensor {
         let (activate, pool) = (self.config.activation, self.config.pooling);
         let x = activate.apply(&self.c1.convolve(x)); // (N, 6, 28, 28)

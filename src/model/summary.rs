@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::config::{ModelConfig, Pooling};
+use super::config::{ModelConfig, Network, Pooling};
+use super::original::C3_TABLE;
 
 /// One row of the table, for one image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -73,15 +74,18 @@ impl Summary {
         let c1 = config.input.size() - 4;
         let c3 = c1 / 2 - 4;
         let s4 = config.input.s4_size();
-        let layers = vec![
-            convolution("c1", 1, 6, c1),
-            pooling("s2", 6, c1 / 2),
-            convolution("c3", 6, 16, c3),
-            pooling("s4", 16, s4),
-            linear("c5", 16 * s4 * s4, 120),
-            linear("f6", 120, 84),
-            linear("output", 84, config.classes),
-        ];
+        let layers = match config.network {
+            Network::Modern => vec![
+                convolution("c1", 1, 6, c1),
+                pooling("s2", 6, c1 / 2),
+                convolution("c3", 6, 16, c3),
+                pooling("s4", 16, s4),
+                linear("c5", 16 * s4 * s4, 120),
+                linear("f6", 120, 84),
+                linear("output", 84, config.classes),
+            ],
+            Network::Original => original(config),
+        };
         let total = layers.iter().fold(Total::default(), |sum, layer| Total {
             parameters: sum.parameters + layer.parameters,
             connections: sum.connections + layer.connections,
@@ -89,6 +93,52 @@ impl Summary {
         });
         Self { layers, total }
     }
+}
+
+/// The paper's counts. A sub-sampling unit has four inputs and a bias, and multiplies once.
+fn original(config: &ModelConfig) -> Vec<LayerSummary> {
+    let convolution = |name, maps: i64, size: i64, kernels: i64| LayerSummary {
+        name,
+        output_shape: vec![maps, size, size],
+        parameters: kernels * 25 + maps,
+        connections: (kernels * 25 + maps) * size * size,
+        macs: kernels * 25 * size * size,
+    };
+    let subsampling = |name, maps: i64, size: i64| {
+        let units = maps * size * size;
+        let output_shape = vec![maps, size, size];
+        LayerSummary {
+            name,
+            output_shape,
+            parameters: maps * 2,
+            connections: units * 5,
+            macs: units,
+        }
+    };
+    let dense = |name, inputs: i64, outputs: i64| LayerSummary {
+        name,
+        output_shape: vec![outputs],
+        parameters: outputs * (inputs + 1),
+        connections: outputs * (inputs + 1),
+        macs: outputs * inputs,
+    };
+    let distances = config.classes * 84;
+    let kernels = C3_TABLE.iter().map(|maps| maps.len() as i64).sum();
+    vec![
+        convolution("c1", 6, 28, 6),
+        subsampling("s2", 6, 14),
+        convolution("c3", 16, 10, kernels),
+        subsampling("s4", 16, 5),
+        dense("c5", 400, 120),
+        dense("f6", 120, 84),
+        LayerSummary {
+            name: "output",
+            output_shape: vec![config.classes],
+            parameters: if config.train_rbf { distances } else { 0 },
+            connections: distances,
+            macs: distances,
+        },
+    ]
 }
 
 impl fmt::Display for Summary {

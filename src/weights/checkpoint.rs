@@ -40,7 +40,8 @@ impl Checkpoint {
     /// # Errors
     /// Where the file cannot be written; the old one then stays.
     pub fn write(&self, path: &Path, param_group: Vec<(&'static str, Value)>) -> Result<()> {
-        let parameters = self.weights.tensors.len();
+        let fixed = |name: &str| self.weights.config.is_fixed(name);
+        let parameters = self.weights.tensors.iter().filter(|(name, _)| !fixed(name)).count();
         let state = self.optimizer_state.iter().enumerate().map(|(i, entries)| {
             let entries = entries
                 .iter()

@@ -58,10 +58,14 @@ pub fn map(entries: &[Entry], config: Option<&ModelConfig>) -> Result<Mapping, S
         return Err(not_ten(&tensors));
     }
     let stored = config.is_some();
-    let config = config.cloned().unwrap_or_else(|| config_of_shapes(&tensors));
-    config.validate().map_err(|error| error.to_string())?;
-    let parameters = config.parameters();
     let keys = keys(&tensors);
+    let original = keys.iter().any(|key| key == "s2.coefficient");
+    let config = config.cloned().unwrap_or_else(|| match original {
+        true => ModelConfig::original(),
+        false => config_of_shapes(&tensors),
+    });
+    config.validate().map_err(|error| error.to_string())?;
+    let parameters = config.state();
     let ours = parameters.iter().all(|(name, _)| keys.contains(name));
     let matches = if ours || (stored && parameters.iter().any(|(name, _)| keys.contains(name))) {
         by_name(&tensors, &keys, parameters)
@@ -101,7 +105,8 @@ fn by_name<'a>(
     let known = |key: &String| parameters.iter().any(|(name, _)| name == key);
     if let Some(extra) = keys.iter().position(|key| !known(key)) {
         return Err(format!(
-            "expected the ten parameters of LeNet-5, found {} beside them",
+            "expected the {} parameters of LeNet-5, found {} beside them",
+            if parameters.len() == 10 { "ten" } else { "13" },
             shown(tensors[extra].0)
         ));
     }

@@ -114,10 +114,7 @@ impl Weights {
         let copy = |(name, tensor): (String, Tensor)| {
             (name, tensor.detach().to_device(Device::Cpu).copy())
         };
-        Self::from_tensors(
-            model.config().clone(),
-            model.parameters().into_iter().map(copy).collect(),
-        )
+        Self::from_tensors(model.config().clone(), model.state().into_iter().map(copy).collect())
     }
 
     /// All parameters by our names, with settings that are known.
@@ -296,7 +293,8 @@ impl Weights {
         match format {
             Format::TorchScript => {
                 let source = torchscript_source(&self.config);
-                libtorch::torchscript(&self.tensors, &source, (CONFIG_KEY, &config))
+                let fixed = |name: &str| self.config.is_fixed(name);
+                libtorch::torchscript(&self.tensors, &fixed, &source, (CONFIG_KEY, &config))
             }
             Format::StateDict => archive::write(&self.state_dict()),
             Format::SafeTensors => {
@@ -317,7 +315,10 @@ impl Weights {
             String::new(),
             Value::dict([("version", Value::Int(1)), (CONFIG_KEY, Value::Str(config))]),
         )];
-        metadata.extend(crate::model::LAYERS.map(|layer| (layer.to_owned(), version())));
+        let mut layers: Vec<_> =
+            self.tensors.iter().filter_map(|(name, _)| Some(name.split_once('.')?.0)).collect();
+        layers.dedup();
+        metadata.extend(layers.into_iter().map(|layer| (layer.to_owned(), version())));
         let items = self.tensors.iter().map(|(name, tensor)| {
             (Value::Str(name.clone()), Value::Tensor(tensor.shallow_clone()))
         });
@@ -342,7 +343,7 @@ impl Weights {
         device: Device,
     ) -> Result<(VarStore, LeNet5)> {
         let mut vs = VarStore::new(Device::Cpu);
-        let model = LeNet5::uninitialised(&vs.root(), config);
+        let model = LeNet5::uninitialised(&vs.root(), config)?;
         model.load_state(&self.tensors)?;
         vs.set_device(device);
         Ok((vs, model))

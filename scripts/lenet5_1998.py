@@ -1,0 +1,110 @@
+"""The LeNet-5 of the 1998 paper, in plain PyTorch: the reference for the Rust program.
+
+Use: from lenet5_1998 import LeNet5, discriminative, to_input
+"""
+
+from pathlib import Path
+
+import torch
+from lenet5 import scaled_tanh as squash
+from mnist import to_input as normalised
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# Which maps of s2 each map of c3 is connected to: the paper's Table I.
+C3_TABLE = [
+    *([0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5], [0, 4, 5], [0, 1, 5]),
+    *([0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5], [0, 3, 4, 5], [0, 1, 4, 5], [0, 1, 2, 5]),
+    *([0, 1, 3, 4], [1, 2, 4, 5], [0, 2, 3, 5], [0, 1, 2, 3, 4, 5]),
+]
+
+
+class Subsampling(nn.Module):
+    """The sum of each 2x2 block, times a coefficient, plus a bias: (N, C, H, W) -> half H and W."""
+
+    def __init__(self, maps: int):
+        super().__init__()
+        self.coefficient = nn.Parameter(torch.empty(maps).uniform_(-2.4 / 4, 2.4 / 4))
+        self.bias = nn.Parameter(torch.empty(maps).uniform_(-2.4 / 4, 2.4 / 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        sums = F.avg_pool2d(x, 2, divisor_override=1)
+        return sums * self.coefficient.reshape(-1, 1, 1) + self.bias.reshape(-1, 1, 1)
+
+
+class Codes(nn.Module):
+    """Squared distances from the codes: (N, 84) -> (N, classes)."""
+
+    def __init__(self, codes: Tensor):
+        super().__init__()
+        self.register_buffer("weight", codes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.unsqueeze(1) - self.weight).square().sum(-1)
+
+
+def read_codes(classes: int) -> Tensor:
+    """(classes, 84), 1 for ink and -1: the ten digits, or the characters from the space on."""
+    lines = (Path(__file__).parent.parent / "data" / "codes_1998.txt").read_text().splitlines()[1:]
+    first = ord("0") - ord(" ") if classes == 10 else 0
+    codes = [[int(pixel) for pixel in line] for line in lines[first : first + classes]]
+    return torch.tensor(codes) * 2.0 - 1.0
+
+
+class LeNet5(nn.Module):
+    """Images (N, 1, 32, 32) -> (N, classes): -scale times the distances; 60,000 parameters.
+
+    The codes are small pictures of characters, from the paper's Fig. 3.
+    """
+
+    def __init__(self, classes=10, scale=1 / 84):
+        super().__init__()
+        self.scale = scale
+        mask = torch.tensor([[float(i in maps) for i in range(6)] for maps in C3_TABLE])
+        self.register_buffer("c3_mask", mask.reshape(16, 6, 1, 1), persistent=False)
+        self.c1 = draw(2.4 / 25, nn.Conv2d, 1, 6, 5)
+        self.s2 = Subsampling(6)
+        self.c3 = draw(2.4, nn.Conv2d, 6, 16, 5)
+        with torch.no_grad():  # each map has its own fan-in: 75, 100 or 150
+            fan_in = self.c3_mask.sum(1, keepdim=True) * 25
+            self.c3.weight.div_(fan_in).mul_(self.c3_mask)
+            self.c3.bias.div_(fan_in.flatten())
+        self.s4 = Subsampling(16)
+        self.c5 = draw(2.4 / 400, nn.Conv2d, 16, 120, 5)
+        self.f6 = draw(2.4 / 120, nn.Linear, 120, 84)
+        self.output = Codes(read_codes(classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = squash(self.c1(x))  # (N, 6, 28, 28)
+        x = squash(self.s2(x))  # (N, 6, 14, 14)
+        x = squash(F.conv2d(x, self.c3.weight * self.c3_mask, self.c3.bias))  # (N, 16, 10, 10)
+        x = squash(self.s4(x))  # (N, 16, 5, 5)
+        x = squash(self.c5(x)).flatten(1)  # (N, 120)
+        x = squash(self.f6(x))  # (N, 84)
+        return self.output(x) * -self.scale  # (N, classes)
+
+
+def draw(bound: float, layer: type[nn.Module], *sizes: int) -> nn.Module:
+    """A layer drawn uniformly in ±bound, weight, then bias, and nothing else drawn."""
+    result = nn.utils.skip_init(layer, *sizes)
+    with torch.no_grad():
+        result.weight.uniform_(-bound, bound)
+        result.bias.uniform_(-bound, bound)
+    return result
+
+
+def distance(logits: Tensor, labels: Tensor) -> Tensor:
+    """The paper's eq. 8."""
+    return (-logits.gather(1, labels.unsqueeze(1)).squeeze(1)).mean()
+
+
+def discriminative(logits: Tensor, labels: Tensor, j=1.0) -> Tensor:
+    """The paper's eq. 9."""
+    everything_else = torch.full((len(logits), 1), -j)
+    right = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+    return (torch.cat([logits, everything_else], 1).logsumexp(1) - right).mean()
+
+
+def to_input(images: Tensor) -> Tensor:
+    """Bytes (N, 28, 28) -> (N, 1, 32, 32), -0.1 for background to 1.175 for ink."""
+    return normalised(images, mean=0.1 / 1.275, std=1 / 1.275)

@@ -1,0 +1,134 @@
+//! Either LeNet-5, by its settings.
+
+use tch::Tensor;
+use tch::nn::{Module, Path};
+
+use super::config::{ModelConfig, Network};
+use super::layers::assign;
+use super::modern::{self, Modern};
+use super::original::{self, Original};
+use crate::{Error, Result};
+
+/// The modern LeNet-5 or the original one.
+///
+/// # Shapes
+/// Input (N, 1, 32, 32), or (N, 1, 28, 28) with [`Input::Unpadded`](super::Input::Unpadded); output
+/// (N, classes): logits.
+///
+/// # Example
+/// ```
+/// use lenet5::model::{LeNet5, ModelConfig};
+/// use tch::{Device, Kind, Tensor, nn, nn::Module};
+///
+/// # fn main() -> lenet5::Result<()> {
+/// tch::manual_seed(1);
+/// let vs = nn::VarStore::new(Device::Cpu);
+/// let model = LeNet5::new(&vs.root(), &ModelConfig::default())?;
+/// let logits = model.forward(&Tensor::zeros([2, 1, 32, 32], (Kind::Float, Device::Cpu)));
+/// assert_eq!(logits.size(), [2, 10]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub enum LeNet5 {
+    /// The network as PyTorch users write it today.
+    Modern(Modern),
+    /// The network of the 1998 paper.
+    Original(Original),
+}
+
+impl LeNet5 {
+    /// Draws all parameters under `path`, layer by layer; weight, then bias.
+    ///
+    /// For the bits of a PyTorch script with the same seed, `path` has to be on the CPU: draw there,
+    /// then move with [`VarStore::set_device`](tch::nn::VarStore::set_device).
+    ///
+    /// # Errors
+    /// Where the original network has no codes for so many classes.
+    pub fn new(path: &Path, config: &ModelConfig) -> Result<Self> {
+        Ok(match config.network {
+            Network::Modern => Self::Modern(Modern::new(path, config)),
+            Network::Original => Self::Original(Original::new(path, config)?),
+        })
+    }
+
+    /// As [`LeNet5::new`], but with zeros: for weights to be loaded, leaving the generator as it is.
+    ///
+    /// # Errors
+    /// As [`LeNet5::new`].
+    pub fn uninitialised(path: &Path, config: &ModelConfig) -> Result<Self> {
+        Ok(match config.network {
+            Network::Modern => Self::Modern(Modern::uninitialised(path, config)),
+            Network::Original => Self::Original(Original::uninitialised(path, config)?),
+        })
+    }
+
+    /// The settings it was made with.
+    pub fn config(&self) -> &ModelConfig {
+        match self {
+            Self::Modern(model) => model.config(),
+            Self::Original(model) => model.config(),
+        }
+    }
+
+    /// All tensors by name (`c1.weight`, `c1.bias`, ...), in order, as `state_dict()` has them in
+    /// Python: the parameters, and the original's codes. They share memory with the model.
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        let tensors = match self {
+            Self::Modern(model) => model.tensors(),
+            Self::Original(model) => model.tensors(),
+        };
+        let names = self.config().state().into_iter().map(|(name, _)| name);
+        names.zip(tensors).map(|(name, tensor)| (name, tensor.shallow_clone())).collect()
+    }
+
+    /// Those of [`LeNet5::state`] that are trained.
+    pub fn parameters(&self) -> Vec<(String, Tensor)> {
+        let fixed = |name: &str| self.config().is_fixed(name);
+        self.state().into_iter().filter(|(name, _)| !fixed(name)).collect()
+    }
+
+    /// Copies tensors into the model: strict, each name exactly once and in the right shape.
+    ///
+    /// # Errors
+    /// Names the tensor that is missing or too much, or whose shape differs.
+    pub fn load_state(&self, tensors: &[(String, Tensor)]) -> Result<()> {
+        let state = self.state();
+        if let Some((name, _)) =
+            tensors.iter().find(|(name, _)| !state.iter().any(|(ours, _)| ours == name))
+        {
+            return Err(Error::Config(format!("{name}: no such parameter in LeNet-5")));
+        }
+        for (name, ours) in &state {
+            let Some((_, tensor)) = tensors.iter().find(|(n, _)| n == name) else {
+                return Err(Error::Config(format!("{name}: missing")));
+            };
+            if tensor.size() != ours.size() {
+                return Err(Error::Config(format!(
+                    "{name}: expected shape {:?}, found {:?}",
+                    ours.size(),
+                    tensor.size()
+                )));
+            }
+            assign(ours, tensor)?;
+        }
+        Ok(())
+    }
+}
+
+impl Module for LeNet5 {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        match self {
+            Self::Modern(model) => model.forward(x),
+            Self::Original(model) => model.forward(x),
+        }
+    }
+}
+
+/// The forward pass as TorchScript source, for files that Python runs.
+pub fn torchscript_source(config: &ModelConfig) -> String {
+    match config.network {
+        Network::Modern => modern::torchscript_source(config),
+        Network::Original => original::torchscript_source(config),
+    }
+}
