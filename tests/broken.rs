@@ -1046,7 +1046,7 @@ fn broken_safetensors() {
         (
             "settings that are unknown",
             stored(r#"{"layers":3}"#),
-            "the stored settings are broken (unknown field `layers`, expected one of `activation`, `pooling`, `c5`, `classes`, `mean`, `std`, `input` at line 1 column 9)",
+            "the stored settings are broken (unknown field `layers`, expected one of `network`, `activation`, `pooling`, `c5`, `classes`, `mean`, `std`, `input`, `rbf_scale`, `train_rbf` at line 1 column 9)",
         ),
         (
             "settings out of range",

@@ -162,23 +162,29 @@ def check(folder: Path) -> None:
         expected = load_file(folder / f"{name}-expected.safetensors")
         images, logits = expected.pop("images"), expected.pop("logits")
 
-        def same(found: dict[str, Tensor], order: bool = True, expected=expected) -> None:
+        names = list(reference(config, images.shape[-1]).state_dict())
+
+        def same(
+            found: dict[str, Tensor], order: bool = True, expected=expected, names=names
+        ) -> None:
             assert set(found) == set(expected)
             # Order matters to whoever matches by it; safetensors keeps none.
-            assert not order or list(found) == list(LeNet5().state_dict())
+            assert not order or list(found) == names
             for key, tensor in found.items():
                 assert tensor.dtype == torch.float32 and tensor.is_contiguous()
                 assert same_bits(tensor, expected[key]), key
 
         def model(state: dict[str, Tensor], config=config, images=images) -> nn.Module:
-            settings = {key: config[key] for key in ("activation", "pooling", "c5", "classes")}
-            result = LeNet5(**settings, input_size=images.shape[-1])
+            result = reference(config, images.shape[-1])
             result.load_state_dict(state, strict=True)
             return result
 
         script = torch.jit.load(folder / f"{name}.pt")
         assert json.loads(script.lenet5) == config
-        same(dict(script.named_parameters()))
+        fixed = dict(script.named_buffers())
+        codes_are_fixed = "network" in config and not config.get("train_rbf")
+        assert list(fixed) == (["output.weight"] if codes_are_fixed else [])
+        same(dict(script.named_parameters()) | fixed)
         same(script.state_dict())
         assert all(parameter.requires_grad for parameter in script.parameters())
         # The first calls are profiled, the later ones optimised.
@@ -204,6 +210,14 @@ def check(folder: Path) -> None:
         with safe_open(path, "pt") as file:
             assert json.loads(file.metadata()["lenet5"]) == config
             assert file.metadata()["format"] == "pt"
+
+
+def reference(config: dict, input_size: int) -> nn.Module:
+    """The network in plain PyTorch."""
+    if config.get("network") == "original":
+        return lenet5_1998.LeNet5(config["classes"], config.get("rbf_scale", 1 / 84))
+    settings = {key: config[key] for key in ("activation", "pooling", "c5", "classes")}
+    return LeNet5(**settings, input_size=input_size)
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use lenet5::data::to_input;
-use lenet5::model::{Activation, C5, Input, LeNet5, ModelConfig, ModelOptions, Pooling};
+use lenet5::model::{Activation, C5, Input, LeNet5, ModelConfig, ModelOptions, Network, Pooling};
 use lenet5::weights::{Format, Settings, Weights, write_tensors};
 use tch::nn::{Module, VarStore};
 use tch::{Device, Kind, Tensor};
@@ -16,7 +16,7 @@ pub const FORMATS: [(Format, &str); 3] =
     [(Format::TorchScript, "pt"), (Format::StateDict, "pth"), (Format::SafeTensors, "safetensors")];
 
 /// Networks that differ in all settings.
-fn configs() -> [(&'static str, ModelConfig); 5] {
+fn configs() -> [(&'static str, ModelConfig); 7] {
     [
         ("default", ModelConfig::default()),
         (
@@ -42,6 +42,16 @@ fn configs() -> [(&'static str, ModelConfig); 5] {
                 activation: Activation::ScaledTanh,
                 input: Input::Unpadded,
                 ..ModelConfig::default()
+            },
+        ),
+        ("original", ModelConfig::original()),
+        (
+            "original-96",
+            ModelConfig {
+                classes: 96,
+                train_rbf: true,
+                rbf_scale: 0.02,
+                ..ModelConfig::original()
             },
         ),
         (
@@ -95,7 +105,7 @@ fn round_trips() {
             assert_eq!(weights.to_bytes(format).unwrap(), fs::read(&path).unwrap(), "{format}");
         }
     }
-    bits.check(5 * 3 * 10);
+    bits.check(3 * (5 * 10 + 2 * 13));
 }
 
 /// With as many classes as another layer has units, two biases have one shape.
@@ -224,8 +234,8 @@ fn a_model_tuned_in_python_comes_back() {
     let images = &tensors(&forms().join("images.safetensors"))["images"];
     let mut bits = Bits::default();
     for (name, config) in configs() {
-        if config.classes != 10 {
-            continue; // MNIST's labels
+        if config.classes != 10 || config.network == Network::Original {
+            continue; // MNIST's labels, and cross-entropy
         }
         let file = folder.path().join(format!("{name}.pt"));
         weights(&config).write(&file, Format::TorchScript).unwrap();
