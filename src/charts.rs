@@ -5,6 +5,7 @@ use std::sync::Once;
 
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
+use tch::{Kind, Tensor};
 
 use crate::train::Metrics;
 use crate::{Error, Result, files};
@@ -168,4 +169,28 @@ pub fn confusion(path: &Path, matrix: &[Vec<i64>]) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Pictures in rows: (rows, columns, H, W), 0 for paper to 1 for ink; each enlarged by two.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn sheet(path: &Path, pictures: &Tensor) -> Result<()> {
+    const GAP: i64 = 2;
+    let pad = pictures.constant_pad_nd([GAP, GAP, GAP, GAP]);
+    let [rows, columns, height, width] = pad.size()[..] else {
+        return Err(Error::Chart(format!("expected four dimensions, found {:?}", pictures.size())));
+    };
+    let flat = pad.permute([0, 2, 1, 3]).reshape([1, 1, rows * height, columns * width]);
+    let large = flat.upsample_nearest2d([2 * rows * height, 2 * columns * width], None, None);
+    let grey: Tensor = (1.0 - large.clamp(0.0, 1.0)) * 255.0;
+    let grey = Vec::<u8>::try_from(grey.round().to_kind(Kind::Uint8).flatten(0, -1))?;
+    let size = (2 * columns * width, 2 * rows * height);
+    let image = image::GrayImage::from_raw(size.0 as u32, size.1 as u32, grey);
+    let image = image.expect("the buffer has this size");
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image
+        .write_to(&mut bytes, image::ImageFormat::Png)
+        .map_err(|error| Error::Chart(error.to_string()))?;
+    files::write_atomic(path, bytes.get_ref())
 }

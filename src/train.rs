@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tch::nn::{Module, VarStore};
 use tch::{Device, Kind, Tensor};
 
-use crate::data::{Dataset, Split};
+use crate::data::{Dataset, Distortions, Split};
 use crate::evaluate::Evaluation;
 use crate::libtorch::{self, DeviceChoice};
 use crate::model::{LeNet5, Loss, ModelConfig};
@@ -27,6 +27,9 @@ pub struct TrainConfig {
     /// What training makes small.
     #[serde(default)]
     pub loss: Loss,
+    /// Distortions of the training images, other ones in each epoch.
+    #[serde(default)]
+    pub distortions: Option<Distortions>,
     /// Folder of IDX files; none means the embedded MNIST.
     pub data: Option<PathBuf>,
     /// Use the first so many training images only.
@@ -56,6 +59,7 @@ impl Default for TrainConfig {
         Self {
             model: ModelConfig::default(),
             loss: Loss::default(),
+            distortions: None,
             data: None,
             limit: None,
             epochs: 10,
@@ -280,7 +284,13 @@ impl Run {
             let (start, mut learning_rate) = (Instant::now(), 0.0);
             let mut losses = Vec::new();
             for indices in &batches[self.partial.step as usize..] {
-                let (images, labels) = self.train.batch(indices, &self.config.model);
+                let (images, labels) = match &self.config.distortions {
+                    None => self.train.batch(indices, &self.config.model),
+                    Some(distortions) => {
+                        let key = (self.config.seed, self.epoch);
+                        self.train.distorted(indices, &self.config.model, distortions, key)
+                    }
+                };
                 let logits = self.model.forward(&images);
                 let loss = self.config.loss.of(&logits, &labels);
                 let gradients = Tensor::f_run_backward(&[&loss], &parameters, false, false)?;

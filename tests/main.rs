@@ -1,5 +1,6 @@
 //! The Rust tests: `cargo test --release`. Python is the oracle: `make setup` makes its .venv.
 
+mod augment; // distortions of the training images
 mod broken; // broken files of weights: a clear error, and nothing is run
 mod checkpoint; // stopped, killed and resumed runs end in the same bits; Python takes a turn
 mod commands; // what the programs print, write and exit with

@@ -1,10 +1,12 @@
 //! The table of layers: `cargo run --release --bin summary`
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use lenet5::cli;
+use lenet5::data::Distortions;
 use lenet5::model::{ModelConfig, ModelOptions, Network, Summary};
+use lenet5::{charts, cli};
 
 /// Prints LeNet-5's layers: output shapes, parameters, connections, multiply-adds.
 #[derive(Parser)]
@@ -15,6 +17,10 @@ struct Arguments {
     model: Network,
     #[command(flatten)]
     options: ModelOptions,
+    /// Draw the distortions of `train --distort` as FILE, a PNG: a digit a row, as it is and nine times
+    /// distorted.
+    #[arg(long, value_name = "FILE")]
+    distortions: Option<PathBuf>,
     /// One JSON object instead of the table.
     #[arg(long)]
     json: bool,
@@ -23,6 +29,11 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     cli::run(|| {
+        if let Some(path) = &arguments.distortions {
+            charts::sheet(path, &Distortions::default().examples()?)?;
+            cli::note(format_args!("wrote {}", path.display()));
+            return Ok(ExitCode::SUCCESS);
+        }
         let mut config = match arguments.model {
             Network::Modern => ModelConfig::default(),
             Network::Original => ModelConfig::original(),

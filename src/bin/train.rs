@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use clap::{Args, Parser, ValueEnum};
+use lenet5::data::Distortions;
 use lenet5::model::{C5, Loss, ModelConfig, ModelOptions, Network, Summary};
 use lenet5::optim::{OptimizerConfig, Schedule};
 use lenet5::train::{Metrics, Outcome, Run, TrainConfig, new_run_folder, read_config};
@@ -47,6 +48,9 @@ struct Settings {
     /// The network: as PyTorch users write it today, or as the paper of 1998 has it [default: modern]
     #[arg(long)]
     model: Option<Network>,
+    /// Distort the training images, other ways in each epoch, as the paper of 1998 did.
+    #[arg(long)]
+    distort: bool,
     /// What training makes small [default: cross-entropy, for the original network discriminative]
     #[arg(long)]
     loss: Option<LossName>,
@@ -158,6 +162,7 @@ impl Settings {
                 Some(OptimizerName::Adam | OptimizerName::AdamW) => 1e-3,
             }),
             loss: self.loss(model.network)?,
+            distortions: self.distort.then(Distortions::default),
             model,
             // Absolute, so that --resume works from any folder.
             data: self.data.map(std::path::absolute).transpose()?,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tch::{Device, IndexOp, Kind, Tensor};
 
+use super::augment::Distortions;
 use super::idx::{self, IdxArray};
 use crate::model::{Input, ModelConfig};
 use crate::{Error, Result};
@@ -153,6 +154,21 @@ impl Dataset {
         Self { images: self.images.to_device(device), labels: self.labels.to_device(device) }
     }
 
+    /// As [`Dataset::batch`], the images distorted, other ones for each seed, epoch and image.
+    pub fn distorted(
+        &self,
+        indices: &Tensor,
+        config: &ModelConfig,
+        distortions: &Distortions,
+        (seed, epoch): (i64, u32),
+    ) -> (Tensor, Tensor) {
+        let places = Distortions::places(indices);
+        let indices = indices.to_device(self.labels.device());
+        let images = self.images.index_select(0, &indices);
+        let distort = |pixels: Tensor| distortions.apply(&pixels, seed, epoch, &places);
+        (to_input_by(&images, config, &distort), self.labels.index_select(0, &indices))
+    }
+
     /// The samples at `indices` (int64, on any device): images (B, 1, S, S) as [`to_input`]
     /// makes them, and labels (B).
     pub fn batch(&self, indices: &Tensor, config: &ModelConfig) -> (Tensor, Tensor) {
@@ -171,6 +187,12 @@ impl Dataset {
 /// 28x28 images are padded, resized or left as the settings say. Of 32x32 images the border goes where
 /// the network takes 28x28.
 pub fn to_input(images: &Tensor, config: &ModelConfig) -> Tensor {
+    to_input_by(images, config, &|pixels| pixels)
+}
+
+/// `change` is given the pixels before they are normalised: (N, 1, H, W), 0..1, 0 being background, padded
+/// unless that comes last.
+fn to_input_by(images: &Tensor, config: &ModelConfig, change: &dyn Fn(Tensor) -> Tensor) -> Tensor {
     let padding = (config.input.size() - images.size()[2]) / 2;
     let pad = |x: Tensor| match padding {
         0 => x,
@@ -182,9 +204,9 @@ pub fn to_input(images: &Tensor, config: &ModelConfig) -> Tensor {
     };
     let pixels = images.unsqueeze(1).to_kind(Kind::Float);
     match config.input {
-        Input::Padded | Input::Unpadded => normalise(pad(pixels / 255.0)),
-        Input::ZeroPadded => pad(normalise(pixels / 255.0)),
-        Input::Resized => normalise(resize(&pixels, config.input.size()) / 255.0),
+        Input::Padded | Input::Unpadded => normalise(change(pad(pixels / 255.0))),
+        Input::ZeroPadded => pad(normalise(change(pixels / 255.0))),
+        Input::Resized => normalise(change(resize(&pixels, config.input.size()) / 255.0)),
     }
 }
 

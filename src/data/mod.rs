@@ -1,6 +1,8 @@
 //! Data sets: the IDX reader, and images as the network takes them.
 
+mod augment;
 pub mod idx;
 mod mnist;
 
+pub use augment::Distortions;
 pub use mnist::{Dataset, Split, to_input};

@@ -1,0 +1,105 @@
+//! Distortions: what they depend on, their ranges, and libtorch's own arithmetic beside ours.
+
+use lenet5::data::{Dataset, Distortions, Split, to_input};
+use lenet5::model::{Input, ModelConfig};
+use tch::{Device, Kind, Tensor};
+
+use crate::util::{generator, run, temp};
+
+fn indices(range: std::ops::Range<i64>) -> Tensor {
+    Tensor::arange_start(range.start, range.end, (Kind::Int64, Device::Cpu))
+}
+
+#[test]
+fn they_depend_on_seed_epoch_and_image_alone() {
+    let data = Dataset::embedded(Split::Train, 10).unwrap().first(20);
+    let config = ModelConfig::original();
+    let distort =
+        |range, key| data.distorted(&indices(range), &config, &Distortions::default(), key).0;
+    let all = distort(0..20, (1, 3));
+    assert_eq!(all.size(), [20, 1, 32, 32]);
+    assert_eq!(distort(7..9, (1, 3)), all.narrow(0, 7, 2), "whatever the batch");
+    for other in [(2, 3), (1, 4)] {
+        assert_ne!(distort(0..20, other), all);
+    }
+    // The background is the background, and ink stays within the range of ink.
+    let background = (all.min().double_value(&[]) + 0.1).abs();
+    assert!(background < 1e-6, "{background}");
+    assert!(all.max().double_value(&[]) < 1.176);
+}
+
+#[test]
+fn no_distortion_is_the_image() {
+    let none = Distortions { scale: (1.0, 1.0), squeeze: (1.0, 1.0), shear: 0.0, shift: 0.0 };
+    let data = Dataset::embedded(Split::Test, 10).unwrap().first(50);
+    for input in [Input::Padded, Input::ZeroPadded, Input::Resized, Input::Unpadded] {
+        let config = ModelConfig { input, mean: 0.1307, std: 0.3081, ..ModelConfig::default() };
+        let (images, labels) = data.distorted(&indices(0..50), &config, &none, (1, 1));
+        let difference = (images - to_input(data.images(), &config)).abs().max().double_value(&[]);
+        assert!(difference < 1e-5, "{input}: {difference}");
+        assert_eq!(&labels, data.labels());
+    }
+}
+
+#[test]
+fn maps_are_within_their_ranges() {
+    let distortions = Distortions::default();
+    let (mut scale, mut squeeze, mut shear, mut shift) =
+        ([9.0, 0.0], [9.0, 0.0], [9.0, -9.0], [9.0, -9.0]);
+    let note = |range: &mut [f64; 2], value: f64| {
+        range[0] = range[0].min(value);
+        range[1] = range[1].max(value);
+    };
+    for index in 0..20_000 {
+        let [xx, xy, x0, yx, yy, _] = distortions.map(32, 5, 2, index).map(f64::from);
+        let (width, height) = (1.0 / xx, 1.0 / yy);
+        note(&mut scale, (width * height).sqrt());
+        note(&mut squeeze, height / width);
+        note(&mut shear, -xy * width * height);
+        // Where the centre's row goes sideways, less the shear of the vertical shift.
+        note(&mut shift, -x0 * 16.0 * width);
+        assert_eq!(yx, 0.0);
+    }
+    let near = |found: [f64; 2], low: f64, high: f64| {
+        let tolerance = 0.02 * (high - low);
+        assert!(
+            (found[0] - low).abs() < tolerance && (found[1] - high).abs() < tolerance,
+            "{found:?}"
+        );
+    };
+    near(scale, 0.72, 1.3);
+    near(squeeze, 0.82, 1.2);
+    near(shear, -0.15, 0.15);
+    assert!(shift[0] < -2.0 && shift[1] > 2.0, "{shift:?}");
+}
+
+/// Images with ink up to the border, where mistakes would show.
+#[test]
+fn the_same_as_libtorch() {
+    let images = {
+        let _lock = generator();
+        tch::manual_seed(3);
+        Tensor::rand([64, 1, 32, 32], (Kind::Float, Device::Cpu))
+    };
+    let distortions = Distortions { shift: 9.0, ..Distortions::default() };
+    let places: Vec<i64> = (0..64).collect();
+    let ours = distortions.apply(&images, 1, 1, &places);
+    let maps: Vec<f32> = places.iter().flat_map(|&i| distortions.map(32, 1, 1, i)).collect();
+    let maps = Tensor::from_slice(&maps).reshape([64, 2, 3]);
+    let grid = Tensor::affine_grid_generator(&maps, [64, 1, 32, 32], false);
+    let theirs = images.grid_sampler(&grid, 0, 0, false);
+    let difference = (&ours - &theirs).abs().max().double_value(&[]);
+    // A pixel's position is off by 1e-6 of the image's width, its value by as much of a grey step.
+    assert!(difference < 1e-4, "{difference}");
+    assert!(theirs.eq(0.0).sum(Kind::Int64).int64_value(&[]) > 1000, "some lies outside");
+}
+
+#[test]
+fn a_sheet_shows_them() {
+    let folder = temp();
+    let file = folder.path().join("sheet.png");
+    let option = format!("--distortions={}", file.display());
+    run("summary", [option.as_str()]).success();
+    let size = image::image_dimensions(&file).unwrap();
+    assert_eq!(size, (10 * 36 * 2, 10 * 36 * 2));
+}
