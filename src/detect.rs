@@ -8,7 +8,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::data::Dataset;
 use crate::evaluate::logits;
-use crate::model::{Activation, Input, ModelConfig, Pooling};
+use crate::model::{Activation, Input, ModelConfig, Network, Pooling};
 use crate::weights::Weights;
 use crate::{Error, Result};
 
@@ -51,8 +51,6 @@ pub struct Trial {
     pub loss: f64,
     /// Of each image: (N), float64.
     losses: Tensor,
-    /// Its place among all combinations, the simplest input first.
-    order: usize,
 }
 
 /// All combinations.
@@ -71,17 +69,23 @@ impl Detection {
     /// # Errors
     /// Where libtorch refuses.
     pub fn run(weights: &Weights, data: &Dataset) -> Result<Self> {
+        if weights.config.network == Network::Original {
+            return Err(Error::Config(
+                "the network of 1998 has nothing to detect: its settings are the paper's"
+                    .to_owned(),
+            ));
+        }
         let sample = data.first(FIRST_SAMPLES);
         let mut trials = Vec::new();
-        for (order, config) in settings(&weights.config).into_iter().enumerate() {
-            trials.push(Trial::new(weights, config, order, &sample)?);
+        for config in settings(&weights.config) {
+            trials.push(Trial::new(weights, config, &sample)?);
         }
         trials.sort_by(|a, b| a.loss.total_cmp(&b.loss));
         let close = |trial: &Trial| trials[0].distance(trial) <= MAX_DISTANCE;
         let count = trials.iter().take(MAX_FINALISTS).take_while(|trial| close(trial)).count();
         let others = trials.split_off(count.max(1));
         let sample = data.first(FINAL_SAMPLES);
-        let again = |trial: Trial| Trial::new(weights, trial.config, trial.order, &sample);
+        let again = |trial: Trial| Trial::new(weights, trial.config, &sample);
         let finalists = trials.into_iter().map(again);
         let mut finalists = finalists.collect::<Result<Vec<_>>>()?;
         finalists.sort_by(|a, b| a.loss.total_cmp(&b.loss));
@@ -89,8 +93,7 @@ impl Detection {
     }
 
     /// The best settings, where they stand out: half of the images right, no other settings much better
-    /// in accuracy, and all others' losses clearly above. Of inputs that make no difference, the
-    /// simplest.
+    /// in accuracy, and the losses clearly above of all that differ in more than the input.
     ///
     /// # Errors
     /// Says which settings are too close, or that none fit.
@@ -112,7 +115,7 @@ impl Detection {
         }
         let mut same = vec![best];
         for other in others {
-            if best.differs_in_input_only(other) {
+            if best.is_as_good(other) {
                 same.push(other);
             } else if best.distance(other) < MIN_DISTANCE
                 || other.accuracy > best.accuracy + MAX_WORSE
@@ -123,8 +126,23 @@ impl Detection {
                 ));
             }
         }
-        let simplest = same.into_iter().min_by_key(|trial| trial.order).unwrap_or(best);
-        Ok(&simplest.config)
+        // Padding before or after the normalisation is told apart with difficulty: the usual one.
+        let usual = ModelConfig { input: Input::Padded, ..best.config.clone() };
+        let twin = same
+            .iter()
+            .find(|trial| best.config.input == Input::ZeroPadded && trial.config == usual);
+        Ok(&twin.unwrap_or(&best).config)
+    }
+}
+
+impl Detection {
+    /// Other inputs that do as well as the best, beyond noise.
+    pub fn as_good(&self, chosen: &ModelConfig) -> Vec<&ModelConfig> {
+        let best = &self.finalists[0];
+        let same = self.finalists.iter().filter(|trial| {
+            trial.config != *chosen && (trial.config == best.config || best.is_as_good(trial))
+        });
+        same.map(|trial| &trial.config).collect()
     }
 }
 
@@ -149,7 +167,7 @@ fn settings(config: &ModelConfig) -> Vec<ModelConfig> {
 }
 
 impl Trial {
-    fn new(weights: &Weights, config: ModelConfig, order: usize, data: &Dataset) -> Result<Self> {
+    fn new(weights: &Weights, config: ModelConfig, data: &Dataset) -> Result<Self> {
         let (_store, model) = weights.build_as(&config, Device::Cpu)?;
         let forward = |images: &Tensor| Ok(model.forward(images));
         let logits = logits(&forward, data, &config)?.to_kind(Kind::Double);
@@ -161,9 +179,11 @@ impl Trial {
             config,
             samples: data.len(),
             accuracy: 100.0 * right as f64 / data.len() as f64,
-            loss: losses.mean(Kind::Double).double_value(&[]),
+            // Never the best, and never before it in order.
+            loss: Some(losses.mean(Kind::Double).double_value(&[]))
+                .filter(|loss| loss.is_finite())
+                .unwrap_or(f64::INFINITY),
             losses,
-            order,
         })
     }
 
@@ -175,7 +195,8 @@ impl Trial {
         mean / error.max(f64::MIN_POSITIVE)
     }
 
-    fn differs_in_input_only(&self, other: &Self) -> bool {
+    /// Whether another input (its form, mean or std) makes no difference beyond noise.
+    fn is_as_good(&self, other: &Self) -> bool {
         let ModelConfig { activation, pooling, .. } = other.config;
         (activation, pooling) == (self.config.activation, self.config.pooling)
             && (self.accuracy - other.accuracy).abs() < SAME

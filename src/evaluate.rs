@@ -55,6 +55,12 @@ impl Evaluation {
     pub fn new(logits: &Tensor, labels: &Tensor) -> Result<Self> {
         let classes = logits.size2()?.1;
         let samples = labels.size1()?;
+        if logits.size() != [samples, classes] {
+            return Err(Error::Config(format!(
+                "expected logits for {samples} images, found {:?}",
+                logits.size()
+            )));
+        }
         let answers = logits.argmax(1, false);
         let cells = (labels * classes + answers).f_bincount(None::<Tensor>, classes * classes)?;
         let confusion: Vec<Vec<i64>> =

@@ -15,6 +15,9 @@ use crate::{Error, Result};
 /// Where the folder cannot be written to, or is full; the old file then stays.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let io = || Error::io(path);
+    // A link stays one: what it points to is replaced.
+    let target = path.is_symlink().then(|| fs::canonicalize(path).map_err(io())).transpose()?;
+    let path = target.as_deref().unwrap_or(path);
     if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
         // A device or a pipe (/dev/null, /dev/stdout) is written to, not replaced.
         return fs::write(path, bytes).map_err(io());

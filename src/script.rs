@@ -21,30 +21,35 @@ pub struct Script {
 
 impl Script {
     /// Loads a module, which may run code of the file, and finds the input that it takes and the number
-    /// of its classes by a black image.
+    /// of its classes by black images.
     ///
     /// The input's settings are those given; else those stored in the file, as this crate does; else
     /// 32x32 pixels, padded, or 28x28 where the module takes no other, from 0 to 1.
     ///
     /// # Errors
     /// Where the file is no TorchScript, or the module does not give a tensor (N, classes).
-    pub fn load(path: &Path, options: &ModelOptions, device: Device) -> Result<Self> {
+    pub fn load(
+        path: &Path,
+        options: &ModelOptions,
+        limits: &Limits,
+        device: Device,
+    ) -> Result<Self> {
         let refused = |error: tch::TchError| Error::file(path, Error::from(error).to_string());
         // libtorch's own messages do not tell a missing file, or another form, from a broken one.
-        let bytes = read_limited(path, &Limits::default())?;
-        match contents::read(&bytes, &Limits::default()) {
-            Ok(Contents { container: Container::TorchScript, .. }) | Err(_) => {}
-            Ok(Contents { container, .. }) => {
-                let message =
-                    format!("expected TorchScript, found {container}: --weights reads it");
-                return Err(Error::file(path, message));
-            }
+        std::fs::File::open(path).map_err(Error::io(path))?;
+        // A file over the limit is not looked at beforehand.
+        let bytes = read_limited(path, limits).unwrap_or_default();
+        if let Ok(Contents { container, .. }) = contents::read(&bytes, limits)
+            && container != Container::TorchScript
+        {
+            let message = format!("expected TorchScript, found {container}: --weights reads it");
+            return Err(Error::file(path, message));
         }
         let mut module = CModule::load_on_device(path, device).map_err(refused)?;
         module.f_set_eval().map_err(refused)?;
         let parameters = module.named_parameters().map_err(refused)?;
         let kind = parameters.first().map_or(Kind::Float, |(_, tensor)| tensor.kind());
-        let mut config = Weights::from_bytes(&bytes, &Limits::default())
+        let mut config = Weights::from_bytes(&bytes, limits)
             .map_or_else(|_| ModelConfig::default(), |weights| weights.config);
         options.apply(&mut config);
         config.validate()?;
@@ -57,14 +62,19 @@ impl Script {
             script.config.input = Input::Unpadded;
             Ok(output)
         });
-        let output = output.map_err(|error| Error::file(path, error.to_string()))?;
+        let output = output.map_err(|error| {
+            Error::file(
+                path,
+                format!("expected a module from images (N, 1, S, S) to (N, classes): {error}"),
+            )
+        })?;
         script.config.classes = match output.size()[..] {
-            [1, classes] if (2..=1000).contains(&classes) => classes,
+            [2, classes] if (2..=1000).contains(&classes) => classes,
             _ => {
                 return Err(Error::file(
                     path,
                     format!(
-                        "expected a module that gives (N, classes), found {:?} of one image",
+                        "expected a module that gives (N, classes), found {:?} of two images",
                         output.size()
                     ),
                 ));
@@ -84,11 +94,17 @@ impl Script {
     /// Where the module raises one.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
         let images = images.to_device(self.device).to_kind(self.kind);
-        Ok(self.module.forward_ts(&[images])?.to_kind(Kind::Float))
+        let output = self.module.forward_ts(&[&images])?.to_kind(Kind::Float);
+        match (output.size().as_slice(), images.size()[0]) {
+            ([found, _], count) if *found == count => Ok(output),
+            (found, count) => Err(Error::Config(format!(
+                "expected {count} rows of scores for {count} images, found a tensor {found:?}"
+            ))),
+        }
     }
 
     fn try_black(&self, input: Input) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
-        self.forward(&Tensor::zeros([1, 1, input.size(), input.size()], (Kind::Float, Device::Cpu)))
+        self.forward(&Tensor::zeros([2, 1, input.size(), input.size()], (Kind::Float, Device::Cpu)))
     }
 }

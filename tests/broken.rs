@@ -289,12 +289,12 @@ fn absurd_tensors() {
         (
             "2^64 elements",
             float(0, &[1 << 62, 4], &[1, 1]),
-            "expected tensors of at most 67108864 bytes in all, found more with one of size [4611686018427387904, 4]",
+            "expected tensors of at most 67108864 bytes in all, found more with one of size [4611686018427387904, 4]; --max-memory raises this",
         ),
         (
             "2^62 elements",
             float(0, &[1 << 62], &[1]),
-            "expected tensors of at most 67108864 bytes in all, found more with one of size [4611686018427387904]",
+            "expected tensors of at most 67108864 bytes in all, found more with one of size [4611686018427387904]; --max-memory raises this",
         ),
         (
             "a size below 0",
@@ -386,6 +386,18 @@ fn absurd_pickles() {
     for _ in 0..60 {
         bomb = [&bomb[..], b"0](h\x00h\x00eq\x00"].concat();
     }
+    // An OrderedDict of a long list without pairs, many times.
+    let in_vain = [
+        &b"]("[..],
+        &b"N".repeat(100_000),
+        b"eq\x000ccollections\nOrderedDict\nq\x010](",
+        &b"h\x01h\x00\x85R".repeat(10_000),
+        b"e",
+    ]
+    .concat();
+    let mut long_key = tensor("Float", 0, 0, &[1], &[1]);
+    let place = long_key.windows(6).position(|window| window == string("0")).unwrap();
+    long_key.splice(place..place + 6, string(&"k".repeat(300)));
     // An integer of 200 bytes in the place of the 7,777.
     let mut long_size = tensor("Float", 0, 0, &[7777], &[1]);
     let place = long_size.windows(10).position(|window| window == integer(7777)).unwrap();
@@ -426,7 +438,17 @@ fn absurd_pickles() {
             archive(b"]q\x00h\x00a"),
             "expected at most 100 levels of nesting, found more",
         ),
-        ("a memo bomb", archive(&bomb), "expected at most 1048576 values, found more"),
+        (
+            "a memo bomb",
+            archive(&bomb),
+            "expected at most 1048576 values, found more; --max-memory raises this",
+        ),
+        (
+            "a million references in vain",
+            archive(&in_vain),
+            "expected at most 1048576 values, found more; --max-memory raises this",
+        ),
+        ("a storage's key of 300 letters", archive(&long_key), "expected a reference to a storage"),
         (
             "a string beyond the end",
             archive(b"X\xff\xff\xff\xffabc"),
@@ -440,7 +462,7 @@ fn absurd_pickles() {
         (
             "text that is no UTF-8",
             archive(b"X\x01\x00\x00\x00\xff"),
-            "expected UTF-8 text at byte 8 of the pickle",
+            "expected a state dict of LeNet-5, found bytes",
         ),
         (
             "a size of 200 bytes",
@@ -555,7 +577,7 @@ fn limits() {
         (
             "an element more",
             bytes((1 << 24) - 3),
-            "expected tensors of at most 67108864 bytes in all, found more with one of size [16777213]",
+            "expected tensors of at most 67108864 bytes in all, found more with one of size [16777213]; --max-memory raises this",
         ),
         ("a name of 999 bytes", named(999), &one(&format!("{}... [1]", "n".repeat(80)))),
         (
@@ -569,11 +591,11 @@ fn limits() {
             "expected the ten parameters of LeNet-5, found 10000 tensors: 0 [1], 1 [1], 2 [1], 3 [1], 4 [1], 5 [1], ...",
         ),
         ("10,001 tensors", many(10_001), "expected at most 10000 tensors, found more"),
-        ("a pickle of 1 MiB", pickle(1 << 20), "expected a state dict of LeNet-5, found a string"),
+        ("a pickle of 4 MiB", pickle(1 << 22), "expected a state dict of LeNet-5, found a string"),
         (
             "a byte more",
-            pickle((1 << 20) + 1),
-            "expected archive/data.pkl in the archive to be at most 1048576 bytes, found more",
+            pickle((1 << 22) + 1),
+            "expected archive/data.pkl in the archive to be at most 4194304 bytes, found more; --max-memory raises this",
         ),
         ("a class of 256 bytes", class(256), &shown),
         (
@@ -645,8 +667,8 @@ fn zips_that_lie() {
         ),
         (
             "a bomb",
-            deflated(&[(name, &[b"\x80\x02", &vec![b'N'; 2 << 20][..]].concat())]),
-            "expected archive/data.pkl in the archive to be at most 1048576 bytes, found more",
+            deflated(&[(name, &[b"\x80\x02", &vec![b'0'; 4 << 20][..]].concat())]),
+            "expected archive/data.pkl in the archive to be at most 4194304 bytes, found more; --max-memory raises this",
         ),
         (
             "a bomb of a storage",
@@ -654,7 +676,7 @@ fn zips_that_lie() {
                 (name, &[b"\x80\x02", &tensor("Float", 0, 0, &[2], &[1])[..], b"."].concat()),
                 ("archive/data/0", &vec![0; (64 << 20) + 1]),
             ]),
-            "expected archive/data/0 in the archive to be at most 67108864 bytes, found more",
+            "expected archive/data/0 in the archive to be at most 67108864 bytes, found more; --max-memory raises this",
         ),
     ]);
 }
@@ -708,6 +730,11 @@ fn broken_older_files() {
             "no count",
             legacy(&one, &key, &whole[..7]),
             "expected more of the storage 0, found the file's end",
+        ),
+        (
+            "a key twice",
+            legacy(&one, &[&b"]"[..], &string("0"), b"q\x00ah\x00a"].concat(), &whole),
+            "expected each storage once, found 0 again",
         ),
         (
             "a key that nothing refers to",
@@ -781,6 +808,10 @@ fn memory_stays_within_the_limit() {
         ("a string, many times", archive(&[&memo[..], &b"h\x00a".repeat(pickle / 8)].concat())),
         ("a long name, many times", thousands(format!("c{}\na\n", "m".repeat(250)).as_bytes())),
         ("a tensor, many times", thousands(&tensor("Float", 0, 0, &[4], &[1]))),
+        (
+            "a tensor of 8 dimensions, many times",
+            thousands(&tensor("Float", 0, 0, &[1; 8], &[1; 8])),
+        ),
         ("an empty tensor, many times", thousands(&tensor("Float", 0, 0, &[0], &[1]))),
         ("a call, many times", thousands(b"ca\nb\n)R}b")),
         ("tensors at their limit", archive(&tensor("Float", 0, 0, &[tensors], &[0]))),
@@ -884,8 +915,8 @@ fn other_files_of_pytorch() {
         (
             "batch_norm.pth",
             format!(
-                "{ten} 15 tensors: 0.weight [6, 1, 5, 5], 0.bias [6], 1.weight [16, 6, 5, 5], \
-                 1.bias [16], 2.weight [120, 16, 5, 5], 2.bias [120], ..."
+                "{ten} 15 tensors: 5.num_batches_tracked [], 0.weight [6, 1, 5, 5], 0.bias [6], \
+                 1.weight [16, 6, 5, 5], 1.bias [16], 2.weight [120, 16, 5, 5], ..."
             ),
         ),
         ("colour.pth", "c1.weight: expected shape [6, 1, 5, 5], found [6, 3, 5, 5]".to_owned()),
@@ -916,6 +947,11 @@ fn other_files_of_pytorch() {
                 "{ten} 300 tensors: layer0.weight [1], layer1.weight [1], layer2.weight [1], \
                  layer3.weight [1], layer4.weight [1], layer5.weight [1], ..."
             ),
+        ),
+        (
+            "two.pth",
+            "expected one LeNet-5, found others under first and second: save one of them"
+                .to_owned(),
         ),
         ("optimizer.pth", format!("{dict} a dict without tensors")),
         ("dataset.pth", format!("{ten} 2 tensors: images [8, 28, 28], labels [8]")),
@@ -960,16 +996,16 @@ fn broken_safetensors() {
         (
             "a huge header",
             length(u64::MAX),
-            "expected a header of at most 1048576 bytes, found 18446744073709551615",
+            "expected a header of at most 4194304 bytes, found 18446744073709551615; --max-memory raises this",
         ),
         (
             "a header over the limit",
-            length((1 << 20) + 1),
-            "expected a header of at most 1048576 bytes, found 1048577",
+            length((1 << 22) + 1),
+            "expected a header of at most 4194304 bytes, found 4194305; --max-memory raises this",
         ),
         (
             "a header at the limit",
-            length(1 << 20),
+            length(1 << 22),
             "expected safetensors, found a broken file (invalid header length)",
         ),
         (
@@ -1037,6 +1073,16 @@ fn broken_safetensors() {
             "settings that are no JSON",
             stored("{"),
             "the stored settings are broken (EOF while parsing an object at line 1 column 1)",
+        ),
+        (
+            "settings that are a list",
+            stored("[]"),
+            "the stored settings are broken (expected a JSON object)",
+        ),
+        (
+            "pixels beyond all numbers",
+            stored(r#"{"std":1e-320}"#),
+            "the stored settings are broken (mean and std: expected finite pixels, found mean 0e0 and std 1e-320)",
         ),
         (
             "settings of another kind",

@@ -102,10 +102,10 @@ fn inspect_of_no_weights_fails() {
 fn a_smaller_limit_is_kept() {
     let path = text(&forms().join("state_dict.pth"));
     run("inspect", ["--max-memory=1", &path]).fails_with(&format!(
-        "{path}: expected tensors of at most 65536 bytes in all, found more with one of size [120, 16, 5, 5]"
+        "{path}: expected tensors of at most 65536 bytes in all, found more with one of size [120, 16, 5, 5]; --max-memory raises this"
     ));
     run("convert", ["--max-memory=1", &path, "out.pt"]).fails_with(&format!(
-        "{path}: expected tensors of at most 65536 bytes in all, found more with one of size [120, 16, 5, 5]"
+        "{path}: expected tensors of at most 65536 bytes in all, found more with one of size [120, 16, 5, 5]; --max-memory raises this"
     ));
     run("inspect", ["--max-memory=20", &path]).success();
 }

@@ -27,6 +27,7 @@ import zipfile
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -329,6 +330,20 @@ def same_weights(model: nn.Module):
     }
     yield "lightning.ckpt", lightning, {}
 
+    averaged = torch.optim.swa_utils.AveragedModel(fc)
+    yield "averaged.pth", averaged.state_dict(), {}
+    yield "averaged_whole.pth", {"model_ema": averaged}, {}
+    weighted = {"criterion.weight": torch.ones(10)} | prefixed("model.")
+    yield "criterion_too.ckpt", {"state_dict": weighted}, {}
+    yield "buffers.pth", {"mean": torch.zeros(1), "std": torch.ones(1)} | state, {}
+    again = {f"features.{name}": t for name, t in state.items() if name.startswith("c")}
+    yield "second_names.pth", state | again, {}
+    yield "counter.pth", state | {"epoch": torch.tensor(7)}, {}
+    yield "trainer.pth", SimpleNamespace(model=fc, optimizer=momentum, step=3), {}
+    random = {"model": state, "numpy": np.random.RandomState(1).get_state(), "raw": bytearray(3)}
+    yield "protocol_5_arrays.pth", random | {"name": "a\udc80"}, {"pickle_protocol": 5}
+    yield "history.pth", {"model": state, "losses": [i / 7 for i in range(120_000)]}, {}
+
     yield "whole_model.pth", model, {}
     yield "whole_conv_fc.pth", fc, {}
     yield "whole_features.pth", filled(Features(), values), {}
@@ -440,6 +455,13 @@ def converted(cases: Cases, model: nn.Module) -> None:
 
 def architectures(cases: Cases) -> None:
     """LeNet-5s that differ, untrained."""
+    scaled = seeded(LeNet5("scaled-tanh"))
+    for name, script in {
+        "scaled_tanh_traced.pt": torch.jit.trace(scaled, torch.rand(1, 1, 32, 32)),
+        "scaled_tanh_scripted.pt": torch.jit.script(scaled),
+    }.items():
+        config = {"activation": "scaled-tanh"}
+        script.save(cases.expect(name, cases.logits_of(scaled, DEFAULT | config), **config))
     mnist, half = {"mean": 0.1307, "std": 0.3081}, {"mean": 0.5, "std": 0.5}
     relu = {"activation": "relu", "pooling": "max"}
     sigmoid = {"activation": "sigmoid", "c5": "linear"}
@@ -529,6 +551,8 @@ def refused(cases: Cases, model: nn.Module) -> None:
     parts = "conv1.weight", "bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var"
     residual = {f"layer{i}.0.{part}": torch.zeros(8) for i in range(12) for part in parts}
     cases.refuse("residual.pth", residual)
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    cases.refuse("two.pth", {"first": state, "second": zeros})
     cases.refuse("optimizer.pth", torch.optim.Adam(model.parameters()).state_dict())
     cases.refuse("dataset.pth", {"images": cases.images, "labels": torch.arange(8)})
     cases.refuse("tensor.pth", torch.rand(3))

@@ -7,6 +7,7 @@ mod commands; // what the programs print, write and exit with
 mod foreign; // other people's files: inspect, conversion, settings, TorchScript as it is
 mod idx; // the reader of data sets: good files, broken files, the embedded MNIST
 mod model; // layers, shapes, counts, loading of parameters
+mod original; // the network of 1998: counts, codes, losses, commands
 mod parity; // the same bits as PyTorch: weights, logits, gradients, optimizers, learning rates
 mod util; // programs, Python, temporary folders, comparison of bits
 mod weights; // files of weights, from Python and to Python

@@ -217,14 +217,26 @@ fn notes() {
     let relu = "relu activation, max pooling, padded input, mean 0, std 1";
     assert_eq!(
         notes("resized_whole.pth")[1],
-        assumed(relu, "only its activation and pooling"),
+        assumed(relu, "only activation, pooling"),
         "by the classes of its layers"
     );
-    let code = assumed(default, "only its activation and pooling");
+    let code = assumed(default, "only activation, pooling");
     assert_eq!(notes("traced.pt"), [code.as_str()], "by its code");
     assert_eq!(notes("scripted_features.pt")[1], code);
     assert_eq!(notes("under_two_keys.pth")[0], "weights found under state");
     assert_eq!(notes("legacy_bfloat16.pth")[0], "converted to float32 from bfloat16");
+    let traced = notes("scaled_tanh_traced.pt");
+    assert!(
+        traced[0].contains("the file says only pooling;"),
+        "a trace hides the factor: {traced:?}"
+    );
+    assert!(notes("scaled_tanh_scripted.pt")[0].contains("taken: scaled-tanh activation, avg"));
+    let padded = "sigmoid activation, avg pooling, zero-padded input, mean 0, std 1";
+    let padded = assumed(padded, "only activation, pooling, input");
+    assert_eq!(notes("d2l_whole.pth")[1], padded, "by its padding");
+    assert_eq!(notes("averaged.pth")[1], "left out: n_averaged");
+    assert_eq!(notes("buffers.pth")[0], "left out: mean, std");
+    assert_eq!(notes("trainer.pth")[0], "weights found under model");
     assert_eq!(Weights::shipped().unwrap().notes(), [""; 0]);
 }
 

@@ -66,6 +66,9 @@ fn convert(arguments: &Arguments, output: &Path) -> anyhow::Result<()> {
         weights.settings = Settings::Known;
         cli::note_all(&arguments.file, &weights);
         cli::note(format_args!("detected: {}", weights.config));
+        for config in detection.as_good(&weights.config) {
+            cli::note(format_args!("note: as good, but for noise: {config}"));
+        }
     }
     weights.write(output, format)?;
     cli::note(format_args!("wrote {} ({format})", output.display()));

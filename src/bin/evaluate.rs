@@ -99,7 +99,8 @@ fn run_weights(arguments: &Arguments) -> anyhow::Result<(Tensor, Tensor)> {
 
 fn run_script(arguments: &Arguments, path: &Path) -> anyhow::Result<(Tensor, Tensor)> {
     let (device, _) = arguments.device.open()?;
-    let script = Script::load(path, &arguments.read.model, device)?;
+    let limits = arguments.read.limits.limits();
+    let script = Script::load(path, &arguments.read.model, &limits, device)?;
     let config = script.config();
     cli::note(format_args!(
         "note: {}: running its code on {} input, mean {}, std {}",

@@ -180,6 +180,13 @@ impl ModelConfig {
                 self.std
             )));
         }
+        let pixel = |value: f64| ((value - self.mean) / self.std) as f32;
+        if !(pixel(0.0).is_finite() && pixel(1.0).is_finite()) {
+            return Err(Error::Config(format!(
+                "mean and std: expected finite pixels, found mean {:e} and std {:e}",
+                self.mean, self.std
+            )));
+        }
         Ok(())
     }
 

@@ -9,9 +9,10 @@ use zip::read::{ArchiveOffset, Config};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
+use super::limits::{Limits, RAISE};
 use super::resolve::{Resolved, Source, resolve};
 use super::value::{Value, shown};
-use super::{Limits, pickle, pickle_write};
+use super::{pickle, pickle_write};
 use crate::Result;
 
 /// `torch.save` aligns storages so that `torch.load(mmap=True)` can map them.
@@ -148,7 +149,7 @@ impl<'a> Members<'a> {
             .map_err(|error| broken(shown_error(&error)))?;
         if bytes.len() as u64 > limit {
             return Err(format!(
-                "expected {name} in the archive to be at most {limit} bytes, found more"
+                "expected {name} in the archive to be at most {limit} bytes, found more; {RAISE}"
             ));
         }
         Ok(Some(bytes))
@@ -169,7 +170,8 @@ impl<'a> Members<'a> {
         let mut code = String::new();
         for name in names {
             let left = limit.saturating_sub(code.len() as u64);
-            let Some(text) = self.read(&name, left)? else { continue };
+            // What is too long is not read: only hints are taken from it.
+            let Ok(Some(text)) = self.read(&name, left) else { continue };
             code.push_str(&String::from_utf8_lossy(&text));
         }
         Ok(Some(code))

@@ -6,7 +6,7 @@ use std::fmt;
 use super::archive::Archive;
 use super::value::Value;
 use super::{CONFIG_KEY, Limits, archive, legacy, safetensors};
-use crate::model::{Activation, Pooling};
+use crate::model::{Activation, Input, Pooling};
 
 /// The forms of files that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +47,21 @@ pub struct Contents {
     pub config: Option<String>,
     /// TorchScript's code, as text.
     pub code: Option<String>,
-    /// Whether there are objects of quantised layers.
-    pub quantised: bool,
-    /// The activation, as far as code or classes in the file tell.
+    /// What code or classes in the file tell of the settings.
+    pub hints: Hints,
+}
+
+/// What code or classes in a file tell, beside its tensors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// The activation.
     pub activation: Option<Activation>,
-    /// The pooling, as far as code or classes in the file tell.
+    /// The pooling.
     pub pooling: Option<Pooling>,
+    /// How an image becomes the input.
+    pub input: Option<Input>,
+    /// Whether there are quantised layers.
+    pub quantised: bool,
 }
 
 /// Reads a file's bytes. Nothing in them is executed.
@@ -67,7 +76,7 @@ pub fn read(bytes: &[u8], limits: &Limits) -> Result<Contents, String> {
         [_, _, _, _, _, _, _, _, b'{', ..] => from_safetensors(bytes, limits),
         _ if legacy::is_legacy(bytes) => {
             let resolved = legacy::read(bytes, limits)?;
-            let Classes { activation, pooling, quantised } = Classes::of(&resolved.value);
+            let hints = from_classes(&resolved.value);
             Ok(Contents {
                 container: Container::TorchSaveLegacy,
                 producer: "PyTorch 0.1 to 1.5, or torch.save's option for its format".to_owned(),
@@ -75,9 +84,7 @@ pub fn read(bytes: &[u8], limits: &Limits) -> Result<Contents, String> {
                 locations: resolved.locations,
                 config: None,
                 code: None,
-                quantised,
-                activation,
-                pooling,
+                hints,
             })
         }
         _ => Err(format!(
@@ -109,11 +116,9 @@ fn from_archive(archive: Archive) -> Contents {
         _ => None,
     };
     let config = config.map(str::to_owned);
-    let classes = Classes::of(&resolved.value);
-    let quantised = classes.quantised;
-    let (container, (activation, pooling)) = match &code {
+    let (container, hints) = match &code {
         Some(code) => (Container::TorchScript, from_code(code)),
-        None => (Container::TorchSave, (classes.activation, classes.pooling)),
+        None => (Container::TorchSave, from_classes(&resolved.value)),
     };
     // TorchScript's code is compressed; of what torch.save writes, nothing.
     let packed = if compressed { ", compressed by another program" } else { "" };
@@ -131,9 +136,7 @@ fn from_archive(archive: Archive) -> Contents {
         locations: resolved.locations,
         config,
         code,
-        quantised,
-        activation,
-        pooling,
+        hints,
     }
 }
 
@@ -152,9 +155,7 @@ fn from_safetensors(bytes: &[u8], limits: &Limits) -> Result<Contents, String> {
         locations: BTreeSet::new(),
         config: metadata.remove(CONFIG_KEY),
         code: None,
-        quantised: false,
-        activation: None,
-        pooling: None,
+        hints: Hints::default(),
     })
 }
 
@@ -165,61 +166,96 @@ fn only<T: Copy>(options: &[(T, bool)]) -> Option<T> {
 }
 
 /// TorchScript's code names the functions that it calls.
-fn from_code(code: &str) -> (Option<Activation>, Option<Pooling>) {
+fn from_code(code: &str) -> Hints {
     let calls = |names: &[&str]| names.iter().any(|name| code.contains(name));
+    let tanh = calls(&["torch.tanh(", "torch.tanh_("]);
     let scaled = code.contains("1.7159");
-    (
-        only(&[
-            (Activation::Tanh, calls(&["torch.tanh(", "torch.tanh_("]) && !scaled),
-            (Activation::ScaledTanh, calls(&["torch.tanh(", "torch.tanh_("]) && scaled),
-            (Activation::Relu, calls(&["torch.relu(", "torch.relu_("])),
-            (Activation::Sigmoid, calls(&["torch.sigmoid(", "torch.sigmoid_("])),
-        ]),
-        only(&[
+    // A trace keeps factors as constants, which are not in the text.
+    let plain = !calls(&["torch.mul(", "torch.mul_(", "CONSTANTS"]);
+    Hints {
+        activation: only(&[
+            (Some(Activation::Tanh), tanh && plain),
+            (Some(Activation::ScaledTanh), tanh && scaled),
+            (Some(Activation::Relu), calls(&["torch.relu(", "torch.relu_("])),
+            (Some(Activation::Sigmoid), calls(&["torch.sigmoid(", "torch.sigmoid_("])),
+            (None, tanh && !plain && !scaled),
+            (None, calls(&["torch.leaky_relu", "torch.gelu", "torch.elu", "torch.silu"])),
+        ])
+        .flatten(),
+        pooling: only(&[
             (Pooling::Avg, calls(&["torch.avg_pool2d("])),
             (Pooling::Max, calls(&["torch.max_pool2d("])),
         ]),
-    )
-}
-
-/// What the classes of a whole module's layers tell.
-struct Classes {
-    activation: Option<Activation>,
-    pooling: Option<Pooling>,
-    quantised: bool,
-}
-
-impl Classes {
-    fn of(value: &Value) -> Self {
-        let mut names = BTreeSet::new();
-        names_of_classes(value, &mut names);
-        let has = |name: &str| names.contains(format!("torch.nn.modules.{name}").as_str());
-        Self {
-            activation: only(&[
-                (Activation::Tanh, has("activation.Tanh")),
-                (Activation::Relu, has("activation.ReLU")),
-                (Activation::Sigmoid, has("activation.Sigmoid")),
-            ]),
-            pooling: only(&[
-                (Pooling::Avg, has("pooling.AvgPool2d")),
-                (Pooling::Max, has("pooling.MaxPool2d")),
-            ]),
-            quantised: names.iter().any(|name| name.contains(".quantized.")),
-        }
+        ..Hints::default()
     }
 }
 
-fn names_of_classes<'a>(value: &'a Value, classes: &mut BTreeSet<&'a str>) {
+/// A whole module holds objects of its layers' classes, with their settings.
+fn from_classes(value: &Value) -> Hints {
+    let mut objects = Vec::new();
+    objects_in(value, &mut objects);
+    let classes: BTreeSet<&str> = objects.iter().map(|(class, _)| *class).collect();
+    let known = |class: &&str| class.starts_with("torch.nn.modules.");
+    // A class of the user's own beside the module's may be an activation.
+    let own =
+        classes.iter().filter(|class| !known(class) && !class.starts_with("torch.nn.")).count();
+    let activations: Vec<_> = classes
+        .iter()
+        .filter_map(|class| class.strip_prefix("torch.nn.modules.activation."))
+        .collect();
+    let activation = match activations[..] {
+        ["Tanh"] => Some(Activation::Tanh),
+        ["ReLU"] => Some(Activation::Relu),
+        ["Sigmoid"] => Some(Activation::Sigmoid),
+        _ => None,
+    };
+    let of_two = |state: &Value| {
+        let is = |key: &str, size: i64| is_size(state.get(key), size);
+        is("kernel_size", 2) && is("stride", 2) && is("padding", 0)
+    };
+    let pools: Vec<_> = objects
+        .iter()
+        .filter_map(|(class, state)| {
+            Some((class.strip_prefix("torch.nn.modules.pooling.")?, state))
+        })
+        .collect();
+    let all = |name: &str| {
+        !pools.is_empty() && pools.iter().all(|(class, state)| *class == name && of_two(state))
+    };
+    let pads = objects.iter().any(|(class, state)| {
+        *class == "torch.nn.modules.conv.Conv2d"
+            && state.get("in_channels").and_then(Value::as_int) == Some(1)
+            && is_size(state.get("padding"), 2)
+    });
+    Hints {
+        activation: activation.filter(|_| own <= 1),
+        pooling: only(&[(Pooling::Avg, all("AvgPool2d")), (Pooling::Max, all("MaxPool2d"))]),
+        input: pads.then_some(Input::ZeroPadded),
+        quantised: classes.iter().any(|class| class.contains(".quantized.")),
+    }
+}
+
+/// Whether a setting is `size`, or a tuple of it.
+fn is_size(value: Option<&Value>, size: i64) -> bool {
+    match value {
+        Some(Value::Tuple(sizes)) => sizes.iter().all(|value| value.as_int() == Some(size)),
+        Some(value) => value.as_int() == Some(size),
+        None => false,
+    }
+}
+
+/// All objects with their states.
+fn objects_in<'a>(value: &'a Value, objects: &mut Vec<(&'a str, &'a Value)>) {
     match value {
         Value::Dict { items, .. } => {
-            items.iter().for_each(|(_, value)| names_of_classes(value, classes));
+            items.iter().for_each(|(_, value)| objects_in(value, objects));
         }
         Value::List(items) | Value::Tuple(items) => {
-            items.iter().for_each(|value| names_of_classes(value, classes));
+            items.iter().for_each(|value| objects_in(value, objects));
         }
         Value::Object { class, state: Some(state) } => {
-            classes.insert(class);
-            names_of_classes(state, classes);
+            objects.push((class, state));
+            objects_in(state, objects);
         }
         _ => {}
     }

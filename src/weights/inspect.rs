@@ -112,11 +112,11 @@ impl Found {
         let ours = weights.tensors.iter().map(|(name, _)| name.clone());
         let assumed = match weights.settings {
             Settings::Known => Vec::new(),
-            Settings::Assumed { activation_known, pooling_known } => {
+            Settings::Assumed(hints) => {
                 let all = [
-                    ("activation", activation_known),
-                    ("pooling", pooling_known),
-                    ("input", false),
+                    ("activation", hints.activation.is_some()),
+                    ("pooling", hints.pooling.is_some()),
+                    ("input", hints.input.is_some()),
                     ("mean", false),
                     ("std", false),
                 ];
@@ -173,7 +173,7 @@ fn forward(contents: &Contents) -> Option<String> {
     let rest = &code[code.find(&start)? + start.len()..];
     let signature = &rest[..rest.find(":\n")?];
     let signature: Vec<_> = signature.split_whitespace().collect();
-    Some(shown(&format!("forward({}", signature.join(" "))))
+    Some(format!("forward({}", signature.join(" ")))
 }
 
 fn from_one_tensor_to_one(forward: &str) -> bool {
@@ -192,7 +192,7 @@ impl fmt::Display for Inspection {
             writeln!(f, "saved on   {}", self.locations.join(", "))?;
         }
         if let Some(forward) = &self.forward {
-            writeln!(f, "code       {forward}")?;
+            writeln!(f, "code       {}", shown(forward))?;
         }
         if self.runnable {
             writeln!(f, "           runs as it is: evaluate --torchscript {}", self.file)?;

@@ -99,6 +99,9 @@ fn storages(
         let element = sizes.get(key.as_str()).copied().flatten().ok_or_else(|| {
             format!("expected a storage of a known type, found {} of another", shown(key))
         })?;
+        if ranges.contains_key(key) {
+            return Err(format!("expected each storage once, found {} again", shown(key)));
+        }
         let end = || format!("expected more of the storage {}, found the file's end", shown(key));
         let count = bytes.get(offset..).and_then(<[u8]>::first_chunk).ok_or_else(end)?;
         let start = offset + count.len();

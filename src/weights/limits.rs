@@ -1,5 +1,8 @@
 //! How much of the machine one file may take.
 
+/// What to do about a limit, for messages.
+pub(super) const RAISE: &str = "--max-memory raises this";
+
 /// Bounds on what reading one file of weights may take. Everything is derived from the memory, so
 /// that one number can be raised for an unusual file.
 ///
@@ -28,13 +31,14 @@ impl Limits {
         self.memory / 16
     }
 
-    /// The longest pickle, and the longest header of safetensors: a byte of a pickle can stand for a
-    /// node of 72 bytes, in a vector that has just doubled. LeNet-5's state dict takes about 1,500.
+    /// The longest pickle, header of safetensors, and code of TorchScript. LeNet-5's state dict takes
+    /// about 1,500 bytes.
     pub fn pickle_bytes(&self) -> usize {
-        usize::try_from(self.memory / 1024).unwrap_or(usize::MAX)
+        usize::try_from(self.memory / 256).unwrap_or(usize::MAX)
     }
 
-    /// The most values, those in memo entries counted each time that they are used.
+    /// The most values, those in memo entries counted each time that they are used; each takes 72 bytes,
+    /// in a vector that may just have doubled.
     pub fn values(&self) -> usize {
         usize::try_from(self.memory / 1024).unwrap_or(usize::MAX)
     }

@@ -29,6 +29,8 @@ pub struct Mapping {
     pub names: Vec<String>,
     /// Other types than float32 that the file holds, by their names in `torch`.
     pub converted: BTreeSet<&'static str>,
+    /// Tensors that are none of them.
+    pub left_out: Vec<String>,
 }
 
 /// One of our parameters, and the entry of the file that is taken for it.
@@ -57,6 +59,13 @@ pub fn map(entries: &[Entry], config: Option<&ModelConfig>) -> Result<Mapping, S
     if tensors.len() > MAX_COMPARED {
         return Err(not_ten(&tensors));
     }
+    let whole = tensors.clone();
+    if config.is_none() {
+        tensors = select(tensors);
+    }
+    let kept = |name: &str| tensors.iter().any(|(kept, _)| *kept == name);
+    let left_out: Vec<String> =
+        whole.iter().filter(|(name, _)| !kept(name)).map(|(name, _)| (*name).to_owned()).collect();
     let stored = config.is_some();
     let keys = keys(&tensors);
     let original = keys.iter().any(|key| key == "s2.coefficient");
@@ -76,7 +85,43 @@ pub fn map(entries: &[Entry], config: Option<&ModelConfig>) -> Result<Mapping, S
     let tensors =
         matches.iter().map(|m| check(m, &mut converted)).collect::<Result<Vec<_>, _>>()?;
     let names = matches.iter().map(|m| m.found.to_owned()).collect();
-    Ok(Mapping { config, tensors, names, converted })
+    Ok(Mapping { config, tensors, names, converted, left_out })
+}
+
+/// Of more than ten tensors the ten that may be a LeNet-5, where there is no doubt: without counters,
+/// without buffers, without second names of one tensor, without other parts of a larger module. All,
+/// where that leaves other than ten.
+fn select<'a>(tensors: Vec<(&'a str, &'a Tensor)>) -> Vec<(&'a str, &'a Tensor)> {
+    // With batch normalisation it would be another network.
+    let normalises = |(name, _): &(&str, &Tensor)| name.contains("running_");
+    if tensors.len() <= 10 || tensors.iter().any(normalises) {
+        return tensors;
+    }
+    let mut left = tensors.clone();
+    left.retain(|(name, tensor)| {
+        let part = name.rsplit('.').next().unwrap_or(name);
+        tensor.dim() > 0 && tensor.is_floating_point() && matches!(part, "weight" | "bias")
+    });
+    let mut once: Vec<(&str, &Tensor)> = Vec::new();
+    for (name, tensor) in left {
+        let same = |(_, other): &(&str, &Tensor)| {
+            other.kind() == tensor.kind() && other.size() == tensor.size() && *other == tensor
+        };
+        if !once.iter().any(same) {
+            once.push((name, tensor));
+        }
+    }
+    if once.len() > 10 {
+        let first = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+        let groups: BTreeSet<String> = once.iter().map(|(name, _)| first(name)).collect();
+        let of_ten =
+            |group: &&String| once.iter().filter(|(name, _)| first(name) == **group).count() == 10;
+        let mut fitting = groups.iter().filter(of_ten);
+        if let (Some(group), None) = (fitting.next(), fitting.next()) {
+            once.retain(|(name, _)| first(name) == *group);
+        }
+    }
+    if once.len() == 10 { once } else { tensors }
 }
 
 /// The names without what wrappers add, and without what all of them start with (`model.`).
@@ -153,7 +198,12 @@ fn by_shape<'a>(
 
 /// "expected the ten parameters of LeNet-5, found 14 tensors: conv1.weight [32, 1, 3, 3], ...".
 fn not_ten(tensors: &[(&str, &Tensor)]) -> String {
-    let list: Vec<_> = tensors
+    let shapes: Vec<_> =
+        ModelConfig::default().state().into_iter().map(|(_, shape)| shape).collect();
+    // Those first that are in the way.
+    let mut sorted = tensors.to_vec();
+    sorted.sort_by_key(|(_, tensor)| shapes.contains(&tensor.size()));
+    let list: Vec<_> = sorted
         .iter()
         .take(MAX_LISTED)
         .map(|(name, tensor)| format!("{} {:?}", shown(name), tensor.size()))

@@ -28,13 +28,14 @@ use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
 pub use checkpoint::Checkpoint;
-use contents::Contents;
+use contents::{Contents, Hints};
 pub use inspect::Inspection;
 pub use limits::Limits;
 use mapping::Mapping;
+use state_dict::Candidate;
 pub use value::Value;
 
-use crate::model::{LeNet5, ModelConfig, ModelOptions, torchscript_source};
+use crate::model::{LeNet5, ModelConfig, ModelOptions, Network, torchscript_source};
 use crate::{Error, Result, files, libtorch};
 
 /// The key of our settings: an attribute of TorchScript's module, an entry of a state dict's
@@ -57,7 +58,7 @@ pub enum Format {
 impl Format {
     /// The format that a file name's suffix stands for.
     pub fn from_path(path: &Path) -> Option<Self> {
-        match path.extension()?.to_str()? {
+        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "pt" => Some(Self::TorchScript),
             "pth" => Some(Self::StateDict),
             "safetensors" => Some(Self::SafeTensors),
@@ -83,12 +84,7 @@ pub enum Settings {
     /// From the file, the model or the user.
     Known,
     /// Assumed, but for what code or classes in the file tell.
-    Assumed {
-        /// Whether they tell the activation.
-        activation_known: bool,
-        /// Whether they tell the pooling.
-        pooling_known: bool,
-    },
+    Assumed(Hints),
 }
 
 /// A LeNet-5's settings and parameters, by our names, float32, on the CPU.
@@ -106,6 +102,8 @@ pub struct Weights {
     pub found_at: String,
     /// Other types than float32 that the file holds, by their names in `torch`.
     pub converted: BTreeSet<&'static str>,
+    /// Tensors of the file that are none of LeNet-5's, by name, such as counters.
+    pub left_out: Vec<String>,
 }
 
 impl Weights {
@@ -119,8 +117,15 @@ impl Weights {
 
     /// All parameters by our names, with settings that are known.
     fn from_tensors(config: ModelConfig, tensors: Vec<(String, Tensor)>) -> Self {
-        let (names, found_at, converted) = (Vec::new(), String::new(), BTreeSet::new());
-        Self { config, settings: Settings::Known, tensors, names, found_at, converted }
+        Self {
+            config,
+            settings: Settings::Known,
+            tensors,
+            names: Vec::new(),
+            found_at: String::new(),
+            converted: BTreeSet::new(),
+            left_out: Vec::new(),
+        }
     }
 
     /// Reads a file of any of the forms, within the default limits. Foreign names are matched by shape.
@@ -160,49 +165,65 @@ impl Weights {
 
     fn from_contents(contents: &Contents) -> Result<Self, String> {
         let mut first_error = None;
+        let mut found: Option<(Self, bool)> = None;
         for candidate in state_dict::candidates(&contents.value) {
-            let stored = contents.config.as_deref().or_else(|| stored_config(candidate.value));
-            let result = state_dict::entries(candidate.value).and_then(|entries| {
-                if entries.is_empty() {
-                    let what = match contents.container {
-                        contents::Container::TorchScript => {
-                            "TorchScript without parameters".to_owned()
-                        }
-                        _ => candidate.value.describe(),
-                    };
-                    return Err(format!("expected a state dict of LeNet-5, found {what}"));
+            if found.as_ref().is_some_and(|(weights, usual)| *usual || candidate.is_beside(weights))
+            {
+                continue;
+            }
+            match (Self::from_candidate(contents, &candidate), &found) {
+                (Ok(weights), None) => found = Some((weights, candidate.usual)),
+                (Ok(weights), Some((first, _))) if first.tensors != weights.tensors => {
+                    return Err(format!(
+                        "expected one LeNet-5, found others under {} and {}: save one of them",
+                        value::shown(&first.found_at),
+                        value::shown(&weights.found_at)
+                    ));
                 }
-                let config = stored.map(parse_config).transpose()?;
-                Ok((mapping::map(&entries, config.as_ref())?, config.is_some()))
-            });
-            match result {
-                Ok((mapping, stored)) => {
-                    return Ok(Self::from_mapping(mapping, stored, contents, candidate.path));
-                }
-                Err(error) => drop(first_error.get_or_insert(error)),
+                (Ok(_), Some(_)) => {}
+                (Err(error), _) => drop(first_error.get_or_insert(error)),
             }
         }
+        if let Some((weights, _)) = found {
+            return Ok(weights);
+        }
         let error = first_error.expect("the whole file is a candidate");
-        Err(if contents.quantised && !error.contains("quantised") {
+        Err(if contents.hints.quantised && !error.contains("quantised") {
             format!("{error}; its layers are quantised")
         } else {
             error
         })
     }
 
+    fn from_candidate(contents: &Contents, candidate: &Candidate) -> Result<Self, String> {
+        let stored = contents.config.as_deref().or_else(|| stored_config(candidate.value));
+        let entries = state_dict::entries(candidate.value)?;
+        if entries.is_empty() {
+            let what = match contents.container {
+                contents::Container::TorchScript => "TorchScript without parameters".to_owned(),
+                _ => candidate.value.describe(),
+            };
+            return Err(format!("expected a state dict of LeNet-5, found {what}"));
+        }
+        let config = stored.map(parse_config).transpose()?;
+        let mapping = mapping::map(&entries, config.as_ref())?;
+        let path = candidate.path.clone();
+        Ok(Self::from_mapping(mapping, config.is_some(), contents, path))
+    }
+
     fn from_mapping(mapping: Mapping, stored: bool, contents: &Contents, found_at: String) -> Self {
-        let Mapping { mut config, tensors, names, converted } = mapping;
-        let settings = if stored {
+        let Mapping { mut config, tensors, names, converted, left_out } = mapping;
+        let Hints { activation, pooling, input, .. } = contents.hints;
+        let settings = if stored || config.network == Network::Original {
             Settings::Known
         } else {
-            config.activation = contents.activation.unwrap_or(config.activation);
-            config.pooling = contents.pooling.unwrap_or(config.pooling);
-            Settings::Assumed {
-                activation_known: contents.activation.is_some(),
-                pooling_known: contents.pooling.is_some(),
-            }
+            config.activation = activation.unwrap_or(config.activation);
+            config.pooling = pooling.unwrap_or(config.pooling);
+            config.input =
+                input.filter(|i| i.size() == config.input.size()).unwrap_or(config.input);
+            Settings::Assumed(contents.hints)
         };
-        Self { config, settings, tensors, names, found_at, converted }
+        Self { config, settings, tensors, names, found_at, converted, left_out }
     }
 
     /// Replaces settings by those that a user gives; the rest of what was assumed then counts as known.
@@ -245,17 +266,25 @@ impl Weights {
             let types: Vec<_> = self.converted.iter().copied().collect();
             notes.push(format!("converted to float32 from {}", types.join(" and ")));
         }
-        if let Settings::Assumed { activation_known, pooling_known } = self.settings {
-            let config = &self.config;
-            let what = match (activation_known, pooling_known) {
-                (true, true) => "only its activation and pooling",
-                (true, false) => "only its activation",
-                (false, true) => "only its pooling",
-                (false, false) => "nothing",
+        if !self.left_out.is_empty() {
+            let names: Vec<_> = self.left_out.iter().map(|name| value::shown(name)).collect();
+            notes.push(format!("left out: {}", names.join(", ")));
+        }
+        if let Settings::Assumed(hints) = self.settings {
+            let known = [
+                ("activation", hints.activation.is_some()),
+                ("pooling", hints.pooling.is_some()),
+                ("input", hints.input.is_some()),
+            ];
+            let known: Vec<_> = known.iter().filter(|(_, known)| *known).map(|(n, _)| *n).collect();
+            let what = match known[..] {
+                [] => "nothing".to_owned(),
+                _ => format!("only {}", known.join(", ")),
             };
             notes.push(format!(
-                "of its settings the file says {what}; taken: {config}; options such as \
-                 --activation change them, and convert --detect finds them by trial"
+                "of its settings the file says {what}; taken: {}; options such as --activation \
+                 change them, and convert --detect finds them by trial",
+                self.config
             ));
         }
         notes
@@ -365,7 +394,9 @@ pub(crate) fn read_limited(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(Error::io(path))?;
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(Error::io(path))?;
     if bytes.len() as u64 > limit {
-        return Err(Error::file(path, format!("expected at most {limit} bytes, found more")));
+        let raise = limits::RAISE;
+        let message = format!("expected at most {limit} bytes, found more; {raise}");
+        return Err(Error::file(path, message));
     }
     Ok(bytes)
 }
@@ -380,6 +411,10 @@ fn stored_config(state_dict: &Value) -> Option<&str> {
 /// Reads and checks stored settings.
 fn parse_config(json: &str) -> Result<ModelConfig, String> {
     let broken = |error: &dyn fmt::Display| format!("the stored settings are broken ({error})");
+    // serde would take a list for a struct too.
+    if !json.trim_start().starts_with('{') {
+        return Err(broken(&"expected a JSON object"));
+    }
     let config: ModelConfig = serde_json::from_str(json).map_err(|error| broken(&error))?;
     config.validate().map_err(|error| broken(&error))?;
     Ok(config)

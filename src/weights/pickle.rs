@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 
-use super::Limits;
+use super::limits::{Limits, RAISE};
 
 /// The longest name of a class or function.
 const MAX_NAME_BYTES: usize = 256;
@@ -75,6 +75,7 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Pickle, String> {
     let mut machine = Machine {
         bytes,
         limit: limits.pickle_bytes(),
+        max_nodes: limits.values(),
         offset: 0,
         nodes: Vec::new(),
         stack: Vec::new(),
@@ -91,6 +92,7 @@ struct Machine<'a> {
     bytes: &'a [u8],
     /// The most bytes of the pickle.
     limit: usize,
+    max_nodes: usize,
     offset: usize,
     nodes: Vec<Node>,
     stack: Vec<Id>,
@@ -103,6 +105,10 @@ impl<'a> Machine<'a> {
     fn run(&mut self) -> Result<Id, String> {
         loop {
             let opcode = self.byte()?;
+            if self.nodes.len() > self.max_nodes {
+                let limit = self.max_nodes;
+                return Err(format!("expected at most {limit} values, found more; {RAISE}"));
+            }
             match opcode {
                 b'.' => return self.pop(),
                 0x80 => match self.byte()? {
@@ -162,21 +168,14 @@ impl<'a> Machine<'a> {
                     let value = f64::from_be_bytes(self.array()?);
                     self.push(Node::Float(value));
                 }
-                b'X' => {
+                b'X' | b'T' => {
                     let length = self.length4()?;
                     self.string(length)?;
                 }
-                0x8c => {
+                // `U` and `T` are Python 2's strings: bytes.
+                0x8c | b'U' => {
                     let length = self.byte()?;
                     self.string(length.into())?;
-                }
-                b'U' => {
-                    let length = self.byte()?;
-                    self.python2_string(length.into())?;
-                }
-                b'T' => {
-                    let length = self.length4()?;
-                    self.python2_string(length)?;
                 }
                 0x8d => {
                     let length = self.length8()?;
@@ -190,7 +189,7 @@ impl<'a> Machine<'a> {
                     let length = self.length4()?;
                     self.raw(length)?;
                 }
-                0x8e => {
+                0x8e | 0x96 => {
                     let length = self.length8()?;
                     self.raw(length)?;
                 }
@@ -309,7 +308,7 @@ impl<'a> Machine<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8], String> {
         let limit = self.limit;
         if self.bytes.len() > limit && length > limit - self.offset {
-            return Err(format!("expected a pickle of at most {limit} bytes, found more"));
+            return Err(format!("expected a pickle of at most {limit} bytes, found more; {RAISE}"));
         }
         let bytes = self.bytes[self.offset..]
             .get(..length)
@@ -345,14 +344,8 @@ impl<'a> Machine<'a> {
     }
 
     fn string(&mut self, length: usize) -> Result<(), String> {
-        let value = text(self.take(length)?)?;
-        self.push(Node::Str(value));
-        Ok(())
-    }
-
-    /// `str` of Python 2: bytes, which need not be text.
-    fn python2_string(&mut self, length: usize) -> Result<(), String> {
         let bytes = self.take(length)?;
+        // Python's strings can hold halves of characters, which are no text.
         self.push(text(bytes).map_or_else(|_| Node::Bytes(bytes.to_vec()), Node::Str));
         Ok(())
     }

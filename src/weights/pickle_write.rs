@@ -75,7 +75,7 @@ fn write_value(value: &Value, out: &mut Vec<u8>, storages: &mut Vec<Vec<u8>>) ->
             out.extend(b"\x89ccollections\nOrderedDict\n)RtR");
             storages.push(dtype.bytes(tensor)?);
         }
-        Value::Foreign(_) | Value::Global(_) | Value::Object { .. } => {
+        Value::Bytes | Value::Foreign(_) | Value::Global(_) | Value::Object { .. } => {
             return Err(crate::Error::Config(format!("cannot write {}", value.describe())));
         }
     }

@@ -9,13 +9,19 @@ use std::rc::Rc;
 
 use tch::Tensor;
 
-use super::Limits;
 use super::dtype::DType;
+use super::limits::{Limits, RAISE};
 use super::pickle::{Id, Node, Pickle};
 use super::value::{Value, shown};
 use crate::Error;
 
 const MAX_DEPTH: usize = 100;
+/// The most tensors.
+const MAX_TENSORS: usize = 10_000;
+/// The longest key of a storage; PyTorch's are numbers.
+const MAX_KEY_BYTES: usize = 256;
+/// The most dimensions of a tensor.
+pub const MAX_DIMENSIONS: usize = 8;
 /// The most places of storages (`cpu`, `cuda:0`) that are noted.
 const MAX_LOCATIONS: usize = 16;
 
@@ -90,7 +96,7 @@ pub fn storage<'a>(nodes: &'a [Node], node: &Node) -> Option<StorageRef<'a>> {
     let [tag, class, key, location, _, view @ ..] = parts.as_slice() else { return None };
     match (&nodes[*tag], &nodes[*class], &nodes[*key], &nodes[*location]) {
         (Node::Str(tag), Node::Global(class), Node::Str(key), Node::Str(location))
-            if tag == "storage" =>
+            if tag == "storage" && key.len() <= MAX_KEY_BYTES =>
         {
             // (key of the view, offset, size) or None.
             let offset = match view.first().map(|&view| &nodes[view]) {
@@ -135,6 +141,7 @@ pub fn resolve(pickle: &Pickle, limits: &Limits, source: &mut Source) -> Result<
         storages: HashMap::new(),
         locations: BTreeSet::new(),
         values: 0,
+        tensors: 0,
         bytes: 0,
     };
     let value = resolver.value(pickle.root, 0)?;
@@ -149,17 +156,14 @@ struct Resolver<'a, 'b> {
     storages: HashMap<&'a str, Rc<Vec<u8>>>,
     locations: BTreeSet<String>,
     values: usize,
+    tensors: usize,
     /// Of tensors, storages and strings.
     bytes: u64,
 }
 
 impl<'a> Resolver<'a, '_> {
     fn value(&mut self, id: Id, depth: usize) -> Result<Value, String> {
-        self.values += 1;
-        let limit = self.limits.values();
-        if self.values > limit {
-            return Err(format!("expected at most {limit} values, found more"));
-        }
+        self.count_values(1)?;
         if depth > MAX_DEPTH {
             return Err(format!("expected at most {MAX_DEPTH} levels of nesting, found more"));
         }
@@ -172,11 +176,11 @@ impl<'a> Resolver<'a, '_> {
                 // A long string may be referred to many times.
                 self.count_bytes(value.len()).ok_or_else(|| {
                     let limit = self.limits.tensor_bytes();
-                    format!("expected at most {limit} bytes in all, found more")
+                    format!("expected at most {limit} bytes in all, found more; {RAISE}")
                 })?;
                 Value::Str(value.clone())
             }
-            Node::Bytes(_) => Value::Object { class: "builtins.bytes".to_owned(), state: None },
+            Node::Bytes(_) => Value::Bytes,
             Node::List(items) => Value::List(self.values(items, depth)?),
             Node::Tuple(items) => Value::Tuple(self.values(items, depth)?),
             Node::Dict(items) => Value::Dict { items: self.pairs(items, depth)?, attributes: None },
@@ -262,6 +266,16 @@ impl<'a> Resolver<'a, '_> {
         }
     }
 
+    /// Counts towards the limit, each time that a value is looked at: references are cheap in a file.
+    fn count_values(&mut self, count: usize) -> Result<(), String> {
+        self.values += count;
+        let limit = self.limits.values();
+        if self.values > limit {
+            return Err(format!("expected at most {limit} values, found more; {RAISE}"));
+        }
+        Ok(())
+    }
+
     fn values(&mut self, ids: &[Id], depth: usize) -> Result<Vec<Value>, String> {
         ids.iter().map(|&id| self.value(id, depth + 1)).collect()
     }
@@ -274,6 +288,7 @@ impl<'a> Resolver<'a, '_> {
 
     fn listed_pairs(&mut self, list: Id, depth: usize) -> Result<Vec<(Value, Value)>, String> {
         let Node::List(items) = &self.nodes[list] else { return Ok(Vec::new()) };
+        self.count_values(items.len())?;
         let pair = |&item: &Id| match &self.nodes[item] {
             Node::List(pair) | Node::Tuple(pair) => <[Id; 2]>::try_from(pair.as_slice()).ok(),
             _ => None,
@@ -313,12 +328,16 @@ impl<'a> Resolver<'a, '_> {
         let stride = self
             .sizes(*stride)
             .ok_or("expected a tensor's stride as a tuple of integers from 0")?;
-        if size.len() != stride.len() || size.len() > 8 {
+        if size.len() != stride.len() || size.len() > MAX_DIMENSIONS {
             return Err(format!(
-                "expected as many strides as sizes, 8 at most, found {} and {}",
+                "expected as many strides as sizes, {MAX_DIMENSIONS} at most, found {} and {}",
                 stride.len(),
                 size.len()
             ));
+        }
+        self.tensors += 1;
+        if self.tensors > MAX_TENSORS {
+            return Err(format!("expected at most {MAX_TENSORS} tensors, found more"));
         }
         let dtype = match dtype {
             Some(name) => DType::from_name(name).ok_or(name),
@@ -337,7 +356,7 @@ impl<'a> Resolver<'a, '_> {
         let limit = self.limits.tensor_bytes();
         let too_large = || {
             format!(
-                "expected tensors of at most {limit} bytes in all, found more with one of size {size:?}"
+                "expected tensors of at most {limit} bytes in all, found more with one of size {size:?}; {RAISE}"
             )
         };
         let numel = size
@@ -396,8 +415,10 @@ impl<'a> Resolver<'a, '_> {
             }
             _ => return None,
         };
+        // One more than is allowed, for the message.
         items
             .iter()
+            .take(MAX_DIMENSIONS + 1)
             .map(|&item| match self.nodes[item] {
                 Node::Int(size) => usize::try_from(size).ok(),
                 _ => None,

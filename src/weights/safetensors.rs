@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tch::{Kind, Tensor};
 
-use super::Limits;
 use super::dtype::DType;
+use super::limits::{Limits, RAISE};
+use super::resolve::MAX_DIMENSIONS;
 use super::value::{Value, shown};
 use crate::{Error, Result};
 
@@ -32,17 +33,22 @@ pub fn read(bytes: &[u8], limits: &Limits) -> Result<Contents, String> {
     let header = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
     if header > limits.pickle_bytes() as u64 {
         let limit = limits.pickle_bytes();
-        return Err(format!("expected a header of at most {limit} bytes, found {header}"));
+        return Err(format!("expected a header of at most {limit} bytes, found {header}; {RAISE}"));
     }
     let limit = limits.tensor_bytes();
     if bytes.len() as u64 > limit {
-        return Err(format!("expected at most {limit} bytes, found {}", bytes.len()));
+        return Err(format!("expected at most {limit} bytes, found {}; {RAISE}", bytes.len()));
     }
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(broken)?;
     let file = SafeTensors::deserialize(bytes).map_err(broken)?;
     let mut tensors = Vec::new();
     for name in metadata.offset_keys() {
         let view = file.tensor(&name).map_err(broken)?;
+        if view.shape().len() > MAX_DIMENSIONS {
+            let what = format!("a tensor of {} dimensions", view.shape().len());
+            tensors.push((name, Value::Foreign(what)));
+            continue;
+        }
         let Some((_, kind)) = KINDS.iter().find(|(dtype, _)| *dtype == view.dtype()) else {
             let what = format!("a tensor of {:?}", view.dtype());
             tensors.push((name, Value::Foreign(what)));

@@ -2,6 +2,7 @@
 
 use tch::Tensor;
 
+use super::Weights;
 use super::value::Value;
 
 /// The most tensors of a file, and the longest of their names.
@@ -50,7 +51,19 @@ pub struct Candidate<'a> {
     pub path: String,
     /// What is there.
     pub value: &'a Value,
+    /// Whether its key is a usual one, or it is the whole.
+    pub usual: bool,
 }
+
+impl Candidate<'_> {
+    /// Whether one that was found lies around this place or within it.
+    pub fn is_beside(&self, found: &Weights) -> bool {
+        self.path.starts_with(&found.found_at) || found.found_at.starts_with(&self.path)
+    }
+}
+
+/// Parts of keys of what optimizers and training keep: it has the shapes of weights.
+const NO_WEIGHTS: [&str; 6] = ["optim", "grad", "exp_avg", "moment", "velocity", "buffer"];
 
 /// All places that may hold the network, the likeliest first: under usual keys, the whole, under other
 /// keys. What an optimizer keeps looks like weights, so its keys are left out.
@@ -60,12 +73,20 @@ pub fn candidates(root: &Value) -> Vec<Candidate<'_>> {
     for _ in 0..MAX_DEPTH {
         let mut next = Vec::new();
         for (path, value) in level {
+            // An object that is no module may hold one, as a trainer does.
+            let value = match value {
+                Value::Object { state: Some(state), .. } if state.get("_parameters").is_none() => {
+                    state
+                }
+                value => value,
+            };
             let Some(items) = value.items() else { continue };
             let children: Vec<_> = items
                 .iter()
                 .filter_map(|(key, child)| Some((key.as_str()?, child)))
                 .filter(|(key, child)| {
-                    !key.to_lowercase().contains("optim")
+                    let key = key.to_lowercase();
+                    !NO_WEIGHTS.iter().any(|part| key.contains(part))
                         && matches!(
                             child,
                             Value::Dict { .. }
@@ -80,11 +101,15 @@ pub fn candidates(root: &Value) -> Vec<Candidate<'_>> {
             };
             for key in USUAL_KEYS {
                 let found = children.iter().find(|(name, _)| *name == key);
-                usual.extend(found.map(|(_, value)| Candidate { path: join(key), value }));
+                usual.extend(found.map(|(_, value)| Candidate {
+                    path: join(key),
+                    value,
+                    usual: true,
+                }));
             }
             for (key, value) in children.into_iter().take(MAX_CANDIDATES) {
                 if !USUAL_KEYS.contains(&key) {
-                    others.push(Candidate { path: join(key), value });
+                    others.push(Candidate { path: join(key), value, usual: false });
                 }
                 if next.len() < MAX_CANDIDATES {
                     next.push((join(key), value));
@@ -93,7 +118,7 @@ pub fn candidates(root: &Value) -> Vec<Candidate<'_>> {
         }
         level = next;
     }
-    usual.push(Candidate { path: String::new(), value: root });
+    usual.push(Candidate { path: String::new(), value: root, usual: true });
     usual.extend(others);
     usual.truncate(MAX_CANDIDATES);
     usual

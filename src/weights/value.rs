@@ -3,13 +3,8 @@
 use tch::Tensor;
 
 /// Calls of Python's own that messages do not name: they may stand before one that matters.
-const HARMLESS: [&str; 5] = [
-    "__builtin__.set",
-    "builtins.set",
-    "builtins.bytes",
-    "collections.OrderedDict",
-    "_codecs.encode",
-];
+const HARMLESS: [&str; 4] =
+    ["__builtin__.set", "builtins.set", "collections.OrderedDict", "_codecs.encode"];
 
 /// A value of a PyTorch file.
 #[derive(Debug)]
@@ -24,6 +19,8 @@ pub enum Value {
     Float(f64),
     /// A string.
     Str(String),
+    /// Bytes, or an integer of more than 64 bits, which are of no use here.
+    Bytes,
     /// A list.
     List(Vec<Value>),
     /// A tuple.
@@ -111,6 +108,7 @@ impl Value {
             Self::Int(_) => "an integer".to_owned(),
             Self::Float(_) => "a float".to_owned(),
             Self::Str(_) => "a string".to_owned(),
+            Self::Bytes => "bytes".to_owned(),
             Self::List(_) => "a list".to_owned(),
             Self::Tuple(_) => "a tuple".to_owned(),
             Self::Dict { .. } => "a dict without tensors".to_owned(),
