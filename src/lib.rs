@@ -20,6 +20,7 @@ pub mod charts;
 pub mod cli;
 pub mod data;
 pub mod detect;
+pub mod engine;
 mod error;
 pub mod evaluate;
 pub mod files;

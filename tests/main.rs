@@ -4,6 +4,7 @@ mod augment; // distortions of the training images
 mod broken; // broken files of weights: a clear error, and nothing is run
 mod checkpoint; // stopped, killed and resumed runs end in the same bits; Python takes a turn
 mod commands; // what the programs print, write and exit with
+mod engine; // the one-pattern engine against float64
 mod foreign; // other people's files: inspect, conversion, settings, TorchScript as it is
 mod idx; // the reader of data sets: good files, broken files, the embedded MNIST
 mod model; // layers, shapes, counts, loading of parameters

@@ -1,0 +1,8 @@
+//! Hand-written CPU engines, checked against libtorch and against float64.
+//!
+//! [`original`] trains the network of 1998 one pattern at a time, as the paper did: through libtorch such
+//! a step is all overhead.
+
+pub mod original;
+pub mod simd;
+pub mod tanh;

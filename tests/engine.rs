@@ -1,0 +1,608 @@
+//! The engine against a plain float64 network of straight loops, written from the paper.
+
+#![allow(clippy::needless_range_loop)]
+
+use lenet5::engine::original::*;
+use lenet5::engine::simd::{Isa, Kernel, Simd};
+use lenet5::engine::tanh::{squash as vector_squash, tanh};
+
+const A: f64 = 1.7159;
+const S: f64 = 2.0 / 3.0;
+
+fn squash(a: f64) -> f64 {
+    A * (S * a).tanh()
+}
+fn slope(a: f64) -> f64 {
+    A * S * (1.0 - (S * a).tanh().powi(2))
+}
+
+struct Random(u64);
+impl Random {
+    fn uniform(&mut self) -> f64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as f64 / (1u64 << 31) as f64 * 2.0 - 1.0
+    }
+}
+
+/// Parameters at which the squash is neither linear nor saturated, and penalties matter.
+fn parameters(random: &mut Random) -> Parameters {
+    let mut p = Parameters::zeros();
+    for ((name, _), range) in
+        TENSORS.iter().zip([0.2, 0.1, 0.5, 0.2, 0.2, 0.1, 0.5, 0.2, 0.1, 0.1, 0.2, 0.1])
+    {
+        for (i, value) in p.get_mut(name).unwrap().iter_mut().enumerate() {
+            if *name != "c3.weight" || c3_connected(i) {
+                *value = (random.uniform() * range) as f32;
+            }
+        }
+    }
+    p
+}
+
+fn image(random: &mut Random) -> [f32; PIXELS] {
+    std::array::from_fn(|_| (random.uniform() * 0.6 + 0.5) as f32)
+}
+
+fn codes(classes: usize, random: &mut Random) -> Vec<f32> {
+    (0..classes * CODE).map(|_| if random.uniform() > 0.0 { 1.0 } else { -1.0 }).collect()
+}
+
+/// Values and, going back, derivatives of the reference: any parameters as f64, by name.
+type Named = Vec<(&'static str, Vec<f64>)>;
+
+fn named(p: &Parameters) -> Named {
+    p.iter().map(|(name, values)| (name, values.iter().map(|v| f64::from(*v)).collect())).collect()
+}
+fn of<'a>(p: &'a Named, name: &str) -> &'a [f64] {
+    &p.iter().find(|(n, _)| *n == name).unwrap().1
+}
+
+struct Plain {
+    image: Vec<f64>,
+    a1: Vec<f64>,
+    a2: Vec<f64>,
+    a3: Vec<f64>,
+    a4: Vec<f64>,
+    a5: Vec<f64>,
+    a6: Vec<f64>,
+    y: Vec<f64>,
+}
+
+fn forward(p: &Named, image: &[f32], codes: &[f32], scale: f64) -> Plain {
+    let image: Vec<f64> = image.iter().map(|x| f64::from(*x)).collect();
+    let mut a1 = vec![];
+    for m in 0..6 {
+        for y in 0..28 {
+            for x in 0..28 {
+                let mut a = of(p, "c1.bias")[m];
+                for ky in 0..5 {
+                    for kx in 0..5 {
+                        a += of(p, "c1.weight")[m * 25 + ky * 5 + kx]
+                            * image[(y + ky) * 32 + x + kx];
+                    }
+                }
+                a1.push(a);
+            }
+        }
+    }
+    let mut a2 = vec![];
+    for m in 0..6 {
+        for y in 0..14 {
+            for x in 0..14 {
+                let mut sum = 0.0;
+                for (dy, dx) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                    sum += squash(a1[(m * 28 + 2 * y + dy) * 28 + 2 * x + dx]);
+                }
+                a2.push(sum * of(p, "s2.coefficient")[m] + of(p, "s2.bias")[m]);
+            }
+        }
+    }
+    let mut a3 = vec![];
+    for m in 0..16 {
+        for y in 0..10 {
+            for x in 0..10 {
+                let mut a = of(p, "c3.bias")[m];
+                for i in 0..6 {
+                    for ky in 0..5 {
+                        for kx in 0..5 {
+                            a += of(p, "c3.weight")[((m * 6 + i) * 5 + ky) * 5 + kx]
+                                * squash(a2[(i * 14 + y + ky) * 14 + x + kx]);
+                        }
+                    }
+                }
+                a3.push(a);
+            }
+        }
+    }
+    let mut a4 = vec![];
+    for m in 0..16 {
+        for y in 0..5 {
+            for x in 0..5 {
+                let mut sum = 0.0;
+                for (dy, dx) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                    sum += squash(a3[(m * 10 + 2 * y + dy) * 10 + 2 * x + dx]);
+                }
+                a4.push(sum * of(p, "s4.coefficient")[m] + of(p, "s4.bias")[m]);
+            }
+        }
+    }
+    let dense = |input: &[f64], w: &[f64], b: &[f64]| -> Vec<f64> {
+        (0..b.len())
+            .map(|o| {
+                b[o] + (0..input.len())
+                    .map(|i| w[o * input.len() + i] * squash(input[i]))
+                    .sum::<f64>()
+            })
+            .collect()
+    };
+    let a5 = dense(&a4, of(p, "c5.weight"), of(p, "c5.bias"));
+    let a6 = dense(&a5, of(p, "f6.weight"), of(p, "f6.bias"));
+    let y = codes
+        .chunks(CODE)
+        .map(|code| {
+            scale * (0..CODE).map(|j| (squash(a6[j]) - f64::from(code[j])).powi(2)).sum::<f64>()
+        })
+        .collect();
+    Plain { image, a1, a2, a3, a4, a5, a6, y }
+}
+
+fn cost(y: &[f64], label: usize, loss: Loss) -> f64 {
+    match loss {
+        Loss::Distance => y[label],
+        Loss::Discriminative { j } => {
+            y[label] + ((-f64::from(j)).exp() + y.iter().map(|y| (-y).exp()).sum::<f64>()).ln()
+        }
+    }
+}
+
+/// The loss as a function of F6's sums alone.
+fn cost_of_sums(
+    a6: &[f64],
+    codes: &[f32],
+    scale: f64,
+    label: usize,
+    loss: Loss,
+    squashed: bool,
+) -> f64 {
+    let y: Vec<f64> = codes
+        .chunks(CODE)
+        .map(|code| {
+            let x = |j: usize| if squashed { a6[j] } else { squash(a6[j]) };
+            scale * (0..CODE).map(|j| (x(j) - f64::from(code[j])).powi(2)).sum::<f64>()
+        })
+        .collect();
+    cost(&y, label, loss)
+}
+
+/// The recursion of the paper's appendix C in straight loops: `power` 1 gives the gradient, 2 the
+/// second derivatives (all weights, inputs and slopes squared). `d6` is the derivative by F6's sums.
+fn backward(p: &Named, f: &Plain, d6: &[f64], power: i32) -> Named {
+    let zeros: Named = p.iter().map(|(n, v)| (*n, vec![0.0; v.len()])).collect();
+    let mut g = zeros;
+    let index = |name: &str| TENSORS.iter().position(|(n, _)| *n == name).unwrap();
+    let w = |v: f64| v.powi(power);
+    let mut dense = |d: &[f64], input: &[f64], layer: &str| -> Vec<f64> {
+        let (wi, bi) = (index(&format!("{layer}.weight")), index(&format!("{layer}.bias")));
+        let mut back = vec![0.0; input.len()];
+        for o in 0..d.len() {
+            g[bi].1[o] += d[o];
+            for i in 0..input.len() {
+                g[wi].1[o * input.len() + i] += d[o] * w(squash(input[i]));
+                back[i] += d[o] * w(p[wi].1[o * input.len() + i]);
+            }
+        }
+        for i in 0..input.len() {
+            back[i] *= w(slope(input[i]));
+        }
+        back
+    };
+    let d5 = dense(d6, &f.a5, "f6");
+    let d4 = dense(&d5, &f.a4, "c5");
+    let mut pool = |d: &[f64], below: &[f64], maps: usize, size: usize, layer: &str| -> Vec<f64> {
+        let (ci, bi) = (index(&format!("{layer}.coefficient")), index(&format!("{layer}.bias")));
+        let mut back = vec![0.0; below.len()];
+        for m in 0..maps {
+            for y in 0..size {
+                for x in 0..size {
+                    let d = d[(m * size + y) * size + x];
+                    g[bi].1[m] += d;
+                    for (dy, dx) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                        let at = (m * 2 * size + 2 * y + dy) * 2 * size + 2 * x + dx;
+                        g[ci].1[m] += d * w(squash(below[at]));
+                        back[at] = d * w(p[ci].1[m]) * w(slope(below[at]));
+                    }
+                }
+            }
+        }
+        back
+    };
+    let d3 = pool(&d4, &f.a3, 16, 5, "s4");
+    let mut d2 = vec![0.0; f.a2.len()];
+    let (mut g3, mut b3) = (vec![0.0; 2400], vec![0.0; 16]);
+    for m in 0..16 {
+        for y in 0..10 {
+            for x in 0..10 {
+                let d = d3[(m * 10 + y) * 10 + x];
+                b3[m] += d;
+                for i in 0..6 {
+                    if !C3_TABLE[m].contains(&i) {
+                        continue;
+                    }
+                    for ky in 0..5 {
+                        for kx in 0..5 {
+                            let at = (i * 14 + y + ky) * 14 + x + kx;
+                            let wi = ((m * 6 + i) * 5 + ky) * 5 + kx;
+                            g3[wi] += d * w(squash(f.a2[at]));
+                            d2[at] += d * w(of(p, "c3.weight")[wi]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    for (d, a) in d2.iter_mut().zip(&f.a2) {
+        *d *= w(slope(*a));
+    }
+    let d1 = pool(&d2, &f.a1, 6, 14, "s2");
+    g[index("c3.weight")].1 = g3;
+    g[index("c3.bias")].1 = b3;
+    for m in 0..6 {
+        for y in 0..28 {
+            for x in 0..28 {
+                let d = d1[(m * 28 + y) * 28 + x];
+                g[index("c1.bias")].1[m] += d;
+                for ky in 0..5 {
+                    for kx in 0..5 {
+                        g[index("c1.weight")].1[m * 25 + ky * 5 + kx] +=
+                            d * w(f.image[(y + ky) * 32 + x + kx]);
+                    }
+                }
+            }
+        }
+    }
+    g
+}
+
+/// Derivative (order 1) or second derivative (order 2) of the loss by F6's sums or outputs, by differences.
+fn by_f6(f: &Plain, codes: &[f32], scale: f64, label: usize, loss: Loss, order: i32) -> Vec<f64> {
+    let at: Vec<f64> =
+        if order == 1 { f.a6.clone() } else { f.a6.iter().map(|a| squash(*a)).collect() };
+    (0..CODE)
+        .map(|j| {
+            let e = if order == 1 { 1e-5 } else { 1e-3 };
+            let value = |step: f64| {
+                let mut at = at.clone();
+                at[j] += step;
+                cost_of_sums(&at, codes, scale, label, loss, order == 2)
+            };
+            if order == 1 {
+                (value(e) - value(-e)) / (2.0 * e)
+            } else {
+                (value(e) - 2.0 * value(0.0) + value(-e)) / (e * e) * slope(f.a6[j]).powi(2)
+            }
+        })
+        .collect()
+}
+
+/// The largest difference, relative to the tensor's largest value.
+fn compare(what: &str, ours: &Parameters, theirs: &Named, tolerance: f64) {
+    for ((name, ours), (_, theirs)) in ours.iter().zip(theirs) {
+        let largest = theirs.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
+        let worst =
+            ours.iter().zip(theirs).fold(0.0_f64, |a, (o, t)| a.max((f64::from(*o) - t).abs()));
+        println!(
+            "{what:28} {name:15} largest {largest:.3e} difference {worst:.1e} ({:.1e})",
+            worst / largest
+        );
+        assert!(worst <= tolerance * largest, "{what} {name}: {worst} of {largest}");
+    }
+}
+
+const LOSSES: [(Loss, f64); 4] = [
+    (Loss::Distance, 1.0 / 84.0),
+    (Loss::Discriminative { j: 1.0 }, 0.02),
+    (Loss::Discriminative { j: 1.0 }, 1.0 / 84.0),
+    (Loss::Discriminative { j: 0.1 }, 0.05),
+];
+
+#[test]
+fn forward_gradient_and_second_derivatives_against_float64() {
+    let mut random = Random(3);
+    for isa in Isa::available() {
+        for (loss, scale) in LOSSES {
+            for classes in [10, 3, 96] {
+                let p = parameters(&mut random);
+                let (codes, image) = (codes(classes, &mut random), image(&mut random));
+                let label = classes - 1;
+                let net = Network::new(&p, &codes, scale as f32, loss).with_isa(isa);
+                let p64 = named(&p);
+                let plain = forward(&p64, &image, &codes, scale);
+                let mut work = Work::new();
+                let penalties = net.forward(&mut work, &image).to_vec();
+                for (o, t) in penalties.iter().zip(&plain.y) {
+                    assert!(
+                        (f64::from(*o) - t).abs() < 1e-5 * t.abs().max(1.0),
+                        "{} {o} {t}",
+                        isa.name()
+                    );
+                }
+                let expected = cost(&plain.y, label, loss);
+                assert!(
+                    (f64::from(net.loss(&penalties, label)) - expected).abs()
+                        < 1e-5 * expected.abs().max(1.0)
+                );
+
+                let d6 = by_f6(&plain, &codes, scale, label, loss, 1);
+                let gradient = net.gradient(&image, label);
+                compare(
+                    &format!("gradient {}", isa.name()),
+                    &gradient,
+                    &backward(&p64, &plain, &d6, 1),
+                    2e-5,
+                );
+                let h6 = by_f6(&plain, &codes, scale, label, loss, 2);
+                let hessian = net.hessian([((&image).into(), label)]);
+                compare(
+                    &format!("second derivatives {}", isa.name()),
+                    &hessian,
+                    &backward(&p64, &plain, &h6, 2),
+                    1e-4,
+                );
+            }
+        }
+    }
+}
+
+/// The float64 gradient itself, by central differences of the whole network.
+#[test]
+fn gradient_against_central_differences() {
+    let mut random = Random(5);
+    for (loss, scale) in LOSSES {
+        let p = parameters(&mut random);
+        let (codes, image) = (codes(10, &mut random), image(&mut random));
+        let gradient = Network::new(&p, &codes, scale as f32, loss).gradient(&image, 4);
+        let mut p64 = named(&p);
+        for t in 0..12 {
+            let ours = gradient.get(TENSORS[t].0).unwrap();
+            let largest = ours.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
+            let count = ours.len();
+            for n in 0..16.min(count) {
+                let i = n * (count / 16.min(count));
+                if t == 4 && !c3_connected(i) {
+                    continue;
+                }
+                let at = p64[t].1[i];
+                let mut value = |x: f64| {
+                    p64[t].1[i] = x;
+                    cost(&forward(&p64, &image, &codes, scale).y, 4, loss)
+                };
+                let difference = (value(at + 1e-5) - value(at - 1e-5)) / 2e-5;
+                p64[t].1[i] = at;
+                let error = (difference - f64::from(ours[i])).abs();
+                assert!(
+                    error < 2e-5 * f64::from(largest),
+                    "{} {i}: {} {difference}",
+                    TENSORS[t].0,
+                    ours[i]
+                );
+            }
+        }
+    }
+}
+
+/// Where no cross term exists the recursion is the Gauss-Newton diagonal itself: F6 and C5's weights
+/// for F6 with one connection to a unit of C5, and here C5 too, by differences of F6's sums.
+#[test]
+fn second_derivatives_are_gauss_newton_where_no_cross_terms_exist() {
+    let mut random = Random(7);
+    let mut p = parameters(&mut random);
+    // One connection from each unit of C5, and one from each map's position (2, 2) of S4.
+    for (i, w) in p.get_mut("f6.weight").unwrap().iter_mut().enumerate() {
+        *w = if i / 120 == i % 120 { *w + 0.3 } else { 0.0 };
+    }
+    for (i, w) in p.get_mut("c5.weight").unwrap().iter_mut().enumerate() {
+        let (output, map, position) = (i / 400, i / 25 % 16, i % 25);
+        *w = if position == 12 && output == map { *w + 0.3 } else { 0.0 };
+    }
+    let (codes, image) = (codes(10, &mut random), image(&mut random));
+    let scale = 1.0 / 84.0;
+    let net = Network::new(&p, &codes, scale as f32, Loss::Distance);
+    let ours = net.hessian([((&image).into(), 2)]);
+    let mut p64 = named(&p);
+    // The loss is s |x - w|², so the Gauss-Newton diagonal is 2 s sum_j (dx_j / dw)².
+    for (t, name) in
+        [(11, "f6.bias"), (10, "f6.weight"), (9, "c5.bias"), (8, "c5.weight"), (7, "s4.bias")]
+    {
+        let ours = ours.get(name).unwrap();
+        let mut compared = 0;
+        for i in 0..ours.len() {
+            if ours[i] == 0.0
+                || (t == 10 && i % 7 > 0)
+                || (t == 8 && (i % 25 != 12 || i / 400 != i / 25 % 16))
+            {
+                continue;
+            }
+            let at = p64[t].1[i];
+            let mut x = |w: f64| -> Vec<f64> {
+                p64[t].1[i] = w;
+                forward(&p64, &image, &codes, scale).a6.iter().map(|a| squash(*a)).collect()
+            };
+            let (up, down) = (x(at + 1e-5), x(at - 1e-5));
+            p64[t].1[i] = at;
+            let exact: f64 =
+                up.iter().zip(&down).map(|(u, d)| 2.0 * scale * ((u - d) / 2e-5).powi(2)).sum();
+            // S4's bias is shared by 25 units, but only the one at (2, 2) leads on.
+            assert!(
+                (exact - f64::from(ours[i])).abs() < 1e-4 * exact + 1e-12,
+                "{name} {i}: {} {exact}",
+                ours[i]
+            );
+            compared += 1;
+            if compared == 150 {
+                break;
+            }
+        }
+        println!("{name}: {compared} compared");
+        assert!(compared >= 16);
+    }
+}
+
+/// tanh, or the squash.
+struct Tanh<'a>(&'a [f32], &'a mut [f32], bool);
+impl Kernel for Tanh<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for at in (0..self.0.len()).step_by(S::LANES) {
+            let x = s.load(self.0, at);
+            s.store(self.1, at, if self.2 { vector_squash(s, x) } else { tanh(s, x) });
+        }
+    }
+}
+
+/// Every 61st float of both signs, and the special ones.
+#[test]
+fn tanh_over_the_floats() {
+    let mut xs: Vec<f32> =
+        (0..0x7f80_0000_u32).step_by(61).map(f32::from_bits).filter(|x| *x < 20.0).collect();
+    xs.extend([f32::INFINITY, f32::MAX, 1e30, 20.0, 7.8, 7.800001, 0.0]);
+    let negative: Vec<f32> = xs.iter().map(|x| -x).collect();
+    xs.extend(negative);
+    xs.resize(xs.len().next_multiple_of(16), 0.0);
+    let mut out = vec![0.0; xs.len()];
+    for isa in Isa::available() {
+        for squashed in [false, true] {
+            isa.run(Tanh(&xs, &mut out, squashed));
+            let mut worst = (0.0, 0.0);
+            let mut relative = 0.0_f64;
+            for (x, t) in xs.iter().zip(&out) {
+                let exact = if squashed { squash(f64::from(*x)) } else { f64::from(*x).tanh() };
+                let error = (f64::from(*t) - exact).abs();
+                if error > worst.0 {
+                    worst = (error, *x);
+                }
+                if x.abs() > 1e-30 {
+                    relative = relative.max(error / exact.abs());
+                }
+                assert!(t.abs() <= if squashed { 1.7159 } else { 1.0 });
+            }
+            println!(
+                "{} {squashed}: {} floats, largest error {:.2e} at {}, relative {relative:.2e}",
+                isa.name(),
+                xs.len(),
+                worst.0,
+                worst.1
+            );
+            assert!(worst.0 < if squashed { 1e-6 } else { 5e-7 });
+        }
+        let mut nan = [0.0; 16];
+        isa.run(Tanh(&[f32::NAN; 16], &mut nan, false));
+        assert!(nan.iter().all(|x| x.is_nan()));
+    }
+}
+
+#[test]
+fn steps_are_gradient_and_update_and_absent_connections_stay_zero() {
+    let mut random = Random(11);
+    let p = parameters(&mut random);
+    let codes = codes(10, &mut random);
+    let images: Vec<[f32; PIXELS]> = (0..8).map(|_| image(&mut random)).collect();
+    let loss = Loss::Discriminative { j: 1.0 };
+    let mut ends = vec![];
+    for isa in Isa::available() {
+        let mut net = Network::new(&p, &codes, 0.02, loss).with_isa(isa);
+        let hessian = net.hessian(images.iter().enumerate().map(|(i, image)| (image.into(), i)));
+        let rates = Rates::new(&hessian, 5e-4, 0.02);
+        assert!(
+            0.0 < rates.smallest()
+                && rates.smallest() < rates.largest()
+                && rates.largest() <= 0.025
+        );
+        for (label, image) in images.iter().enumerate() {
+            let (before, gradient) = (net.parameters(), net.gradient(image, label));
+            let loss = net.step(image, label, &rates);
+            let penalties = Network::new(&before, &codes, 0.02, Loss::Discriminative { j: 1.0 })
+                .with_isa(isa)
+                .forward(&mut Work::new(), image)
+                .to_vec();
+            assert_eq!(loss, net.loss(&penalties, label));
+            let after = net.parameters();
+            for (((name, b), (_, a)), ((_, g), (_, h))) in
+                before.iter().zip(after.iter()).zip(gradient.iter().zip(hessian.iter()))
+            {
+                for i in 0..b.len() {
+                    let expected =
+                        f64::from(b[i]) - 5e-4 / (0.02 + f64::from(h[i])) * f64::from(g[i]);
+                    assert!(
+                        (expected - f64::from(a[i])).abs() < 2e-7,
+                        "{name} {i}: {expected} {}",
+                        a[i]
+                    );
+                    if name == "c3.weight" && !c3_connected(i) {
+                        assert_eq!((a[i], g[i], h[i]), (0.0, 0.0, 0.0));
+                    }
+                }
+            }
+        }
+        // A batch of one is a step; of all, the mean.
+        let (mut one, mut two) = (net.clone(), net.clone());
+        let mut sum = Sum::new();
+        two.add_gradient(&mut Work::new(), &images[0], 0, &mut sum);
+        one.step(&images[0], 0, &rates);
+        two.apply(&sum, &rates);
+        for ((name, a), (_, b)) in one.parameters().iter().zip(two.parameters().iter()) {
+            assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-7), "{name}");
+        }
+        sum.clear();
+        let mut mean = named(&Parameters::zeros());
+        for (label, image) in images.iter().enumerate() {
+            net.add_gradient(&mut Work::new(), image, label, &mut sum);
+            for (mean, (_, g)) in mean.iter_mut().zip(net.gradient(image, label).iter()) {
+                for (m, g) in mean.1.iter_mut().zip(g) {
+                    *m += f64::from(*g) / 8.0;
+                }
+            }
+        }
+        compare("mean of a batch", &sum.mean(), &mean, 1e-6);
+        // The same bits again.
+        let mut again = Network::new(&p, &codes, 0.02, loss).with_isa(isa);
+        let mut first = net.clone();
+        again.clone_from(&net);
+        for (label, image) in images.iter().enumerate() {
+            assert_eq!(first.step(image, label, &rates), again.step(image, label, &rates));
+        }
+        assert_eq!(first.parameters(), again.parameters());
+        ends.push(first.parameters());
+    }
+    for other in &ends[1..] {
+        for ((name, a), (_, b)) in ends[0].iter().zip(other.iter()) {
+            let worst = a.iter().zip(b).fold(0.0_f32, |w, (a, b)| w.max((a - b).abs()));
+            println!("{name}: instruction sets differ by {worst:.1e} after 16 steps");
+            assert!(worst < 1e-5);
+        }
+    }
+}
+
+#[test]
+fn bytes_are_mapped_and_padded() {
+    let mut random = Random(13);
+    let bytes: [u8; 784] = std::array::from_fn(|i| (i * 7 % 256) as u8);
+    let mut input = [BACKGROUND; PIXELS];
+    for (i, byte) in bytes.iter().enumerate() {
+        input[(i / 28 + 2) * 32 + i % 28 + 2] = f32::from(*byte) / 255.0 * 1.275 - 0.1;
+    }
+    let net = Network::new(&parameters(&mut random), &codes(10, &mut random), 0.02, Loss::Distance);
+    let mut work = Work::new();
+    net.forward(&mut work, &[0.7; PIXELS]); // what an earlier image leaves must not matter
+    let ours = net.forward(&mut work, &bytes).to_vec();
+    assert_eq!(ours, net.forward(&mut Work::new(), &input));
+}
+
+#[test]
+#[should_panic(expected = "no connection")]
+fn a_weight_at_an_absent_connection_is_refused() {
+    let mut p = Parameters::zeros();
+    p.get_mut("c3.weight").unwrap()[3 * 25] = 1.0;
+    Network::new(&p, &[1.0; 84], 1.0, Loss::Distance);
+}
