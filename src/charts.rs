@@ -33,11 +33,7 @@ fn png(
         area.present().map_err(|error| Error::Chart(error.to_string()))?;
     }
     let image = image::RgbImage::from_raw(width, height, pixels).expect("the buffer has this size");
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    image
-        .write_to(&mut bytes, image::ImageFormat::Png)
-        .map_err(|error| Error::Chart(error.to_string()))?;
-    files::write_atomic(path, bytes.get_ref())
+    write_png(path, &image.into())
 }
 
 /// The learning curve: losses above, test error below, by epoch.
@@ -188,6 +184,10 @@ pub fn sheet(path: &Path, pictures: &Tensor) -> Result<()> {
     let size = (2 * columns * width, 2 * rows * height);
     let image = image::GrayImage::from_raw(size.0 as u32, size.1 as u32, grey);
     let image = image.expect("the buffer has this size");
+    write_png(path, &image.into())
+}
+
+fn write_png(path: &Path, image: &image::DynamicImage) -> Result<()> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     image
         .write_to(&mut bytes, image::ImageFormat::Png)

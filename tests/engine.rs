@@ -5,6 +5,7 @@
 use lenet5::engine::original::*;
 use lenet5::engine::simd::{Isa, Kernel, Simd};
 use lenet5::engine::tanh::{squash as vector_squash, tanh};
+use lenet5::model::C3_TABLE;
 
 const A: f64 = 1.7159;
 const S: f64 = 2.0 / 3.0;

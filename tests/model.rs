@@ -9,7 +9,7 @@ use crate::util::generator;
 
 const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
-fn new(config: &ModelConfig) -> (VarStore, LeNet5) {
+pub fn new(config: &ModelConfig) -> (VarStore, LeNet5) {
     let _lock = generator();
     tch::manual_seed(1);
     let store = VarStore::new(Device::Cpu);

@@ -2,20 +2,12 @@
 
 use std::fs;
 
-use lenet5::model::{C3_TABLE, LeNet5, Loss, ModelConfig, Network, codes};
+use lenet5::model::{C3_TABLE, Loss, ModelConfig, Network, codes};
 use lenet5::weights::{Settings, Weights, write_tensors};
-use tch::nn::VarStore;
-use tch::{Device, IndexOp, Kind, Tensor};
+use tch::{IndexOp, Kind, Tensor};
 
-use crate::util::{Ended, generator, program, run, small_mnist, temp};
-
-fn new(config: &ModelConfig) -> (VarStore, LeNet5) {
-    let _lock = generator();
-    tch::manual_seed(1);
-    let store = VarStore::new(Device::Cpu);
-    let model = LeNet5::new(&store.root(), config).unwrap();
-    (store, model)
-}
+use crate::model::new;
+use crate::util::{Ended, program, run, small_mnist, temp};
 
 #[test]
 fn counts_are_the_papers() {

@@ -22,7 +22,7 @@ use super::simd::{Isa, Kernel, Simd};
 pub use kernels::{BACKGROUND, Image, MAX_CLASSES, PIXELS, Work};
 use kernels::{CODE_ROW, Collect, Descend, Sink, backward, forward};
 use layout::Weights;
-pub use layout::{C3_TABLE, CODE, Parameters, TENSORS, c3_connected};
+pub use layout::{CODE, Parameters, TENSORS, c3_connected};
 pub use output::Loss;
 use output::Output;
 

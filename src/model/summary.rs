@@ -64,13 +64,6 @@ impl Summary {
             let output_shape = vec![maps, size, size];
             LayerSummary { name, output_shape, parameters: 0, connections: units * 4, macs }
         };
-        let linear = |name, inputs: i64, outputs: i64| LayerSummary {
-            name,
-            output_shape: vec![outputs],
-            parameters: outputs * (inputs + 1),
-            connections: outputs * (inputs + 1),
-            macs: outputs * inputs,
-        };
         let c1 = config.input.size() - 4;
         let c3 = c1 / 2 - 4;
         let s4 = config.input.s4_size();
@@ -95,6 +88,17 @@ impl Summary {
     }
 }
 
+/// A layer in which each output has all inputs and a bias.
+fn linear(name: &'static str, inputs: i64, outputs: i64) -> LayerSummary {
+    LayerSummary {
+        name,
+        output_shape: vec![outputs],
+        parameters: outputs * (inputs + 1),
+        connections: outputs * (inputs + 1),
+        macs: outputs * inputs,
+    }
+}
+
 /// The paper's counts. A sub-sampling unit has four inputs and a bias, and multiplies once.
 fn original(config: &ModelConfig) -> Vec<LayerSummary> {
     let convolution = |name, maps: i64, size: i64, kernels: i64| LayerSummary {
@@ -115,13 +119,6 @@ fn original(config: &ModelConfig) -> Vec<LayerSummary> {
             macs: units,
         }
     };
-    let dense = |name, inputs: i64, outputs: i64| LayerSummary {
-        name,
-        output_shape: vec![outputs],
-        parameters: outputs * (inputs + 1),
-        connections: outputs * (inputs + 1),
-        macs: outputs * inputs,
-    };
     let distances = config.classes * 84;
     let kernels = C3_TABLE.iter().map(|maps| maps.len() as i64).sum();
     vec![
@@ -129,8 +126,8 @@ fn original(config: &ModelConfig) -> Vec<LayerSummary> {
         subsampling("s2", 6, 14),
         convolution("c3", 16, 10, kernels),
         subsampling("s4", 16, 5),
-        dense("c5", 400, 120),
-        dense("f6", 120, 84),
+        linear("c5", 400, 120),
+        linear("f6", 120, 84),
         LayerSummary {
             name: "output",
             output_shape: vec![config.classes],

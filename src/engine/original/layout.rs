@@ -1,5 +1,7 @@
 //! The parameters in PyTorch's layout, and in the layout of the kernels.
 
+use crate::model::C3_TABLE;
+
 /// Units of F6, and length of a class's code.
 pub const CODE: usize = 84;
 
@@ -17,26 +19,6 @@ pub const TENSORS: [(&str, &[usize]); 12] = [
     ("c5.bias", &[120]),
     ("f6.weight", &[84, 120]),
     ("f6.bias", &[84]),
-];
-
-/// The input maps of each map of C3 (the paper's Table I).
-pub const C3_TABLE: [&[usize]; 16] = [
-    &[0, 1, 2],
-    &[1, 2, 3],
-    &[2, 3, 4],
-    &[3, 4, 5],
-    &[0, 4, 5],
-    &[0, 1, 5],
-    &[0, 1, 2, 3],
-    &[1, 2, 3, 4],
-    &[2, 3, 4, 5],
-    &[0, 3, 4, 5],
-    &[0, 1, 4, 5],
-    &[0, 1, 2, 5],
-    &[0, 1, 3, 4],
-    &[1, 2, 4, 5],
-    &[0, 2, 3, 5],
-    &[0, 1, 2, 3, 4, 5],
 ];
 
 /// The place in the slots of map `map`'s input number `k`: (slot, lane).
