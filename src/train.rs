@@ -1,108 +1,29 @@
 //! The training loop.
 
+mod config;
+mod pass;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use tch::nn::{Module, VarStore};
+use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::data::{Dataset, Distortions, Split};
-use crate::evaluate::Evaluation;
-use crate::libtorch::{self, DeviceChoice};
-use crate::model::{LeNet5, Loss, ModelConfig};
-use crate::optim::{OptimizerConfig, Schedule};
+pub use config::{Engine, Order, TrainConfig};
+use pass::Pass;
+
+use crate::data::{Dataset, Split};
+use crate::engine::original::{Network, Parameters, Rates};
+use crate::evaluate::{Evaluation, logits};
+use crate::libtorch;
+use crate::model::LeNet5;
+use crate::optim::OptimizerConfig;
 use crate::progress::Progress;
 use crate::weights::{Checkpoint, Format, Value, Weights};
 use crate::{Error, Result, charts, files};
-
-/// All settings of a training run; saved as `config.json` in the run's folder.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainConfig {
-    /// The network.
-    pub model: ModelConfig,
-    /// What training makes small.
-    #[serde(default)]
-    pub loss: Loss,
-    /// Distortions of the training images, other ones in each epoch.
-    #[serde(default)]
-    pub distortions: Option<Distortions>,
-    /// Folder of IDX files; none means the embedded MNIST.
-    pub data: Option<PathBuf>,
-    /// Use the first so many training images only.
-    pub limit: Option<i64>,
-    /// Passes over the training images; 0 writes the initial weights and ends.
-    pub epochs: u32,
-    /// Images per step; the last batch of an epoch may be smaller.
-    pub batch_size: i64,
-    /// Optimizer and its settings.
-    pub optimizer: OptimizerConfig,
-    /// Learning rate; the largest one of a one-cycle schedule.
-    pub learning_rate: f64,
-    /// How the learning rate changes.
-    pub schedule: Schedule,
-    /// Seed of the initial weights and of the order of the images.
-    pub seed: i64,
-    /// Device.
-    pub device: DeviceChoice,
-    /// CPU threads; none means libtorch's choice. Other numbers give other last bits.
-    pub threads: Option<i32>,
-    /// Start from the weights of this file.
-    pub init: Option<PathBuf>,
-}
-
-impl Default for TrainConfig {
-    fn default() -> Self {
-        Self {
-            model: ModelConfig::default(),
-            loss: Loss::default(),
-            distortions: None,
-            data: None,
-            limit: None,
-            epochs: 10,
-            batch_size: 64,
-            optimizer: OptimizerConfig::Sgd {
-                momentum: 0.9,
-                dampening: 0.0,
-                weight_decay: 0.0,
-                nesterov: false,
-            },
-            learning_rate: 0.05,
-            schedule: Schedule::Cosine,
-            seed: 1,
-            device: DeviceChoice::Auto,
-            threads: None,
-            init: None,
-        }
-    }
-}
-
-impl TrainConfig {
-    /// Checks all ranges.
-    ///
-    /// # Errors
-    /// Names the first setting that is out of its range.
-    pub fn validate(&self) -> Result<()> {
-        let positive = |name: &str, ok: bool, found: &dyn std::fmt::Display| match ok {
-            true => Ok(()),
-            false => {
-                Err(Error::Config(format!("{name}: expected a number above 0, found {found}")))
-            }
-        };
-        positive("batch-size", self.batch_size > 0, &self.batch_size)?;
-        positive("limit", self.limit.is_none_or(|limit| limit > 0), &self.limit.unwrap_or(1))?;
-        positive("threads", self.threads.is_none_or(|n| n > 0), &self.threads.unwrap_or(1))?;
-        let rate = self.learning_rate;
-        positive("lr", rate.is_finite() && rate > 0.0, &rate)?;
-        self.model.validate()?;
-        self.loss.validate()?;
-        self.optimizer.validate()?;
-        self.schedule.validate()
-    }
-}
 
 /// What is measured in an epoch: a line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -111,16 +32,23 @@ pub struct Metrics {
     pub epoch: u32,
     /// Mean loss over the epoch's samples, each as its batch came up.
     pub train_loss: f64,
-    /// Mean loss on the test images after the epoch.
+    /// Mean cross-entropy on the test images after the epoch; with [`TrainConfig::validation`], on those
+    /// held out.
     pub test_loss: f64,
-    /// Test images that are misread, in percent.
+    /// Of the same images, those that are misread, in percent.
     pub test_error_percent: f64,
+    /// Training images that are misread after the epoch, in percent, where that is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_error_percent: Option<f64>,
     /// Of training; evaluation is not counted.
     pub seconds: f64,
     /// Training images per second.
     pub images_per_second: f64,
     /// Of the epoch's last step.
     pub learning_rate: f64,
+    /// The smallest and the largest rate of a weight in the epoch's first step, of SDLM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_rates: Option<(f32, f32)>,
 }
 
 /// How a run ended.
@@ -140,6 +68,8 @@ pub struct Run {
     _store: VarStore,
     model: LeNet5,
     optimizer: Box<dyn crate::optim::Optimizer>,
+    /// Whether the hand-written engine computes the steps.
+    fused: bool,
     train: Dataset,
     test: Dataset,
     metrics: Vec<Metrics>,
@@ -247,13 +177,24 @@ impl Run {
         let parameters = model.parameters().into_iter().map(|(_, parameter)| parameter).collect();
         let open = |split| Dataset::open(config.data.as_deref(), split, config.model.classes);
         let train = open(Split::Train)?;
-        let train = config.limit.map_or_else(|| train.first(i64::MAX), |limit| train.first(limit));
+        let (train, test) = match config.validation {
+            None => (train, open(Split::Test)?),
+            Some(held_out) if held_out < train.len() => train.split(train.len() - held_out),
+            Some(held_out) => {
+                let expected = train.len() - 1;
+                return Err(Error::Config(format!(
+                    "validation: expected {expected} images or fewer, found {held_out}"
+                )));
+            }
+        };
+        let train = train.first(config.limit.unwrap_or(i64::MAX));
         Ok(Self {
             folder: folder.to_owned(),
             device,
+            fused: config.fused(device)?,
             optimizer: config.optimizer.build(parameters),
             train: train.to_device(device),
-            test: open(Split::Test)?.to_device(device),
+            test: test.to_device(device),
             _store: store,
             model,
             config,
@@ -275,46 +216,52 @@ impl Run {
     ) -> Result<Outcome> {
         let (samples, epochs) = (self.train.len(), self.config.epochs);
         let steps = self.steps_per_epoch();
-        let parameters: Vec<_> = self.model.parameters().into_iter().map(|(_, p)| p).collect();
         while self.epoch < epochs {
             let generator = libtorch::generator_state()?;
-            let order = Tensor::randperm(samples, (Kind::Int64, Device::Cpu));
-            let batches = order.split(self.config.batch_size, 0);
-            let mut progress = Progress::new(self.epoch + 1, epochs, samples as u64);
-            let (start, mut learning_rate) = (Instant::now(), 0.0);
-            let mut losses = Vec::new();
-            for indices in &batches[self.partial.step as usize..] {
-                let (images, labels) = match &self.config.distortions {
-                    None => self.train.batch(indices, &self.config.model),
-                    Some(distortions) => {
-                        let key = (self.config.seed, self.epoch);
-                        self.train.distorted(indices, &self.config.model, distortions, key)
-                    }
-                };
-                let logits = self.model.forward(&images);
-                let loss = self.config.loss.of(&logits, &labels);
-                let gradients = Tensor::f_run_backward(&[&loss], &parameters, false, false)?;
-                learning_rate = self.config.schedule.learning_rate(
-                    self.config.learning_rate,
-                    (self.epoch, epochs),
-                    (self.partial.step, steps),
-                );
-                self.optimizer.step(&gradients, learning_rate)?;
-                losses.push((loss.detach(), labels.size()[0]));
-                self.partial.step += 1;
-                progress.set(self.partial.step * self.config.batch_size as u64);
-                if stop.load(Ordering::Relaxed) && self.partial.step < steps {
-                    self.partial.loss_sum += sum(&losses)?;
-                    self.check_finite(self.partial.loss_sum)?;
-                    self.partial.seconds += start.elapsed().as_secs_f64();
-                    self.save(&generator)?;
-                    return Ok(Outcome::Interrupted);
-                }
+            if self.config.order == Order::Constant {
+                tch::manual_seed(self.config.seed);
             }
-            let train_loss = (self.partial.loss_sum + sum(&losses)?) / samples as f64;
-            let seconds = self.partial.seconds + start.elapsed().as_secs_f64();
+            let order = Tensor::randperm(samples, (Kind::Int64, Device::Cpu));
+            let order = Vec::<i64>::try_from(order)?;
+            if self.partial.step == 0 {
+                self.measure_curvature(&order)?;
+            }
+            let (config, epoch, done) = (&self.config, self.epoch, self.partial.step);
+            let learning_rate = |step| {
+                let at = ((epoch, epochs), (step, steps));
+                config.schedule.learning_rate(config.learning_rate, at.0, at.1)
+            };
+            let rates = self.rates()?;
+            let mut progress = Progress::new(epoch + 1, epochs, samples as u64);
+            let start = Instant::now();
+            let mut step = done;
+            let mut after_step = |now: u64| {
+                step = now;
+                progress.set(step * config.batch_size as u64);
+                stop.load(Ordering::Relaxed)
+            };
+            let (data, order) = (&self.train, &order[..]);
+            let pass = Pass { config, data, epoch, order, done, learning_rate: &learning_rate };
+            let loss_sum = match self.fused {
+                true => pass.by_engine(&self.model, &rates, &mut after_step)?,
+                false => {
+                    pass.by_libtorch(&self.model, self.optimizer.as_mut(), &mut after_step)?
+                }
+            };
             drop(progress);
-            self.finish_epoch(train_loss, seconds, learning_rate, report)?;
+            let first_rates = rates(learning_rate(0));
+            let weight_rates = matches!(config.optimizer, OptimizerConfig::Sdlm { .. })
+                .then(|| (first_rates.smallest(), first_rates.largest()));
+            let learning_rate = learning_rate(steps - 1);
+            self.partial.step = step;
+            self.partial.loss_sum += loss_sum;
+            self.partial.seconds += start.elapsed().as_secs_f64();
+            if step < steps {
+                self.check_finite(self.partial.loss_sum)?;
+                self.save(&generator)?;
+                return Ok(Outcome::Interrupted);
+            }
+            self.finish_epoch(learning_rate, weight_rates, report)?;
             if stop.load(Ordering::Relaxed) && self.epoch < epochs {
                 return Ok(Outcome::Interrupted);
             }
@@ -325,6 +272,39 @@ impl Run {
 
     fn steps_per_epoch(&self) -> u64 {
         (self.train.len() as u64).div_ceil(self.config.batch_size as u64)
+    }
+
+    /// Gives SDLM the second derivatives of the epoch to come, of its first images.
+    fn measure_curvature(&mut self, order: &[i64]) -> Result<()> {
+        let OptimizerConfig::Sdlm { samples, .. } = self.config.optimizer else { return Ok(()) };
+        let places = &order[..order.len().min(samples as usize)];
+        let indices = Tensor::from_slice(places);
+        let (images, labels) = self.train.batch(&indices, &self.config.model);
+        let network = Network::of(&self.model, self.config.loss)?;
+        self.optimizer.set_curvature(network.curvature(&images, &labels)?.to_tensors())
+    }
+
+    /// Makes the weights' rates of a learning rate, for the hand-written engine.
+    fn rates(&self) -> Result<impl Fn(f64) -> Rates + use<>> {
+        let (curvature, mu) = match self.config.optimizer {
+            OptimizerConfig::Sdlm { mu, .. } => {
+                let state = self.optimizer.state().into_iter().flatten();
+                let tensors: Vec<_> = state.map(|(_, tensor)| tensor).collect();
+                (Parameters::from_tensors(&tensors)?, mu as f32)
+            }
+            _ => (Parameters::zeros(), 1.0),
+        };
+        Ok(move |learning_rate| Rates::new(&curvature, learning_rate as f32, mu))
+    }
+
+    /// How the network as it is reads a data set.
+    fn evaluate(&self, data: &Dataset) -> Result<Evaluation> {
+        if !self.fused {
+            return Evaluation::of(&self.model, data, &self.config.model);
+        }
+        let network = Network::of(&self.model, self.config.loss)?;
+        let logits = logits(&|images| network.logits(images), data, &self.config.model)?;
+        Evaluation::new(&logits, data.labels())
     }
 
     /// Nothing is saved of a network that has diverged: the checkpoint before it stays.
@@ -344,13 +324,15 @@ impl Run {
 
     fn finish_epoch(
         &mut self,
-        train_loss: f64,
-        seconds: f64,
         learning_rate: f64,
+        weight_rates: Option<(f32, f32)>,
         report: &mut dyn FnMut(&Metrics),
     ) -> Result<()> {
+        let Partial { loss_sum, seconds, .. } = self.partial;
+        let train_loss = loss_sum / self.train.len() as f64;
         self.check_finite(train_loss)?;
-        let evaluation = Evaluation::of(&self.model, &self.test, &self.config.model)?;
+        let evaluation = self.evaluate(&self.test)?;
+        let on_train = self.config.train_error.then(|| self.evaluate(&self.train)).transpose()?;
         self.epoch += 1;
         self.partial = Partial::default();
         let metrics = Metrics {
@@ -358,9 +340,11 @@ impl Run {
             train_loss,
             test_loss: evaluation.loss,
             test_error_percent: evaluation.error_percent,
+            train_error_percent: on_train.map(|evaluation| evaluation.error_percent),
             seconds,
             images_per_second: self.train.len() as f64 / seconds,
             learning_rate,
+            weight_rates,
         };
         report(&metrics);
         self.metrics.push(metrics);
@@ -449,6 +433,7 @@ impl Run {
                     Value::Bool(matches!(self.config.optimizer, OptimizerConfig::AdamW { .. })),
                 ),
             ],
+            OptimizerConfig::Sdlm { mu, .. } => vec![("mu", Value::Float(mu))],
         });
         group.extend([
             ("maximize", Value::Bool(false)),
@@ -495,16 +480,6 @@ fn read_metrics(folder: &Path) -> Result<Vec<Metrics>> {
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).expect("settings are plain data") + "\n";
     files::write_atomic(path, text.as_bytes())
-}
-
-/// The sum over samples of batch means, read from the device at once.
-fn sum(losses: &[(Tensor, i64)]) -> Result<f64> {
-    if losses.is_empty() {
-        return Ok(0.0);
-    }
-    let (means, sizes): (Vec<_>, Vec<_>) = losses.iter().map(|(mean, size)| (mean, *size)).unzip();
-    let means = Tensor::f_stack(&means, 0)?.to_device(Device::Cpu).to_kind(Kind::Double);
-    Ok((means * Tensor::from_slice(&sizes)).sum(Kind::Double).f_double_value(&[])?)
 }
 
 /// The next free of `parent/1`, `parent/2`, ..., made.

@@ -10,7 +10,9 @@ use clap::{Args, Parser, ValueEnum};
 use lenet5::data::Distortions;
 use lenet5::model::{C5, Loss, ModelConfig, ModelOptions, Network, Summary};
 use lenet5::optim::{OptimizerConfig, Schedule};
-use lenet5::train::{Metrics, Outcome, Run, TrainConfig, new_run_folder, read_config};
+use lenet5::train::{
+    Engine, Metrics, Order, Outcome, Run, TrainConfig, new_run_folder, read_config,
+};
 use lenet5::weights::Weights;
 use lenet5::{DeviceChoice, cli};
 
@@ -25,7 +27,7 @@ struct Arguments {
     settings: Settings,
     #[command(flatten)]
     model: ModelOptions,
-    /// Passes over the training images [default: 10]
+    /// Passes over the training images [default: 10, for sdlm 20]
     #[arg(long)]
     epochs: Option<u32>,
     /// auto, cpu, cuda, cuda:N or mps [default: auto]
@@ -69,13 +71,26 @@ struct Settings {
     /// Use the first N training images only.
     #[arg(long, value_name = "N")]
     limit: Option<i64>,
-    /// Images per step [default: 64]
+    /// Hold the last N training images out, and measure on them instead of on the test images.
+    #[arg(long, value_name = "N")]
+    validation: Option<i64>,
+    /// Measure the error on the training images after each epoch too.
+    #[arg(long)]
+    train_error: bool,
+    /// Images per step [default: 64, for sdlm 1]
     #[arg(long, value_name = "N")]
     batch_size: Option<i64>,
+    /// The order of the images [default: shuffled, for sdlm constant]
+    #[arg(long)]
+    order: Option<Order>,
+    /// What computes the steps [default: auto]
+    #[arg(long)]
+    engine: Option<Engine>,
     /// Optimizer [default: sgd]
     #[arg(long)]
     optimizer: Option<OptimizerName>,
-    /// Learning rate; the largest one of one-cycle [default: 0.05, for adam and adamw 0.001]
+    /// Learning rate; the largest one of one-cycle [default: 0.05, for adam and adamw 0.001, for sdlm
+    /// 0.0005]
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
     /// Momentum of sgd [default: 0.9]
@@ -90,7 +105,13 @@ struct Settings {
     /// Weight decay [default: 0, for adamw 0.01]
     #[arg(long, value_name = "X")]
     weight_decay: Option<f64>,
-    /// How the learning rate changes [default: cosine]
+    /// What sdlm adds to the second derivatives [default: 0.02]
+    #[arg(long, value_name = "X")]
+    mu: Option<f64>,
+    /// Images that sdlm measures the second derivatives on [default: 500]
+    #[arg(long, value_name = "N")]
+    hessian_samples: Option<i64>,
+    /// How the learning rate changes [default: cosine, for sdlm paper]
     #[arg(long)]
     schedule: Option<ScheduleName>,
     /// Epochs between two changes, of the step schedule [default: 1]
@@ -119,6 +140,8 @@ enum OptimizerName {
     Adam,
     #[value(name = "adamw")]
     AdamW,
+    /// Stochastic diagonal Levenberg-Marquardt, with which the paper trained the original network.
+    Sdlm,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -137,11 +160,14 @@ enum ScheduleName {
     Cosine,
     #[value(name = "one-cycle")]
     OneCycle,
+    /// The paper's of 1998: the rate for 2 epochs, 0.4 of it for 3, 0.2 for 3, 0.1 for 4, then 0.02.
+    Paper,
 }
 
 impl Settings {
     fn config(self, options: &ModelOptions) -> anyhow::Result<TrainConfig> {
         let default = TrainConfig::default();
+        let sdlm = self.optimizer == Some(OptimizerName::Sdlm);
         let mut model = match self.model {
             None | Some(Network::Modern) => ModelConfig::default(),
             Some(Network::Original) => ModelConfig::original(),
@@ -160,6 +186,7 @@ impl Settings {
             learning_rate: self.lr.unwrap_or(match self.optimizer {
                 None | Some(OptimizerName::Sgd) => default.learning_rate,
                 Some(OptimizerName::Adam | OptimizerName::AdamW) => 1e-3,
+                Some(OptimizerName::Sdlm) => 5e-4,
             }),
             loss: self.loss(model.network)?,
             distortions: self.distort.then(Distortions::default),
@@ -167,7 +194,12 @@ impl Settings {
             // Absolute, so that --resume works from any folder.
             data: self.data.map(std::path::absolute).transpose()?,
             limit: self.limit,
-            batch_size: self.batch_size.unwrap_or(default.batch_size),
+            validation: self.validation,
+            train_error: self.train_error,
+            epochs: if sdlm { 20 } else { default.epochs },
+            batch_size: self.batch_size.unwrap_or(if sdlm { 1 } else { default.batch_size }),
+            order: self.order.unwrap_or(if sdlm { Order::Constant } else { default.order }),
+            engine: self.engine.unwrap_or(default.engine),
             seed: self.seed.unwrap_or(default.seed),
             init: self.init,
             ..default
@@ -191,6 +223,12 @@ impl Settings {
         {
             anyhow::bail!("--momentum, --dampening and --nesterov go with --optimizer sgd only");
         }
+        if name == OptimizerName::Sdlm && weight_decay.is_some() {
+            anyhow::bail!("--weight-decay does not go with --optimizer sdlm");
+        }
+        if name != OptimizerName::Sdlm && (self.mu.is_some() || self.hessian_samples.is_some()) {
+            anyhow::bail!("--mu and --hessian-samples go with --optimizer sdlm only");
+        }
         let (beta1, beta2, eps) = (0.9, 0.999, 1e-8);
         Ok(match name {
             OptimizerName::Sgd => OptimizerConfig::Sgd {
@@ -211,6 +249,10 @@ impl Settings {
                 eps,
                 weight_decay: weight_decay.unwrap_or(0.01),
             },
+            OptimizerName::Sdlm => OptimizerConfig::Sdlm {
+                mu: self.mu.unwrap_or(0.02),
+                samples: self.hessian_samples.unwrap_or(500),
+            },
         })
     }
 
@@ -230,7 +272,10 @@ impl Settings {
     }
 
     fn schedule(&self) -> anyhow::Result<Schedule> {
-        let name = self.schedule.unwrap_or(ScheduleName::Cosine);
+        let name = self.schedule.unwrap_or(match self.optimizer {
+            Some(OptimizerName::Sdlm) => ScheduleName::Paper,
+            _ => ScheduleName::Cosine,
+        });
         if name != ScheduleName::Step && (self.step_size.is_some() || self.gamma.is_some()) {
             anyhow::bail!("--step-size and --gamma go with --schedule step only");
         }
@@ -242,6 +287,7 @@ impl Settings {
             },
             ScheduleName::Cosine => Schedule::Cosine,
             ScheduleName::OneCycle => Schedule::OneCycle,
+            ScheduleName::Paper => Schedule::Paper,
         })
     }
 }
@@ -276,12 +322,14 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     let (train, test) = run.samples();
+    let kind = if run.config().validation.is_some() { "validation" } else { "test" };
     let parameters = Summary::new(&run.config().model).total.parameters;
     let _ = cli::print(format!(
-        "LeNet-5, {parameters} parameters; {train} training and {test} test images; device {device_name}\n\
-         {} to go; results in {}\n{HEADER}\n",
+        "LeNet-5, {parameters} parameters; {train} training and {test} {kind} images; device {device_name}\n\
+         {} to go; results in {}\n{}\n",
         epochs(run.config().epochs.saturating_sub(run.epoch())),
         folder.display(),
+        header(run.config()),
     ));
     // A closed pipe does not stop training: the results are in the folder.
     let outcome = run.train(&stop, &mut |metrics| drop(cli::print(row(metrics))))?;
@@ -311,17 +359,31 @@ fn epochs(count: u32) -> String {
     if count == 1 { "1 epoch".to_owned() } else { format!("{count} epochs") }
 }
 
-const HEADER: &str = "epoch  train loss  test loss  test error %  learning rate  seconds  images/s";
+/// Of the table; `row` has the same columns.
+fn header(config: &TrainConfig) -> String {
+    let measured = if config.validation.is_some() { "valid." } else { "test" };
+    let mut header = format!("epoch  train loss {:>10}", format!("{measured} loss"));
+    if config.train_error {
+        header += "  train error %";
+    }
+    header += &format!(" {:>14}  learning rate  seconds  images/s", format!("{measured} error %"));
+    if matches!(config.optimizer, OptimizerConfig::Sdlm { .. }) {
+        header += "  rates of weights";
+    }
+    header
+}
 
 fn row(m: &Metrics) -> String {
-    format!(
-        "{:>5} {:>11.5} {:>10.5} {:>13.2} {:>14.6} {:>8.2} {:>9.0}\n",
-        m.epoch,
-        m.train_loss,
-        m.test_loss,
-        m.test_error_percent,
-        m.learning_rate,
-        m.seconds,
-        m.images_per_second
-    )
+    let mut row = format!("{:>5} {:>11.5} {:>10.5}", m.epoch, m.train_loss, m.test_loss);
+    if let Some(error) = m.train_error_percent {
+        row += &format!(" {error:>14.2}");
+    }
+    row += &format!(
+        " {:>14.2} {:>14.6} {:>8.2} {:>9.0}",
+        m.test_error_percent, m.learning_rate, m.seconds, m.images_per_second
+    );
+    if let Some((smallest, largest)) = m.weight_rates {
+        row += &format!("  {smallest:.1e}..{largest:.1e}");
+    }
+    row + "\n"
 }

@@ -149,6 +149,12 @@ impl Dataset {
         Self { images: self.images.i(..count), labels: self.labels.i(..count) }
     }
 
+    /// The first `count` samples, and the others.
+    pub fn split(&self, count: i64) -> (Self, Self) {
+        let rest = Self { images: self.images.i(count..), labels: self.labels.i(count..) };
+        (self.first(count), rest)
+    }
+
     /// Moves the bytes to a device, where batches are then made: 47 MB for MNIST's 60,000.
     pub fn to_device(&self, device: Device) -> Self {
         Self { images: self.images.to_device(device), labels: self.labels.to_device(device) }

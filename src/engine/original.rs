@@ -17,6 +17,7 @@
 mod kernels;
 mod layout;
 mod output;
+mod tensors;
 
 use super::simd::{Isa, Kernel, Simd};
 pub use kernels::{BACKGROUND, Image, MAX_CLASSES, PIXELS, Work};

@@ -5,6 +5,7 @@
 
 mod adam;
 mod schedule;
+mod sdlm;
 mod sgd;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use tch::Tensor;
 
 pub use adam::Adam;
 pub use schedule::Schedule;
+pub use sdlm::Sdlm;
 pub use sgd::Sgd;
 
 use crate::{Error, Result};
@@ -24,8 +26,16 @@ pub trait Optimizer {
     /// Where libtorch refuses an operation.
     fn step(&mut self, gradients: &[Tensor], learning_rate: f64) -> Result<()>;
 
+    /// Takes the second derivatives of the epoch to come, in the order of the parameters.
+    ///
+    /// # Errors
+    /// Where a shape is not its parameter's.
+    fn set_curvature(&mut self, _curvature: Vec<Tensor>) -> Result<()> {
+        Ok(())
+    }
+
     /// The state of each parameter, by PyTorch's names (`momentum_buffer`; `step`, `exp_avg`,
-    /// `exp_avg_sq`), in the order of the parameters. Empty before the first step.
+    /// `exp_avg_sq`; SDLM's `curvature`), in the order of the parameters. Empty before the first step.
     fn state(&self) -> Vec<Vec<(&'static str, Tensor)>>;
 
     /// Takes back what [`Optimizer::state`] gave; missing entries are as before the first step.
@@ -72,6 +82,14 @@ pub enum OptimizerConfig {
         /// Decoupled decay of the weights.
         weight_decay: f64,
     },
+    /// Stochastic diagonal Levenberg-Marquardt, of the 1998 paper.
+    Sdlm {
+        /// Added to the second derivatives, so that no rate is above learning rate / mu.
+        mu: f64,
+        /// Training images that the second derivatives are measured on before each epoch: the first ones
+        /// in its order.
+        samples: i64,
+    },
 }
 
 impl OptimizerConfig {
@@ -113,6 +131,17 @@ impl OptimizerConfig {
                 at_least_0("eps", eps)?;
                 at_least_0("weight-decay", weight_decay)
             }
+            Self::Sdlm { mu, samples } => {
+                if !(mu.is_finite() && mu > 0.0) {
+                    return Err(Error::Config(format!("mu: expected a number above 0, found {mu}")));
+                }
+                if samples < 1 {
+                    return Err(Error::Config(format!(
+                        "hessian-samples: expected 1 or more, found {samples}"
+                    )));
+                }
+                Ok(())
+            }
         }
     }
 
@@ -128,6 +157,7 @@ impl OptimizerConfig {
             Self::AdamW { beta1, beta2, eps, weight_decay } => {
                 Box::new(Adam::new(parameters, (beta1, beta2), eps, weight_decay, true))
             }
+            Self::Sdlm { mu, .. } => Box::new(Sdlm::new(parameters, mu)),
         }
     }
 }

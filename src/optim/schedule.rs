@@ -25,6 +25,8 @@ pub enum Schedule {
     /// `OneCycleLR(max_lr=rate, total_steps=epochs * steps_per_epoch, cycle_momentum=False)`: up
     /// from rate / 25 in the first 30 % of the steps, then down to rate / 250,000; cosines, by step.
     OneCycle,
+    /// The paper's of 1998: the rate for 2 epochs, 0.4 of it for 3, 0.2 for 3, 0.1 for 4, then 0.02.
+    Paper,
 }
 
 impl Schedule {
@@ -63,6 +65,15 @@ impl Schedule {
                 let t_max = f64::from(epochs);
                 let wave = |epoch: u32| 1.0 + (PI * f64::from(epoch) / t_max).cos();
                 (1..=epoch).fold(rate, |rate, epoch| wave(epoch) / wave(epoch - 1) * rate)
+            }
+            Self::Paper => {
+                rate * match epoch {
+                    0..2 => 1.0,
+                    2..5 => 0.4,
+                    5..8 => 0.2,
+                    8..12 => 0.1,
+                    _ => 0.02,
+                }
             }
             Self::OneCycle => {
                 let total = (u64::from(epochs) * steps_per_epoch) as f64;

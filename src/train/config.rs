@@ -1,0 +1,180 @@
+//! The settings of a training run.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use tch::Device;
+
+use crate::data::Distortions;
+use crate::libtorch::DeviceChoice;
+use crate::model::{Loss, ModelConfig, Network};
+use crate::optim::{OptimizerConfig, Schedule};
+use crate::{Error, Result};
+
+/// All settings of a training run; saved as `config.json` in the run's folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// The network.
+    pub model: ModelConfig,
+    /// What training makes small.
+    #[serde(default)]
+    pub loss: Loss,
+    /// Distortions of the training images, other ones in each epoch.
+    #[serde(default)]
+    pub distortions: Option<Distortions>,
+    /// Folder of IDX files; none means the embedded MNIST.
+    pub data: Option<PathBuf>,
+    /// Use the first so many training images only.
+    pub limit: Option<i64>,
+    /// Hold the last so many training images out, and measure on them instead of on the test images.
+    #[serde(default)]
+    pub validation: Option<i64>,
+    /// Measure the error on the training images after each epoch too.
+    #[serde(default)]
+    pub train_error: bool,
+    /// Passes over the training images; 0 writes the initial weights and ends.
+    pub epochs: u32,
+    /// Images per step; the last batch of an epoch may be smaller.
+    pub batch_size: i64,
+    /// The order of the images.
+    #[serde(default)]
+    pub order: Order,
+    /// What computes the steps.
+    #[serde(default)]
+    pub engine: Engine,
+    /// Optimizer and its settings.
+    pub optimizer: OptimizerConfig,
+    /// Learning rate; the largest one of a one-cycle schedule.
+    pub learning_rate: f64,
+    /// How the learning rate changes.
+    pub schedule: Schedule,
+    /// Seed of the initial weights and of the order of the images.
+    pub seed: i64,
+    /// Device.
+    pub device: DeviceChoice,
+    /// CPU threads; none means libtorch's choice. Other numbers give other last bits.
+    pub threads: Option<i32>,
+    /// Start from the weights of this file.
+    pub init: Option<PathBuf>,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            model: ModelConfig::default(),
+            loss: Loss::default(),
+            distortions: None,
+            data: None,
+            limit: None,
+            validation: None,
+            train_error: false,
+            epochs: 10,
+            batch_size: 64,
+            order: Order::default(),
+            engine: Engine::default(),
+            optimizer: OptimizerConfig::Sgd {
+                momentum: 0.9,
+                dampening: 0.0,
+                weight_decay: 0.0,
+                nesterov: false,
+            },
+            learning_rate: 0.05,
+            schedule: Schedule::Cosine,
+            seed: 1,
+            device: DeviceChoice::Auto,
+            threads: None,
+            init: None,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Checks all ranges.
+    ///
+    /// # Errors
+    /// Names the first setting that is out of its range.
+    pub fn validate(&self) -> Result<()> {
+        let positive = |name: &str, ok: bool, found: &dyn std::fmt::Display| match ok {
+            true => Ok(()),
+            false => {
+                Err(Error::Config(format!("{name}: expected a number above 0, found {found}")))
+            }
+        };
+        positive("batch-size", self.batch_size > 0, &self.batch_size)?;
+        positive("limit", self.limit.is_none_or(|limit| limit > 0), &self.limit.unwrap_or(1))?;
+        let validation = self.validation.unwrap_or(1);
+        positive("validation", validation > 0, &validation)?;
+        positive("threads", self.threads.is_none_or(|n| n > 0), &self.threads.unwrap_or(1))?;
+        let rate = self.learning_rate;
+        positive("lr", rate.is_finite() && rate > 0.0, &rate)?;
+        self.model.validate()?;
+        self.loss.validate()?;
+        self.optimizer.validate()?;
+        self.schedule.validate()?;
+        if matches!(self.optimizer, OptimizerConfig::Sdlm { .. }) {
+            // The second derivatives are those of the hand-written engine.
+            self.original()
+                .map_err(|reason| Error::Config(format!("--optimizer sdlm {reason}")))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the hand-written engine computes the steps on this device.
+    ///
+    /// # Errors
+    /// Where it is asked for, and cannot.
+    pub fn fused(&self, device: Device) -> Result<bool> {
+        let plain = match self.optimizer {
+            OptimizerConfig::Sdlm { .. } => true,
+            OptimizerConfig::Sgd { momentum, weight_decay, .. } => {
+                momentum == 0.0 && weight_decay == 0.0
+            }
+            _ => false,
+        };
+        let applies = match () {
+            () if device != Device::Cpu => Err("runs on the CPU only"),
+            () if !plain => Err("goes with --optimizer sdlm, or sgd without momentum and decay"),
+            () => self.original(),
+        };
+        match (self.engine, applies) {
+            (Engine::Libtorch, _) => Ok(false),
+            (Engine::Auto, applies) => Ok(applies.is_ok()),
+            (Engine::Fused, Ok(())) => Ok(true),
+            (Engine::Fused, Err(reason)) => Err(Error::Config(format!("--engine fused {reason}"))),
+        }
+    }
+
+    /// Whether the hand-written engine knows the network: the original one, its codes fixed.
+    fn original(&self) -> Result<(), &'static str> {
+        match () {
+            () if self.model.network != Network::Original => Err("goes with --model original only"),
+            () if self.model.train_rbf => Err("leaves the codes as they are: not with --train-rbf"),
+            () => Ok(()),
+        }
+    }
+}
+
+/// The order of the images in an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Another random one in each epoch.
+    #[default]
+    Shuffled,
+    /// The same random one in all epochs, as in the paper of 1998.
+    Constant,
+}
+
+/// What computes the steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// The fastest that knows the network, the optimizer and the device.
+    #[default]
+    Auto,
+    /// Autograd on libtorch's kernels: the bits of PyTorch.
+    Libtorch,
+    /// The hand-written one, on the CPU: of the original network, with sdlm or plain sgd.
+    Fused,
+}

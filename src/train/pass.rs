@@ -1,0 +1,143 @@
+//! A pass over the training images, by either engine.
+
+use std::sync::mpsc;
+
+use tch::nn::Module;
+use tch::{Device, Kind, Tensor};
+
+use super::config::TrainConfig;
+use crate::Result;
+use crate::data::Dataset;
+use crate::engine::original::{Network, PIXELS, Rates, Sum, Work};
+use crate::model::LeNet5;
+use crate::optim::Optimizer;
+
+/// What a pass goes over, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Pass<'a> {
+    pub config: &'a TrainConfig,
+    pub data: &'a Dataset,
+    /// From 0.
+    pub epoch: u32,
+    /// The places of the images in the data, in the order of the pass.
+    pub order: &'a [i64],
+    /// Steps that were done before.
+    pub done: u64,
+    /// The learning rate of a step; steps count from 0.
+    pub learning_rate: &'a dyn Fn(u64) -> f64,
+}
+
+impl<'a> Pass<'a> {
+    /// Steps with autograd on libtorch's kernels, in the arithmetic order of a PyTorch script. `stop` is
+    /// given the number of steps done after each of them. The result is the sum of the samples' losses.
+    pub fn by_libtorch(
+        self,
+        model: &LeNet5,
+        optimizer: &mut dyn Optimizer,
+        stop: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<f64> {
+        let parameters: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
+        let mut losses = Vec::new();
+        for (step, places) in self.chunks(1) {
+            let (images, labels) = self.batch(places);
+            let logits = model.forward(&images);
+            let loss = self.config.loss.of(&logits, &labels);
+            let gradients = Tensor::f_run_backward(&[&loss], &parameters, false, false)?;
+            optimizer.step(&gradients, (self.learning_rate)(step))?;
+            losses.push((loss.detach(), labels.size()[0]));
+            if stop(step + 1) {
+                break;
+            }
+        }
+        sum(&losses)
+    }
+
+    /// The same by the hand-written engine; `rates` makes the weights' rates of a learning rate.
+    pub fn by_engine(
+        self,
+        model: &LeNet5,
+        rates: &dyn Fn(f64) -> Rates,
+        stop: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<f64> {
+        let mut network = Network::of(model, self.config.loss)?;
+        let (mut work, mut gradient, mut loss) = (Work::new(), Sum::new(), 0.0);
+        let mut current = (f64::NAN, Rates::constant(0.0));
+        let size = self.config.batch_size as usize;
+        let (sender, receiver) = mpsc::sync_channel(16);
+        let (config, data, epoch) = (self.config, self.data.first(i64::MAX), self.epoch);
+        // Blocks of 32 images, which libtorch does not share out among threads.
+        let blocks = self.chunks(32usize.div_ceil(size));
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for (step, places) in blocks {
+                    let (images, labels) = batch(config, &data, epoch, places);
+                    let pixels = Vec::<f32>::try_from(images.flatten(0, -1)).expect("float32");
+                    let labels = Vec::<i64>::try_from(labels).expect("int64");
+                    // Nobody listens any more where the pass was stopped.
+                    if sender.send((step, pixels, labels)).is_err() {
+                        break;
+                    }
+                }
+            });
+            for (first, pixels, labels) in receiver {
+                let images = pixels.as_chunks::<PIXELS>().0;
+                for (step, (images, labels)) in
+                    (first..).zip(images.chunks(size).zip(labels.chunks(size)))
+                {
+                    let learning_rate = (self.learning_rate)(step);
+                    if learning_rate != current.0 {
+                        current = (learning_rate, rates(learning_rate));
+                    }
+                    if let ([image], [label]) = (images, labels) {
+                        loss += f64::from(network.step(image, *label as usize, &current.1));
+                    } else {
+                        gradient.clear();
+                        for (image, label) in images.iter().zip(labels) {
+                            let label = *label as usize;
+                            let one = network.add_gradient(&mut work, image, label, &mut gradient);
+                            loss += f64::from(one);
+                        }
+                        network.apply(&gradient, &current.1);
+                    }
+                    if stop(step + 1) {
+                        return;
+                    }
+                }
+            }
+        });
+        network.store(model)?;
+        Ok(loss)
+    }
+
+    /// The steps to come, so many at a time: the first one's number, and the places of their images.
+    fn chunks(&self, steps: usize) -> impl Iterator<Item = (u64, &'a [i64])> + Send + use<'a> {
+        let size = self.config.batch_size as usize;
+        let left = self.order.get(self.done as usize * size..).unwrap_or_default();
+        (self.done..).step_by(steps).zip(left.chunks(steps * size))
+    }
+
+    fn batch(&self, places: &[i64]) -> (Tensor, Tensor) {
+        batch(self.config, self.data, self.epoch, places)
+    }
+}
+
+/// The images and labels at these places, distorted where the settings say so.
+fn batch(config: &TrainConfig, data: &Dataset, epoch: u32, places: &[i64]) -> (Tensor, Tensor) {
+    let indices = Tensor::from_slice(places);
+    match &config.distortions {
+        None => data.batch(&indices, &config.model),
+        Some(distortions) => {
+            data.distorted(&indices, &config.model, distortions, (config.seed, epoch))
+        }
+    }
+}
+
+/// The sum over samples of batch means, read from the device at once.
+fn sum(losses: &[(Tensor, i64)]) -> Result<f64> {
+    if losses.is_empty() {
+        return Ok(0.0);
+    }
+    let (means, sizes): (Vec<_>, Vec<_>) = losses.iter().map(|(mean, size)| (mean, *size)).unzip();
+    let means = Tensor::f_stack(&means, 0)?.to_device(Device::Cpu).to_kind(Kind::Double);
+    Ok((means * Tensor::from_slice(&sizes)).sum(Kind::Double).f_double_value(&[])?)
+}
