@@ -1,6 +1,6 @@
 """The LeNet-5 of the 1998 paper, in plain PyTorch: the reference for the Rust program.
 
-Use: from lenet5_1998 import LeNet5, discriminative, to_input
+Use: from lenet5_1998 import LeNet5, curvature, discriminative, sdlm_step, to_input
 """
 
 from pathlib import Path
@@ -10,6 +10,7 @@ from lenet5 import scaled_tanh as squash
 from mnist import to_input as normalised
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 # Which maps of s2 each map of c3 is connected to: the paper's Table I.
 C3_TABLE = [
@@ -108,3 +109,62 @@ def discriminative(logits: Tensor, labels: Tensor, j=1.0) -> Tensor:
 def to_input(images: Tensor) -> Tensor:
     """Bytes (N, 28, 28) -> (N, 1, 32, 32), -0.1 for background to 1.175 for ink."""
     return normalised(images, mean=0.1 / 1.275, std=1 / 1.275)
+
+
+@torch.no_grad()
+def curvature(model: LeNet5, images: Tensor, labels: Tensor, loss=discriminative) -> list[Tensor]:
+    """The diagonal of the loss's second derivatives, as the paper's appendix C approximates it.
+
+    It is the back-propagation of gradients with all factors squared: weights, inputs, slopes. For
+    each of `model.parameters()`, the mean over the images, summed over the connections that share it.
+    """
+    sums = {}  # of each layer, in the order in which the images go through
+
+    def convolve(name, x):
+        layer = getattr(model, name)
+        weight = layer.weight * model.c3_mask if name == "c3" else layer.weight
+        sums[name] = x, weight
+        return squash(F.conv2d(x, weight, layer.bias))
+
+    def subsample(name, x):
+        sums[name] = x, getattr(model, name).coefficient
+        return squash(getattr(model, name)(x))
+
+    c1 = convolve("c1", images)
+    s2 = subsample("s2", c1)
+    c3 = convolve("c3", s2)
+    s4 = subsample("s4", c3)
+    c5 = convolve("c5", s4)
+    f6 = squash(model.f6(c5.flatten(1)))
+
+    def of_code(x, label):  # of one image: the loss's own second derivatives by F6's outputs
+        return loss(model.output(x[None]) * -model.scale, label[None])
+
+    h = torch.func.vmap(torch.func.hessian(of_code))(f6, labels).diagonal(dim1=1, dim2=2)
+    h = h * slope(f6) ** 2
+    result = [h.sum(0), h.T @ c5.flatten(1) ** 2]
+    h = (h @ model.f6.weight**2).reshape(c5.shape)
+    for name, output in ("c5", c5), ("s4", s4), ("c3", c3), ("s2", s2), ("c1", c1):
+        x, weight = sums[name]
+        h = h * slope(output) ** 2
+        result.append(h.sum((0, 2, 3)))
+        if name in ("s2", "s4"):
+            result.append((h * F.avg_pool2d(x**2, 2, divisor_override=1)).sum((0, 2, 3)))
+            h = F.interpolate(h * weight.reshape(-1, 1, 1) ** 2, scale_factor=2)
+        else:
+            by_weight = conv2d_weight(x**2, weight.shape, h)
+            result.append(by_weight * model.c3_mask if name == "c3" else by_weight)
+            h = conv2d_input(x.shape, weight**2, h)
+    return [h / len(images) for h in reversed(result)]
+
+
+def slope(squashed: Tensor) -> Tensor:
+    """The derivative of the squash, from its value."""
+    return 2 / 3 * (1.7159 - squashed**2 / 1.7159)
+
+
+@torch.no_grad()
+def sdlm_step(model: LeNet5, h: list[Tensor], eta: float, mu: float) -> None:
+    """An update of stochastic diagonal Levenberg-Marquardt, with the parameters' gradients."""
+    for parameter, second in zip(model.parameters(), h, strict=True):
+        parameter.addcdiv_(parameter.grad, second + mu, value=-eta)

@@ -244,9 +244,7 @@ impl Run {
             let pass = Pass { config, data, epoch, order, done, learning_rate: &learning_rate };
             let loss_sum = match self.fused {
                 true => pass.by_engine(&self.model, &rates, &mut after_step)?,
-                false => {
-                    pass.by_libtorch(&self.model, self.optimizer.as_mut(), &mut after_step)?
-                }
+                false => pass.by_libtorch(&self.model, self.optimizer.as_mut(), &mut after_step)?,
             };
             drop(progress);
             let first_rates = rates(learning_rate(0));

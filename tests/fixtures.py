@@ -118,6 +118,27 @@ def original(images: Tensor, labels: Tensor, note) -> None:
     note("original/epoch", parameters(model))
 
 
+def sdlm(folder: Path) -> None:
+    """In float64: second derivatives by both losses, and 200 patterns one by one."""
+    images, labels = (part[:500] for part in read_mnist("train"))
+    torch.manual_seed(7)
+    model = lenet5_1998.LeNet5(scale=0.02)
+    tensors = {f"initial/{name}": tensor for name, tensor in parameters(model).items()}
+    model = model.double()
+    images = lenet5_1998.to_input(images).double()
+    names = [name for name, _ in model.named_parameters()]
+    for loss in lenet5_1998.distance, lenet5_1998.discriminative:
+        h = lenet5_1998.curvature(model, images, labels, loss)
+        for name, tensor in zip(names, h, strict=True):
+            tensors[f"{loss.__name__}/{name}"] = tensor
+    for image, label in zip(images[:200].split(1), labels.split(1)):
+        model.zero_grad()
+        lenet5_1998.discriminative(model(image), label).backward()
+        lenet5_1998.sdlm_step(model, h, 5e-4, 0.02)
+    tensors.update({f"after/{name}": tensor for name, tensor in parameters(model).items()})
+    save_file(tensors, folder / "sdlm.safetensors")
+
+
 def schedules(folder: Path) -> None:
     rates = {}
     for rate in 0.05, 1e-3, 1 / 3:
@@ -266,7 +287,7 @@ def train_on(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    commands = {"parity": parity, "check": check, "turn": turn}
+    commands = {"parity": parity, "sdlm": sdlm, "check": check, "turn": turn}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=commands)
     parser.add_argument("folder", type=Path)

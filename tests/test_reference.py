@@ -9,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lenet5_1998
 import pytest
 import torch
 from lenet5 import LeNet5
 from mnist import read_idx, read_mnist, to_input, write_idx
+from torch import Tensor
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,6 +42,30 @@ def test_parameters():
     counts = [p.numel() for p in LeNet5().parameters()]
     weights_and_biases = [sum(counts[i : i + 2]) for i in range(0, 10, 2)]
     assert weights_and_biases == [156, 2416, 48120, 10164, 850]
+
+
+def test_curvature():
+    """Of C5 and F6 it is the Gauss-Newton diagonal itself: one path leads to each output of F6."""
+    torch.manual_seed(1)
+    model = lenet5_1998.LeNet5(scale=0.02).double()
+    image, label = torch.rand(1, 1, 32, 32).double(), torch.tensor([3])
+    h = dict(zip(dict(model.named_parameters()), lenet5_1998.curvature(model, image, label)))
+    inputs = {}
+    model.output.register_forward_pre_hook(lambda _, args: inputs.update(f6=args[0]))
+
+    def f6(**parameters: Tensor) -> Tensor:
+        torch.func.functional_call(model, parameters, image)
+        return inputs["f6"][0]
+
+    def loss(f6: Tensor) -> Tensor:
+        return lenet5_1998.discriminative(model.output(f6[None]) * -model.scale, label)
+
+    by_f6 = torch.func.hessian(loss)(f6()).diagonal()
+    for name in "c5.weight", "c5.bias", "f6.weight", "f6.bias":
+        value = model.get_parameter(name).detach()
+        jacobian = torch.func.jacrev(lambda value, name=name: f6(**{name: value}))(value)
+        gauss_newton = (jacobian.flatten(1) ** 2 * by_f6[:, None]).sum(0).reshape(value.shape)
+        torch.testing.assert_close(h[name], gauss_newton, rtol=1e-9, atol=0.0)
 
 
 @pytest.mark.parametrize("c5", ["convolution", "linear"])

@@ -133,7 +133,9 @@ impl OptimizerConfig {
             }
             Self::Sdlm { mu, samples } => {
                 if !(mu.is_finite() && mu > 0.0) {
-                    return Err(Error::Config(format!("mu: expected a number above 0, found {mu}")));
+                    return Err(Error::Config(format!(
+                        "mu: expected a number above 0, found {mu}"
+                    )));
                 }
                 if samples < 1 {
                     return Err(Error::Config(format!(

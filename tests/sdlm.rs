@@ -1,0 +1,187 @@
+//! Second-order training of the network of 1998, by both engines and by PyTorch.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use lenet5::data::{Dataset, Split};
+use lenet5::engine::original::{Network, Parameters, Rates, TENSORS};
+use lenet5::model::{LeNet5, Loss, ModelConfig};
+use lenet5::optim::OptimizerConfig;
+use lenet5::train::Metrics;
+use lenet5::weights::Weights;
+use tch::nn::Module;
+use tch::{Device, Kind, Tensor};
+
+use crate::model::new;
+use crate::util::{fixtures, program, run, small_mnist, temp, tensors};
+
+/// The largest difference, as a part of the largest value.
+fn difference(ours: &Tensor, theirs: &Tensor) -> f64 {
+    assert_eq!(ours.size(), theirs.size());
+    let (ours, theirs) = (ours.to_kind(Kind::Double), theirs.to_kind(Kind::Double));
+    let largest = theirs.abs().max().double_value(&[]);
+    assert!(largest > 0.0);
+    (ours - theirs).abs().max().double_value(&[]) / largest
+}
+
+/// PyTorch's numbers are float64, these float32.
+#[test]
+fn second_derivatives_and_steps_as_pytorch() {
+    let folder = temp();
+    fixtures("sdlm", folder.path());
+    let python = tensors(&folder.path().join("sdlm.safetensors"));
+    let config = ModelConfig { rbf_scale: 0.02, ..ModelConfig::original() };
+    let loss = Loss::Discriminative { j: 1.0 };
+    let set = |model: &LeNet5| {
+        let initial = |name: &str| python[&format!("initial/{name}")].shallow_clone();
+        let state: Vec<_> =
+            model.state().into_iter().map(|(n, _)| (n.clone(), initial(&n))).collect();
+        model.load_state(&state).unwrap();
+    };
+    let (_store, model) = new(&config);
+    set(&model);
+    let data = Dataset::embedded(Split::Train, 10).unwrap().first(500);
+    let (images, labels) = data.batch(&Tensor::arange(500, (Kind::Int64, Device::Cpu)), &config);
+    for (name, loss) in [("distance", Loss::Distance), ("discriminative", loss)] {
+        let ours = Network::of(&model, loss).unwrap().curvature(&images, &labels).unwrap();
+        for ((tensor, _), ours) in TENSORS.iter().zip(ours.to_tensors()) {
+            let difference = difference(&ours, &python[&format!("{name}/{tensor}")]);
+            println!("{name} {tensor}: {difference:.1e}");
+            assert!(difference < 1e-5, "{name} {tensor}: {difference:.1e}");
+        }
+    }
+    let curvature =
+        TENSORS.map(|(name, _)| python[&format!("discriminative/{name}")].to_kind(Kind::Float));
+    let changes = |after: Vec<(String, Tensor)>, who: &str| {
+        for (name, after) in after {
+            let initial = &python[&format!("initial/{name}")];
+            let change = |after: &Tensor| after - initial;
+            let theirs = change(&python[&format!("after/{name}")]);
+            let difference = difference(&change(&after), &theirs);
+            println!("{who} {name}: {difference:.1e} of the change in 200 steps");
+            assert!(difference < 1e-3, "{who} {name}: {difference:.1e}");
+        }
+    };
+    // By the engine.
+    let rates = Rates::new(&Parameters::from_tensors(&curvature).unwrap(), 5e-4, 0.02);
+    let mut network = Network::of(&model, loss).unwrap();
+    let pixels = Vec::<f32>::try_from(images.flatten(0, -1)).unwrap();
+    let answers = Vec::<i64>::try_from(&labels).unwrap();
+    for (image, label) in pixels.as_chunks::<1024>().0[..200].iter().zip(&answers) {
+        network.step(image, *label as usize, &rates);
+    }
+    network.store(&model).unwrap();
+    changes(model.parameters(), "engine");
+    // By libtorch.
+    set(&model);
+    let parameters: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
+    let optimizer = OptimizerConfig::Sdlm { mu: 0.02, samples: 500 };
+    let mut optimizer = optimizer.build(parameters.iter().map(Tensor::shallow_clone).collect());
+    assert!(optimizer.step(&parameters, 5e-4).is_err(), "no curvature yet");
+    optimizer.set_curvature(curvature.into()).unwrap();
+    for index in 0..200 {
+        let (image, label) = (images.narrow(0, index, 1), labels.narrow(0, index, 1));
+        let loss = loss.of(&model.forward(&image), &label);
+        let gradients = Tensor::run_backward(&[&loss], &parameters, false, false);
+        optimizer.step(&gradients, 5e-4).unwrap();
+    }
+    changes(model.parameters(), "libtorch");
+}
+
+/// What a run of two epochs ends with.
+fn trained(settings: &[&str], out: &Path) -> (BTreeMap<String, Tensor>, Vec<Metrics>) {
+    let mut command = program("train");
+    command.args(["--model=original", "--threads=1", "--device=cpu", "--epochs=2", "--limit=500"]);
+    let data = small_mnist();
+    let output = command.args(settings).arg("--data").arg(data).arg("--out").arg(out).output();
+    crate::util::Ended::from(output.unwrap()).success();
+    let metrics = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    let weights = Weights::read(&out.join("model.pt")).unwrap();
+    let tensors = weights.tensors.into_iter().collect();
+    (tensors, metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+}
+
+#[test]
+fn both_engines_train_alike() {
+    let folder = temp();
+    for settings in [
+        &["--optimizer=sdlm"][..],
+        &["--optimizer=sdlm", "--batch-size=16", "--distort", "--lr=0.005"],
+        &["--optimizer=sdlm", "--loss=distance", "--schedule=one-cycle", "--order=shuffled"],
+        &["--optimizer=sgd", "--momentum=0", "--lr=0.02", "--batch-size=3", "--loss=cross-entropy"],
+    ] {
+        let of = |engine: &str| {
+            let out = folder.path().join(
+                format!("{engine}{}", settings.len()).replace('=', "-") + settings.last().unwrap(),
+            );
+            trained(&[settings, &["--engine", engine, "--train-error"]].concat(), &out)
+        };
+        let ((ours, measured), (theirs, expected)) = (of("fused"), of("libtorch"));
+        for (name, theirs) in &theirs {
+            let difference = difference(&ours[name], theirs);
+            println!("{settings:?} {name}: {difference:.1e}");
+            assert!(difference < 1e-3, "{settings:?} {name}: {difference:.1e}");
+        }
+        for (ours, theirs) in measured.iter().zip(&expected) {
+            let close =
+                |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-3, "{settings:?}: {a} {b}");
+            close(ours.train_loss, theirs.train_loss);
+            close(ours.test_loss, theirs.test_loss);
+            assert!(theirs.train_error_percent.unwrap() > 0.0);
+            assert_eq!(ours.weight_rates.is_some(), settings[0] == "--optimizer=sdlm");
+            let rates =
+                |m: &Metrics| m.weight_rates.map_or(0.0, |(low, high)| f64::from(low / high));
+            assert!((rates(ours) - rates(theirs)).abs() < 1e-3 && rates(ours) < 1.0);
+        }
+        assert!(measured[1].train_loss < measured[0].train_loss);
+    }
+}
+
+/// The same order in each epoch or another one; the last images held out.
+#[test]
+fn order_and_validation() {
+    let folder = temp();
+    // Without learning, the sum of the losses shows the order by its last bits, and the images by itself.
+    let settings = ["--optimizer=sdlm", "--lr=1e-12", "--schedule=constant"];
+    let of = |name: &str, more: &[&str]| {
+        trained(&[&settings, more].concat(), &folder.path().join(name)).1
+    };
+    let all = of("all", &[]);
+    let held_out = of("held-out", &["--validation=100"]);
+    assert_ne!(all[0].test_loss, held_out[0].test_loss);
+    assert_eq!(all[0].train_loss, held_out[0].train_loss, "the first 500 of 900 or of 1000 images");
+    run(
+        "train",
+        ["--validation=1000", "--data", small_mnist().to_str().unwrap(), "--out", "never"],
+    )
+    .fails_with("validation: expected 999 images or fewer, found 1000");
+}
+
+#[test]
+fn what_the_engine_cannot_do() {
+    for (arguments, message) in [
+        (&["--optimizer=sdlm"][..], "--optimizer sdlm goes with --model original only"),
+        (
+            &["--model=original", "--optimizer=sdlm", "--train-rbf"],
+            "--optimizer sdlm leaves the codes as they are: not with --train-rbf",
+        ),
+        (
+            &["--engine=fused"],
+            "--engine fused goes with --optimizer sdlm, or sgd without momentum and decay",
+        ),
+        (&["--engine=fused", "--momentum=0"], "--engine fused goes with --model original only"),
+        (&["--mu=1"], "--mu and --hessian-samples go with --optimizer sdlm only"),
+        (
+            &["--model=original", "--optimizer=sdlm", "--mu=0"],
+            "mu: expected a number above 0, found 0",
+        ),
+        (
+            &["--model=original", "--optimizer=sdlm", "--hessian-samples=0"],
+            "hessian-samples: expected 1 or more, found 0",
+        ),
+        (&["--validation=0"], "validation: expected a number above 0, found 0"),
+    ] {
+        run("train", [&["--device=cpu", "--out", "never"], arguments].concat()).fails_with(message);
+    }
+}
