@@ -1,5 +1,5 @@
 # `make` lists what there is. Each target sets up what it needs first: see scripts/setup.sh.
-.PHONY: help setup train test lint cross-check check-versions export fuzz clean
+.PHONY: help setup train test lint cross-check check-versions export reproduce fuzz clean
 .DEFAULT_GOAL := help
 
 # cargo would take make's job server from it, and complain that it cannot be reached.
@@ -44,6 +44,10 @@ export: setup ## weights as a torch.export program and as ONNX; ARGS="IN OUT"
 	cargo build --release
 	$(PY) -m pip install -q -r scripts/requirements-export.txt
 	$(PY) scripts/export.py $(or $(ARGS),weights/lenet5.safetensors target/lenet5)
+
+reproduce: setup ## the paper's experiments, their numbers beside the paper's; ARGS="--seeds 1"
+	cargo build --release
+	$(PY) scripts/reproduce.py $(ARGS)
 
 fuzz: setup ## fuzz the readers of files; ARGS="pickle 1000000"; needs cargo-fuzz
 	fuzz/run.sh $(ARGS)

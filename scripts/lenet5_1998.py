@@ -116,7 +116,7 @@ def curvature(model: LeNet5, images: Tensor, labels: Tensor, loss=discriminative
     """The diagonal of the loss's second derivatives, as the paper's appendix C approximates it.
 
     It is the back-propagation of gradients with all factors squared: weights, inputs, slopes. For
-    each of `model.parameters()`, the mean over the images, summed over the connections that share it.
+    each of `model.parameters()` the mean over the images, summed over connections that share it.
     """
     sums = {}  # of each layer, in the order in which the images go through
 

@@ -4,9 +4,11 @@ use std::path::Path;
 use std::sync::Once;
 
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, register_font};
 use tch::{Kind, Tensor};
 
+use crate::evaluate::Rejection;
 use crate::train::Metrics;
 use crate::{Error, Result, files};
 
@@ -18,7 +20,7 @@ const ORANGE: RGBColor = RGBColor(217, 95, 2);
 fn png(
     path: &Path,
     (width, height): (u32, u32),
-    draw: impl FnOnce(&DrawingArea<BitMapBackend, plotters::coord::Shift>) -> Result<(), String>,
+    draw: impl FnOnce(&Area) -> Result<(), String>,
 ) -> Result<()> {
     static FONT: Once = Once::new();
     FONT.call_once(|| {
@@ -50,7 +52,7 @@ pub fn curve(path: &Path, metrics: &[Metrics]) -> Result<()> {
         };
         panel(
             &losses,
-            "loss (mean cross-entropy, nats)",
+            "loss (training: what is made small; test: cross-entropy)",
             epochs.clone(),
             &[
                 ("training", BLUE, points(|m| m.train_loss)),
@@ -58,13 +60,13 @@ pub fn curve(path: &Path, metrics: &[Metrics]) -> Result<()> {
             ],
         )?;
         let caption =
-            format!("test error, %: {:.2} after epoch {}", last.test_error_percent, last.epoch);
-        panel(
-            &errors,
-            &caption,
-            epochs.clone(),
-            &[("test", ORANGE, points(|m| m.test_error_percent))],
-        )
+            format!("error, %: {:.2} after epoch {}", last.test_error_percent, last.epoch);
+        let mut series = vec![("test", ORANGE, points(|m| m.test_error_percent))];
+        if metrics.iter().all(|m| m.train_error_percent.is_some()) {
+            let error = |m: &Metrics| m.train_error_percent.unwrap_or_default();
+            series.insert(0, ("training", BLUE, points(error)));
+        }
+        panel(&errors, &caption, epochs.clone(), &series)
     })
 }
 
@@ -126,22 +128,14 @@ pub fn confusion(path: &Path, matrix: &[Vec<i64>]) -> Result<()> {
     let (left, top) = (70, 90);
     let size = ((left + cell * classes + 30) as u32, (top + cell * classes + 30) as u32);
     png(path, size, |area| {
-        let text = |label: &str, at: (i32, i32), size: i32, colour: RGBColor| {
-            let style = ("sans-serif", size).into_font().color(&colour);
-            let style = style.pos(plotters::style::text_anchor::Pos::new(
-                plotters::style::text_anchor::HPos::Center,
-                plotters::style::text_anchor::VPos::Center,
-            ));
-            area.draw(&Text::new(label.to_owned(), at, style)).map_err(|error| error.to_string())
-        };
         let middle = left + cell * classes / 2;
-        text("answer across, label down", (middle, 28), 20, INK)?;
+        write(area, "answer across, label down", (middle, 28), 20, INK)?;
         let font = (cell / 3).clamp(9, 18);
         for (row, counts) in matrix.iter().enumerate() {
             let offset = |index: usize| index as i32 * cell;
             let y = top + offset(row);
-            text(&row.to_string(), (left - 22, y + cell / 2), font, INK)?;
-            text(&row.to_string(), (left + offset(row) + cell / 2, top - 18), font, INK)?;
+            write(area, &row.to_string(), (left - 22, y + cell / 2), font, INK)?;
+            write(area, &row.to_string(), (left + offset(row) + cell / 2, top - 18), font, INK)?;
             let total = counts.iter().sum::<i64>().max(1);
             for (column, &count) in counts.iter().enumerate() {
                 let x = left + offset(column);
@@ -159,12 +153,199 @@ pub fn confusion(path: &Path, matrix: &[Vec<i64>]) -> Result<()> {
                 draw(shade.filled())?;
                 draw(INK.mix(0.15).stroke_width(1))?;
                 if count > 0 && cell >= 24 {
-                    text(&count.to_string(), (x + cell / 2, y + cell / 2), font, INK)?;
+                    write(area, &count.to_string(), (x + cell / 2, y + cell / 2), font, INK)?;
                 }
             }
         }
         Ok(())
     })
+}
+
+/// The rejection curve: errors among the images that are left, by those rejected, in percent; and the
+/// places of other readers, as `(name, rejected, error)`.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn rejection(path: &Path, rejection: &Rejection, others: &[(&str, f64, f64)]) -> Result<()> {
+    let farthest = others.iter().map(|(_, rejected, _)| *rejected).fold(3.0, f64::max);
+    let curve: Vec<_> =
+        rejection.curve().take_while(|(rejected, _)| *rejected <= farthest * 1.1).collect();
+    let others_top = others.iter().map(|(.., error)| *error).fold(0.0, f64::max);
+    let top = curve.iter().map(|(_, error)| *error).fold(others_top.max(0.1), f64::max) * 1.1;
+    png(path, (900, 520), |area| {
+        let text = |error: DrawingAreaErrorKind<_>| format!("{error:?}");
+        let half = rejection.rejected_for(0.5);
+        let mut chart = ChartBuilder::on(area)
+            .caption(format!("{half:.2} % rejected for 0.5 % error"), ("sans-serif", 20, &INK))
+            .margin(16)
+            .x_label_area_size(44)
+            .y_label_area_size(64)
+            .build_cartesian_2d(0.0..farthest * 1.1, 0.0..top)
+            .map_err(text)?;
+        chart
+            .configure_mesh()
+            .x_desc("rejected, %: those with the smallest gap between the two best classes")
+            .y_desc("error among the others, %")
+            .label_style(("sans-serif", 15, &INK))
+            .light_line_style(TRANSPARENT)
+            .draw()
+            .map_err(text)?;
+        chart.draw_series(LineSeries::new(curve, BLUE.stroke_width(2))).map_err(text)?;
+        for (name, rejected, error) in others {
+            let at = (*rejected, *error);
+            chart.draw_series([Circle::new(at, 4, ORANGE.filled())]).map_err(text)?;
+            let style = ("sans-serif", 15).into_font().color(&INK);
+            let style = style.pos(Pos::new(HPos::Right, VPos::Top));
+            let label = Text::new(format!("{name}  "), at, style);
+            chart.draw_series([label]).map_err(text)?;
+        }
+        Ok(())
+    })
+}
+
+/// A picture with words below it, coloured where they are to be seen first.
+pub struct Captioned {
+    /// (H, W), 0 for paper to 255 for ink.
+    pub picture: Tensor,
+    /// Such as `4->6`.
+    pub caption: String,
+    /// Whether it is coloured.
+    pub marked: bool,
+}
+
+/// Pictures of at most 32x32 pixels with captions, as the paper's Fig. 8 shows the misread digits.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn captioned(path: &Path, title: &str, pictures: &[Captioned]) -> Result<()> {
+    const COLUMNS: usize = 14;
+    const CELL: (i32, i32) = (72, 88);
+    let rows = pictures.len().div_ceil(COLUMNS).max(1) as i32;
+    let size = (COLUMNS as i32 * CELL.0 + 20, rows * CELL.1 + 56);
+    let mut cells = Vec::new();
+    for captioned in pictures {
+        cells.push(Vec::<f64>::try_from(captioned.picture.to_kind(Kind::Double).flatten(0, -1))?);
+    }
+    png(path, (size.0 as u32, size.1 as u32), |area| {
+        write(area, title, (size.0 / 2, 24), 20, INK)?;
+        for (i, (captioned, pixels)) in pictures.iter().zip(&cells).enumerate() {
+            let (column, row) = ((i % COLUMNS) as i32, (i / COLUMNS) as i32);
+            let (left, top) = (10 + column * CELL.0, 48 + row * CELL.1);
+            let width = captioned.picture.size()[1] as usize;
+            let at = (left + (CELL.0 - 2 * width as i32) / 2, top);
+            map(area, pixels, width, at, 2, |pixel| 1.0 - pixel / 255.0)?;
+            let colour = if captioned.marked { ORANGE } else { INK };
+            write(area, &captioned.caption, (left + CELL.0 / 2, top + 72), 17, colour)?;
+        }
+        Ok(())
+    })
+}
+
+/// The outputs of all layers for one image, as [`LeNet5::activations`](crate::model::LeNet5::activations)
+/// gives them, from `input` (1, 1, S, S) on: white for a layer's lowest value to black for its highest. The
+/// outputs are numbers beside the classes; F6 has the shape of the original's codes, 12 rows of 7.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn activations(path: &Path, input: &Tensor, layers: &[(&'static str, Tensor)]) -> Result<()> {
+    let mut blocks = vec![("input", input.squeeze_dim(0))];
+    for (name, outputs) in layers {
+        let outputs = outputs.squeeze_dim(0);
+        blocks.push((
+            *name,
+            match outputs.size()[..] {
+                [120] => outputs.reshape([1, 15, 8]),
+                [84] => outputs.reshape([1, 12, 7]),
+                _ => outputs,
+            },
+        ));
+    }
+    let (_, output) = blocks.pop().expect("a network has an output");
+    let output = Vec::<f64>::try_from(output.to_kind(Kind::Double))?;
+    let best = output.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    const TOP: i32 = 64;
+    const HEIGHT: i32 = 420;
+    // Each block: columns of maps, and how many pixels a value is wide.
+    let layout: [(usize, i32); 7] = [(1, 6), (2, 3), (2, 6), (4, 6), (4, 10), (1, 16), (1, 16)];
+    png(path, (1700, (TOP + HEIGHT + 30) as u32), |area| {
+        let mut left = 24;
+        for ((name, maps), (columns, scale)) in blocks.iter().zip(layout) {
+            let [count, height, width] = maps.size()[..] else {
+                return Err(format!("{name}: expected maps, found {:?}", maps.size()));
+            };
+            let values = maps.to_kind(Kind::Double).contiguous().flatten(0, -1);
+            let values = Vec::<f64>::try_from(values).map_err(|error| error.to_string())?;
+            let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+            let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let shade = |value: f64| (high - value) / (high - low).max(1e-12);
+            let (cell_width, cell_height) = (width as i32 * scale + 10, height as i32 * scale + 10);
+            let rows = (count as usize).div_ceil(columns) as i32;
+            let top = TOP + (HEIGHT - rows * cell_height) / 2;
+            let middle = left + columns as i32 * cell_width / 2;
+            write(area, &name.to_uppercase(), (middle, 20), 20, INK)?;
+            let shape = match (*name, count) {
+                ("input", _) => format!("{height}x{width}"),
+                (_, 1) => format!("{}", height * width),
+                _ => format!("{count} @ {height}x{width}"),
+            };
+            write(area, &shape, (middle, 44), 15, INK)?;
+            for (i, pixels) in values.chunks((height * width) as usize).enumerate() {
+                let (column, row) = ((i % columns) as i32, (i / columns) as i32);
+                let at = (left + column * cell_width, top + row * cell_height);
+                map(area, pixels, width as usize, at, scale, shade)?;
+            }
+            left += columns as i32 * cell_width + 24;
+        }
+        write(area, "OUTPUT", (left + 70, 20), 20, INK)?;
+        write(area, &format!("{} classes", output.len()), (left + 70, 44), 15, INK)?;
+        let step = (HEIGHT / output.len() as i32).min(40);
+        let top = TOP + (HEIGHT - step * output.len() as i32) / 2;
+        for (class, value) in output.iter().enumerate() {
+            let y = top + class as i32 * step + step / 2;
+            let colour = if *value == best { ORANGE } else { INK };
+            let size = (step - 4).clamp(6, 20);
+            write(area, &format!("{class}"), (left + 16, y), size, colour)?;
+            write(area, &format!("{value:.2}"), (left + 84, y), size, colour)?;
+        }
+        Ok(())
+    })
+}
+
+type Area<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
+
+/// Words about a point.
+fn write(
+    area: &Area,
+    words: &str,
+    at: (i32, i32),
+    size: i32,
+    colour: RGBColor,
+) -> Result<(), String> {
+    let style = ("sans-serif", size).into_font().color(&colour);
+    let style = style.pos(Pos::new(HPos::Center, VPos::Center));
+    area.draw(&Text::new(words.to_owned(), at, style)).map_err(|error| error.to_string())
+}
+
+/// Values in rows as grey squares with a frame; `shade` makes 0 for black to 1 for white of them.
+fn map(
+    area: &Area,
+    values: &[f64],
+    width: usize,
+    (left, top): (i32, i32),
+    scale: i32,
+    shade: impl Fn(f64) -> f64,
+) -> Result<(), String> {
+    let draw = |corners: [(i32, i32); 2], style: ShapeStyle| {
+        area.draw(&Rectangle::new(corners, style)).map_err(|error| error.to_string())
+    };
+    for (i, &value) in values.iter().enumerate() {
+        let (x, y) = (left + (i % width) as i32 * scale, top + (i / width) as i32 * scale);
+        let grey = (shade(value).clamp(0.0, 1.0) * 255.0).round() as u8;
+        let colour = RGBColor(grey, grey, grey);
+        draw([(x, y), (x + scale, y + scale)], colour.filled())?;
+    }
+    let (right, bottom) = (width as i32 * scale, (values.len() / width) as i32 * scale);
+    draw([(left - 1, top - 1), (left + right, top + bottom)], INK.mix(0.4).stroke_width(1))
 }
 
 /// Pictures in rows: (rows, columns, H, W), 0 for paper to 1 for ink; each enlarged by two.

@@ -45,6 +45,95 @@ pub struct Evaluation {
     pub loss: f64,
     /// Images by label (row) and answer (column).
     pub confusion: Vec<Vec<i64>>,
+    /// Images in percent that have to be rejected for 0.5 % error among the others, as in the paper's
+    /// Fig. 10: see [`Rejection`].
+    pub rejected_percent_for_half_percent_error: f64,
+}
+
+/// How the error falls as the images that the network is least sure of are rejected: those with the
+/// smallest gap between their two largest logits.
+///
+/// Source: LeCun et al. 1998, section III.C, "the difference between the scores of the top two classes".
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rejection {
+    /// Images.
+    samples: usize,
+    /// Of the images from the surest on, the number of errors so far: at index n among n images.
+    errors: Vec<usize>,
+}
+
+impl Rejection {
+    /// From logits (N, classes) and labels (N), both on the CPU.
+    ///
+    /// # Errors
+    /// Where libtorch refuses.
+    pub fn new(logits: &Tensor, labels: &Tensor) -> Result<Self> {
+        let (best, classes) = logits.f_topk(2, 1, true, true)?;
+        let gaps = best.select(1, 0) - best.select(1, 1);
+        let order = gaps.argsort(0, true);
+        let wrong = classes.select(1, 0).not_equal_tensor(labels).index_select(0, &order);
+        let errors = std::iter::once(0).chain(Vec::<bool>::try_from(wrong)?.into_iter().scan(
+            0,
+            |errors, wrong| {
+                *errors += usize::from(wrong);
+                Some(*errors)
+            },
+        ));
+        Ok(Self { samples: labels.size()[0] as usize, errors: errors.collect() })
+    }
+
+    /// Images rejected and errors among the others, both in percent; from none to all but one rejected.
+    pub fn curve(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
+        (1..=self.samples).rev().map(|accepted| {
+            let rejected = (self.samples - accepted) as f64 / self.samples as f64;
+            (100.0 * rejected, 100.0 * self.errors[accepted] as f64 / accepted as f64)
+        })
+    }
+
+    /// The fewest images, in percent, to reject for this error among the others, in percent.
+    pub fn rejected_for(&self, error_percent: f64) -> f64 {
+        let mut curve = self.curve();
+        curve.find(|(_, error)| *error <= error_percent).map_or(100.0, |(rejected, _)| rejected)
+    }
+}
+
+/// An image that is misread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Misread {
+    /// Its place in the data set, from 0.
+    pub index: i64,
+    /// What it is.
+    pub label: i64,
+    /// What the network reads.
+    pub answer: i64,
+}
+
+impl Misread {
+    /// All of them, from logits (N, classes) and labels (N), both on the CPU.
+    ///
+    /// # Errors
+    /// Where libtorch refuses.
+    pub fn all(logits: &Tensor, labels: &Tensor) -> Result<Vec<Self>> {
+        let answers = Vec::<i64>::try_from(logits.f_argmax(1, false)?)?;
+        let labels = Vec::<i64>::try_from(labels)?;
+        Ok((0..)
+            .zip(labels.into_iter().zip(answers))
+            .filter(|(_, (label, answer))| label != answer)
+            .map(|(index, (label, answer))| Self { index, label, answer })
+            .collect())
+    }
+
+    /// The 82 test images of MNIST that the paper's network misread: its Fig. 8.
+    pub fn by_the_paper() -> Vec<Self> {
+        let lines = include_str!("../data/misread_1998.csv").lines().skip(1);
+        lines
+            .map(|line| {
+                let mut numbers = line.split(',').map(|number| number.parse().expect("a number"));
+                let mut next = || numbers.next().expect("three numbers");
+                Self { index: next(), label: next(), answer: next() }
+            })
+            .collect()
+    }
 }
 
 impl Evaluation {
@@ -77,7 +166,15 @@ impl Evaluation {
         }
         let errors = samples - right;
         let error_percent = 100.0 * errors as f64 / samples as f64;
-        Ok(Self { samples, errors, error_percent, loss, confusion })
+        let rejected = Rejection::new(logits, labels)?.rejected_for(0.5);
+        Ok(Self {
+            samples,
+            errors,
+            error_percent,
+            loss,
+            confusion,
+            rejected_percent_for_half_percent_error: rejected,
+        })
     }
 
     /// Evaluates a network on a data set, which lies on the network's device.
@@ -133,8 +230,12 @@ impl fmt::Display for Evaluation {
         }
         writeln!(
             f,
-            "\n{} of {} wrong: error {:.2} %, loss {:.4}",
-            self.errors, self.samples, self.error_percent, self.loss
+            "\n{} of {} wrong: error {:.2} %, loss {:.4}; {:.2} % rejected for 0.5 % error",
+            self.errors,
+            self.samples,
+            self.error_percent,
+            self.loss,
+            self.rejected_percent_for_half_percent_error
         )
     }
 }

@@ -97,6 +97,10 @@ impl Run {
         folder: &Path,
         device: Device,
     ) -> Result<Self> {
+        let config = match &init {
+            Some(weights) => TrainConfig { model: weights.config.clone(), ..config },
+            None => config,
+        };
         config.validate()?;
         // A start that was killed has settings and no checkpoint yet: it may begin again.
         let begun = folder.join("config.json").exists();
@@ -460,7 +464,11 @@ pub fn read_config(folder: &Path) -> Result<TrainConfig> {
     })
 }
 
-fn read_metrics(folder: &Path) -> Result<Vec<Metrics>> {
+/// What the run in `folder` has measured so far.
+///
+/// # Errors
+/// Where `metrics.jsonl` is broken.
+pub fn read_metrics(folder: &Path) -> Result<Vec<Metrics>> {
     let path = folder.join("metrics.jsonl");
     if !path.exists() {
         return Ok(Vec::new());

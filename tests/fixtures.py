@@ -131,7 +131,7 @@ def sdlm(folder: Path) -> None:
         h = lenet5_1998.curvature(model, images, labels, loss)
         for name, tensor in zip(names, h, strict=True):
             tensors[f"{loss.__name__}/{name}"] = tensor
-    for image, label in zip(images[:200].split(1), labels.split(1)):
+    for image, label in zip(images[:200].split(1), labels[:200].split(1), strict=True):
         model.zero_grad()
         lenet5_1998.discriminative(model(image), label).backward()
         lenet5_1998.sdlm_step(model, h, 5e-4, 0.02)

@@ -49,7 +49,8 @@ def test_curvature():
     torch.manual_seed(1)
     model = lenet5_1998.LeNet5(scale=0.02).double()
     image, label = torch.rand(1, 1, 32, 32).double(), torch.tensor([3])
-    h = dict(zip(dict(model.named_parameters()), lenet5_1998.curvature(model, image, label)))
+    names = [name for name, _ in model.named_parameters()]
+    h = dict(zip(names, lenet5_1998.curvature(model, image, label), strict=True))
     inputs = {}
     model.output.register_forward_pre_hook(lambda _, args: inputs.update(f6=args[0]))
 

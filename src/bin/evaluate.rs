@@ -5,10 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use lenet5::charts::Captioned;
 use lenet5::cli::{self, ReadOptions};
 use lenet5::data::{Dataset, Split};
-use lenet5::evaluate::{Evaluation, logits};
+use lenet5::evaluate::{Evaluation, Misread, Rejection, logits};
+use lenet5::model::Network;
 use lenet5::script::Script;
+use lenet5::train::read_metrics;
 use lenet5::weights::{self, Weights};
 use lenet5::{DeviceChoice, charts};
 use tch::Tensor;
@@ -22,6 +25,9 @@ struct Arguments {
     /// shipped, weights/lenet5.*]
     #[arg(long, value_name = "FILE", conflicts_with = "torchscript")]
     weights: Option<PathBuf>,
+    /// Which of the shipped weights: of the network as PyTorch users write it today, or of the paper's of 1998.
+    #[arg(long, default_value = "modern", conflicts_with_all = ["weights", "torchscript"])]
+    model: Network,
     /// Run any TorchScript classifier as it is. This EXECUTES THE CODE IN THE FILE, which may do
     /// anything: only for files that you trust.
     #[arg(long, value_name = "FILE")]
@@ -34,13 +40,15 @@ struct Arguments {
     /// The part of the data set.
     #[arg(long, value_enum, default_value = "test")]
     split: Split,
-    /// One JSON object instead of the tables: samples, errors, error_percent, loss, confusion.
+    /// One JSON object instead of the tables: samples, errors, error_percent, loss, confusion,
+    /// rejected_percent_for_half_percent_error.
     #[arg(long)]
     json: bool,
     /// Write `logits` (N, classes; float32) and `labels` (N; int64) as safetensors.
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,
-    /// Write the confusion matrix as DIR/confusion.png.
+    /// Draw the confusion matrix, the rejection curve and the misread digits as DIR/confusion.png,
+    /// rejection.png and misread.png; for weights in a run's folder, the run's losses and errors as curve.png.
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     /// auto, cpu, cuda, cuda:N or mps.
@@ -63,14 +71,14 @@ fn evaluate(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         None => run_weights(arguments)?,
     };
     let evaluation = Evaluation::new(&logits, &labels)?;
+    if let Some(folder) = &arguments.report {
+        report(arguments, folder, &evaluation, &logits, &labels)?;
+    }
     if let Some(path) = &arguments.logits {
         weights::write_tensors(
             path,
             &[("logits".to_owned(), logits), ("labels".to_owned(), labels)],
         )?;
-    }
-    if let Some(folder) = &arguments.report {
-        report(folder, &evaluation)?;
     }
     if arguments.json {
         cli::print(serde_json::to_string(&evaluation)? + "\n")?;
@@ -85,7 +93,7 @@ fn run_weights(arguments: &Arguments) -> anyhow::Result<(Tensor, Tensor)> {
     let weights = match &arguments.weights {
         Some(path) => arguments.read.read(path)?,
         None => {
-            let mut weights = Weights::shipped()?;
+            let mut weights = Weights::shipped(arguments.model)?;
             weights.set(&arguments.read.model)?;
             weights
         }
@@ -114,10 +122,47 @@ fn run_script(arguments: &Arguments, path: &Path) -> anyhow::Result<(Tensor, Ten
     Ok((logits(&forward, &data.to_device(device), config)?, data.labels().copy()))
 }
 
-fn report(folder: &Path, evaluation: &Evaluation) -> anyhow::Result<()> {
+/// The most misread digits that a picture shows.
+const MOST_MISREAD: usize = 420;
+
+fn report(
+    arguments: &Arguments,
+    folder: &Path,
+    evaluation: &Evaluation,
+    logits: &Tensor,
+    labels: &Tensor,
+) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-    let path = folder.join("confusion.png");
-    charts::confusion(&path, &evaluation.confusion)?;
-    cli::note(format_args!("wrote {}", path.display()));
+    let path = |name: &str| folder.join(name);
+    charts::confusion(&path("confusion.png"), &evaluation.confusion)?;
+    // On MNIST's test images there is something to compare with.
+    let mnist = arguments.data.is_none() && arguments.split == Split::Test;
+    let zip_codes = [("the zip code reader of 1989", 9.0, 1.0)];
+    let others = if mnist { &zip_codes[..] } else { &[] };
+    charts::rejection(&path("rejection.png"), &Rejection::new(logits, labels)?, others)?;
+    let misread = Misread::all(logits, labels)?;
+    let paper = if mnist { Misread::by_the_paper() } else { Vec::new() };
+    let by_the_paper = |index: i64| paper.iter().any(|other| other.index == index);
+    let both = misread.iter().filter(|misread| by_the_paper(misread.index)).count();
+    let classes = evaluation.confusion.len() as i64;
+    let data = Dataset::open(arguments.data.as_deref(), arguments.split, classes)?;
+    let pictures = misread.iter().take(MOST_MISREAD).map(|misread| Captioned {
+        picture: data.images().get(misread.index),
+        caption: format!("{}->{}", misread.label, misread.answer),
+        marked: by_the_paper(misread.index),
+    });
+    let shown = if misread.len() > MOST_MISREAD { ", of which these are the first" } else { "" };
+    let mut title = format!("{} of {} misread{shown}", misread.len(), evaluation.samples);
+    if mnist {
+        title += &format!("; orange: {both} of the 82 that the paper's network misread in 1998");
+    }
+    charts::captioned(&path("misread.png"), &title, &pictures.collect::<Vec<_>>())?;
+    let mut written = vec!["confusion.png", "rejection.png", "misread.png"];
+    let run = arguments.weights.as_ref().and_then(|path| path.parent());
+    if let Some(run) = run.filter(|run| run.join("metrics.jsonl").exists()) {
+        charts::curve(&path("curve.png"), &read_metrics(run)?)?;
+        written.push("curve.png");
+    }
+    cli::note(format_args!("wrote {} in {}", written.join(", "), folder.display()));
     Ok(())
 }

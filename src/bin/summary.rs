@@ -1,12 +1,14 @@
 //! The table of layers: `cargo run --release --bin summary`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use lenet5::data::Distortions;
+use lenet5::data::{Dataset, Distortions, Split, read_picture, to_input};
 use lenet5::model::{ModelConfig, ModelOptions, Network, Summary};
+use lenet5::weights::Weights;
 use lenet5::{charts, cli};
+use tch::Device;
 
 /// Prints LeNet-5's layers: output shapes, parameters, connections, multiply-adds.
 #[derive(Parser)]
@@ -21,6 +23,16 @@ struct Arguments {
     /// distorted.
     #[arg(long, value_name = "FILE")]
     distortions: Option<PathBuf>,
+    /// Draw what each layer makes of a digit: of IMAGE, a picture of 28x28 or 32x32 pixels, or of the
+    /// test image of that number.
+    #[arg(long, value_name = "IMAGE", requires = "out")]
+    activations: Option<String>,
+    /// The PNG that --activations draws.
+    #[arg(long, value_name = "FILE", requires = "activations")]
+    out: Option<PathBuf>,
+    /// Weights for --activations [default: those shipped with the program]
+    #[arg(long, value_name = "FILE", requires = "activations")]
+    weights: Option<PathBuf>,
     /// One JSON object instead of the table.
     #[arg(long)]
     json: bool,
@@ -31,6 +43,11 @@ fn main() -> ExitCode {
     cli::run(|| {
         if let Some(path) = &arguments.distortions {
             charts::sheet(path, &Distortions::default().examples()?)?;
+            cli::note(format_args!("wrote {}", path.display()));
+            return Ok(ExitCode::SUCCESS);
+        }
+        if let (Some(image), Some(path)) = (&arguments.activations, &arguments.out) {
+            draw_activations(&arguments, image, path)?;
             cli::note(format_args!("wrote {}", path.display()));
             return Ok(ExitCode::SUCCESS);
         }
@@ -48,4 +65,28 @@ fn main() -> ExitCode {
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+fn draw_activations(arguments: &Arguments, image: &str, path: &Path) -> anyhow::Result<()> {
+    let mut weights = match &arguments.weights {
+        Some(file) => Weights::read(file)?,
+        None => Weights::shipped(arguments.model)?,
+    };
+    weights.set(&arguments.options)?;
+    let (_store, model) = weights.build(Device::Cpu)?;
+    let bytes = match image.parse::<i64>() {
+        Ok(number) => {
+            let data = Dataset::embedded(Split::Test, 10)?;
+            anyhow::ensure!(
+                (0..data.len()).contains(&number),
+                "--activations: expected a picture, or the number of a test image from 0 to {}, found {number}",
+                data.len() - 1
+            );
+            data.images().get(number)
+        }
+        Err(_) => read_picture(Path::new(image))?,
+    };
+    let input = to_input(&bytes.unsqueeze(0), model.config());
+    let layers = tch::no_grad(|| model.activations(&input));
+    Ok(charts::activations(path, &input, &layers)?)
 }

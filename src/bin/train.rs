@@ -165,19 +165,23 @@ enum ScheduleName {
 }
 
 impl Settings {
-    fn config(self, options: &ModelOptions) -> anyhow::Result<TrainConfig> {
+    /// `init` are the weights to start from, whose network it then is.
+    fn config(self, options: &ModelOptions, init: Option<&Weights>) -> anyhow::Result<TrainConfig> {
         let default = TrainConfig::default();
         let sdlm = self.optimizer == Some(OptimizerName::Sdlm);
-        let mut model = match self.model {
-            None | Some(Network::Modern) => ModelConfig::default(),
-            Some(Network::Original) => ModelConfig::original(),
+        let mut model = match (init, self.model) {
+            (Some(weights), _) => weights.config.clone(),
+            (None, None | Some(Network::Modern)) => ModelConfig::default(),
+            (None, Some(Network::Original)) => ModelConfig::original(),
         };
-        options.apply(&mut model);
+        if init.is_none() {
+            options.apply(&mut model);
+        }
         if model.network != Network::Original && (self.rbf_scale.is_some() || self.train_rbf) {
             anyhow::bail!("--rbf-scale and --train-rbf go with --model original only");
         }
         model.rbf_scale = self.rbf_scale.unwrap_or(model.rbf_scale);
-        model.train_rbf = self.train_rbf;
+        model.train_rbf |= self.train_rbf;
         model.c5 = self.c5.unwrap_or(model.c5);
         model.classes = self.classes.unwrap_or(model.classes);
         Ok(TrainConfig {
@@ -301,7 +305,7 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let init = arguments.settings.init(&arguments.model)?;
     let mut config = match &arguments.resume {
         Some(folder) => read_config(folder)?,
-        None => arguments.settings.config(&arguments.model)?,
+        None => arguments.settings.config(&arguments.model, init.as_ref())?,
     };
     config.epochs = arguments.epochs.unwrap_or(config.epochs);
     config.device = arguments.device.unwrap_or(config.device);

@@ -2,7 +2,9 @@
 
 mod augment;
 pub mod idx;
+mod images;
 mod mnist;
 
 pub use augment::Distortions;
+pub use images::read_picture;
 pub use mnist::{Dataset, Split, to_input};

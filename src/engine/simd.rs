@@ -28,6 +28,10 @@ pub trait Simd: Copy {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a` held between `-limit` and `limit`.
     fn clamp(self, a: Self::V, limit: f32) -> Self::V;
+    /// The larger of each two lanes.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Of each lane, `x` where `a >= b`, else `y`.
+    fn select_ge(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// `a * b + c`.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `c - a * b`.
@@ -173,6 +177,20 @@ impl Simd for Portable {
         a
     }
     #[inline(always)]
+    fn max(self, mut a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        for l in 0..8 {
+            a[l] = if a[l] > b[l] { a[l] } else { b[l] };
+        }
+        a
+    }
+    #[inline(always)]
+    fn select_ge(self, a: [f32; 8], b: [f32; 8], mut x: [f32; 8], y: [f32; 8]) -> [f32; 8] {
+        for l in 0..8 {
+            x[l] = if a[l] >= b[l] { x[l] } else { y[l] };
+        }
+        x
+    }
+    #[inline(always)]
     fn fma(self, a: [f32; 8], b: [f32; 8], mut c: [f32; 8]) -> [f32; 8] {
         for l in 0..8 {
             c[l] = multiply_add(a[l], b[l], c[l]);
@@ -315,6 +333,14 @@ mod x86 {
             }
         }
         #[inline(always)]
+        fn max(self, a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_max_ps(a, b) }
+        }
+        #[inline(always)]
+        fn select_ge(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+            unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b), y, x) }
+        }
+        #[inline(always)]
         fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
             unsafe { _mm512_fmadd_ps(a, b, c) }
         }
@@ -395,6 +421,14 @@ mod x86 {
             unsafe {
                 _mm256_max_ps(_mm256_set1_ps(-limit), _mm256_min_ps(_mm256_set1_ps(limit), a))
             }
+        }
+        #[inline(always)]
+        fn max(self, a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_max_ps(a, b) }
+        }
+        #[inline(always)]
+        fn select_ge(self, a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
+            unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_GE_OQ>(a, b)) }
         }
         #[inline(always)]
         fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {

@@ -16,7 +16,7 @@
 //! the output (linear, for softmax cross-entropy).
 
 use tch::Tensor;
-use tch::nn::{Module, Path};
+use tch::nn::Path;
 
 use super::config::{C5, ModelConfig};
 use super::layers::Layer;
@@ -72,18 +72,25 @@ impl Modern {
     }
 }
 
-impl Module for Modern {
-    fn forward(&self, x: &Tensor) -> Tensor {
+impl Modern {
+    /// The forward pass; `see` is given each layer's name and outputs.
+    pub(super) fn run(&self, x: &Tensor, see: &mut dyn FnMut(&'static str, &Tensor)) -> Tensor {
         let (activate, pool) = (self.config.activation, self.config.pooling);
         let x = activate.apply(&self.c1.convolve(x)); // (N, 6, 28, 28)
-        let x = pool.apply(&x); // s2: (N, 6, 14, 14)
+        see("c1", &x);
+        let x = pool.apply(&x); // (N, 6, 14, 14)
+        see("s2", &x);
         let x = activate.apply(&self.c3.convolve(&x)); // (N, 16, 10, 10)
-        let x = pool.apply(&x); // s4: (N, 16, 5, 5)
+        see("c3", &x);
+        let x = pool.apply(&x); // (N, 16, 5, 5)
+        see("s4", &x);
         let x = match self.config.c5 {
             C5::Convolution => activate.apply(&self.c5.convolve(&x)).flatten(1, -1), // (N, 120)
             C5::Linear => activate.apply(&self.c5.linear(&x.flatten(1, -1))),        // (N, 120)
         };
+        see("c5", &x);
         let x = activate.apply(&self.f6.linear(&x)); // (N, 84)
+        see("f6", &x);
         self.output.linear(&x) // (N, classes)
     }
 }

@@ -71,6 +71,22 @@ impl LeNet5 {
         }
     }
 
+    fn run(&self, x: &Tensor, see: &mut dyn FnMut(&'static str, &Tensor)) -> Tensor {
+        match self {
+            Self::Modern(model) => model.run(x, see),
+            Self::Original(model) => model.run(x, see),
+        }
+    }
+
+    /// The outputs of every layer, by name in order: c1 (N, 6, 28, 28), s2 (N, 6, 14, 14), c3
+    /// (N, 16, 10, 10), s4 (N, 16, 5, 5), c5 (N, 120), f6 (N, 84), output (N, classes).
+    pub fn activations(&self, x: &Tensor) -> Vec<(&'static str, Tensor)> {
+        let mut all = Vec::new();
+        let output = self.run(x, &mut |name, outputs| all.push((name, outputs.shallow_clone())));
+        all.push(("output", output));
+        all
+    }
+
     /// All tensors by name (`c1.weight`, `c1.bias`, ...), in order, as `state_dict()` has them in
     /// Python: the parameters, and the original's codes. They share memory with the model.
     pub fn state(&self) -> Vec<(String, Tensor)> {
@@ -118,10 +134,7 @@ impl LeNet5 {
 
 impl Module for LeNet5 {
     fn forward(&self, x: &Tensor) -> Tensor {
-        match self {
-            Self::Modern(model) => model.forward(x),
-            Self::Original(model) => model.forward(x),
-        }
+        self.run(x, &mut |_, _| ())
     }
 }
 

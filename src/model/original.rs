@@ -15,7 +15,7 @@
 //! Source: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition",
 //! Proc. IEEE 86(11), 1998, section II.B.
 
-use tch::nn::{Init, Module, Path};
+use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
 use super::codes::codes;
@@ -157,23 +157,24 @@ impl Original {
         ]
     }
 
-    /// F6's outputs: (N, 1, 32, 32) -> (N, 84). They are to be near the code of the right class.
-    pub fn f6(&self, x: &Tensor) -> Tensor {
+    /// The forward pass; `see` is given each layer's name and outputs.
+    pub(super) fn run(&self, x: &Tensor, see: &mut dyn FnMut(&'static str, &Tensor)) -> Tensor {
         let squash = |x: &Tensor| Activation::ScaledTanh.apply(x);
         let mask = self.c3_mask.to_device(x.device());
         let x = squash(&self.c1.convolve(x)); // (N, 6, 28, 28)
+        see("c1", &x);
         let x = squash(&self.s2.forward(&x)); // (N, 6, 14, 14)
+        see("s2", &x);
         let weight = &self.c3.weight * mask;
         let x = squash(&x.conv2d(&weight, Some(&self.c3.bias), 1, 0, 1, 1)); // (N, 16, 10, 10)
+        see("c3", &x);
         let x = squash(&self.s4.forward(&x)); // (N, 16, 5, 5)
+        see("s4", &x);
         let x = squash(&self.c5.convolve(&x)).flatten(1, -1); // (N, 120)
-        squash(&self.f6.linear(&x)) // (N, 84)
-    }
-}
-
-impl Module for Original {
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let differences = self.f6(x).unsqueeze(1) - &self.output; // (N, classes, 84)
+        see("c5", &x);
+        let x = squash(&self.f6.linear(&x)); // (N, 84), near the code of the right class
+        see("f6", &x);
+        let differences = x.unsqueeze(1) - &self.output; // (N, classes, 84)
         let distances =
             differences.square().sum_dim_intlist([-1i64].as_slice(), false, Kind::Float);
         distances * -self.config.rbf_scale // (N, classes)

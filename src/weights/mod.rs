@@ -145,12 +145,16 @@ impl Weights {
         Self::from_bytes(&bytes, limits).map_err(|message| Error::file(path, message))
     }
 
-    /// The weights that ship with the program (`weights/lenet5.*`).
+    /// The weights that ship with the program: `weights/lenet5.*`, for the original network
+    /// `weights/lenet5-1998.*`.
     ///
     /// # Errors
     /// None that a build which passes its tests has.
-    pub fn shipped() -> Result<Self> {
-        let bytes = include_bytes!("../../weights/lenet5.safetensors");
+    pub fn shipped(network: Network) -> Result<Self> {
+        let bytes: &[u8] = match network {
+            Network::Modern => include_bytes!("../../weights/lenet5.safetensors"),
+            Network::Original => include_bytes!("../../weights/lenet5-1998.safetensors"),
+        };
         Self::from_bytes(bytes, &Limits::default())
             .map_err(|message| Error::file(Path::new("shipped weights"), message))
     }
