@@ -68,7 +68,7 @@ pub struct Run {
     _store: VarStore,
     model: LeNet5,
     optimizer: Box<dyn crate::optim::Optimizer>,
-    /// Whether the hand-written engine computes the steps.
+    /// Whether a hand-written engine computes the steps.
     fused: bool,
     train: Dataset,
     test: Dataset,
@@ -246,9 +246,15 @@ impl Run {
             };
             let (data, order) = (&self.train, &order[..]);
             let pass = Pass { config, data, epoch, order, done, learning_rate: &learning_rate };
-            let loss_sum = match self.fused {
-                true => pass.by_engine(&self.model, &rates, &mut after_step)?,
-                false => pass.by_libtorch(&self.model, self.optimizer.as_mut(), &mut after_step)?,
+            let (model, optimizer) = (&self.model, self.optimizer.as_mut());
+            let loss_sum = match (self.fused, model) {
+                (false, _) => pass.by_libtorch(model, optimizer, &mut after_step)?,
+                (true, LeNet5::Modern(_)) => {
+                    pass.modern_by_engine(model, optimizer, &mut after_step)?
+                }
+                (true, LeNet5::Original(_)) => {
+                    pass.original_by_engine(model, &rates, &mut after_step)?
+                }
             };
             drop(progress);
             let first_rates = rates(learning_rate(0));
@@ -301,7 +307,7 @@ impl Run {
 
     /// How the network as it is reads a data set.
     fn evaluate(&self, data: &Dataset) -> Result<Evaluation> {
-        if !self.fused {
+        if !self.fused || matches!(self.model, LeNet5::Modern(_)) {
             return Evaluation::of(&self.model, data, &self.config.model);
         }
         let network = Network::of(&self.model, self.config.loss)?;

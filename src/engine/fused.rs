@@ -3,6 +3,7 @@
 
 mod kernels;
 mod parameters;
+mod tensors;
 
 use super::simd::{Isa, Kernel, Simd};
 pub use kernels::MAX_CLASSES;
@@ -35,6 +36,13 @@ pub struct Engine {
 pub trait Source {
     /// Sample number `index` of the batch.
     fn fill(&mut self, index: usize, pixels: &mut [f32; 1024]);
+}
+
+/// Inputs as they are.
+impl Source for &[[f32; 1024]] {
+    fn fill(&mut self, index: usize, pixels: &mut [f32; 1024]) {
+        *pixels = self[index];
+    }
 }
 
 impl Engine {

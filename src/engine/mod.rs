@@ -1,8 +1,9 @@
 //! Hand-written CPU engines, checked against libtorch and against float64.
 //!
-//! [`original`] trains the network of 1998 one pattern at a time, as the paper did: through libtorch such
+//! [`fused`] computes the gradients of the modern network, a batch at a time. [`original`] trains the network of 1998 one pattern at a time, as the paper did: through libtorch such
 //! a step is all overhead.
 
+pub mod fused;
 pub mod original;
 pub mod simd;
 pub mod tanh;

@@ -7,7 +7,8 @@ use tch::Device;
 
 use crate::data::Distortions;
 use crate::libtorch::DeviceChoice;
-use crate::model::{Loss, ModelConfig, Network};
+use crate::engine::fused::MAX_CLASSES;
+use crate::model::{Activation, Loss, ModelConfig, Network};
 use crate::optim::{OptimizerConfig, Schedule};
 use crate::{Error, Result};
 
@@ -120,28 +121,47 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// Whether the hand-written engine computes the steps on this device.
+    /// Whether a hand-written engine computes the steps on this device.
     ///
     /// # Errors
     /// Where it is asked for, and cannot.
     pub fn fused(&self, device: Device) -> Result<bool> {
-        let plain = match self.optimizer {
+        let applies = match self.model.network {
+            _ if device != Device::Cpu => Err("runs on the CPU only"),
+            Network::Modern => self.modern(),
+            Network::Original if self.plain() => self.original(),
+            Network::Original => Err("goes with --optimizer sdlm, or sgd without momentum and decay"),
+        };
+        match (self.engine, applies) {
+            (Engine::Libtorch, _) => Ok(false),
+            (Engine::Auto, applies) => Ok(applies.is_ok() && self.model.network == Network::Original),
+            (Engine::Fused, Ok(())) => Ok(true),
+            (Engine::Fused, Err(reason)) => Err(Error::Config(format!("--engine fused {reason}"))),
+        }
+    }
+
+    /// Whether an update is a rate times the gradient.
+    fn plain(&self) -> bool {
+        match self.optimizer {
             OptimizerConfig::Sdlm { .. } => true,
             OptimizerConfig::Sgd { momentum, weight_decay, .. } => {
                 momentum == 0.0 && weight_decay == 0.0
             }
             _ => false,
-        };
-        let applies = match () {
-            () if device != Device::Cpu => Err("runs on the CPU only"),
-            () if !plain => Err("goes with --optimizer sdlm, or sgd without momentum and decay"),
-            () => self.original(),
-        };
-        match (self.engine, applies) {
-            (Engine::Libtorch, _) => Ok(false),
-            (Engine::Auto, applies) => Ok(applies.is_ok()),
-            (Engine::Fused, Ok(())) => Ok(true),
-            (Engine::Fused, Err(reason)) => Err(Error::Config(format!("--engine fused {reason}"))),
+        }
+    }
+
+    /// Whether the hand-written engine knows this form of the modern network.
+    fn modern(&self) -> Result<(), &'static str> {
+        match self.model.activation {
+            Activation::Tanh | Activation::Relu => {}
+            _ => return Err("goes with --activation tanh or relu only"),
+        }
+        match () {
+            () if self.model.input.size() != 32 => Err("takes images of 32x32 pixels only"),
+            () if self.model.classes > MAX_CLASSES as i64 => Err("has room for 128 classes"),
+            () if self.loss != Loss::CrossEntropy => Err("goes with --loss cross-entropy only"),
+            () => Ok(()),
         }
     }
 
@@ -170,11 +190,12 @@ pub enum Order {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
-    /// The fastest that knows the network, the optimizer and the device.
+    /// The hand-written one for the original network, where it applies; else libtorch.
     #[default]
     Auto,
     /// Autograd on libtorch's kernels: the bits of PyTorch.
     Libtorch,
-    /// The hand-written one, on the CPU: of the original network, with sdlm or plain sgd.
+    /// The hand-written one, on the CPU: of the modern network with tanh or relu, or of the original one with
+    /// sdlm or plain sgd.
     Fused,
 }

@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 use super::config::TrainConfig;
 use crate::Result;
 use crate::data::Dataset;
+use crate::engine::fused;
 use crate::engine::original::{Network, PIXELS, Rates, Sum, Work};
 use crate::model::LeNet5;
 use crate::optim::Optimizer;
@@ -52,8 +53,9 @@ impl<'a> Pass<'a> {
         sum(&losses)
     }
 
-    /// The same by the hand-written engine; `rates` makes the weights' rates of a learning rate.
-    pub fn by_engine(
+    /// The same for the original network by its hand-written engine; `rates` makes the weights' rates of a
+    /// learning rate.
+    pub fn original_by_engine(
         self,
         model: &LeNet5,
         rates: &dyn Fn(f64) -> Rates,
@@ -62,17 +64,65 @@ impl<'a> Pass<'a> {
         let mut network = Network::of(model, self.config.loss)?;
         let (mut work, mut gradient, mut loss) = (Work::new(), Sum::new(), 0.0);
         let mut current = (f64::NAN, Rates::constant(0.0));
+        self.each_batch(|step, images, labels| {
+            let learning_rate = (self.learning_rate)(step);
+            if learning_rate != current.0 {
+                current = (learning_rate, rates(learning_rate));
+            }
+            if let ([image], [label]) = (images, labels) {
+                loss += f64::from(network.step(image, usize::from(*label), &current.1));
+            } else {
+                gradient.clear();
+                for (image, label) in images.iter().zip(labels) {
+                    let label = usize::from(*label);
+                    loss += f64::from(network.add_gradient(&mut work, image, label, &mut gradient));
+                }
+                network.apply(&gradient, &current.1);
+            }
+            Ok(stop(step + 1))
+        })?;
+        network.store(model)?;
+        Ok(loss)
+    }
+
+    /// The same for the modern network, its gradients by the hand-written engine.
+    pub fn modern_by_engine(
+        self,
+        model: &LeNet5,
+        optimizer: &mut dyn Optimizer,
+        stop: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<f64> {
+        let parameters: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
+        let mut engine = fused::Engine::of(model.config());
+        let mut values = fused::Parameters::zeros(model.config().classes as usize);
+        let (mut gradient, mut loss) = (values.clone(), 0.0);
+        self.each_batch(|step, mut images, labels| {
+            values.read(&parameters);
+            let mean = engine.gradient(&values, &mut images, labels, &mut gradient);
+            loss += mean * labels.len() as f64;
+            optimizer.step(&gradient.to_tensors(&parameters), (self.learning_rate)(step))?;
+            Ok(stop(step + 1))
+        })?;
+        Ok(loss)
+    }
+
+    /// Calls `work` with each step to come, its images and its labels, until it is told to stop. Another
+    /// thread makes the batches a few ahead.
+    fn each_batch(
+        &self,
+        mut work: impl FnMut(u64, &[[f32; PIXELS]], &[u8]) -> Result<bool>,
+    ) -> Result<()> {
         let size = self.config.batch_size as usize;
         let (sender, receiver) = mpsc::sync_channel(16);
         let (config, data, epoch) = (self.config, self.data.first(i64::MAX), self.epoch);
-        // Blocks of 32 images, which libtorch does not share out among threads.
+        // Blocks of 32 images or one batch: of so few, libtorch does not share out the work among threads.
         let blocks = self.chunks(32usize.div_ceil(size));
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 for (step, places) in blocks {
                     let (images, labels) = batch(config, &data, epoch, places);
                     let pixels = Vec::<f32>::try_from(images.flatten(0, -1)).expect("float32");
-                    let labels = Vec::<i64>::try_from(labels).expect("int64");
+                    let labels = Vec::<u8>::try_from(labels.to_kind(Kind::Uint8)).expect("uint8");
                     // Nobody listens any more where the pass was stopped.
                     if sender.send((step, pixels, labels)).is_err() {
                         break;
@@ -80,33 +130,15 @@ impl<'a> Pass<'a> {
                 }
             });
             for (first, pixels, labels) in receiver {
-                let images = pixels.as_chunks::<PIXELS>().0;
-                for (step, (images, labels)) in
-                    (first..).zip(images.chunks(size).zip(labels.chunks(size)))
-                {
-                    let learning_rate = (self.learning_rate)(step);
-                    if learning_rate != current.0 {
-                        current = (learning_rate, rates(learning_rate));
-                    }
-                    if let ([image], [label]) = (images, labels) {
-                        loss += f64::from(network.step(image, *label as usize, &current.1));
-                    } else {
-                        gradient.clear();
-                        for (image, label) in images.iter().zip(labels) {
-                            let label = *label as usize;
-                            let one = network.add_gradient(&mut work, image, label, &mut gradient);
-                            loss += f64::from(one);
-                        }
-                        network.apply(&gradient, &current.1);
-                    }
-                    if stop(step + 1) {
-                        return;
+                let images = pixels.as_chunks::<PIXELS>().0.chunks(size);
+                for (step, (images, labels)) in (first..).zip(images.zip(labels.chunks(size))) {
+                    if work(step, images, labels)? {
+                        return Ok(());
                     }
                 }
             }
-        });
-        network.store(model)?;
-        Ok(loss)
+            Ok(())
+        })
     }
 
     /// The steps to come, so many at a time: the first one's number, and the places of their images.
