@@ -58,7 +58,7 @@ class LeNet5(nn.Module):
     The codes are small pictures of characters, from the paper's Fig. 3.
     """
 
-    def __init__(self, classes=10, scale=1 / 84):
+    def __init__(self, classes=10, scale=0.025):
         super().__init__()
         self.scale = scale
         mask = torch.tensor([[float(i in maps) for i in range(6)] for maps in C3_TABLE])

@@ -19,11 +19,15 @@ use crate::util::{Bits, Ended, fixtures, program, run, shared, small_mnist, temp
 const EPOCHS: u32 = 3;
 
 /// The optimizers with their settings; a constant rate, as Python's turn sets up no schedule.
-const OPTIMIZERS: [(&str, &[&str]); 4] = [
-    ("sgd", &["--momentum=0.9", "--weight-decay=0.001", "--schedule=constant"]),
-    ("adam", &["--optimizer=adam", "--schedule=constant"]),
-    ("adamw", &["--optimizer=adamw", "--schedule=constant"]),
+const OPTIMIZERS: [(&str, &[&str]); 5] = [
+    (
+        "sgd",
+        &["--engine=libtorch", "--momentum=0.9", "--weight-decay=0.001", "--schedule=constant"],
+    ),
+    ("adam", &["--engine=libtorch", "--optimizer=adam", "--schedule=constant"]),
+    ("adamw", &["--engine=libtorch", "--optimizer=adamw", "--schedule=constant"]),
     ("sdlm", &["--model=original", "--optimizer=sdlm", "--distort"]),
+    ("fused", &["--engine=fused", "--optimizer=adamw", "--distort"]),
 ];
 
 /// `train` in a new folder; 250 steps an epoch.
@@ -48,7 +52,7 @@ fn resume(out: &Path) -> Command {
 
 /// A finished run that was never stopped, for each of `OPTIMIZERS`; made once.
 fn uninterrupted(index: usize) -> PathBuf {
-    static FOLDERS: [OnceLock<PathBuf>; 4] = [const { OnceLock::new() }; 4];
+    static FOLDERS: [OnceLock<PathBuf>; 5] = [const { OnceLock::new() }; 5];
     let folder = FOLDERS[index].get_or_init(|| {
         let folder = shared();
         let ended: Ended =

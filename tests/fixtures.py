@@ -236,7 +236,7 @@ def check(folder: Path) -> None:
 def reference(config: dict, input_size: int) -> nn.Module:
     """The network in plain PyTorch."""
     if config.get("network") == "original":
-        return lenet5_1998.LeNet5(config["classes"], config.get("rbf_scale", 1 / 84))
+        return lenet5_1998.LeNet5(config["classes"], config.get("rbf_scale", 0.025))
     settings = {key: config[key] for key in ("activation", "pooling", "c5", "classes")}
     return LeNet5(**settings, input_size=input_size)
 

@@ -47,6 +47,9 @@ struct Arguments {
 /// What a resumed run takes from its config.json.
 #[derive(Args)]
 struct Settings {
+    /// Settings for a purpose; options beside it change them.
+    #[arg(long, conflicts_with_all = ["model", "init"])]
+    preset: Option<Preset>,
     /// The network: as PyTorch users write it today, or as the paper of 1998 has it [default: modern]
     #[arg(long)]
     model: Option<Network>,
@@ -59,7 +62,7 @@ struct Settings {
     /// The distance of the class of everything else, in the discriminative loss [default: 1]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     j: Option<f64>,
-    /// What the original network's squared distances are multiplied by [default: 1/84]
+    /// What the original network's squared distances are multiplied by [default: 0.025]
     #[arg(long, value_name = "X")]
     rbf_scale: Option<f64>,
     /// Train the original network's codes too.
@@ -135,6 +138,14 @@ struct Settings {
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Preset {
+    /// What reads best with the modern network: ReLU, max pooling, distorted images, 120 epochs.
+    Best,
+    /// The training of the paper of 1998: --model original --optimizer sdlm.
+    Paper,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum OptimizerName {
     Sgd,
     Adam,
@@ -167,12 +178,17 @@ enum ScheduleName {
 impl Settings {
     /// `init` are the weights to start from, whose network it then is.
     fn config(self, options: &ModelOptions, init: Option<&Weights>) -> anyhow::Result<TrainConfig> {
-        let default = TrainConfig::default();
         let sdlm = self.optimizer == Some(OptimizerName::Sdlm);
+        let base = match self.preset {
+            Some(Preset::Paper) => TrainConfig::paper(),
+            Some(Preset::Best) => TrainConfig::best(),
+            None if sdlm => TrainConfig { model: ModelConfig::default(), ..TrainConfig::paper() },
+            None => TrainConfig::default(),
+        };
         let mut model = match (init, self.model) {
             (Some(weights), _) => weights.config.clone(),
-            (None, None | Some(Network::Modern)) => ModelConfig::default(),
             (None, Some(Network::Original)) => ModelConfig::original(),
+            (None, _) => base.model.clone(),
         };
         if init.is_none() {
             options.apply(&mut model);
@@ -185,28 +201,26 @@ impl Settings {
         model.c5 = self.c5.unwrap_or(model.c5);
         model.classes = self.classes.unwrap_or(model.classes);
         Ok(TrainConfig {
-            optimizer: self.optimizer()?,
-            schedule: self.schedule()?,
+            optimizer: self.optimizer(base.optimizer)?,
+            schedule: self.schedule(base.schedule)?,
             learning_rate: self.lr.unwrap_or(match self.optimizer {
-                None | Some(OptimizerName::Sgd) => default.learning_rate,
                 Some(OptimizerName::Adam | OptimizerName::AdamW) => 1e-3,
-                Some(OptimizerName::Sdlm) => 5e-4,
+                _ => base.learning_rate,
             }),
             loss: self.loss(model.network)?,
-            distortions: self.distort.then(Distortions::default),
+            distortions: self.distort.then(Distortions::default).or(base.distortions),
             model,
             // Absolute, so that --resume works from any folder.
             data: self.data.map(std::path::absolute).transpose()?,
             limit: self.limit,
             validation: self.validation,
             train_error: self.train_error,
-            epochs: if sdlm { 20 } else { default.epochs },
-            batch_size: self.batch_size.unwrap_or(if sdlm { 1 } else { default.batch_size }),
-            order: self.order.unwrap_or(if sdlm { Order::Constant } else { default.order }),
-            engine: self.engine.unwrap_or(default.engine),
-            seed: self.seed.unwrap_or(default.seed),
+            batch_size: self.batch_size.unwrap_or(base.batch_size),
+            order: self.order.unwrap_or(base.order),
+            engine: self.engine.unwrap_or(base.engine),
+            seed: self.seed.unwrap_or(base.seed),
             init: self.init,
-            ..default
+            ..base
         })
     }
 
@@ -219,9 +233,12 @@ impl Settings {
         Ok(Some(weights))
     }
 
-    fn optimizer(&self) -> anyhow::Result<OptimizerConfig> {
+    fn optimizer(&self, base: OptimizerConfig) -> anyhow::Result<OptimizerConfig> {
         let weight_decay = self.weight_decay;
-        let name = self.optimizer.unwrap_or(OptimizerName::Sgd);
+        let name = self.optimizer.unwrap_or(match base {
+            OptimizerConfig::Sdlm { .. } => OptimizerName::Sdlm,
+            _ => OptimizerName::Sgd,
+        });
         if name != OptimizerName::Sgd
             && (self.momentum.is_some() || self.dampening.is_some() || self.nesterov)
         {
@@ -235,12 +252,15 @@ impl Settings {
         }
         let (beta1, beta2, eps) = (0.9, 0.999, 1e-8);
         Ok(match name {
-            OptimizerName::Sgd => OptimizerConfig::Sgd {
-                momentum: self.momentum.unwrap_or(0.9),
-                dampening: self.dampening.unwrap_or(0.0),
-                weight_decay: weight_decay.unwrap_or(0.0),
-                nesterov: self.nesterov,
-            },
+            OptimizerName::Sgd => {
+                let nesterov = matches!(base, OptimizerConfig::Sgd { nesterov: true, .. });
+                OptimizerConfig::Sgd {
+                    momentum: self.momentum.unwrap_or(0.9),
+                    dampening: self.dampening.unwrap_or(0.0),
+                    weight_decay: weight_decay.unwrap_or(0.0),
+                    nesterov: self.nesterov || nesterov,
+                }
+            }
             OptimizerName::Adam => OptimizerConfig::Adam {
                 beta1,
                 beta2,
@@ -275,9 +295,9 @@ impl Settings {
         })
     }
 
-    fn schedule(&self) -> anyhow::Result<Schedule> {
-        let name = self.schedule.unwrap_or(match self.optimizer {
-            Some(OptimizerName::Sdlm) => ScheduleName::Paper,
+    fn schedule(&self, base: Schedule) -> anyhow::Result<Schedule> {
+        let name = self.schedule.unwrap_or(match base {
+            Schedule::Paper => ScheduleName::Paper,
             _ => ScheduleName::Cosine,
         });
         if name != ScheduleName::Step && (self.step_size.is_some() || self.gamma.is_some()) {

@@ -7,9 +7,7 @@ mod tensors;
 
 use super::simd::{Isa, Kernel, Simd};
 pub use kernels::MAX_CLASSES;
-use kernels::{
-    Activation, Average, Max, Pooling, Relu, Tanh, Work, backward, forward, outer,
-};
+use kernels::{Activation, Average, Max, Pooling, Relu, Tanh, Work, backward, forward, outer};
 pub use parameters::Parameters;
 use parameters::{GATHERED, Gradient, ROWS};
 
@@ -182,8 +180,8 @@ fn cross_entropy(
         loss += f64::from(log_sum - logit(label));
         for class in 0..classes {
             let probability = (logit(class) - log_sum).exp();
-            let target = smoothing / classes as f32
-                + if class == label { 1.0 - smoothing } else { 0.0 };
+            let target =
+                smoothing / classes as f32 + if class == label { 1.0 - smoothing } else { 0.0 };
             work.d_output[class * lanes + lane] = (probability - target) / count as f32;
         }
     }
@@ -251,7 +249,9 @@ fn logits<S: Simd, A: Activation, P: Pooling>(s: S, logits: Logits) -> Vec<f32> 
     for first in (0..count).step_by(lanes) {
         gather::<S>(source, first, count, &mut work.x);
         forward::<S, A, P>(s, parameters, work);
-        for (lane, row) in result[first * classes..].chunks_exact_mut(classes).take(lanes).enumerate() {
+        for (lane, row) in
+            result[first * classes..].chunks_exact_mut(classes).take(lanes).enumerate()
+        {
             for class in 0..classes {
                 row[class] = work.output[class * lanes + lane];
             }

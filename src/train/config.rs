@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use crate::data::Distortions;
-use crate::libtorch::DeviceChoice;
 use crate::engine::fused::MAX_CLASSES;
-use crate::model::{Activation, Loss, ModelConfig, Network};
+use crate::libtorch::DeviceChoice;
+use crate::model::{Activation, Loss, ModelConfig, Network, Pooling};
 use crate::optim::{OptimizerConfig, Schedule};
 use crate::{Error, Result};
 
@@ -91,6 +91,41 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
+    /// The training of the 1998 paper: its network, one pattern at a time, 20 passes.
+    pub fn paper() -> Self {
+        Self {
+            model: ModelConfig::original(),
+            loss: Loss::Discriminative { j: 1.0 },
+            epochs: 20,
+            batch_size: 1,
+            order: Order::Constant,
+            optimizer: OptimizerConfig::Sdlm { mu: 0.02, samples: 500 },
+            learning_rate: 5e-4,
+            schedule: Schedule::Paper,
+            ..Self::default()
+        }
+    }
+
+    /// What reads best with the modern network's 61,706 parameters.
+    pub fn best() -> Self {
+        Self {
+            model: ModelConfig {
+                activation: Activation::Relu,
+                pooling: Pooling::Max,
+                ..ModelConfig::default()
+            },
+            distortions: Some(Distortions::default()),
+            epochs: 120,
+            optimizer: OptimizerConfig::Sgd {
+                momentum: 0.9,
+                dampening: 0.0,
+                weight_decay: 0.0,
+                nesterov: true,
+            },
+            ..Self::default()
+        }
+    }
+
     /// Checks all ranges.
     ///
     /// # Errors
@@ -130,11 +165,13 @@ impl TrainConfig {
             _ if device != Device::Cpu => Err("runs on the CPU only"),
             Network::Modern => self.modern(),
             Network::Original if self.plain() => self.original(),
-            Network::Original => Err("goes with --optimizer sdlm, or sgd without momentum and decay"),
+            Network::Original => {
+                Err("goes with --optimizer sdlm, or sgd without momentum and decay")
+            }
         };
         match (self.engine, applies) {
             (Engine::Libtorch, _) => Ok(false),
-            (Engine::Auto, applies) => Ok(applies.is_ok() && self.model.network == Network::Original),
+            (Engine::Auto, applies) => Ok(applies.is_ok()),
             (Engine::Fused, Ok(())) => Ok(true),
             (Engine::Fused, Err(reason)) => Err(Error::Config(format!("--engine fused {reason}"))),
         }
@@ -190,7 +227,7 @@ pub enum Order {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
-    /// The hand-written one for the original network, where it applies; else libtorch.
+    /// The hand-written one where it knows network, optimizer and device; else libtorch.
     #[default]
     Auto,
     /// Autograd on libtorch's kernels: the bits of PyTorch.
