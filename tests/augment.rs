@@ -30,7 +30,14 @@ fn they_depend_on_seed_epoch_and_image_alone() {
 
 #[test]
 fn no_distortion_is_the_image() {
-    let none = Distortions { scale: (1.0, 1.0), squeeze: (1.0, 1.0), shear: 0.0, shift: 0.0 };
+    let none = Distortions {
+        scale: (1.0, 1.0),
+        squeeze: (1.0, 1.0),
+        shear: 0.0,
+        shift: 0.0,
+        rotation: 0.0,
+        elastic: 0.0,
+    };
     let data = Dataset::embedded(Split::Test, 10).unwrap().first(50);
     for input in [Input::Padded, Input::ZeroPadded, Input::Resized, Input::Unpadded] {
         let config = ModelConfig { input, mean: 0.1307, std: 0.3081, ..ModelConfig::default() };
@@ -73,6 +80,27 @@ fn maps_are_within_their_ranges() {
     assert!(shift[0] < -2.0 && shift[1] > 2.0, "{shift:?}");
 }
 
+#[test]
+fn rotation_turns_by_its_angle() {
+    let turned = Distortions { rotation: 15.0, ..Distortions::default() };
+    let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
+    for index in 0..2000 {
+        let [plain, turned] = [Distortions::default(), turned].map(|distortions| {
+            let [xx, xy, _, yx, yy, _] = distortions.map(32, 5, 2, index).map(f64::from);
+            Tensor::from_slice(&[xx, xy, yx, yy]).reshape([2, 2])
+        });
+        // Forward maps are the inverses: one is the other, turned.
+        let rotation = turned.inverse().matmul(&plain);
+        let [cos, minus_sin, sin, cos_too]: [f64; 4] =
+            Vec::<f64>::try_from(rotation.flatten(0, -1)).unwrap().try_into().unwrap();
+        assert!((cos - cos_too).abs() < 1e-6 && (sin + minus_sin).abs() < 1e-6);
+        assert!((cos.hypot(sin) - 1.0).abs() < 1e-6);
+        let angle = sin.atan2(cos).to_degrees();
+        (least, most) = (least.min(angle), most.max(angle));
+    }
+    assert!((-15.001..-14.5).contains(&least) && (14.5..15.001).contains(&most));
+}
+
 /// Images with ink up to the border, where mistakes would show.
 #[test]
 fn the_same_as_libtorch() {
@@ -81,7 +109,7 @@ fn the_same_as_libtorch() {
         tch::manual_seed(3);
         Tensor::rand([64, 1, 32, 32], (Kind::Float, Device::Cpu))
     };
-    let distortions = Distortions { shift: 9.0, ..Distortions::default() };
+    let distortions = Distortions { shift: 9.0, rotation: 20.0, ..Distortions::default() };
     let places: Vec<i64> = (0..64).collect();
     let ours = distortions.apply(&images, 1, 1, &places);
     let maps: Vec<f32> = places.iter().flat_map(|&i| distortions.map(32, 1, 1, i)).collect();

@@ -53,7 +53,7 @@ fn wrong_usage_exits_with_2() {
     let table: &[(&str, &[&str], &str)] = &[
         ("train", &["--frobnicate"], "unexpected argument '--frobnicate'"),
         ("train", &["--epochs", "many"], "invalid value 'many'"),
-        ("train", &["--optimizer", "sgdd"], "[possible values: sgd, adam, adamw]"),
+        ("train", &["--optimizer", "sgdd"], "[possible values: sgd, adam, adamw, sdlm]"),
         ("train", &["--device", "gpu"], "expected auto, cpu, cuda, cuda:N or mps, found gpu"),
         ("train", &["--device", "cuda:x"], "expected auto, cpu, cuda, cuda:N or mps, found cuda:x"),
         ("train", &["--resume", "run", "--lr", "0.1"], "cannot be used with"),

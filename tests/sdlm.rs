@@ -167,10 +167,13 @@ fn what_the_engine_cannot_do() {
             "--optimizer sdlm leaves the codes as they are: not with --train-rbf",
         ),
         (
-            &["--engine=fused"],
+            &["--model=original", "--engine=fused"],
             "--engine fused goes with --optimizer sdlm, or sgd without momentum and decay",
         ),
-        (&["--engine=fused", "--momentum=0"], "--engine fused goes with --model original only"),
+        (
+            &["--model=original", "--engine=fused", "--momentum=0", "--train-rbf"],
+            "--engine fused leaves the codes as they are: not with --train-rbf",
+        ),
         (&["--mu=1"], "--mu and --hessian-samples go with --optimizer sdlm only"),
         (
             &["--model=original", "--optimizer=sdlm", "--mu=0"],

@@ -237,7 +237,7 @@ fn notes() {
     assert_eq!(notes("averaged.pth")[1], "left out: n_averaged");
     assert_eq!(notes("buffers.pth")[0], "left out: mean, std");
     assert_eq!(notes("trainer.pth")[0], "weights found under model");
-    assert_eq!(Weights::shipped().unwrap().notes(), [""; 0]);
+    assert_eq!(Weights::shipped(Network::Modern).unwrap().notes(), [""; 0]);
 }
 
 #[test]

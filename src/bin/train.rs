@@ -208,7 +208,7 @@ impl Settings {
                 _ => base.learning_rate,
             }),
             loss: self.loss(model.network)?,
-            distortions: self.distort.then(Distortions::default).or(base.distortions),
+            distortions: base.distortions.or(self.distort.then(Distortions::default)),
             model,
             // Absolute, so that --resume works from any folder.
             data: self.data.map(std::path::absolute).transpose()?,
@@ -253,11 +253,14 @@ impl Settings {
         let (beta1, beta2, eps) = (0.9, 0.999, 1e-8);
         Ok(match name {
             OptimizerName::Sgd => {
-                let nesterov = matches!(base, OptimizerConfig::Sgd { nesterov: true, .. });
+                let (decay, nesterov) = match base {
+                    OptimizerConfig::Sgd { weight_decay, nesterov, .. } => (weight_decay, nesterov),
+                    _ => (0.0, false),
+                };
                 OptimizerConfig::Sgd {
                     momentum: self.momentum.unwrap_or(0.9),
                     dampening: self.dampening.unwrap_or(0.0),
-                    weight_decay: weight_decay.unwrap_or(0.0),
+                    weight_decay: weight_decay.unwrap_or(decay),
                     nesterov: self.nesterov || nesterov,
                 }
             }

@@ -114,12 +114,12 @@ impl TrainConfig {
                 pooling: Pooling::Max,
                 ..ModelConfig::default()
             },
-            distortions: Some(Distortions::default()),
+            distortions: Some(Distortions::best()),
             epochs: 120,
             optimizer: OptimizerConfig::Sgd {
                 momentum: 0.9,
                 dampening: 0.0,
-                weight_decay: 0.0,
+                weight_decay: 5e-4,
                 nesterov: true,
             },
             ..Self::default()
