@@ -1,11 +1,11 @@
 //! What the programs print, write and exit with.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use lenet5::data::{Dataset, Split};
-use lenet5::evaluate::{Evaluation, logits};
+use lenet5::evaluate::{Evaluation, Misread, Rejection, logits};
 use lenet5::weights::Weights;
 use serde_json::Value;
 use tch::nn::Module;
@@ -179,8 +179,9 @@ fn evaluate_prints_and_writes() {
     let report = folder.path().join("new/report");
     let ended = evaluate(&["--json", &option("logits", &file), &option("report", &report)]);
     let json = json(&ended.success());
-    let png = fs::read(report.join("confusion.png")).unwrap();
-    assert!(png.starts_with(b"\x89PNG\r\n\x1a\n"));
+    for name in ["confusion.png", "rejection.png", "misread.png"] {
+        assert!(image::open(report.join(name)).unwrap().width() > 400, "{name}");
+    }
 
     // The library gives the same.
     tch::set_num_threads(1);
@@ -210,8 +211,11 @@ fn evaluate_prints_and_writes() {
     let text = evaluate(&[]).success();
     assert!(
         text.ends_with(&format!(
-            "\n{} of 500 wrong: error {:.2} %, loss {:.4}\n",
-            evaluation.errors, evaluation.error_percent, evaluation.loss
+            "\n{} of 500 wrong: error {:.2} %, loss {:.4}; {:.2} % rejected for 0.5 % error\n",
+            evaluation.errors,
+            evaluation.error_percent,
+            evaluation.loss,
+            evaluation.rejected_percent_for_half_percent_error
         )),
         "{text}"
     );
@@ -236,6 +240,82 @@ fn evaluate_counts_by_hand() {
     let expected = (2f64.exp() + 2.0).ln() - 1.5;
     // Both in float64: they differ in the last bits, as the sums are ordered differently.
     assert!((evaluation.loss - expected).abs() < 1e-12, "{}", evaluation.loss);
+}
+
+#[test]
+fn rejection_and_misread_by_hand() {
+    // Gaps of 4, 3, 2, 1 between the two largest logits; the images with gaps of 3 and 1 are misread.
+    let logits =
+        tch::Tensor::from_slice(&[0.0f32, 3.0, 0.0, 5.0, 1.0, 1.0, 2.0, 0.0, -9.0, 1.0, 0.0, 0.0]);
+    let (logits, labels) = (logits.reshape([4, 3]), tch::Tensor::from_slice(&[2i64, 0, 0, 1]));
+    let rejection = Rejection::new(&logits, &labels).unwrap();
+    let third = 100.0 / 3.0;
+    let expected = [(0.0, 50.0), (25.0, third), (50.0, 50.0), (75.0, 0.0)];
+    assert_eq!(rejection.curve().collect::<Vec<_>>(), expected);
+    for (error, rejected) in [(60.0, 0.0), (50.0, 0.0), (34.0, 25.0), (10.0, 75.0)] {
+        assert_eq!(rejection.rejected_for(error), rejected, "{error}");
+    }
+    let misread = |index, label, answer| Misread { index, label, answer };
+    let all = Misread::all(&logits, &labels).unwrap();
+    assert_eq!(all, [misread(0, 2, 1), misread(3, 1, 0)]);
+    // All is wrong: all has to be rejected.
+    let wrong = Rejection::new(&logits, &tch::Tensor::from_slice(&[0i64, 1, 2, 2])).unwrap();
+    assert_eq!(wrong.rejected_for(0.5), 100.0);
+
+    let paper = Misread::by_the_paper();
+    assert_eq!(paper.len(), 82);
+    let test = Dataset::embedded(Split::Test, 10).unwrap();
+    for Misread { index, label, answer } in paper {
+        assert_eq!(test.labels().int64_value(&[index]), label);
+        assert_ne!(label, answer);
+    }
+}
+
+#[test]
+fn activations_of_both_networks() {
+    let folder = temp();
+    let draw = |arguments: &[&str]| -> (Ended, PathBuf) {
+        let file = folder.path().join("activations.png");
+        let out = option("out", &file);
+        (run("summary", [arguments, &[&out]].concat()), file)
+    };
+    let read = |arguments: &[&str]| -> Vec<u8> {
+        let (ended, file) = draw(arguments);
+        ended.success();
+        image::open(file).unwrap().into_bytes()
+    };
+    let modern = read(&["--activations=3"]);
+    assert_ne!(modern, read(&["--activations=4"]));
+    let original = read(&["--model=original", "--activations=3"]);
+    assert_ne!(modern, original);
+    // The same digit as a picture: grey on black under a wrong name, on white, or padded and in colour.
+    let test = Dataset::embedded(Split::Test, 10).unwrap();
+    let pixels = Vec::<u8>::try_from(test.images().get(3).flatten(0, -1)).unwrap();
+    let picture = image::GrayImage::from_raw(28, 28, pixels).unwrap();
+    let path = |name: &str| folder.path().join(name);
+    picture.save_with_format(path("black.jpg"), image::ImageFormat::Png).unwrap();
+    let mut white = picture.clone();
+    image::imageops::invert(&mut white);
+    white.save(path("white.png")).unwrap();
+    let mut padded = image::GrayImage::new(32, 32);
+    image::imageops::replace(&mut padded, &picture, 2, 2);
+    image::DynamicImage::from(padded).to_rgb8().save(path("padded.png")).unwrap();
+    for name in ["black.jpg", "white.png", "padded.png"] {
+        assert_eq!(read(&[&option("activations", &path(name))]), modern, "{name}");
+    }
+    image::GrayImage::new(28, 20).save(path("other.png")).unwrap();
+    fs::write(path("text.png"), "digits").unwrap();
+    for (name, found) in [("other.png", "28x20"), ("text.png", "none that can be read: ")] {
+        let (ended, _) = draw(&[&option("activations", &path(name))]);
+        let file = path(name);
+        let expected = "expected a picture of 28x28 or 32x32 pixels, found";
+        assert_eq!(ended.code, Some(1));
+        let start = format!("error: {}: {expected} {found}", file.display());
+        assert!(ended.stderr.starts_with(&start), "{}", ended.stderr);
+    }
+    draw(&["--activations=10000"]).0.fails_with(
+        "--activations: expected a picture, or the number of a test image from 0 to 9999, found 10000",
+    );
 }
 
 #[test]

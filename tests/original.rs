@@ -124,6 +124,12 @@ fn trains_stops_and_is_evaluated() {
     let last: serde_json::Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
     assert_eq!(found["error_percent"], last["test_error_percent"]);
     assert!(found["error_percent"].as_f64().unwrap() < 50.0, "it has learned something: {found}");
+    // The weights lie in a run's folder: its curve is drawn too.
+    let report = folder.path().join("report");
+    let report = report.to_str().unwrap();
+    run("evaluate", ["--data", data, "--weights", &file, "--report", report, "--threads=1"])
+        .success();
+    assert!(image::open(format!("{report}/curve.png")).unwrap().width() > 400);
     assert_eq!(evaluate("--torchscript", &format!("{out}/model.pt"))["errors"], found["errors"]);
 
     // A plain state dict is known by its names; there is nothing to detect.
