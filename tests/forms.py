@@ -40,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from lenet5 import LeNet5
 from mnist import read_mnist, to_input, write_idx
 
-SHIPPED = Path(__file__).parent.parent / "weights" / "lenet5.pth"
+TRAINED = Path(__file__).parent / "tanh.pth"
 
 DEFAULT = {
     "activation": "tanh",
@@ -231,7 +231,7 @@ def forms(folder: Path) -> None:
     torch.manual_seed(1)
     cases = Cases(folder)
     base = LeNet5().eval()
-    base.load_state_dict(torch.load(SHIPPED, weights_only=True))
+    base.load_state_dict(torch.load(TRAINED, weights_only=True))
     logits = cases.logits_of(base, DEFAULT)
     for name, value, options in same_weights(base):
         torch.save(value, cases.expect(name, logits), **options)

@@ -8,7 +8,7 @@ use lenet5::data::{Dataset, Split};
 use lenet5::engine::original::{Network, Parameters, Rates, TENSORS};
 use lenet5::model::{LeNet5, Loss, ModelConfig};
 use lenet5::optim::OptimizerConfig;
-use lenet5::train::Metrics;
+use lenet5::train::{Metrics, Order, TrainConfig};
 use lenet5::weights::Weights;
 use tch::nn::Module;
 use tch::{Device, Kind, Tensor};
@@ -156,6 +156,32 @@ fn order_and_validation() {
         ["--validation=1000", "--data", small_mnist().to_str().unwrap(), "--out", "never"],
     )
     .fails_with("validation: expected 999 images or fewer, found 1000");
+}
+
+#[test]
+fn the_preset_is_the_papers_training() {
+    let folder = temp();
+    let config = |name: &str, arguments: &[&str]| {
+        let out = folder.path().join(name);
+        let data = small_mnist().to_str().unwrap();
+        let common = ["--epochs=0", "--device=cpu", "--data", data, "--out", out.to_str().unwrap()];
+        run("train", [&common[..], arguments].concat()).success();
+        fs::read_to_string(out.join("config.json")).unwrap()
+    };
+    let preset = config("preset", &["--preset=paper"]);
+    assert_eq!(preset, config("options", &["--model=original", "--optimizer=sdlm"]));
+    let paper = TrainConfig::paper();
+    assert_eq!((paper.epochs, paper.batch_size, paper.order), (20, 1, Order::Constant));
+    let rate = |epoch| paper.schedule.learning_rate(paper.learning_rate, (epoch, 20), (0, 60_000));
+    let expected = [(2, 5e-4), (3, 2e-4), (3, 1e-4), (4, 5e-5), (8, 1e-5)];
+    let expected = expected.iter().flat_map(|&(passes, rate)| vec![rate; passes]);
+    for (epoch, expected) in (0..20).zip(expected) {
+        assert!((rate(epoch) / expected - 1.0_f64).abs() < 1e-12, "{epoch}: {}", rate(epoch));
+    }
+    let other = config("other", &["--preset=paper", "--j=2", "--batch-size=16", "--distort"]);
+    assert!(other.contains("\"j\": 2.0") && other.contains("\"batch_size\": 16"), "{other}");
+    let ended = run("train", ["--preset=best", "--model=original", "--out", "never"]);
+    assert_eq!(ended.code, Some(2));
 }
 
 #[test]
