@@ -252,8 +252,8 @@ fn logits<S: Simd, A: Activation, P: Pooling>(s: S, logits: Logits) -> Vec<f32> 
         for (lane, row) in
             result[first * classes..].chunks_exact_mut(classes).take(lanes).enumerate()
         {
-            for class in 0..classes {
-                row[class] = work.output[class * lanes + lane];
+            for (logit, lanes_of_class) in row.iter_mut().zip(work.output.chunks_exact(lanes)) {
+                *logit = lanes_of_class[lane];
             }
         }
     }

@@ -116,8 +116,22 @@ pub const MAX_CLASSES: usize = 128;
 
 impl Work {
     pub fn new() -> Box<Work> {
-        // SAFETY: all fields are numbers, for which zero bytes are 0.0.
-        unsafe { Box::<Work>::new_zeroed().assume_init() }
+        Box::new(Work {
+            x: [0.0; 1024 * WIDEST],
+            c1: [0.0; 6 * 784 * WIDEST],
+            s2: [0.0; 6 * 196 * WIDEST],
+            c3: [0.0; 16 * 100 * WIDEST],
+            s4: [0.0; 400 * WIDEST],
+            c5: [0.0; 120 * WIDEST],
+            f6: [0.0; 84 * WIDEST],
+            output: [0.0; MAX_CLASSES * WIDEST],
+            d_output: [0.0; MAX_CLASSES * WIDEST],
+            d_f6: [0.0; 84 * WIDEST],
+            d_c5: [0.0; 120 * WIDEST],
+            d_s4: [0.0; 400 * WIDEST],
+            d_c3: [0.0; 16 * 10 * ROW * WIDEST],
+            d_s2: [0.0; 6 * 196 * WIDEST],
+        })
     }
 }
 
