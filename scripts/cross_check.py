@@ -77,9 +77,9 @@ def rust_train(folder: Path, threads: int, optimizer: str, *more) -> dict:
     """Trains in Rust from SEED at a constant rate; gives the checkpoint."""
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in OPTIMIZERS[optimizer].items()]
     rust(
-        "train", "--engine=libtorch", "--device=cpu", f"--threads={threads}", f"--seed={SEED}", f"--out={folder}",
-        f"--batch-size={BATCH_SIZE}", f"--optimizer={optimizer}", "--schedule=constant",
-        *flags, *more,
+        "train", "--engine=libtorch", "--device=cpu", f"--threads={threads}", f"--seed={SEED}",
+        f"--out={folder}", f"--batch-size={BATCH_SIZE}", f"--optimizer={optimizer}",
+        "--schedule=constant", *flags, *more,
     )  # fmt: skip
     return torch.load(folder / "checkpoint.pth", weights_only=True)
 

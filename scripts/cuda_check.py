@@ -52,7 +52,8 @@ def run(binaries: Path, name: str, *arguments, hide_gpu: bool = False) -> str:
 def train(binaries: Path, folder: Path, device: str, *more) -> tuple[dict, list[dict]]:
     """Trains in Rust from SEED; gives the weights and the metrics by epoch."""
     run(
-        binaries, "train", "--engine=libtorch", f"--device={device}", f"--seed={SEED}", f"--out={folder}",
+        binaries, "train", "--engine=libtorch", f"--device={device}", f"--seed={SEED}",
+        f"--out={folder}",
         f"--batch-size={BATCH_SIZE}", f"--lr={RATE}", "--schedule=constant", *more,
     )  # fmt: skip
     lines = (folder / "metrics.jsonl").read_text().splitlines()
