@@ -257,9 +257,11 @@ impl Run {
                 }
             };
             drop(progress);
-            let first_rates = rates(learning_rate(0));
-            let weight_rates = matches!(config.optimizer, OptimizerConfig::Sdlm { .. })
-                .then(|| (first_rates.smallest(), first_rates.largest()));
+            let weight_rates =
+                matches!(config.optimizer, OptimizerConfig::Sdlm { .. }).then(|| {
+                    let first = rates(learning_rate(0));
+                    (first.smallest(), first.largest())
+                });
             let learning_rate = learning_rate(steps - 1);
             self.partial.step = step;
             self.partial.loss_sum += loss_sum;

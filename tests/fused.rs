@@ -11,7 +11,7 @@ use lenet5::weights::Weights;
 use tch::nn::{Module, VarStore};
 use tch::{Device, Kind, Reduction, Tensor};
 
-use crate::util::{Ended, generator, program, run, small_mnist, temp};
+use crate::util::{Ended, difference, generator, program, run, small_mnist, temp};
 
 /// Whole groups of lanes, one more, one less; more than what is gathered of the linear layers.
 const SIZES: [i64; 8] = [1, 7, 8, 15, 16, 17, 33, 145];
@@ -25,12 +25,6 @@ fn settings() -> impl Iterator<Item = ModelConfig> {
             ..ModelConfig::default()
         })
     })
-}
-
-/// The largest difference, as a part of the largest value.
-fn difference(ours: &Tensor, theirs: &Tensor) -> f64 {
-    let largest = |x: &Tensor| x.abs().max().double_value(&[]);
-    largest(&(ours.to_kind(Kind::Double) - theirs)) / largest(theirs)
 }
 
 #[test]
@@ -110,7 +104,7 @@ fn trains_as_libtorch_does() {
         };
         let ((ours, measured), (theirs, expected)) = (of("auto"), of("libtorch"));
         for ((name, ours), (_, theirs)) in ours.tensors.iter().zip(&theirs.tensors) {
-            let error = difference(ours, &theirs.to_kind(Kind::Double));
+            let error = difference(ours, theirs);
             println!("{arguments:?} {name}: {error:.1e}");
             assert!(error > 0.0, "auto is the fused engine");
             assert!(error < 2e-3, "{arguments:?} {name}: {error:.1e}");

@@ -14,16 +14,7 @@ use tch::nn::Module;
 use tch::{Device, Kind, Tensor};
 
 use crate::model::new;
-use crate::util::{fixtures, program, run, small_mnist, temp, tensors};
-
-/// The largest difference, as a part of the largest value.
-fn difference(ours: &Tensor, theirs: &Tensor) -> f64 {
-    assert_eq!(ours.size(), theirs.size());
-    let (ours, theirs) = (ours.to_kind(Kind::Double), theirs.to_kind(Kind::Double));
-    let largest = theirs.abs().max().double_value(&[]);
-    assert!(largest > 0.0);
-    (ours - theirs).abs().max().double_value(&[]) / largest
-}
+use crate::util::{difference, fixtures, program, run, small_mnist, temp, tensors};
 
 /// PyTorch's numbers are float64, these float32.
 #[test]

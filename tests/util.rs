@@ -148,6 +148,15 @@ pub fn python(script: &str, command: &str, paths: &[&Path]) {
     assert_eq!(ended.code, Some(0), "{script} {command}:\n{}{}", ended.stdout, ended.stderr);
 }
 
+/// The largest difference, as a part of the largest value.
+pub fn difference(ours: &Tensor, theirs: &Tensor) -> f64 {
+    assert_eq!(ours.size(), theirs.size());
+    let (ours, theirs) = (ours.to_kind(Kind::Double), theirs.to_kind(Kind::Double));
+    let largest = theirs.abs().max().double_value(&[]);
+    assert!(largest > 0.0);
+    (ours - theirs).abs().max().double_value(&[]) / largest
+}
+
 /// Tensors of a safetensors file, read without this crate's own reader.
 pub fn tensors(path: &Path) -> BTreeMap<String, Tensor> {
     let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

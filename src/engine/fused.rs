@@ -26,8 +26,6 @@ pub struct Engine {
     isa: Isa,
     work: Box<Work>,
     gradient: Gradient,
-    /// Of the true class in the targets; the rest is spread over all classes.
-    smoothing: f32,
 }
 
 /// Fills `pixels` (1024) with a sample's input.
@@ -46,24 +44,12 @@ impl Source for &[[f32; 1024]] {
 impl Engine {
     /// For so many classes.
     pub fn new(settings: Settings, classes: usize) -> Engine {
-        Engine {
-            settings,
-            isa: Isa::best(),
-            work: Work::new(),
-            gradient: Gradient::new(classes),
-            smoothing: 0.0,
-        }
+        Engine { settings, isa: Isa::best(), work: Work::new(), gradient: Gradient::new(classes) }
     }
 
     /// With another instruction set.
     pub fn with_isa(mut self, isa: Isa) -> Engine {
         self.isa = isa;
-        self
-    }
-
-    /// With label smoothing.
-    pub fn with_smoothing(mut self, smoothing: f32) -> Engine {
-        self.smoothing = smoothing;
         self
     }
 
@@ -149,7 +135,7 @@ fn batch<S: Simd, A: Activation, P: Pooling>(s: S, batch: Batch) -> f64 {
         forward::<S, A, P>(s, parameters, work);
         let filled = (count - first).min(S::LANES);
         let lanes = &labels[first..first + filled];
-        loss += cross_entropy(work, lanes, S::LANES, classes, engine.smoothing, count);
+        loss += cross_entropy(work, lanes, S::LANES, classes, count);
         backward::<S, A, P>(s, parameters, work, sums);
         sample_major(work, sums, S::LANES, filled, classes);
         if sums.gathered + S::LANES > GATHERED || first + S::LANES >= count {
@@ -166,7 +152,6 @@ fn cross_entropy(
     labels: &[u8],
     lanes: usize,
     classes: usize,
-    smoothing: f32,
     count: usize,
 ) -> f64 {
     let mut loss = 0.0;
@@ -180,8 +165,7 @@ fn cross_entropy(
         loss += f64::from(log_sum - logit(label));
         for class in 0..classes {
             let probability = (logit(class) - log_sum).exp();
-            let target =
-                smoothing / classes as f32 + if class == label { 1.0 - smoothing } else { 0.0 };
+            let target = if class == label { 1.0 } else { 0.0 };
             work.d_output[class * lanes + lane] = (probability - target) / count as f32;
         }
     }

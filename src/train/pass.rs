@@ -40,7 +40,7 @@ impl<'a> Pass<'a> {
         let parameters: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
         let mut losses = Vec::new();
         for (step, places) in self.chunks(1) {
-            let (images, labels) = self.batch(places);
+            let (images, labels) = batch(self.config, self.data, self.epoch, places);
             let logits = model.forward(&images);
             let loss = self.config.loss.of(&logits, &labels);
             let gradients = Tensor::f_run_backward(&[&loss], &parameters, false, false)?;
@@ -146,10 +146,6 @@ impl<'a> Pass<'a> {
         let size = self.config.batch_size as usize;
         let left = self.order.get(self.done as usize * size..).unwrap_or_default();
         (self.done..).step_by(steps).zip(left.chunks(steps * size))
-    }
-
-    fn batch(&self, places: &[i64]) -> (Tensor, Tensor) {
-        batch(self.config, self.data, self.epoch, places)
     }
 }
 

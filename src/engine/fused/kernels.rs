@@ -469,8 +469,8 @@ fn activate_back<S: Simd, A: Activation>(s: S, values: &[f32], d: &mut [f32]) {
     }
 }
 
-/// `sum += dᵀ x` over samples: `d` has rows of `outputs`, `x` rows of `WIDTH`, one for each sample; the
-/// sum has rows of `inputs`, of which the last vector may reach beyond a row's end into `WIDTH`.
+/// `sum += dᵀ x` over samples: `d` has rows of `outputs`, `x` and `sum` rows of `inputs`, a multiple of
+/// `VECTORS` vectors.
 #[inline(always)]
 pub(super) fn outer<S: Simd, const VECTORS: usize>(
     s: S,
