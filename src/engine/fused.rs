@@ -1,15 +1,36 @@
 //! The modern network trained in batches by hand-written kernels: one sample per SIMD lane, all layers for one
 //! group of samples before the next, so that what a layer hands on stays in cache.
+//!
+//! A batch is cut into shards of one or two groups, which threads take as they get free. How it is cut, and
+//! in which order the shards' gradients are added, depends on the batch and the instruction set alone: the
+//! number of threads changes no bit.
 
-mod kernels;
+mod convolution;
+mod images;
+mod linear;
 mod parameters;
+mod pointwise;
+mod profile;
+mod shard;
 mod tensors;
 
+use std::time::Instant;
+
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
 use super::simd::{Isa, Kernel, Simd};
-pub use kernels::MAX_CLASSES;
-use kernels::{Activation, Average, Max, Pooling, Relu, Tanh, Work, backward, forward, outer};
-pub use parameters::Parameters;
-use parameters::{GATHERED, Gradient, ROWS};
+pub use images::{Bytes, Images};
+pub use parameters::{MAX_CLASSES, Parameters};
+use parameters::{C1, C3, C5, F6, Layer, output};
+pub use profile::{Phase, Profile};
+use profile::Clock;
+use shard::{Batch, GROUPS, Run, Shard, derivative_rows};
+
+/// Lanes of the widest vector.
+const WIDEST: usize = 16;
+/// The most shards at a time.
+const SHARDS: usize = 16;
 
 /// Which activation and pooling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,27 +45,19 @@ pub struct Settings {
 pub struct Engine {
     settings: Settings,
     isa: Isa,
-    work: Box<Work>,
-    gradient: Gradient,
-}
-
-/// Fills `pixels` (1024) with a sample's input.
-pub trait Source {
-    /// Sample number `index` of the batch.
-    fn fill(&mut self, index: usize, pixels: &mut [f32; 1024]);
-}
-
-/// Inputs as they are.
-impl Source for &[[f32; 1024]] {
-    fn fill(&mut self, index: usize, pixels: &mut [f32; 1024]) {
-        *pixels = self[index];
-    }
+    classes: usize,
+    shards: Vec<Shard>,
+    /// None where there is one thread.
+    pool: Option<ThreadPool>,
+    profile: Option<Profile>,
 }
 
 impl Engine {
-    /// For so many classes.
+    /// For so many classes; on one thread.
     pub fn new(settings: Settings, classes: usize) -> Engine {
-        Engine { settings, isa: Isa::best(), work: Work::new(), gradient: Gradient::new(classes) }
+        assert!((1..=MAX_CLASSES).contains(&classes));
+        let isa = Isa::best();
+        Engine { settings, isa, classes, shards: Vec::new(), pool: None, profile: None }
     }
 
     /// With another instruction set.
@@ -53,193 +66,269 @@ impl Engine {
         self
     }
 
+    /// On so many threads.
+    ///
+    /// # Panics
+    /// Where the system has no more threads.
+    pub fn with_threads(mut self, threads: usize) -> Engine {
+        let pool = || ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+        self.pool = (threads > 1).then(pool);
+        self
+    }
+
+    /// Measures from now on where the time goes.
+    pub fn with_profile(mut self) -> Engine {
+        self.profile = Some(Profile::ZERO);
+        self
+    }
+
+    /// What was measured.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_ref()
+    }
+
     /// The mean loss of a batch, its gradient written to `gradient`.
     pub fn gradient(
         &mut self,
         parameters: &Parameters,
-        source: &mut dyn Source,
+        images: Images,
         labels: &[u8],
         gradient: &mut Parameters,
     ) -> f64 {
-        self.gradient.clear();
         gradient.0.fill(0.0);
-        let isa = self.isa;
-        let loss = isa.run(Batch { engine: self, parameters, source, labels });
-        self.gradient.add_to(gradient);
-        loss / labels.len() as f64
+        let (of, mut loss) = (labels.len(), 0.0);
+        let (size, groups) = self.shard_size(of);
+        for first in (0..of).step_by(SHARDS * size) {
+            let end = (first + SHARDS * size).min(of);
+            let firsts = (first..end).step_by(size);
+            let batch = |first: usize| {
+                let count = (end - first).min(size);
+                Batch { images, labels, first, count, of }
+            };
+            let used = self.each_shard(firsts.map(batch), parameters, groups, true);
+            loss += self.shards[..used].iter().map(|shard| shard.loss).sum::<f64>();
+            self.collect(used, gradient);
+        }
+        loss / of as f64
     }
 
-    /// The logits of `count` samples: count x classes.
-    pub fn logits(
+    /// The logits of `count` images: count x classes.
+    pub fn logits(&mut self, parameters: &Parameters, images: Images, count: usize) -> Vec<f32> {
+        let (size, groups) = self.shard_size(count);
+        let mut logits = Vec::with_capacity(count * self.classes);
+        for first in (0..count).step_by(SHARDS * size) {
+            let end = (first + SHARDS * size).min(count);
+            let firsts = (first..end).step_by(size);
+            let batch = |first: usize| {
+                let count = (end - first).min(size);
+                Batch { images, labels: &[], first, count, of: count }
+            };
+            let used = self.each_shard(firsts.map(batch), parameters, groups, false);
+            let lanes = groups * self.lanes();
+            for (shard, first) in self.shards[..used].iter().zip((first..end).step_by(size)) {
+                for sample in 0..(end - first).min(size) {
+                    logits.extend(shard.logits(sample, lanes).take(self.classes));
+                }
+            }
+        }
+        logits
+    }
+
+    fn lanes(&self) -> usize {
+        self.isa.run(Lanes)
+    }
+
+    /// Samples and groups of a shard, in a batch of `count`: two groups where there are more than four.
+    fn shard_size(&self, count: usize) -> (usize, usize) {
+        let lanes = self.lanes();
+        let groups = if count > 4 * lanes { GROUPS } else { 1 };
+        (groups * lanes, groups)
+    }
+
+    /// Runs shards through the network, and where `back` through it back; returns their number.
+    fn each_shard<'a>(
         &mut self,
+        batches: impl Iterator<Item = Batch<'a>>,
         parameters: &Parameters,
-        source: &mut dyn Source,
-        count: usize,
-    ) -> Vec<f32> {
-        let isa = self.isa;
-        isa.run(Logits { engine: self, parameters, source, count })
+        groups: usize,
+        back: bool,
+    ) -> usize {
+        let batches: Vec<_> = batches.collect();
+        while self.shards.len() < batches.len() {
+            self.shards.push(Shard::new(self.classes));
+        }
+        let (settings, isa, lanes, timed) =
+            (self.settings, self.isa, self.lanes(), self.profile.is_some());
+        let work = |(shard, batch): (&mut Shard, &Batch)| {
+            let mut clock = Clock::start(timed);
+            let mut run = |phase, group| {
+                let batch = *batch;
+                isa.run(Run { settings, parameters, shard, phase, group, groups, batch });
+                clock.lap(phase);
+            };
+            let filled = batch.count.div_ceil(lanes);
+            for group in 0..filled {
+                for phase in [Phase::Gather, Phase::C1, Phase::C3] {
+                    run(phase, group);
+                }
+            }
+            for phase in [Phase::C5, Phase::F6, Phase::Output] {
+                run(phase, 0);
+            }
+            if back {
+                use Phase::*;
+                for phase in [Loss, OutputBack, F6Back, C5Back, Rows] {
+                    run(phase, 0);
+                }
+                // The last group first: it is still in cache.
+                for group in (0..filled).rev() {
+                    for phase in [S4Back, C3Weights, C3Back, S2Back, C1Weights] {
+                        run(phase, group);
+                    }
+                }
+            }
+            clock.profile
+        };
+        let used = batches.len();
+        let shards = &mut self.shards[..used];
+        if back {
+            for shard in &mut *shards {
+                shard.clear();
+            }
+        }
+        let profiles = match &self.pool {
+            None => shards.iter_mut().zip(&batches).map(work).collect::<Vec<_>>(),
+            Some(pool) => pool
+                .install(|| shards.par_iter_mut().zip(&batches).with_max_len(1).map(work).collect()),
+        };
+        for profile in &profiles {
+            if let Some(sum) = &mut self.profile {
+                sum.add(profile);
+            }
+        }
+        used
+    }
+
+    /// Adds up the gradients of the first `used` shards.
+    fn collect(&mut self, used: usize, gradient: &mut Parameters) {
+        let shards = &self.shards[..used];
+        let (isa, classes, lanes) = (self.isa, self.classes, self.lanes());
+        let timed = self.profile.is_some();
+        let work = |part: Part| {
+            let start = timed.then(Instant::now);
+            isa.run(Collect { shards, classes, lanes, part });
+            start.map_or(0.0, |start| start.elapsed().as_secs_f64())
+        };
+        let parts = parts(&mut gradient.0, classes);
+        let seconds: f64 = match &self.pool {
+            None => parts.into_iter().map(work).sum(),
+            Some(pool) => {
+                pool.install(|| parts.into_par_iter().with_max_len(1).map(work).sum())
+            }
+        };
+        if let Some(profile) = &mut self.profile {
+            profile.0[Phase::LinearWeights as usize] += seconds;
+        }
     }
 }
 
-/// Puts samples `first..` into lanes; those beyond `count` stay blank.
-#[inline(always)]
-fn gather<S: Simd>(source: &mut dyn Source, first: usize, count: usize, x: &mut [f32]) {
-    let lanes = S::LANES;
-    let mut pixels = [0.0; 1024];
-    for lane in 0..lanes {
-        if first + lane < count {
-            source.fill(first + lane, &mut pixels);
-        } else {
-            pixels = [0.0; 1024];
-        }
-        for (x, pixel) in x.chunks_exact_mut(lanes).zip(&pixels) {
-            x[lane] = *pixel;
-        }
+struct Lanes;
+
+impl Kernel for Lanes {
+    type Output = usize;
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> usize {
+        S::LANES
     }
 }
 
-macro_rules! with_settings {
-    ($settings:expr, $function:ident::<$s:ident, ..>($($argument:expr),*)) => {
-        match $settings {
-            Settings { relu: false, max: false } => $function::<$s, Tanh, Average>($($argument),*),
-            Settings { relu: false, max: true } => $function::<$s, Tanh, Max>($($argument),*),
-            Settings { relu: true, max: false } => $function::<$s, Relu, Average>($($argument),*),
-            Settings { relu: true, max: true } => $function::<$s, Relu, Max>($($argument),*),
-        }
+/// A part of the gradient, which one thread adds up.
+struct Part<'a> {
+    of: Sum,
+    to: &'a mut [f32],
+}
+
+/// What a part of the gradient is the sum of.
+enum Sum {
+    /// The lanes of one of [`Shard::sums`].
+    Lanes(usize),
+    /// Inputs times derivatives of a linear layer, from this output on.
+    Products(usize, usize),
+    /// Derivatives of a linear layer.
+    Derivatives(usize),
+}
+
+fn parts(gradient: &mut [f32], classes: usize) -> Vec<Part<'_>> {
+    let mut parts = Vec::new();
+    let mut rest = gradient;
+    let mut take = |of, length: usize| {
+        let (to, after) = std::mem::take(&mut rest).split_at_mut(length);
+        rest = after;
+        parts.push(Part { of, to });
     };
-}
-
-struct Batch<'a> {
-    engine: &'a mut Engine,
-    parameters: &'a Parameters,
-    source: &'a mut dyn Source,
-    labels: &'a [u8],
-}
-
-impl Kernel for Batch<'_> {
-    type Output = f64;
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> f64 {
-        with_settings!(self.engine.settings, batch::<S, ..>(s, self))
+    for (i, Layer { outputs, inputs, .. }) in [C1, C3].into_iter().enumerate() {
+        take(Sum::Lanes(2 * i), outputs * inputs);
+        take(Sum::Lanes(2 * i + 1), outputs);
     }
-}
-
-#[inline(always)]
-fn batch<S: Simd, A: Activation, P: Pooling>(s: S, batch: Batch) -> f64 {
-    let Batch { engine, parameters, source, labels } = batch;
-    let (count, classes) = (labels.len(), parameters.classes());
-    let (work, sums) = (&mut *engine.work, &mut engine.gradient);
-    let mut loss = 0.0;
-    for first in (0..count).step_by(S::LANES) {
-        gather::<S>(source, first, count, &mut work.x);
-        forward::<S, A, P>(s, parameters, work);
-        let filled = (count - first).min(S::LANES);
-        let lanes = &labels[first..first + filled];
-        loss += cross_entropy(work, lanes, S::LANES, classes, count);
-        backward::<S, A, P>(s, parameters, work, sums);
-        sample_major(work, sums, S::LANES, filled, classes);
-        if sums.gathered + S::LANES > GATHERED || first + S::LANES >= count {
-            multiply_out(s, sums, classes);
+    for (i, layer) in [C5, F6, output(classes)].into_iter().enumerate() {
+        // In C5 24 outputs at a time.
+        let rows = if i == 0 { 24 } else { layer.outputs };
+        for first in (0..layer.outputs).step_by(rows) {
+            take(Sum::Products(i, first), rows * layer.inputs);
         }
+        take(Sum::Derivatives(i), layer.outputs);
     }
-    loss
+    parts
 }
 
-/// The loss summed over the lanes, its derivative by the logits left in `work.d_output`, for the mean over
-/// `count` samples. Lanes beyond the labels get no derivative.
-fn cross_entropy(
-    work: &mut Work,
-    labels: &[u8],
-    lanes: usize,
+struct Collect<'a> {
+    shards: &'a [Shard],
     classes: usize,
-    count: usize,
-) -> f64 {
-    let mut loss = 0.0;
-    work.d_output[..classes * lanes].fill(0.0);
-    for (lane, label) in labels.iter().enumerate() {
-        let logit = |class: usize| work.output[class * lanes + lane];
-        let largest = (0..classes).map(logit).fold(f32::NEG_INFINITY, f32::max);
-        let sum: f32 = (0..classes).map(|class| (logit(class) - largest).exp()).sum();
-        let log_sum = largest + sum.ln();
-        let label = usize::from(*label);
-        loss += f64::from(log_sum - logit(label));
-        for class in 0..classes {
-            let probability = (logit(class) - log_sum).exp();
-            let target = if class == label { 1.0 } else { 0.0 };
-            work.d_output[class * lanes + lane] = (probability - target) / count as f32;
-        }
-    }
-    loss
+    lanes: usize,
+    part: Part<'a>,
 }
 
-/// Gathers the inputs and derivatives of the linear layers, a row for each sample.
-fn sample_major(work: &Work, sums: &mut Gradient, lanes: usize, filled: usize, classes: usize) {
-    let layers: [(&[f32], usize, &[f32], usize); 3] = [
-        (&work.s4, 400, &work.d_c5, 120),
-        (&work.c5, 120, &work.d_f6, 84),
-        (&work.f6, 84, &work.d_output, classes),
-    ];
-    for (i, (x, inputs, d, outputs)) in layers.into_iter().enumerate() {
-        for lane in 0..filled {
-            let row = sums.gathered + lane;
-            let to = &mut sums.inputs[i][row * ROWS[i]..][..inputs];
-            for (to, x) in to.iter_mut().zip(x.chunks_exact(lanes)) {
-                *to = x[lane];
-            }
-            let to = &mut sums.derivatives[i][row * outputs..][..outputs];
-            for ((to, d), bias) in
-                to.iter_mut().zip(d.chunks_exact(lanes)).zip(&mut sums.linear_bias[i])
-            {
-                *to = d[lane];
-                *bias += d[lane];
-            }
-        }
-    }
-    sums.gathered += filled;
-}
-
-#[inline(always)]
-fn multiply_out<S: Simd>(s: S, sums: &mut Gradient, classes: usize) {
-    let n = sums.gathered;
-    let [c5, f6, output] = &mut sums.linear;
-    let [d_c5, d_f6, d_output] = &sums.derivatives;
-    let [x_c5, x_f6, x_output] = &sums.inputs;
-    outer::<S, 5>(s, d_c5, 120, x_c5, 400, n, c5);
-    outer::<S, 4>(s, d_f6, 84, x_f6, 128, n, f6);
-    outer::<S, 3>(s, d_output, classes, x_output, 96, n, output);
-    sums.gathered = 0;
-}
-
-struct Logits<'a> {
-    engine: &'a mut Engine,
-    parameters: &'a Parameters,
-    source: &'a mut dyn Source,
-    count: usize,
-}
-
-impl Kernel for Logits<'_> {
-    type Output = Vec<f32>;
+impl Kernel for Collect<'_> {
+    type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> Vec<f32> {
-        with_settings!(self.engine.settings, logits::<S, ..>(s, self))
-    }
-}
-
-#[inline(always)]
-fn logits<S: Simd, A: Activation, P: Pooling>(s: S, logits: Logits) -> Vec<f32> {
-    let Logits { engine, parameters, source, count } = logits;
-    let (classes, lanes, work) = (parameters.classes(), S::LANES, &mut *engine.work);
-    let mut result = vec![0.0; count * classes];
-    for first in (0..count).step_by(lanes) {
-        gather::<S>(source, first, count, &mut work.x);
-        forward::<S, A, P>(s, parameters, work);
-        for (lane, row) in
-            result[first * classes..].chunks_exact_mut(classes).take(lanes).enumerate()
-        {
-            for (logit, lanes_of_class) in row.iter_mut().zip(work.output.chunks_exact(lanes)) {
-                *logit = lanes_of_class[lane];
+    fn run<S: Simd>(self, s: S) {
+        let Collect { shards, classes, lanes, part: Part { of, to } } = self;
+        let outputs = derivative_rows(classes);
+        match of {
+            Sum::Lanes(i) => {
+                for (at, to) in to.iter_mut().enumerate() {
+                    let mut sum = s.splat(0.0);
+                    for shard in shards {
+                        sum = s.add(sum, s.load(shard.sums()[i], at * lanes));
+                    }
+                    *to += s.sum(sum);
+                }
+            }
+            Sum::Products(i, first) => {
+                let mut rows = Vec::with_capacity(SHARDS);
+                for shard in shards {
+                    rows.push(shard.rows(i));
+                }
+                let outputs = outputs[i];
+                match (i, S::LANES) {
+                    (0, 16) => linear::weights::<S, 400, 5>(s, &rows, outputs, first, to, 400),
+                    (1, 16) => linear::weights::<S, 128, 4>(s, &rows, outputs, first, to, 120),
+                    (_, 16) => linear::weights::<S, 96, 3>(s, &rows, outputs, first, to, 84),
+                    (0, _) => linear::weights::<S, 400, 2>(s, &rows, outputs, first, to, 400),
+                    (1, _) => linear::weights::<S, 128, 2>(s, &rows, outputs, first, to, 120),
+                    _ => linear::weights::<S, 96, 2>(s, &rows, outputs, first, to, 84),
+                }
+            }
+            Sum::Derivatives(i) => {
+                for shard in shards {
+                    let rows = shard.rows(i);
+                    for d in rows.derivatives.chunks_exact(outputs[i]).take(rows.samples) {
+                        for (to, d) in to.iter_mut().zip(d) {
+                            *to += d;
+                        }
+                    }
+                }
             }
         }
     }
-    result
 }

@@ -1,0 +1,129 @@
+//! Linear layers, `[unit][sample]` with `V` vectors of samples; their weights as PyTorch has them.
+#![allow(clippy::needless_range_loop)] // an index says the layout; iterators would bring closures
+
+use super::super::simd::Simd;
+
+/// `to = weight x + bias`, `ROWS` outputs at a time; their number is a multiple of it.
+#[inline(always)]
+pub(super) fn forward<S: Simd, const INPUTS: usize, const ROWS: usize, const V: usize>(
+    s: S,
+    weight: &[f32],
+    bias: &[f32],
+    x: &[f32],
+    to: &mut [f32],
+) {
+    let l = S::LANES;
+    for (first, bias) in bias.chunks_exact(ROWS).enumerate() {
+        let w = &weight[first * ROWS * INPUTS..][..ROWS * INPUTS];
+        let mut sums = [[s.splat(0.0); V]; ROWS];
+        for r in 0..ROWS {
+            sums[r] = [s.splat(bias[r]); V];
+        }
+        for i in 0..INPUTS {
+            let x = &x[i * V * l..][..V * l];
+            for r in 0..ROWS {
+                let w = s.splat(w[r * INPUTS + i]);
+                for v in 0..V {
+                    sums[r][v] = s.fma(s.load(x, v * l), w, sums[r][v]);
+                }
+            }
+        }
+        let to = &mut to[first * ROWS * V * l..][..ROWS * V * l];
+        for r in 0..ROWS {
+            for v in 0..V {
+                s.store(to, (r * V + v) * l, sums[r][v]);
+            }
+        }
+    }
+}
+
+/// `to = weightᵀ d`, `COLUMNS` inputs at a time.
+#[inline(always)]
+pub(super) fn back<S: Simd, const INPUTS: usize, const COLUMNS: usize, const V: usize>(
+    s: S,
+    weight: &[f32],
+    d: &[f32],
+    to: &mut [f32],
+) {
+    let l = S::LANES;
+    for first in (0..INPUTS).step_by(COLUMNS) {
+        let mut sums = [[s.splat(0.0); V]; COLUMNS];
+        for (w, d) in weight.chunks_exact(INPUTS).zip(d.chunks_exact(V * l)) {
+            let w = &w[first..][..COLUMNS];
+            for c in 0..COLUMNS {
+                let w = s.splat(w[c]);
+                for v in 0..V {
+                    sums[c][v] = s.fma(s.load(d, v * l), w, sums[c][v]);
+                }
+            }
+        }
+        let to = &mut to[first * V * l..][..COLUMNS * V * l];
+        for c in 0..COLUMNS {
+            for v in 0..V {
+                s.store(to, (c * V + v) * l, sums[c][v]);
+            }
+        }
+    }
+}
+
+/// From `[unit][sample]` to a row for each sample, of `row` numbers.
+pub(super) fn sample_major(x: &[f32], samples: usize, rows: &mut [f32], row: usize) {
+    for (block, x) in x.chunks(16 * samples).enumerate() {
+        for (sample, to) in rows.chunks_exact_mut(row).take(samples).enumerate() {
+            for (to, x) in to[16 * block..].iter_mut().zip(x.chunks_exact(samples)) {
+                *to = x[sample];
+            }
+        }
+    }
+}
+
+/// Rows of samples: so many, each of `inputs` and of `derivatives`.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub samples: usize,
+    pub inputs: &'a [f32],
+    pub derivatives: &'a [f32],
+}
+
+/// Adds the derivatives by the weights of outputs `first..` to `to`, rows of `inputs`: four outputs by
+/// `VECTORS` vectors of inputs, over all samples.
+#[inline(always)]
+pub(super) fn weights<S: Simd, const ROW: usize, const VECTORS: usize>(
+    s: S,
+    all: &[Rows],
+    outputs: usize,
+    first: usize,
+    to: &mut [f32],
+    inputs: usize,
+) {
+    let l = S::LANES;
+    let step = VECTORS * l;
+    for left in (0..ROW).step_by(step) {
+        for (block, to) in to.chunks_mut(4 * inputs).enumerate() {
+            let first = first + 4 * block;
+            let mut sums = [[s.splat(0.0); VECTORS]; 4];
+            for rows in all {
+                for n in 0..rows.samples {
+                    let x = &rows.inputs[n * ROW + left..][..step];
+                    let d = &rows.derivatives[n * outputs + first..][..4];
+                    for r in 0..4 {
+                        let d = s.splat(d[r]);
+                        for v in 0..VECTORS {
+                            sums[r][v] = s.fma(s.load(x, v * l), d, sums[r][v]);
+                        }
+                    }
+                }
+            }
+            for (r, to) in to.chunks_exact_mut(inputs).enumerate() {
+                // The last vectors reach beyond the inputs.
+                let mut row = [0.0; 128];
+                for v in 0..VECTORS {
+                    s.store(&mut row, v * l, sums[r][v]);
+                }
+                for (to, sum) in to[left..].iter_mut().zip(&row[..step]) {
+                    *to += sum;
+                }
+            }
+        }
+    }
+}

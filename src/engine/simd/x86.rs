@@ -1,0 +1,260 @@
+//! AVX-512, and AVX2 with FMA.
+
+use std::arch::x86_64::*;
+
+use super::super::tanh;
+use super::{Kernel, Simd};
+
+/// Proof that this machine has AVX-512 (F, BW, DQ, VL), AVX2 and FMA. Only `detect` makes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Avx512(());
+
+/// Proof that this machine has AVX2 and FMA. Only `detect` makes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Avx2(());
+
+impl Avx512 {
+    pub fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma");
+        found.then_some(Avx512(()))
+    }
+
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+        fn wrapper<K: Kernel>(token: Avx512, kernel: K) -> K::Output {
+            kernel.run(token)
+        }
+        // SAFETY: `self` exists, so `detect` found these features.
+        unsafe { wrapper(self, kernel) }
+    }
+}
+
+impl Avx2 {
+    pub fn detect() -> Option<Self> {
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"))
+            .then_some(Avx2(()))
+    }
+
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma")]
+        fn wrapper<K: Kernel>(token: Avx2, kernel: K) -> K::Output {
+            kernel.run(token)
+        }
+        // SAFETY: `self` exists, so `detect` found these features.
+        unsafe { wrapper(self, kernel) }
+    }
+}
+
+// SAFETY, for every block below: the token exists, so the machine has the instructions; loads and
+// stores go through a slice of exactly LANES values and need no alignment.
+
+impl Simd for Avx512 {
+    type V = __m512;
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32], at: usize) -> __m512 {
+        let from = &from[at..at + 16];
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32], at: usize, v: __m512) {
+        let to = &mut to[at..at + 16];
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn clamp(self, a: __m512, limit: f32) -> __m512 {
+        // The constant first: MIN and MAX return their second operand where one is NaN.
+        unsafe {
+            _mm512_max_ps(_mm512_set1_ps(-limit), _mm512_min_ps(_mm512_set1_ps(limit), a))
+        }
+    }
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn select_ge(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b), y, x) }
+    }
+    #[inline(always)]
+    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn fnma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fnmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn sum(self, a: __m512) -> f32 {
+        unsafe { _mm512_reduce_add_ps(a) }
+    }
+    #[inline(always)]
+    fn pair_sums(self, a: __m512, b: __m512) -> __m512 {
+        unsafe {
+            let even =
+                _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odd =
+                _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+            _mm512_add_ps(_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b))
+        }
+    }
+    #[inline(always)]
+    fn twice(self, a: __m512) -> (__m512, __m512) {
+        unsafe {
+            let low = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+            let high =
+                _mm512_setr_epi32(8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15);
+            (_mm512_permutexvar_ps(low, a), _mm512_permutexvar_ps(high, a))
+        }
+    }
+    #[inline(always)]
+    fn tanh(self, x: __m512) -> __m512 {
+        use tanh::{INTERVALS, LAST};
+        unsafe {
+            let sign = _mm512_castsi512_ps(_mm512_set1_epi32(i32::MIN));
+            let x4 = _mm512_mul_ps(_mm512_andnot_ps(sign, x), _mm512_set1_ps(4.0));
+            // The constant first, as in `clamp`.
+            let x4 = _mm512_min_ps(_mm512_set1_ps(LAST), x4);
+            // Adding 1.5 * 2^23 rounds to a whole number, the interval, and leaves it in the low bits.
+            let rounder = _mm512_set1_ps(12_582_912.0);
+            let rounded = _mm512_add_ps(x4, rounder);
+            let interval = _mm512_castps_si512(rounded);
+            let t = _mm512_sub_ps(x4, _mm512_sub_ps(rounded, rounder));
+            let mut y = _mm512_setzero_ps();
+            let mut k = 5;
+            while k > 0 {
+                k -= 1;
+                let low = _mm512_loadu_ps(INTERVALS[k].as_ptr());
+                let high = _mm512_loadu_ps(INTERVALS[k].as_ptr().add(16));
+                y = _mm512_fmadd_ps(y, t, _mm512_permutex2var_ps(low, interval, high));
+            }
+            _mm512_or_ps(y, _mm512_and_ps(sign, x))
+        }
+    }
+    #[inline(always)]
+    fn look_up(self, table: &[f32; 8], index: &[i32; 16], at: usize) -> __m512 {
+        let index = &index[at..at + 16];
+        unsafe {
+            let table = _mm512_castps256_ps512(_mm256_loadu_ps(table.as_ptr()));
+            let table = _mm512_insertf32x8::<1>(table, _mm512_castps512_ps256(table));
+            _mm512_permutexvar_ps(_mm512_loadu_epi32(index.as_ptr()), table)
+        }
+    }
+}
+
+impl Simd for Avx2 {
+    type V = __m256;
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32], at: usize) -> __m256 {
+        let from = &from[at..at + 8];
+        unsafe { _mm256_loadu_ps(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32], at: usize, v: __m256) {
+        let to = &mut to[at..at + 8];
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn clamp(self, a: __m256, limit: f32) -> __m256 {
+        unsafe {
+            _mm256_max_ps(_mm256_set1_ps(-limit), _mm256_min_ps(_mm256_set1_ps(limit), a))
+        }
+    }
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn select_ge(self, a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
+        unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_GE_OQ>(a, b)) }
+    }
+    #[inline(always)]
+    fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn fnma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe { _mm256_fnmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn sum(self, a: __m256) -> f32 {
+        unsafe {
+            let a = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+            _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)))
+        }
+    }
+    #[inline(always)]
+    fn pair_sums(self, a: __m256, b: __m256) -> __m256 {
+        unsafe {
+            let sums = _mm256_castps_pd(_mm256_hadd_ps(a, b));
+            _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(sums))
+        }
+    }
+    #[inline(always)]
+    fn twice(self, a: __m256) -> (__m256, __m256) {
+        unsafe {
+            let (low, high) = (_mm256_unpacklo_ps(a, a), _mm256_unpackhi_ps(a, a));
+            (
+                _mm256_permute2f128_ps::<0x20>(low, high),
+                _mm256_permute2f128_ps::<0x31>(low, high),
+            )
+        }
+    }
+    #[inline(always)]
+    fn look_up(self, table: &[f32; 8], index: &[i32; 16], at: usize) -> __m256 {
+        let index = &index[at..at + 8];
+        unsafe {
+            let index = _mm256_loadu_si256(index.as_ptr().cast());
+            _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr()), index)
+        }
+    }
+}
