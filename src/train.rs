@@ -16,6 +16,7 @@ pub use config::{Engine, Order, TrainConfig};
 use pass::Pass;
 
 use crate::data::{Dataset, Split};
+use crate::engine::fused;
 use crate::engine::original::{Network, Parameters, Rates};
 use crate::evaluate::{Evaluation, logits};
 use crate::libtorch;
@@ -70,6 +71,9 @@ pub struct Run {
     optimizer: Box<dyn crate::optim::Optimizer>,
     /// Whether a hand-written engine computes the steps.
     fused: bool,
+    /// That of the modern network, and the images as it takes them, where no more is to be done to these.
+    engine: Option<fused::Engine>,
+    bytes: Option<fused::Bytes>,
     train: Dataset,
     test: Dataset,
     metrics: Vec<Metrics>,
@@ -192,10 +196,15 @@ impl Run {
             }
         };
         let train = train.first(config.limit.unwrap_or(i64::MAX));
+        let fused = config.fused(device)?;
+        let modern = fused && matches!(model, LeNet5::Modern(_));
+        let bytes = modern && config.distortions.is_none();
         Ok(Self {
             folder: folder.to_owned(),
             device,
-            fused: config.fused(device)?,
+            fused,
+            engine: modern.then(|| fused::Engine::of(&config.model)),
+            bytes: if bytes { fused::Bytes::of(&train, &config.model)? } else { None },
             optimizer: config.optimizer.build(parameters),
             train: train.to_device(device),
             test: test.to_device(device),
@@ -247,14 +256,13 @@ impl Run {
             let (data, order) = (&self.train, &order[..]);
             let pass = Pass { config, data, epoch, order, done, learning_rate: &learning_rate };
             let (model, optimizer) = (&self.model, self.optimizer.as_mut());
-            let loss_sum = match (self.fused, model) {
-                (false, _) => pass.by_libtorch(model, optimizer, &mut after_step)?,
-                (true, LeNet5::Modern(_)) => {
-                    pass.modern_by_engine(model, optimizer, &mut after_step)?
+            let loss_sum = match &mut self.engine {
+                Some(engine) => {
+                    let bytes = self.bytes.as_ref();
+                    pass.modern_by_engine(engine, bytes, model, optimizer, &mut after_step)?
                 }
-                (true, LeNet5::Original(_)) => {
-                    pass.original_by_engine(model, &rates, &mut after_step)?
-                }
+                None if self.fused => pass.original_by_engine(model, &rates, &mut after_step)?,
+                None => pass.by_libtorch(model, optimizer, &mut after_step)?,
             };
             drop(progress);
             let weight_rates =
@@ -307,9 +315,13 @@ impl Run {
         Ok(move |learning_rate| Rates::new(&curvature, learning_rate as f32, mu))
     }
 
-    /// How the network as it is reads a data set.
-    fn evaluate(&self, data: &Dataset) -> Result<Evaluation> {
-        if !self.fused || matches!(self.model, LeNet5::Modern(_)) {
+    /// How the network as it is reads the training or the test images.
+    fn evaluate(&mut self, split: Split) -> Result<Evaluation> {
+        let data = if split == Split::Train { &self.train } else { &self.test };
+        if let Some(engine) = &mut self.engine {
+            return Evaluation::new(&engine.evaluate(&self.model, data)?, data.labels());
+        }
+        if !self.fused {
             return Evaluation::of(&self.model, data, &self.config.model);
         }
         let network = Network::of(&self.model, self.config.loss)?;
@@ -341,8 +353,11 @@ impl Run {
         let Partial { loss_sum, seconds, .. } = self.partial;
         let train_loss = loss_sum / self.train.len() as f64;
         self.check_finite(train_loss)?;
-        let evaluation = self.evaluate(&self.test)?;
-        let on_train = self.config.train_error.then(|| self.evaluate(&self.train)).transpose()?;
+        let evaluation = self.evaluate(Split::Test)?;
+        let on_train = match self.config.train_error {
+            true => Some(self.evaluate(Split::Train)?),
+            false => None,
+        };
         self.epoch += 1;
         self.partial = Partial::default();
         let metrics = Metrics {

@@ -2,19 +2,22 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
-use lenet5::engine::fused::{Engine, Parameters};
+use lenet5::data::{Dataset, Split, to_input};
+use lenet5::engine::fused::{Bytes, Engine, Images, Optimizer, Parameters, Rule};
 use lenet5::engine::simd::Isa;
-use lenet5::model::{Activation, LeNet5, ModelConfig, Pooling};
-use lenet5::train::Metrics;
-use lenet5::weights::Weights;
+use lenet5::model::{Activation, Input, LeNet5, ModelConfig, Pooling};
+use lenet5::optim::OptimizerConfig;
+use lenet5::train::{Metrics, Outcome, Run, TrainConfig};
+use lenet5::weights::{Checkpoint, Weights};
 use tch::nn::{Module, VarStore};
 use tch::{Device, Kind, Reduction, Tensor};
 
-use crate::util::{Ended, difference, generator, program, run, small_mnist, temp};
+use crate::util::{Bits, Ended, difference, generator, program, run, small_mnist, temp};
 
-/// Whole groups of lanes, one more, one less; more than what is gathered of the linear layers.
-const SIZES: [i64; 8] = [1, 7, 8, 15, 16, 17, 33, 145];
+/// Whole groups of lanes, one more, one less; shards of one and of two groups; more than all shards at once.
+const SIZES: [i64; 10] = [1, 7, 8, 15, 16, 17, 31, 33, 145, 513];
 
 fn settings() -> impl Iterator<Item = ModelConfig> {
     [Activation::Tanh, Activation::Relu].into_iter().flat_map(|activation| {
@@ -38,6 +41,7 @@ fn logits_loss_and_gradients_as_libtorch_in_float64() {
         let mut values = Parameters::zeros(config.classes as usize);
         values.read(&parameters);
         store.double();
+        let mut first = values.clone();
         let doubles: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
         for size in SIZES {
             let images = Tensor::rand([size, 1, 32, 32], (Kind::Float, Device::Cpu));
@@ -49,32 +53,188 @@ fn logits_loss_and_gradients_as_libtorch_in_float64() {
             let pixels = Vec::<f32>::try_from(images.flatten(0, -1)).unwrap();
             let images = pixels.as_chunks::<1024>().0;
             let labels = Vec::<u8>::try_from(labels.to_kind(Kind::Uint8)).unwrap();
+            let images = Images::Pixels(images);
             for isa in Isa::available() {
-                let mut engine = Engine::of(&config).with_isa(isa);
                 let what = format!("{:?} {size} {}", config.activation, isa.name());
-                let found = engine.logits(&values, &mut &images[..], size as usize);
-                let found = Tensor::from_slice(&found).reshape(logits.size());
-                let error = difference(&found, &logits);
-                assert!(error < 1e-5, "{what}: logits {error:.1e}");
-                let mut gradient = values.clone(); // what it held must not matter
-                // Twice: what the batch before left must not matter either.
-                for _ in 0..2 {
-                    let found = engine.gradient(&values, &mut &images[..], &labels, &mut gradient);
-                    let error = (found / loss.double_value(&[]) - 1.0).abs();
-                    assert!(error < 1e-6, "{what}: loss {error:.1e}");
+                let mut bits = Bits::default();
+                for threads in [1, 2, 3] {
+                    let mut engine = Engine::of(&config).with_isa(isa).with_threads(threads);
+                    let found = engine.logits(&values, images, size as usize);
+                    let found = Tensor::from_slice(&found).reshape(logits.size());
+                    let error = difference(&found, &logits);
+                    assert!(error < 1e-5, "{what}: logits {error:.1e}");
+                    let mut gradient = values.clone(); // what it held must not matter
+                    // Twice: what the batch before left must not matter either.
+                    for _ in 0..2 {
+                        let found = engine.gradient(&values, images, &labels, &mut gradient);
+                        let error = (found / loss.double_value(&[]) - 1.0).abs();
+                        assert!(error < 1e-6, "{what}: loss {error:.1e}");
+                    }
+                    let mut worst = 0.0_f64;
+                    let found = gradient.to_tensors(&parameters);
+                    for ((name, _), (ours, theirs)) in
+                        model.parameters().iter().zip(found.iter().zip(&expected))
+                    {
+                        let error = difference(ours, theirs);
+                        worst = worst.max(error);
+                        assert!(error < 1e-5, "{what}: gradient of {name} {error:.1e}");
+                    }
+                    if threads == 1 {
+                        println!("{what}: gradients within {worst:.1e}");
+                        first = gradient;
+                    } else {
+                        let (ours, theirs) = (&gradient.0[..], &first.0[..]);
+                        bits.compare(&what, &Tensor::from_slice(ours), &Tensor::from_slice(theirs));
+                    }
                 }
-                let found = gradient.to_tensors(&parameters);
-                let mut worst = 0.0_f64;
-                for ((name, _), (ours, theirs)) in
-                    model.parameters().iter().zip(found.iter().zip(&expected))
-                {
-                    let error = difference(ours, theirs);
-                    worst = worst.max(error);
-                    assert!(error < 1e-5, "{what}: gradient of {name} {error:.1e}");
-                }
-                println!("{what}: gradients within {worst:.1e}");
+                bits.check(2);
             }
         }
+    }
+}
+
+#[test]
+fn images_are_the_data_sets_to_the_bit() {
+    let data = Dataset::read(small_mnist(), Split::Test, 10).unwrap();
+    let labels = vec![3; 20];
+    for (input, mean) in
+        [(Input::Padded, 0.0), (Input::Padded, 0.1307), (Input::ZeroPadded, 0.1307)]
+    {
+        let config = ModelConfig { input, mean, std: 0.3081, ..ModelConfig::default() };
+        let mut values = Parameters::zeros(10);
+        for (i, value) in values.0.iter_mut().enumerate() {
+            *value = ((i * 7919 % 1009) as f32 / 1009.0 - 0.5) * 0.2;
+        }
+        let bytes = Bytes::of(&data, &config).unwrap().unwrap();
+        let places: Vec<i64> = (0..20).map(|i| i * 13 % 500).collect();
+        let images = data.images().index_select(0, &Tensor::from_slice(&places));
+        let pixels = Vec::<f32>::try_from(to_input(&images, &config).flatten(0, -1)).unwrap();
+        for isa in Isa::available() {
+            let mut engine = Engine::of(&config).with_isa(isa);
+            let (mut ours, mut theirs) = (values.clone(), values.clone());
+            engine.gradient(&values, Images::Bytes(&bytes, &places), &labels, &mut ours);
+            engine.gradient(&values, Images::Pixels(pixels.as_chunks().0), &labels, &mut theirs);
+            assert!(ours == theirs, "{input} {mean} {}", isa.name());
+            // Another mean is another gradient: of C1 at least.
+            assert!(ours.0[..150].iter().any(|g| *g != 0.0));
+        }
+    }
+    let resized = ModelConfig { input: Input::Resized, ..ModelConfig::default() };
+    assert!(Bytes::of(&data, &resized).unwrap().is_none());
+}
+
+/// All kinds, each setting away from where it does nothing.
+fn optimizers() -> [OptimizerConfig; 6] {
+    let sgd = |momentum, dampening, weight_decay, nesterov| OptimizerConfig::Sgd {
+        momentum,
+        dampening,
+        weight_decay,
+        nesterov,
+    };
+    let (beta1, beta2, eps) = (0.9, 0.999, 1e-8);
+    [
+        sgd(0.0, 0.0, 0.0, false),
+        sgd(0.0, 0.0, 0.02, false),
+        sgd(0.9, 0.3, 0.02, false),
+        sgd(0.9, 0.0, 0.02, true),
+        OptimizerConfig::Adam { beta1, beta2, eps, weight_decay: 0.02 },
+        OptimizerConfig::AdamW { beta1, beta2, eps, weight_decay: 0.02 },
+    ]
+}
+
+#[test]
+fn optimizers_as_libtorch() {
+    let _lock = generator();
+    tch::manual_seed(5);
+    let config = ModelConfig::default();
+    for settings in optimizers() {
+        let store = VarStore::new(Device::Cpu);
+        let model = LeNet5::new(&store.root(), &config).unwrap();
+        let tensors: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
+        let mut theirs = settings.build(tensors.iter().map(Tensor::shallow_clone).collect());
+        let mut values = Parameters::zeros(10);
+        values.read(&tensors);
+        let mut engine = Engine::of(&config).with_threads(2);
+        let mut ours = Optimizer::new(Rule::of(&settings).unwrap(), 10);
+        for step in 0..6 {
+            let rate = 0.01 / f64::from(step + 1);
+            let gradients: Vec<_> = tensors.iter().map(|p| p.detach().randn_like() * 0.1).collect();
+            let mut gradient = Parameters::zeros(10);
+            gradient.read(&gradients);
+            let before: Vec<_> = tensors.iter().map(|p| p.detach().copy()).collect();
+            theirs.step(&gradients, rate).unwrap();
+            engine.update(&mut values, &gradient, &mut ours, rate);
+            for ((found, expected), before) in
+                values.to_tensors(&tensors).iter().zip(&tensors).zip(&before)
+            {
+                let difference = (found - expected).abs().max().double_value(&[]);
+                let change = (before - expected).abs().max().double_value(&[]);
+                assert!(difference < 1e-4 * change, "{settings:?} {step}: {difference:e} {change:e}");
+            }
+            // Half-way by the state that libtorch's has, and by ours given to it.
+            if step == 2 {
+                values.read(&tensors);
+                ours = Optimizer::new(Rule::of(&settings).unwrap(), 10);
+                ours.read(theirs.as_ref(), &tensors).unwrap();
+                let mut copy = settings.build(tensors.iter().map(Tensor::shallow_clone).collect());
+                ours.store(copy.as_mut(), &tensors).unwrap();
+                let mut again = Optimizer::new(Rule::of(&settings).unwrap(), 10);
+                again.read(copy.as_ref(), &tensors).unwrap();
+                if !matches!(settings, OptimizerConfig::Sgd { momentum: 0.0, .. }) {
+                    assert!(ours == again, "{settings:?}");
+                }
+                theirs = copy;
+            }
+        }
+    }
+}
+
+/// A run of one epoch, told to stop after each of its first `stops` steps.
+fn stopped(optimizer: OptimizerConfig, stops: usize, folder: &Path) -> Checkpoint {
+    let config = TrainConfig {
+        data: Some(small_mnist().to_owned()),
+        epochs: 1,
+        batch_size: 96,
+        optimizer,
+        learning_rate: 1e-3,
+        ..TrainConfig::default()
+    };
+    let mut run = Run::start(config.clone(), None, folder, Device::Cpu).unwrap();
+    for _ in 0..stops {
+        assert_eq!(run.train(&AtomicBool::new(true), &mut |_| ()).unwrap(), Outcome::Interrupted);
+        run = Run::resume(config.clone(), folder, Device::Cpu).unwrap();
+    }
+    assert_eq!(run.train(&AtomicBool::new(false), &mut |_| ()).unwrap(), Outcome::Finished);
+    Checkpoint::read(&folder.join("checkpoint.pth")).unwrap()
+}
+
+#[test]
+fn resumes_to_the_bit() {
+    let _lock = generator();
+    for optimizer in optimizers() {
+        let folder = temp();
+        let whole = stopped(optimizer, 0, &folder.path().join("whole"));
+        let parts = stopped(optimizer, 3, &folder.path().join("parts"));
+        let mut bits = Bits::default();
+        for ((name, ours), (_, theirs)) in parts.weights.tensors.iter().zip(&whole.weights.tensors)
+        {
+            bits.compare(name, ours, theirs);
+        }
+        let state = |checkpoint: &Checkpoint| {
+            let entries = checkpoint.optimizer_state.iter().flatten();
+            entries.map(|(name, tensor)| (name.clone(), tensor.copy())).collect::<Vec<_>>()
+        };
+        let (ours, theirs) = (state(&parts), state(&whole));
+        for ((name, ours), (_, theirs)) in ours.iter().zip(&theirs) {
+            bits.compare(name, ours, theirs);
+        }
+        let entries = match optimizer {
+            OptimizerConfig::Sgd { momentum: 0.0, .. } => 0,
+            OptimizerConfig::Sgd { .. } => 1,
+            _ => 3,
+        };
+        bits.check(10 + 10 * entries);
+        assert!((parts.loss_sum, parts.epoch) == (whole.loss_sum, whole.epoch));
     }
 }
 

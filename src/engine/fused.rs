@@ -8,12 +8,14 @@
 mod convolution;
 mod images;
 mod linear;
+mod optimizer;
 mod parameters;
 mod pointwise;
 mod profile;
 mod shard;
 mod tensors;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -21,6 +23,8 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::simd::{Isa, Kernel, Simd};
 pub use images::{Bytes, Images};
+pub use optimizer::{Optimizer, Rule};
+use optimizer::Update;
 pub use parameters::{MAX_CLASSES, Parameters};
 use parameters::{C1, C3, C5, F6, Layer, output};
 pub use profile::{Phase, Profile};
@@ -48,7 +52,7 @@ pub struct Engine {
     classes: usize,
     shards: Vec<Shard>,
     /// None where there is one thread.
-    pool: Option<ThreadPool>,
+    pool: Option<Arc<ThreadPool>>,
     profile: Option<Profile>,
 }
 
@@ -72,7 +76,7 @@ impl Engine {
     /// Where the system has no more threads.
     pub fn with_threads(mut self, threads: usize) -> Engine {
         let pool = || ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-        self.pool = (threads > 1).then(pool);
+        self.pool = (threads > 1).then(|| Arc::new(pool()));
         self
     }
 
@@ -85,6 +89,14 @@ impl Engine {
     /// What was measured.
     pub fn profile(&self) -> Option<&Profile> {
         self.profile.as_ref()
+    }
+
+    /// Calls `work` on one of the engine's threads, so that its batches do not each go there and back.
+    pub fn within<R: Send>(&mut self, work: impl FnOnce(&mut Engine) -> R + Send) -> R {
+        match self.pool.clone() {
+            None => work(self),
+            Some(pool) => pool.install(|| work(self)),
+        }
     }
 
     /// The mean loss of a batch, its gradient written to `gradient`.
@@ -132,6 +144,40 @@ impl Engine {
             }
         }
         logits
+    }
+
+    /// Updates the parameters by their gradient.
+    pub fn update(
+        &mut self,
+        parameters: &mut Parameters,
+        gradient: &Parameters,
+        optimizer: &mut Optimizer,
+        learning_rate: f64,
+    ) {
+        const PART: usize = 1 << 14;
+        let mut clock = Clock::start(self.profile.is_some());
+        let (isa, step) = (self.isa, optimizer.step(learning_rate));
+        let [first, second] = &mut optimizer.state;
+        let state = first.0.chunks_mut(PART).zip(second.0.chunks_mut(PART));
+        let parts: Vec<_> = parameters
+            .0
+            .chunks_mut(PART)
+            .zip(gradient.0.chunks(PART))
+            .zip(state)
+            .map(|((parameters, gradient), (first, second))| {
+                Update { step, parameters, gradient, state: [first, second] }
+            })
+            .collect();
+        match &self.pool {
+            None => parts.into_iter().for_each(|part| isa.run(part)),
+            Some(pool) => {
+                pool.install(|| parts.into_par_iter().with_max_len(1).for_each(|part| isa.run(part)));
+            }
+        }
+        clock.lap(Phase::Update);
+        if let Some(profile) = &mut self.profile {
+            profile.add(&clock.profile);
+        }
     }
 
     fn lanes(&self) -> usize {
@@ -311,12 +357,12 @@ impl Kernel for Collect<'_> {
                 }
                 let outputs = outputs[i];
                 match (i, S::LANES) {
-                    (0, 16) => linear::weights::<S, 400, 5>(s, &rows, outputs, first, to, 400),
-                    (1, 16) => linear::weights::<S, 128, 4>(s, &rows, outputs, first, to, 120),
-                    (_, 16) => linear::weights::<S, 96, 3>(s, &rows, outputs, first, to, 84),
-                    (0, _) => linear::weights::<S, 400, 2>(s, &rows, outputs, first, to, 400),
-                    (1, _) => linear::weights::<S, 128, 2>(s, &rows, outputs, first, to, 120),
-                    _ => linear::weights::<S, 96, 2>(s, &rows, outputs, first, to, 84),
+                    (0, 16) => linear::weights::<S, 400, 400, 4, 5>(s, &rows, outputs, first, to),
+                    (1, 16) => linear::weights::<S, 120, 128, 4, 4>(s, &rows, outputs, first, to),
+                    (_, 16) => linear::weights::<S, 84, 96, 4, 3>(s, &rows, outputs, first, to),
+                    (0, _) => linear::weights::<S, 400, 400, 2, 5>(s, &rows, outputs, first, to),
+                    (1, _) => linear::weights::<S, 120, 128, 2, 5>(s, &rows, outputs, first, to),
+                    _ => linear::weights::<S, 84, 96, 2, 4>(s, &rows, outputs, first, to),
                 }
             }
             Sum::Derivatives(i) => {

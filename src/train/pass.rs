@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use super::config::TrainConfig;
 use crate::Result;
 use crate::data::Dataset;
-use crate::engine::fused;
+use crate::engine::fused::{self, Images};
 use crate::engine::original::{Network, PIXELS, Rates, Sum, Work};
 use crate::model::LeNet5;
 use crate::optim::Optimizer;
@@ -25,7 +25,7 @@ pub(super) struct Pass<'a> {
     /// Steps that were done before.
     pub done: u64,
     /// The learning rate of a step; steps count from 0.
-    pub learning_rate: &'a dyn Fn(u64) -> f64,
+    pub learning_rate: &'a (dyn Fn(u64) -> f64 + Sync),
 }
 
 impl<'a> Pass<'a> {
@@ -85,24 +85,48 @@ impl<'a> Pass<'a> {
         Ok(loss)
     }
 
-    /// The same for the modern network, its gradients by the hand-written engine.
+    /// The same for the modern network by its hand-written engine, on `bytes` where the images need no more
+    /// than that. Parameters and state are the engine's own until the pass ends.
     pub fn modern_by_engine(
         self,
+        engine: &mut fused::Engine,
+        bytes: Option<&fused::Bytes>,
         model: &LeNet5,
         optimizer: &mut dyn Optimizer,
-        stop: &mut dyn FnMut(u64) -> bool,
+        stop: &mut (dyn FnMut(u64) -> bool + Send),
     ) -> Result<f64> {
-        let parameters: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
-        let mut engine = fused::Engine::of(model.config());
-        let mut values = fused::Parameters::zeros(model.config().classes as usize);
-        let (mut gradient, mut loss) = (values.clone(), 0.0);
-        self.each_batch(|step, mut images, labels| {
-            values.read(&parameters);
-            let mean = engine.gradient(&values, &mut images, labels, &mut gradient);
+        let tensors: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
+        let classes = model.config().classes as usize;
+        let mut parameters = fused::Parameters::zeros(classes);
+        parameters.read(&tensors);
+        let rule = fused::Rule::of(&self.config.optimizer).expect("sdlm is the original network's");
+        let mut state = fused::Optimizer::new(rule, classes);
+        state.read(optimizer, &tensors)?;
+        let (mut gradient, mut loss) = (parameters.clone(), 0.0);
+        let learning_rate = self.learning_rate;
+        let mut work = |engine: &mut fused::Engine, step, images: Images, labels: &[u8]| {
+            let mean = engine.gradient(&parameters, images, labels, &mut gradient);
             loss += mean * labels.len() as f64;
-            optimizer.step(&gradient.to_tensors(&parameters), (self.learning_rate)(step))?;
-            Ok(stop(step + 1))
-        })?;
+            engine.update(&mut parameters, &gradient, &mut state, learning_rate(step));
+            stop(step + 1)
+        };
+        match bytes {
+            Some(bytes) => {
+                let labels = Vec::<u8>::try_from(self.data.labels().to_kind(Kind::Uint8))?;
+                let mut chunks = self.chunks(1);
+                engine.within(|engine| {
+                    chunks.any(|(step, places)| {
+                        let labels: Vec<_> = places.iter().map(|at| labels[*at as usize]).collect();
+                        work(engine, step, Images::Bytes(bytes, places), &labels)
+                    })
+                });
+            }
+            None => self.each_batch(|step, images, labels| {
+                Ok(work(engine, step, Images::Pixels(images), labels))
+            })?,
+        }
+        parameters.store(&tensors)?;
+        state.store(optimizer, &tensors)?;
         Ok(loss)
     }
 

@@ -124,7 +124,7 @@ pub(super) fn weights<
     }
 }
 
-/// C3's derivatives by its inputs, gathered: `CHANNELS` of the six by seven columns.
+/// C3's derivatives by its inputs, gathered: `CHANNELS` of the six by some of the 14 columns.
 #[inline(always)]
 pub(super) fn inputs<S: Simd, const CHANNELS: usize>(
     s: S,
@@ -136,15 +136,21 @@ pub(super) fn inputs<S: Simd, const CHANNELS: usize>(
         for row in 0..14 {
             let weight = &weight[channel * 25..];
             let to = &mut to[(channel * 196 + row * 14) * S::LANES..];
-            inputs_tile::<S, CHANNELS, 0>(s, weight, d, row, to);
-            inputs_tile::<S, CHANNELS, 7>(s, weight, d, row, to);
+            if S::LANES == 16 {
+                inputs_tile::<S, CHANNELS, 0, 7>(s, weight, d, row, to);
+                inputs_tile::<S, CHANNELS, 7, 7>(s, weight, d, row, to);
+            } else {
+                inputs_tile::<S, CHANNELS, 0, 5>(s, weight, d, row, to);
+                inputs_tile::<S, CHANNELS, 5, 4>(s, weight, d, row, to);
+                inputs_tile::<S, CHANNELS, 9, 5>(s, weight, d, row, to);
+            }
         }
     }
 }
 
-/// The columns from `LEFT`, so that taps beyond the edges are dropped when this is compiled.
+/// `COLUMNS` columns from `LEFT`: constants, so that taps beyond the edges are dropped when this is compiled.
 #[inline(always)]
-fn inputs_tile<S: Simd, const CHANNELS: usize, const LEFT: usize>(
+fn inputs_tile<S: Simd, const CHANNELS: usize, const LEFT: usize, const COLUMNS: usize>(
     s: S,
     weight: &[f32],
     d: &[f32],
@@ -152,7 +158,7 @@ fn inputs_tile<S: Simd, const CHANNELS: usize, const LEFT: usize>(
     to: &mut [f32],
 ) {
     let l = S::LANES;
-    let mut sums = [[s.splat(0.0); 7]; CHANNELS];
+    let mut sums = [[s.splat(0.0); COLUMNS]; CHANNELS];
     for ky in row.max(9) - 9..(row + 1).min(5) {
         for m in 0..16 {
             let d = &d[(m * 10 + row - ky) * 10 * l..][..10 * l];
@@ -160,7 +166,7 @@ fn inputs_tile<S: Simd, const CHANNELS: usize, const LEFT: usize>(
             for kx in 0..5 {
                 for k in 0..CHANNELS {
                     let w = s.splat(w[k * 25 + kx]);
-                    for c in 0..7 {
+                    for c in 0..COLUMNS {
                         if LEFT + c >= kx && LEFT + c < kx + 10 {
                             sums[k][c] = s.fma(s.load(d, (LEFT + c - kx) * l), w, sums[k][c]);
                         }
@@ -170,8 +176,8 @@ fn inputs_tile<S: Simd, const CHANNELS: usize, const LEFT: usize>(
         }
     }
     for k in 0..CHANNELS {
-        let to = &mut to[(k * 196 + LEFT) * l..][..7 * l];
-        for c in 0..7 {
+        let to = &mut to[(k * 196 + LEFT) * l..][..COLUMNS * l];
+        for c in 0..COLUMNS {
             s.store(to, c * l, sums[k][c]);
         }
     }

@@ -1,6 +1,8 @@
 //! The pictures of a batch, and their way into the lanes.
+#![allow(clippy::needless_range_loop)] // as in the kernels
 
 use super::super::simd::Simd;
+use super::WIDEST;
 
 /// The pictures of a batch.
 #[derive(Clone, Copy)]
@@ -24,46 +26,57 @@ pub struct Bytes {
 }
 
 impl Images<'_> {
-    /// Puts pictures `first..first + count` into the first lanes of `x`, 32x32 vectors; the others are blank.
+    /// Puts pictures `first..first + count` into the lanes of `x`, 32x32 vectors; what is left over holds the
+    /// first of them once more.
     #[inline(always)]
     pub(super) fn gather<S: Simd>(&self, s: S, first: usize, count: usize, x: &mut [f32]) {
-        let l = S::LANES;
-        let x = &mut x[..1024 * l];
-        let blank = match self {
-            Images::Bytes(bytes, _) if bytes.size < 32 => bytes.border,
-            _ => 0.0,
-        };
-        if blank_needed(self, count, l) {
-            for x in x.chunks_exact_mut(l) {
-                s.store(x, 0, s.splat(blank));
-            }
-        }
         match self {
             Images::Pixels(images) => {
-                for (lane, image) in images[first..first + count].iter().enumerate() {
-                    for (x, pixel) in x.chunks_exact_mut(l).zip(image) {
+                for lane in 0..S::LANES {
+                    let image = &images[first + if lane < count { lane } else { 0 }];
+                    for (x, pixel) in x.chunks_exact_mut(S::LANES).zip(image) {
                         x[lane] = *pixel;
                     }
                 }
             }
             Images::Bytes(bytes, places) => {
-                let (size, places) = (bytes.size, &places[first..first + count]);
-                let padding = (32 - size) / 2;
-                for row in 0..size {
-                    let x = &mut x[((row + padding) * 32 + padding) * l..][..size * l];
-                    for (lane, place) in places.iter().enumerate() {
-                        let grey = &bytes.grey[(*place as usize * size + row) * size..][..size];
-                        for (x, grey) in x.chunks_exact_mut(l).zip(grey) {
-                            x[lane] = bytes.levels[usize::from(*grey)];
-                        }
-                    }
+                let places = &places[first..first + count];
+                match bytes.size {
+                    28 => bytes.gather::<S, 28>(s, places, x),
+                    _ => bytes.gather::<S, 32>(s, places, x),
                 }
             }
         }
     }
 }
 
-/// Whether the pictures leave lanes or borders open.
-fn blank_needed(images: &Images, count: usize, lanes: usize) -> bool {
-    count < lanes || matches!(images, Images::Bytes(bytes, _) if bytes.size < 32)
+impl Bytes {
+    #[inline(always)]
+    fn gather<S: Simd, const SIZE: usize>(&self, s: S, places: &[i64], x: &mut [f32]) {
+        let (l, padding, border) = (S::LANES, (32 - SIZE) / 2, s.splat(self.border));
+        let pictures = self.grey.as_chunks::<SIZE>().0.as_chunks::<SIZE>().0;
+        let mut lanes = [&pictures[places[0] as usize]; WIDEST];
+        for (lane, place) in lanes.iter_mut().zip(places) {
+            *lane = &pictures[*place as usize];
+        }
+        for (row, x) in x.chunks_exact_mut(32 * l).take(32).enumerate() {
+            if row < padding || row >= SIZE + padding {
+                for c in 0..32 {
+                    s.store(x, c * l, border);
+                }
+                continue;
+            }
+            for c in 0..padding {
+                s.store(x, c * l, border);
+                s.store(x, (c + SIZE + padding) * l, border);
+            }
+            for c in 0..SIZE {
+                let mut pixels = [0.0; WIDEST];
+                for lane in 0..l {
+                    pixels[lane] = self.levels[usize::from(lanes[lane][row - padding][c])];
+                }
+                s.store(x, (c + padding) * l, s.load(&pixels, 0));
+            }
+        }
+    }
 }

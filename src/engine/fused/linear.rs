@@ -85,28 +85,33 @@ pub(super) struct Rows<'a> {
     pub derivatives: &'a [f32],
 }
 
-/// Adds the derivatives by the weights of outputs `first..` to `to`, rows of `inputs`: four outputs by
-/// `VECTORS` vectors of inputs, over all samples.
+/// Adds the derivatives by the weights of outputs `first..` to `to`, rows of `INPUTS`: `OUTPUTS` of them by
+/// `VECTORS` vectors of inputs at a time, over all samples. `ROW` and `outputs` are the lengths of the rows.
 #[inline(always)]
-pub(super) fn weights<S: Simd, const ROW: usize, const VECTORS: usize>(
+pub(super) fn weights<
+    S: Simd,
+    const INPUTS: usize,
+    const ROW: usize,
+    const OUTPUTS: usize,
+    const VECTORS: usize,
+>(
     s: S,
     all: &[Rows],
     outputs: usize,
     first: usize,
     to: &mut [f32],
-    inputs: usize,
 ) {
     let l = S::LANES;
     let step = VECTORS * l;
-    for left in (0..ROW).step_by(step) {
-        for (block, to) in to.chunks_mut(4 * inputs).enumerate() {
-            let first = first + 4 * block;
-            let mut sums = [[s.splat(0.0); VECTORS]; 4];
+    for left in (0..INPUTS).step_by(step) {
+        for (block, to) in to.chunks_mut(OUTPUTS * INPUTS).enumerate() {
+            let first = first + OUTPUTS * block;
+            let mut sums = [[s.splat(0.0); VECTORS]; OUTPUTS];
             for rows in all {
-                for n in 0..rows.samples {
-                    let x = &rows.inputs[n * ROW + left..][..step];
-                    let d = &rows.derivatives[n * outputs + first..][..4];
-                    for r in 0..4 {
+                let samples = rows.inputs.chunks_exact(ROW).zip(rows.derivatives.chunks_exact(outputs));
+                for (x, d) in samples.take(rows.samples) {
+                    let (x, d) = (&x[left..][..step], &d[first..][..OUTPUTS]);
+                    for r in 0..OUTPUTS {
                         let d = s.splat(d[r]);
                         for v in 0..VECTORS {
                             sums[r][v] = s.fma(s.load(x, v * l), d, sums[r][v]);
@@ -114,9 +119,11 @@ pub(super) fn weights<S: Simd, const ROW: usize, const VECTORS: usize>(
                     }
                 }
             }
-            for (r, to) in to.chunks_exact_mut(inputs).enumerate() {
+            // By constant indices: sums that are not in registers would be slow.
+            for r in 0..OUTPUTS {
+                let Some(to) = to.get_mut(r * INPUTS..(r + 1) * INPUTS) else { break };
                 // The last vectors reach beyond the inputs.
-                let mut row = [0.0; 128];
+                let mut row = [0.0; 80];
                 for v in 0..VECTORS {
                     s.store(&mut row, v * l, sums[r][v]);
                 }

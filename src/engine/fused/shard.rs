@@ -6,9 +6,7 @@ use super::convolution::{forward, inputs, weights};
 use super::images::Images;
 use super::linear::{self, Rows, sample_major};
 use super::parameters::{C1, C3, C5, F6, MAX_CLASSES, Parameters, output};
-use super::pointwise::{
-    Activation, Average, Max, Pooling, Relu, Tanh, activate, activate_back, pool_back,
-};
+use super::pointwise::{Average, Max, Relu, Tanh, activate, activate_back, pool_back};
 use super::profile::Phase;
 use super::{Settings, WIDEST};
 

@@ -1,18 +1,73 @@
 //! Between the engine's parameters and libtorch's.
 
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
-use super::{Engine, Parameters, Settings};
-use crate::model::{Activation, ModelConfig, Pooling};
+use super::{Bytes, Engine, Images, Optimizer, Parameters, Rule, Settings};
+use crate::data::{Dataset, to_input};
+use crate::model::{Activation, Input, LeNet5, ModelConfig, Pooling};
+use crate::optim::{self, OptimizerConfig};
+use crate::{Error, Result};
 
 impl Engine {
-    /// For a modern network whose activation is tanh or relu.
+    /// For a modern network whose activation is tanh or relu, on as many threads as libtorch.
     pub fn of(config: &ModelConfig) -> Engine {
         let settings = Settings {
             relu: config.activation == Activation::Relu,
             max: config.pooling == Pooling::Max,
         };
         Engine::new(settings, config.classes as usize)
+            .with_threads(tch::get_num_threads().max(1) as usize)
+    }
+
+    /// The logits of all images of a data set: (N, classes).
+    ///
+    /// # Errors
+    /// Where libtorch refuses.
+    pub fn evaluate(&mut self, model: &LeNet5, data: &Dataset) -> Result<Tensor> {
+        let config = model.config();
+        let mut parameters = Parameters::zeros(config.classes as usize);
+        let tensors: Vec<_> = model.parameters().into_iter().map(|(_, tensor)| tensor).collect();
+        parameters.read(&tensors);
+        let count = data.len() as usize;
+        let logits = match Bytes::of(data, config)? {
+            Some(bytes) => {
+                let places: Vec<_> = (0..data.len()).collect();
+                self.logits(&parameters, Images::Bytes(&bytes, &places), count)
+            }
+            None => {
+                let pixels = Vec::<f32>::try_from(to_input(data.images(), config).flatten(0, -1))?;
+                self.logits(&parameters, Images::Pixels(pixels.as_chunks().0), count)
+            }
+        };
+        Ok(Tensor::f_from_slice(&logits)?.f_reshape([data.len(), config.classes])?)
+    }
+}
+
+impl Bytes {
+    /// The images of a data set on the CPU as the network takes them, 32x32; none where their grey values are
+    /// not enough, because they have to be scaled.
+    ///
+    /// # Errors
+    /// Where libtorch refuses.
+    pub fn of(data: &Dataset, config: &ModelConfig) -> Result<Option<Bytes>> {
+        let size = data.images().size()[2];
+        if config.input == Input::Resized && size != 32 {
+            return Ok(None);
+        }
+        // All grey values in a picture of 32x32, and a blank picture of 28x28.
+        let mut grey = [0_u8; 1024];
+        for (value, grey) in (0..=255).zip(&mut grey) {
+            *grey = value;
+        }
+        let pixels = |grey: &[u8], size: i64| {
+            let picture = Tensor::f_from_data_size(grey, &[1, size, size], Kind::Uint8)?;
+            Ok::<_, Error>(Vec::<f32>::try_from(to_input(&picture, config).flatten(0, -1))?)
+        };
+        let mut levels = [0.0; 256];
+        levels.copy_from_slice(&pixels(&grey, 32)?[..256]);
+        let border = pixels(&[0; 784], 28)?[0];
+        let grey = Vec::<u8>::try_from(data.images().flatten(0, -1))?;
+        Ok(Some(Bytes { grey, size: size as usize, levels, border }))
     }
 }
 
@@ -37,5 +92,102 @@ impl Parameters {
             rest = after;
         }
         tensors
+    }
+
+    /// Writes them to the network's parameters.
+    ///
+    /// # Errors
+    /// Where libtorch refuses.
+    pub fn store(&self, parameters: &[Tensor]) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        for (values, parameter) in self.to_tensors(parameters).iter().zip(parameters) {
+            parameter.shallow_clone().f_copy_(values)?;
+        }
+        Ok(())
+    }
+}
+
+impl Rule {
+    /// None for SDLM.
+    pub fn of(config: &OptimizerConfig) -> Option<Rule> {
+        Some(match *config {
+            OptimizerConfig::Sgd { momentum, dampening, weight_decay, nesterov } => {
+                Rule::Sgd { momentum, dampening, weight_decay, nesterov }
+            }
+            OptimizerConfig::Adam { beta1, beta2, eps, weight_decay } => {
+                Rule::Adam { betas: (beta1, beta2), eps, weight_decay, decoupled: false }
+            }
+            OptimizerConfig::AdamW { beta1, beta2, eps, weight_decay } => {
+                Rule::Adam { betas: (beta1, beta2), eps, weight_decay, decoupled: true }
+            }
+            OptimizerConfig::Sdlm { .. } => return None,
+        })
+    }
+
+    /// The entries of its state, by PyTorch's names.
+    fn state(self) -> &'static [&'static str] {
+        match self {
+            Rule::Sgd { momentum: 0.0, .. } => &[],
+            Rule::Sgd { .. } => &["momentum_buffer"],
+            Rule::Adam { .. } => &["exp_avg", "exp_avg_sq"],
+        }
+    }
+}
+
+impl Optimizer {
+    /// With the state of an optimizer of libtorch's.
+    ///
+    /// # Errors
+    /// Where it has the state of some of the parameters only, or their steps differ.
+    pub fn read(&mut self, optimizer: &dyn optim::Optimizer, parameters: &[Tensor]) -> Result<()> {
+        let state = optimizer.state();
+        if state.is_empty() {
+            return Ok(());
+        }
+        let refused = || Error::Config("optimizer state: expected that of all parameters".into());
+        for (name, values) in self.rule.state().iter().zip(&mut self.state) {
+            let entry = |entries: Vec<(&str, Tensor)>| {
+                entries.into_iter().find(|(other, _)| other == name).map(|(_, tensor)| tensor)
+            };
+            let tensors: Option<Vec<_>> = optimizer.state().into_iter().map(entry).collect();
+            let tensors = tensors.filter(|all| all.len() == parameters.len()).ok_or_else(refused)?;
+            values.read(&tensors);
+        }
+        let mut steps = state.iter().flatten().filter(|(name, _)| *name == "step");
+        let mut step = || steps.next().map(|(_, step)| step.double_value(&[]));
+        self.steps = step().unwrap_or(1.0);
+        while let Some(other) = step() {
+            if other != self.steps {
+                return Err(refused());
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the state to an optimizer of libtorch's.
+    ///
+    /// # Errors
+    /// Where that refuses it.
+    pub fn store(
+        &self,
+        optimizer: &mut dyn optim::Optimizer,
+        parameters: &[Tensor],
+    ) -> Result<()> {
+        if self.steps == 0.0 || self.rule.state().is_empty() {
+            return Ok(());
+        }
+        let mut all: Vec<Vec<(String, Tensor)>> = parameters.iter().map(|_| Vec::new()).collect();
+        for (name, values) in self.rule.state().iter().zip(&self.state) {
+            for (entries, tensor) in all.iter_mut().zip(values.to_tensors(parameters)) {
+                entries.push(((*name).to_owned(), tensor));
+            }
+        }
+        if matches!(self.rule, Rule::Adam { .. }) {
+            for entries in &mut all {
+                let steps = Tensor::f_from_slice(&[self.steps])?.to_device(Device::Cpu);
+                entries.push(("step".to_owned(), steps.reshape([])));
+            }
+        }
+        optimizer.load_state(&all)
     }
 }
