@@ -7,7 +7,8 @@ use tch::nn::Module;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::data::Dataset;
-use crate::model::ModelConfig;
+use crate::engine::{fused, original};
+use crate::model::{LeNet5, Loss, ModelConfig};
 use crate::{Error, Result};
 
 /// Images per batch. Logits depend on it in their last bits; the Python reference uses the same.
@@ -30,6 +31,21 @@ pub fn logits(
         .into_iter()
         .map(|indices| Ok(forward(&data.batch(&indices, config).0)?.to_device(Device::Cpu)));
     Ok(Tensor::f_cat(&batches.collect::<Result<Vec<_>>>()?, 0)?)
+}
+
+/// The same by the hand-written engine of the network, on the CPU; it has to know the network:
+/// [`TrainConfig::fused`](crate::train::TrainConfig::fused) says so.
+///
+/// # Errors
+/// Where libtorch refuses.
+pub fn logits_by_engine(model: &LeNet5, data: &Dataset) -> Result<Tensor> {
+    match model {
+        LeNet5::Modern(_) => fused::Engine::of(model.config()).evaluate(model, data),
+        LeNet5::Original(_) => {
+            let network = original::Network::of(model, Loss::Distance)?;
+            logits(&|images| network.logits(images), data, model.config())
+        }
+    }
 }
 
 /// Errors, loss and confusions.

@@ -18,7 +18,7 @@ use pass::Pass;
 use crate::data::{Dataset, Split};
 use crate::engine::fused;
 use crate::engine::original::{Network, Parameters, Rates};
-use crate::evaluate::{Evaluation, logits};
+use crate::evaluate::{Evaluation, logits_by_engine};
 use crate::libtorch;
 use crate::model::LeNet5;
 use crate::optim::OptimizerConfig;
@@ -324,9 +324,7 @@ impl Run {
         if !self.fused {
             return Evaluation::of(&self.model, data, &self.config.model);
         }
-        let network = Network::of(&self.model, self.config.loss)?;
-        let logits = logits(&|images| network.logits(images), data, &self.config.model)?;
-        Evaluation::new(&logits, data.labels())
+        Evaluation::new(&logits_by_engine(&self.model, data)?, data.labels())
     }
 
     /// Nothing is saved of a network that has diverged: the checkpoint before it stays.
@@ -376,6 +374,24 @@ impl Run {
         self.write_metrics()?;
         self.write_model()?;
         self.save(&libtorch::generator_state()?)
+    }
+
+    /// Measures from now on where the time of the steps goes.
+    ///
+    /// # Errors
+    /// Where another engine computes them.
+    pub fn measure(&mut self) -> Result<()> {
+        let Some(engine) = self.engine.take() else {
+            let message = "--profile goes with the modern network on the fused engine only";
+            return Err(Error::Config(message.to_owned()));
+        };
+        self.engine = Some(engine.with_profile());
+        Ok(())
+    }
+
+    /// What was measured.
+    pub fn profile(&self) -> Option<&fused::Profile> {
+        self.engine.as_ref()?.profile()
     }
 
     /// The network as it is.

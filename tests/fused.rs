@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use lenet5::data::{Dataset, Split, to_input};
-use lenet5::engine::fused::{Bytes, Engine, Images, Optimizer, Parameters, Rule};
+use lenet5::engine::fused::{Bytes, Engine, Images, Optimizer, Parameters, Rule, Single};
 use lenet5::engine::simd::Isa;
 use lenet5::model::{Activation, Input, LeNet5, ModelConfig, Pooling};
 use lenet5::optim::OptimizerConfig;
@@ -14,7 +14,7 @@ use lenet5::weights::{Checkpoint, Weights};
 use tch::nn::{Module, VarStore};
 use tch::{Device, Kind, Reduction, Tensor};
 
-use crate::util::{Bits, Ended, difference, generator, program, run, small_mnist, temp};
+use crate::util::{Bits, Ended, difference, generator, program, run, small_mnist, temp, tensors};
 
 /// Whole groups of lanes, one more, one less; shards of one and of two groups; more than all shards at once.
 const SIZES: [i64; 10] = [1, 7, 8, 15, 16, 17, 31, 33, 145, 513];
@@ -53,9 +53,23 @@ fn logits_loss_and_gradients_as_libtorch_in_float64() {
             let pixels = Vec::<f32>::try_from(images.flatten(0, -1)).unwrap();
             let images = pixels.as_chunks::<1024>().0;
             let labels = Vec::<u8>::try_from(labels.to_kind(Kind::Uint8)).unwrap();
+            // Where relu or the largest of four is nearly a tie, a last bit moves a derivative elsewhere: of 145
+            // samples or more that happens.
+            let smooth = config.activation == Activation::Tanh && config.pooling == Pooling::Avg;
+            let tolerance = if smooth || size < 145 { 1e-5 } else { 2e-3 };
+            let mut single = Single::of(&model);
             let images = Images::Pixels(images);
             for isa in Isa::available() {
                 let what = format!("{:?} {size} {}", config.activation, isa.name());
+                single = single.with_isa(isa);
+                let found: Vec<f32> = pixels
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .flat_map(|image| single.logits(image).to_vec())
+                    .collect();
+                let error = difference(&Tensor::from_slice(&found).reshape(logits.size()), &logits);
+                assert!(error < 1e-5, "{what}: one at a time: logits {error:.1e}");
                 let mut bits = Bits::default();
                 for threads in [1, 2, 3] {
                     let mut engine = Engine::of(&config).with_isa(isa).with_threads(threads);
@@ -77,7 +91,7 @@ fn logits_loss_and_gradients_as_libtorch_in_float64() {
                     {
                         let error = difference(ours, theirs);
                         worst = worst.max(error);
-                        assert!(error < 1e-5, "{what}: gradient of {name} {error:.1e}");
+                        assert!(error < tolerance, "{what}: gradient of {name} {error:.1e}");
                     }
                     if threads == 1 {
                         println!("{what}: gradients within {worst:.1e}");
@@ -169,7 +183,10 @@ fn optimizers_as_libtorch() {
             {
                 let difference = (found - expected).abs().max().double_value(&[]);
                 let change = (before - expected).abs().max().double_value(&[]);
-                assert!(difference < 1e-4 * change, "{settings:?} {step}: {difference:e} {change:e}");
+                assert!(
+                    difference < 1e-4 * change,
+                    "{settings:?} {step}: {difference:e} {change:e}"
+                );
             }
             // Half-way by the state that libtorch's has, and by ours given to it.
             if step == 2 {
@@ -236,6 +253,50 @@ fn resumes_to_the_bit() {
         bits.check(10 + 10 * entries);
         assert!((parts.loss_sum, parts.epoch) == (whole.loss_sum, whole.epoch));
     }
+}
+
+#[test]
+fn evaluates_and_profiles() {
+    let folder = temp();
+    let data = small_mnist().to_str().unwrap();
+    for model in ["modern", "original"] {
+        let logits = |engine: &str, threads: &str| {
+            let file = folder.path().join(format!("{model}-{engine}-{threads}"));
+            let mut command = program("evaluate");
+            command.args(["--device=cpu", "--json", "--data", data, "--model", model]);
+            command.args(["--engine", engine, "--threads", threads, "--logits"]).arg(&file);
+            Ended::from(command.output().unwrap()).success();
+            tensors(&file).remove("logits").unwrap()
+        };
+        let (ours, theirs) = (logits("fused", "1"), logits("libtorch", "1"));
+        let error = difference(&ours, &theirs);
+        assert!(error > 0.0 && error < 1e-5, "{model}: {error:.1e}");
+        let mut bits = Bits::default();
+        bits.compare(model, &logits("auto", "2"), &ours);
+        bits.check(1);
+    }
+    let train = |engine: &str| {
+        let mut command = program("train");
+        command.args([
+            "--device=cpu",
+            "--profile",
+            "--epochs=1",
+            "--data",
+            data,
+            "--engine",
+            engine,
+        ]);
+        Ended::from(command.arg("--out").arg(folder.path().join(engine)).output().unwrap())
+    };
+    let table = train("fused").success();
+    for row in
+        ["c1, s2   forward", "c3       back, weights", "all      update", "sgemm on one thread"]
+    {
+        assert!(table.contains(row), "{table}");
+    }
+    let ended = train("libtorch");
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("--profile goes with the modern network"), "{ended:?}");
 }
 
 fn trained(arguments: &[&str], out: &Path) -> (Weights, Vec<Metrics>) {

@@ -13,6 +13,7 @@ mod parameters;
 mod pointwise;
 mod profile;
 mod shard;
+mod single;
 mod tensors;
 
 use std::sync::Arc;
@@ -23,13 +24,15 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::simd::{Isa, Kernel, Simd};
 pub use images::{Bytes, Images};
-pub use optimizer::{Optimizer, Rule};
 use optimizer::Update;
-pub use parameters::{MAX_CLASSES, Parameters};
+pub use optimizer::{Optimizer, Rule};
 use parameters::{C1, C3, C5, F6, Layer, output};
-pub use profile::{Phase, Profile};
+pub use parameters::{MAX_CLASSES, Parameters};
 use profile::Clock;
+pub use profile::{Phase, Profile};
 use shard::{Batch, GROUPS, Run, Shard, derivative_rows};
+pub use single::Single;
+pub use tensors::sgemm;
 
 /// Lanes of the widest vector.
 const WIDEST: usize = 16;
@@ -121,7 +124,25 @@ impl Engine {
             loss += self.shards[..used].iter().map(|shard| shard.loss).sum::<f64>();
             self.collect(used, gradient);
         }
+        if let Some(profile) = &mut self.profile {
+            profile.samples += of;
+        }
         loss / of as f64
+    }
+
+    /// Repeats a phase of the first group of a batch of whole shards whose gradient was just computed. For
+    /// benchmarks: the derivatives are no longer what they are called.
+    pub fn repeat(&mut self, phase: Phase, parameters: &Parameters, images: Images, labels: &[u8]) {
+        let Engine { settings, isa, .. } = *self;
+        let count = GROUPS * self.lanes();
+        let batch = Batch { images, labels, first: 0, count, of: labels.len() };
+        let (shard, group, groups) = (&mut self.shards[0], 0, GROUPS);
+        isa.run(Run { settings, parameters, shard, phase, group, groups, batch });
+    }
+
+    /// The samples of a group.
+    pub fn lanes(&self) -> usize {
+        self.isa.run(Lanes)
     }
 
     /// The logits of `count` images: count x classes.
@@ -164,24 +185,25 @@ impl Engine {
             .chunks_mut(PART)
             .zip(gradient.0.chunks(PART))
             .zip(state)
-            .map(|((parameters, gradient), (first, second))| {
-                Update { step, parameters, gradient, state: [first, second] }
+            .map(|((parameters, gradient), (first, second))| Update {
+                step,
+                parameters,
+                gradient,
+                state: [first, second],
             })
             .collect();
         match &self.pool {
             None => parts.into_iter().for_each(|part| isa.run(part)),
             Some(pool) => {
-                pool.install(|| parts.into_par_iter().with_max_len(1).for_each(|part| isa.run(part)));
+                pool.install(|| {
+                    parts.into_par_iter().with_max_len(1).for_each(|part| isa.run(part))
+                });
             }
         }
         clock.lap(Phase::Update);
         if let Some(profile) = &mut self.profile {
             profile.add(&clock.profile);
         }
-    }
-
-    fn lanes(&self) -> usize {
-        self.isa.run(Lanes)
     }
 
     /// Samples and groups of a shard, in a batch of `count`: two groups where there are more than four.
@@ -204,7 +226,7 @@ impl Engine {
             self.shards.push(Shard::new(self.classes));
         }
         let (settings, isa, lanes, timed) =
-            (self.settings, self.isa, self.lanes(), self.profile.is_some());
+            (self.settings, self.isa, self.lanes(), back && self.profile.is_some());
         let work = |(shard, batch): (&mut Shard, &Batch)| {
             let mut clock = Clock::start(timed);
             let mut run = |phase, group| {
@@ -244,8 +266,9 @@ impl Engine {
         }
         let profiles = match &self.pool {
             None => shards.iter_mut().zip(&batches).map(work).collect::<Vec<_>>(),
-            Some(pool) => pool
-                .install(|| shards.par_iter_mut().zip(&batches).with_max_len(1).map(work).collect()),
+            Some(pool) => pool.install(|| {
+                shards.par_iter_mut().zip(&batches).with_max_len(1).map(work).collect()
+            }),
         };
         for profile in &profiles {
             if let Some(sum) = &mut self.profile {
@@ -268,12 +291,10 @@ impl Engine {
         let parts = parts(&mut gradient.0, classes);
         let seconds: f64 = match &self.pool {
             None => parts.into_iter().map(work).sum(),
-            Some(pool) => {
-                pool.install(|| parts.into_par_iter().with_max_len(1).map(work).sum())
-            }
+            Some(pool) => pool.install(|| parts.into_par_iter().with_max_len(1).map(work).sum()),
         };
         if let Some(profile) = &mut self.profile {
-            profile.0[Phase::LinearWeights as usize] += seconds;
+            profile.seconds[Phase::LinearWeights as usize] += seconds;
         }
     }
 }

@@ -54,9 +54,11 @@ pub(super) fn rational_tanh<S: Simd>(s: S, x: S::V) -> S::V {
 }
 
 /// Of 4 |x|, where the last interval is held: tanh(7.87) = 1 - 2.9e-7.
+#[cfg(target_arch = "x86_64")]
 pub(super) const LAST: f32 = 31.49;
 /// tanh(x) ≈ sum over k of INTERVALS[k][i] t^k, where i is the whole number nearest to 4 |x| and
 /// t = 4 |x| - i: minimax fits, absolute error 2.6e-7 before rounding. The first has odd powers only.
+#[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 pub(super) const INTERVALS: [[f32; 32]; 5] = [
     [0e+00, 2.4491864e-01, 4.6211714e-01, 6.3514894e-01, 7.615942e-01, 8.4828365e-01, 9.0514827e-01, 9.4137555e-01, 9.640276e-01, 9.780261e-01, 9.866143e-01, 9.9185973e-01, 9.950548e-01, 9.9699765e-01, 9.981779e-01, 9.9889445e-01, 9.993293e-01, 9.9959314e-01, 9.9975324e-01, 9.9985033e-01, 9.999092e-01, 9.999449e-01, 9.999666e-01, 9.9997973e-01, 9.999877e-01, 9.9999255e-01, 9.9999547e-01, 9.9999726e-01, 9.9999833e-01, 9.99999e-01, 9.999994e-01, 9.9999964e-01],

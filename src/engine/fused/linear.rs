@@ -108,7 +108,8 @@ pub(super) fn weights<
             let first = first + OUTPUTS * block;
             let mut sums = [[s.splat(0.0); VECTORS]; OUTPUTS];
             for rows in all {
-                let samples = rows.inputs.chunks_exact(ROW).zip(rows.derivatives.chunks_exact(outputs));
+                let samples =
+                    rows.inputs.chunks_exact(ROW).zip(rows.derivatives.chunks_exact(outputs));
                 for (x, d) in samples.take(rows.samples) {
                     let (x, d) = (&x[left..][..step], &d[first..][..OUTPUTS]);
                     for r in 0..OUTPUTS {

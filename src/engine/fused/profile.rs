@@ -83,15 +83,44 @@ impl Phase {
 
 /// Seconds by phase, summed over threads.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Profile(pub [f64; Phase::ALL.len()]);
+pub struct Profile {
+    /// In the order of [`Phase::ALL`].
+    pub seconds: [f64; Phase::ALL.len()],
+    /// Samples whose gradients were computed.
+    pub samples: usize,
+}
 
 impl Profile {
-    pub(super) const ZERO: Profile = Profile([0.0; Phase::ALL.len()]);
+    pub(super) const ZERO: Profile = Profile { seconds: [0.0; Phase::ALL.len()], samples: 0 };
 
     pub(super) fn add(&mut self, other: &Profile) {
-        for (sum, seconds) in self.0.iter_mut().zip(other.0) {
+        for (sum, seconds) in self.seconds.iter_mut().zip(other.seconds) {
             *sum += seconds;
         }
+        self.samples += other.samples;
+    }
+
+    /// As a table, beside `sgemm`, the operations per second of a matrix product on one thread.
+    pub fn table(&self, classes: usize, sgemm: f64) -> String {
+        let line = |layer: &str, pass: &str, seconds: f64, operations: f64| {
+            let rate = operations * self.samples as f64 / seconds;
+            let rates = match operations {
+                0.0 => String::new(),
+                _ => format!(" {:>8.1} {:>9.1}", rate / 1e9, 100.0 * rate / sgemm),
+            };
+            format!("{layer:8} {pass:14} {seconds:>9.4}{rates}\n")
+        };
+        let mut table = format!(
+            "{:8} {:14} {:>9} {:>8} {:>9}\n",
+            "layer", "pass", "seconds", "GFLOP/s", "% of sgemm"
+        );
+        let mut operations = 0.0;
+        for ((phase, layer, pass), seconds) in Phase::ALL.into_iter().zip(self.seconds) {
+            operations += phase.operations(classes);
+            table += &line(layer, pass, seconds, phase.operations(classes));
+        }
+        table += &line("all", "", self.seconds.iter().sum(), operations);
+        table + &format!("sgemm on one thread: {:.1} GFLOP/s\n", sgemm / 1e9)
     }
 }
 
@@ -110,7 +139,7 @@ impl Clock {
     pub fn lap(&mut self, phase: Phase) {
         if let Some(last) = &mut self.last {
             let now = Instant::now();
-            self.profile.0[phase as usize] += (now - *last).as_secs_f64();
+            self.profile.seconds[phase as usize] += (now - *last).as_secs_f64();
             *last = now;
         }
     }

@@ -351,9 +351,9 @@ fn cross_entropy(
         let largest = (0..classes).map(logit).fold(f32::NEG_INFINITY, f32::max);
         let mut exponentials = [0.0; MAX_CLASSES];
         let mut sum = 0.0;
-        for class in 0..classes {
-            exponentials[class] = (logit(class) - largest).exp();
-            sum += exponentials[class];
+        for (class, exponential) in exponentials[..classes].iter_mut().enumerate() {
+            *exponential = (logit(class) - largest).exp();
+            sum += *exponential;
         }
         let label = usize::from(*label);
         loss += f64::from(largest + sum.ln() - logit(label));

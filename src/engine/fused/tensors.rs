@@ -1,21 +1,28 @@
 //! Between the engine's parameters and libtorch's.
 
+use std::time::Instant;
+
 use tch::{Device, Kind, Tensor};
 
-use super::{Bytes, Engine, Images, Optimizer, Parameters, Rule, Settings};
+use super::{Bytes, Engine, Images, Optimizer, Parameters, Rule, Settings, Single};
 use crate::data::{Dataset, to_input};
 use crate::model::{Activation, Input, LeNet5, ModelConfig, Pooling};
 use crate::optim::{self, OptimizerConfig};
 use crate::{Error, Result};
 
+impl Settings {
+    fn of(config: &ModelConfig) -> Settings {
+        Settings {
+            relu: config.activation == Activation::Relu,
+            max: config.pooling == Pooling::Max,
+        }
+    }
+}
+
 impl Engine {
     /// For a modern network whose activation is tanh or relu, on as many threads as libtorch.
     pub fn of(config: &ModelConfig) -> Engine {
-        let settings = Settings {
-            relu: config.activation == Activation::Relu,
-            max: config.pooling == Pooling::Max,
-        };
-        Engine::new(settings, config.classes as usize)
+        Engine::new(Settings::of(config), config.classes as usize)
             .with_threads(tch::get_num_threads().max(1) as usize)
     }
 
@@ -41,6 +48,32 @@ impl Engine {
         };
         Ok(Tensor::f_from_slice(&logits)?.f_reshape([data.len(), config.classes])?)
     }
+}
+
+impl Single {
+    /// For a modern network whose activation is tanh or relu.
+    pub fn of(model: &LeNet5) -> Single {
+        let config = model.config();
+        let mut parameters = Parameters::zeros(config.classes as usize);
+        let tensors: Vec<_> = model.parameters().into_iter().map(|(_, tensor)| tensor).collect();
+        parameters.read(&tensors);
+        Single::new(Settings::of(config), &parameters)
+    }
+}
+
+/// Operations per second of libtorch's matrix product, 1,024 x 1,024, on one thread.
+pub fn sgemm() -> f64 {
+    let threads = tch::get_num_threads();
+    tch::set_num_threads(1);
+    let x = Tensor::ones([1024, 1024], (Kind::Float, Device::Cpu));
+    let mut best = f64::INFINITY;
+    for _ in 0..8 {
+        let start = Instant::now();
+        let _ = x.matmul(&x);
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    tch::set_num_threads(threads);
+    2.0 * 1024_f64.powi(3) / best
 }
 
 impl Bytes {
@@ -150,7 +183,8 @@ impl Optimizer {
                 entries.into_iter().find(|(other, _)| other == name).map(|(_, tensor)| tensor)
             };
             let tensors: Option<Vec<_>> = optimizer.state().into_iter().map(entry).collect();
-            let tensors = tensors.filter(|all| all.len() == parameters.len()).ok_or_else(refused)?;
+            let tensors =
+                tensors.filter(|all| all.len() == parameters.len()).ok_or_else(refused)?;
             values.read(&tensors);
         }
         let mut steps = state.iter().flatten().filter(|(name, _)| *name == "step");
@@ -168,11 +202,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// Where that refuses it.
-    pub fn store(
-        &self,
-        optimizer: &mut dyn optim::Optimizer,
-        parameters: &[Tensor],
-    ) -> Result<()> {
+    pub fn store(&self, optimizer: &mut dyn optim::Optimizer, parameters: &[Tensor]) -> Result<()> {
         if self.steps == 0.0 || self.rule.state().is_empty() {
             return Ok(());
         }

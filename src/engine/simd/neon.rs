@@ -71,10 +71,7 @@ impl Simd for Neon {
         // NaN stays NaN in FMIN and FMAX.
         unsafe {
             let (least, most) = (vdupq_n_f32(-limit), vdupq_n_f32(limit));
-            (
-                vmaxq_f32(least, vminq_f32(most, a.0)),
-                vmaxq_f32(least, vminq_f32(most, a.1)),
-            )
+            (vmaxq_f32(least, vminq_f32(most, a.0)), vmaxq_f32(least, vminq_f32(most, a.1)))
         }
     }
     #[inline(always)]
@@ -84,10 +81,7 @@ impl Simd for Neon {
     #[inline(always)]
     fn select_ge(self, a: V, b: V, x: V, y: V) -> V {
         unsafe {
-            (
-                vbslq_f32(vcgeq_f32(a.0, b.0), x.0, y.0),
-                vbslq_f32(vcgeq_f32(a.1, b.1), x.1, y.1),
-            )
+            (vbslq_f32(vcgeq_f32(a.0, b.0), x.0, y.0), vbslq_f32(vcgeq_f32(a.1, b.1), x.1, y.1))
         }
     }
     #[inline(always)]
