@@ -58,8 +58,8 @@ struct Settings {
     #[arg(long)]
     model: Option<Network>,
     /// Distort the training images, other ways in each epoch, as the paper of 1998 did.
-    #[arg(long)]
-    distort: bool,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "paper")]
+    distort: Option<Distort>,
     /// What training makes small [default: cross-entropy, for the original network discriminative]
     #[arg(long)]
     loss: Option<LossName>,
@@ -81,7 +81,7 @@ struct Settings {
     /// Hold the last N training images out, and measure on them instead of on the test images.
     #[arg(long, value_name = "N")]
     validation: Option<i64>,
-    /// Measure the error on the training images after each epoch too.
+    /// Count the training images that are misread as they come up, before each step.
     #[arg(long)]
     train_error: bool,
     /// Images per step [default: 64, for sdlm 1]
@@ -150,6 +150,26 @@ enum Preset {
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Distort {
+    /// Translation, scaling, squeezing and shear, in ranges fitted to the examples in the paper's Fig. 7.
+    Paper,
+    /// The same in smaller ranges.
+    Mild,
+    /// In smaller ranges, with rotation and elastic distortion besides.
+    Best,
+}
+
+impl Distort {
+    fn ranges(self) -> Distortions {
+        match self {
+            Self::Paper => Distortions::default(),
+            Self::Mild => Distortions::mild(),
+            Self::Best => Distortions::best(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum OptimizerName {
     Sgd,
     Adam,
@@ -212,7 +232,7 @@ impl Settings {
                 _ => base.learning_rate,
             }),
             loss: self.loss(model.network)?,
-            distortions: base.distortions.or(self.distort.then(Distortions::default)),
+            distortions: self.distort.map(Distort::ranges).or(base.distortions),
             model,
             // Absolute, so that --resume works from any folder.
             data: self.data.map(std::path::absolute).transpose()?,

@@ -57,6 +57,7 @@ pub struct Engine {
     /// None where there is one thread.
     pool: Option<Arc<ThreadPool>>,
     profile: Option<Profile>,
+    misread: u64,
 }
 
 impl Engine {
@@ -64,7 +65,7 @@ impl Engine {
     pub fn new(settings: Settings, classes: usize) -> Engine {
         assert!((1..=MAX_CLASSES).contains(&classes));
         let isa = Isa::best();
-        Engine { settings, isa, classes, shards: Vec::new(), pool: None, profile: None }
+        Engine { settings, isa, classes, shards: Vec::new(), pool: None, profile: None, misread: 0 }
     }
 
     /// With another instruction set.
@@ -112,6 +113,7 @@ impl Engine {
     ) -> f64 {
         gradient.0.fill(0.0);
         let (of, mut loss) = (labels.len(), 0.0);
+        self.misread = 0;
         let (size, groups) = self.shard_size(of);
         for first in (0..of).step_by(SHARDS * size) {
             let end = (first + SHARDS * size).min(of);
@@ -121,13 +123,21 @@ impl Engine {
                 Batch { images, labels, first, count, of }
             };
             let used = self.each_shard(firsts.map(batch), parameters, groups, true);
-            loss += self.shards[..used].iter().map(|shard| shard.loss).sum::<f64>();
+            for shard in &self.shards[..used] {
+                loss += shard.loss;
+                self.misread += shard.misread;
+            }
             self.collect(used, gradient);
         }
         if let Some(profile) = &mut self.profile {
             profile.samples += of;
         }
         loss / of as f64
+    }
+
+    /// The samples of [`Engine::gradient`]'s batch that the parameters misread.
+    pub fn misread(&self) -> u64 {
+        self.misread
     }
 
     /// Repeats a phase of the first group of a batch of whole shards whose gradient was just computed. For

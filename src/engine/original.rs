@@ -141,6 +141,11 @@ impl Network {
         self.isa.run(Step { weights, output: &self.output, work, label, rates: &rates.weights })
     }
 
+    /// The class that [`Network::step`] took its pattern for, before the update.
+    pub fn answer(&self) -> usize {
+        self.work.answer(self.output.classes)
+    }
+
     /// Adds the gradient of one pattern to a sum and returns the loss.
     ///
     /// # Panics

@@ -31,7 +31,7 @@ pub struct TrainConfig {
     /// Hold the last so many training images out, and measure on them instead of on the test images.
     #[serde(default)]
     pub validation: Option<i64>,
-    /// Measure the error on the training images after each epoch too.
+    /// Count the training images that are misread as they come up.
     #[serde(default)]
     pub train_error: bool,
     /// Passes over the training images; 0 writes the initial weights and ends.

@@ -13,6 +13,14 @@ use crate::engine::original::{Network, PIXELS, Rates, Sum, Work};
 use crate::model::LeNet5;
 use crate::optim::Optimizer;
 
+/// Over the samples of a pass: the losses, and those misread before their step.
+#[derive(Default)]
+pub(super) struct Sums {
+    pub loss: f64,
+    /// 0 where the settings do not ask for it.
+    pub misread: u64,
+}
+
 /// What a pass goes over, and how.
 #[derive(Clone, Copy)]
 pub(super) struct Pass<'a> {
@@ -30,15 +38,15 @@ pub(super) struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     /// Steps with autograd on libtorch's kernels, in the arithmetic order of a PyTorch script. `stop` is
-    /// given the number of steps done after each of them. The result is the sum of the samples' losses.
+    /// given the number of steps done after each of them.
     pub fn by_libtorch(
         self,
         model: &LeNet5,
         optimizer: &mut dyn Optimizer,
         stop: &mut dyn FnMut(u64) -> bool,
-    ) -> Result<f64> {
+    ) -> Result<Sums> {
         let parameters: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
-        let mut losses = Vec::new();
+        let (mut losses, mut misread) = (Vec::new(), Vec::new());
         for (step, places) in self.chunks(1) {
             let (images, labels) = batch(self.config, self.data, self.epoch, places);
             let logits = model.forward(&images);
@@ -46,11 +54,19 @@ impl<'a> Pass<'a> {
             let gradients = Tensor::f_run_backward(&[&loss], &parameters, false, false)?;
             optimizer.step(&gradients, (self.learning_rate)(step))?;
             losses.push((loss.detach(), labels.size()[0]));
+            if self.config.train_error {
+                let wrong = logits.argmax(1, false).not_equal_tensor(&labels);
+                misread.push(wrong.sum(Kind::Int64));
+            }
             if stop(step + 1) {
                 break;
             }
         }
-        sum(&losses)
+        let misread = match misread.is_empty() {
+            true => 0,
+            false => Tensor::f_stack(&misread, 0)?.sum(Kind::Int64).f_int64_value(&[])? as u64,
+        };
+        Ok(Sums { loss: sum(&losses)?, misread })
     }
 
     /// The same for the original network by its hand-written engine; `rates` makes the weights' rates of a
@@ -60,9 +76,10 @@ impl<'a> Pass<'a> {
         model: &LeNet5,
         rates: &dyn Fn(f64) -> Rates,
         stop: &mut dyn FnMut(u64) -> bool,
-    ) -> Result<f64> {
+    ) -> Result<Sums> {
         let mut network = Network::of(model, self.config.loss)?;
-        let (mut work, mut gradient, mut loss) = (Work::new(), Sum::new(), 0.0);
+        let classes = model.config().classes as usize;
+        let (mut work, mut gradient, mut sums) = (Work::new(), Sum::new(), Sums::default());
         let mut current = (f64::NAN, Rates::constant(0.0));
         self.each_batch(|step, images, labels| {
             let learning_rate = (self.learning_rate)(step);
@@ -70,19 +87,23 @@ impl<'a> Pass<'a> {
                 current = (learning_rate, rates(learning_rate));
             }
             if let ([image], [label]) = (images, labels) {
-                loss += f64::from(network.step(image, usize::from(*label), &current.1));
+                let label = usize::from(*label);
+                sums.loss += f64::from(network.step(image, label, &current.1));
+                sums.misread += u64::from(network.answer() != label);
             } else {
                 gradient.clear();
                 for (image, label) in images.iter().zip(labels) {
                     let label = usize::from(*label);
-                    loss += f64::from(network.add_gradient(&mut work, image, label, &mut gradient));
+                    let loss = network.add_gradient(&mut work, image, label, &mut gradient);
+                    sums.loss += f64::from(loss);
+                    sums.misread += u64::from(work.answer(classes) != label);
                 }
                 network.apply(&gradient, &current.1);
             }
             Ok(stop(step + 1))
         })?;
         network.store(model)?;
-        Ok(loss)
+        Ok(sums)
     }
 
     /// The same for the modern network by its hand-written engine, on `bytes` where the images need no more
@@ -94,7 +115,7 @@ impl<'a> Pass<'a> {
         model: &LeNet5,
         optimizer: &mut dyn Optimizer,
         stop: &mut (dyn FnMut(u64) -> bool + Send),
-    ) -> Result<f64> {
+    ) -> Result<Sums> {
         let tensors: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
         let classes = model.config().classes as usize;
         let mut parameters = fused::Parameters::zeros(classes);
@@ -102,11 +123,12 @@ impl<'a> Pass<'a> {
         let rule = fused::Rule::of(&self.config.optimizer).expect("sdlm is the original network's");
         let mut state = fused::Optimizer::new(rule, classes);
         state.read(optimizer, &tensors)?;
-        let (mut gradient, mut loss) = (parameters.clone(), 0.0);
+        let (mut gradient, mut sums) = (parameters.clone(), Sums::default());
         let learning_rate = self.learning_rate;
         let mut work = |engine: &mut fused::Engine, step, images: Images, labels: &[u8]| {
             let mean = engine.gradient(&parameters, images, labels, &mut gradient);
-            loss += mean * labels.len() as f64;
+            sums.loss += mean * labels.len() as f64;
+            sums.misread += engine.misread();
             engine.update(&mut parameters, &gradient, &mut state, learning_rate(step));
             stop(step + 1)
         };
@@ -127,7 +149,7 @@ impl<'a> Pass<'a> {
         }
         parameters.store(&tensors)?;
         state.store(optimizer, &tensors)?;
-        Ok(loss)
+        Ok(sums)
     }
 
     /// Calls `work` with each step to come, its images and its labels, until it is told to stop. Another

@@ -29,6 +29,8 @@ pub struct Checkpoint {
     pub step: u64,
     /// Sum of the losses of the samples of those steps.
     pub loss_sum: f64,
+    /// Samples of those steps that were misread.
+    pub misread: u64,
     /// Seconds spent on those steps.
     pub seconds: f64,
 }
@@ -63,6 +65,7 @@ impl Checkpoint {
             ("epoch", Value::Int(self.epoch.into())),
             ("step", Value::Int(self.step as i64)),
             ("loss_sum", Value::Float(self.loss_sum)),
+            ("misread", Value::Int(self.misread as i64)),
             ("seconds", Value::Float(self.seconds)),
             (CONFIG_KEY, Value::Str(config)),
         ]);
@@ -124,6 +127,7 @@ fn parse(bytes: &[u8], limits: &Limits) -> Result<Checkpoint, String> {
         epoch: count("epoch")?,
         step: count("step")?.into(),
         loss_sum: number("loss_sum")?,
+        misread: value.get("misread").and_then(Value::as_int).unwrap_or(0).max(0) as u64,
         seconds: number("seconds")?,
     })
 }

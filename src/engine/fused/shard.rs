@@ -69,6 +69,8 @@ pub(super) struct Shard {
     filled: usize,
     /// Of its samples, added up.
     pub loss: f64,
+    /// Of its samples, those misread.
+    pub misread: u64,
 }
 
 impl Shard {
@@ -102,6 +104,7 @@ impl Shard {
             derivatives: derivative_rows(classes).map(|row| vec![0.0; SAMPLES * row]),
             filled: 0,
             loss: 0.0,
+            misread: 0,
         }
     }
 
@@ -230,7 +233,9 @@ fn run<S: Simd, const V: usize>(s: S, run: Run) {
         }
         Phase::Loss => {
             let labels = &batch.labels[batch.first..][..batch.count];
-            shard.loss += cross_entropy(units, labels, stride, classes, batch.of);
+            let (loss, misread) = cross_entropy(units, labels, stride, classes, batch.of);
+            shard.loss += loss;
+            shard.misread += misread;
         }
         Phase::OutputBack => {
             let d = &units.d_output[..classes * stride];
@@ -316,6 +321,7 @@ impl Shard {
         c3.fill(0.0);
         c3_bias.fill(0.0);
         self.loss = 0.0;
+        self.misread = 0;
         self.filled = 0;
     }
 
@@ -335,7 +341,7 @@ impl Shard {
     }
 }
 
-/// The loss summed over the samples, its derivative by the logits left in `units.d_output`, for the mean
+/// The loss summed over the samples, and those misread; the derivative by the logits left in `units.d_output`, for the mean
 /// over `of` samples. Lanes beyond the labels get no derivative.
 fn cross_entropy(
     units: &mut Units,
@@ -343,8 +349,8 @@ fn cross_entropy(
     stride: usize,
     classes: usize,
     of: usize,
-) -> f64 {
-    let mut loss = 0.0;
+) -> (f64, u64) {
+    let (mut loss, mut misread) = (0.0, 0);
     units.d_output[..classes * stride].fill(0.0);
     for (lane, label) in labels.iter().enumerate() {
         let logit = |class: usize| units.output[class * stride + lane];
@@ -357,10 +363,11 @@ fn cross_entropy(
         }
         let label = usize::from(*label);
         loss += f64::from(largest + sum.ln() - logit(label));
+        misread += u64::from(logit(label) < largest);
         for (class, exponential) in exponentials[..classes].iter().enumerate() {
             let target = if class == label { 1.0 } else { 0.0 };
             units.d_output[class * stride + lane] = (exponential / sum - target) / of as f32;
         }
     }
-    loss
+    (loss, misread)
 }

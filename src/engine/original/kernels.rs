@@ -92,6 +92,12 @@ impl Work {
         })
     }
 
+    /// The class that the last pattern was taken for, of so many.
+    pub fn answer(&self, classes: usize) -> usize {
+        let by_penalty = |a: &usize, b: &usize| self.penalties[*a].total_cmp(&self.penalties[*b]);
+        (0..classes).min_by(by_penalty).unwrap_or_default()
+    }
+
     pub(super) fn set_image(&mut self, image: Image) {
         match image {
             Image::Input(input) => self.image[..PIXELS].copy_from_slice(input),

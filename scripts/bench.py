@@ -1,0 +1,322 @@
+"""LeNet-5 on this machine's CPU: our engines beside PyTorch, TensorFlow, JAX and onnxruntime.
+
+Run: make bench    (half an hour on two cores; ARGS="--quick" takes one round of the main figures)
+Writes: benches/results/DATE-MACHINE.json, all figures; .md, the tables; .png, a picture.
+
+Each figure is a process of its own. All programs take their turns in each round, so that a machine
+that slows down slows all of them; the best round counts. The rate of matrix multiplication on this
+machine (sgemm) is measured in the same rounds.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+BINARIES = ROOT / "target" / "release"
+BATCH_SIZES, MAIN_BATCH = (32, 128, 512), 128
+INFERENCE_SIZES = (1, 16, 1000)
+# Floating-point operations per image: forward, by the weights and, but for C1, by the inputs.
+OPERATIONS = 2 * (3 * (240_000 + 48_000 + 10_080 + 840) + 2 * 117_600)
+ACCURACY = {"epochs": 5, "learning-rate": 0.1, "batch-size": 64}
+SGEMM = """
+import sys, time, torch
+torch.set_num_threads(int(sys.argv[1]))
+a, b = torch.rand(2048, 2048), torch.rand(2048, 2048)
+def seconds():
+    start = time.perf_counter()
+    a @ b
+    return time.perf_counter() - start
+print(2 * 2048**3 / min(seconds() for _ in range(8)) / 1e9)
+"""
+
+
+@dataclass(frozen=True)
+class Ours:
+    """One of this project's engines."""
+
+    engine: str
+
+    def train(self, batch_size: int, threads: int) -> dict:
+        options = ["--epochs=2", "--schedule=constant", f"--batch-size={batch_size}"]
+        metrics, process = self.run(options, threads)
+        return {"seconds": metrics[-1]["seconds"], **process}
+
+    def infer(self, batch_size: int, threads: int) -> dict:
+        program = BINARIES / "examples" / "inference"
+        return last_line(call([program, self.engine, str(batch_size), str(threads)]))
+
+    def accuracy(self, threads: int) -> dict:
+        options = ["--activation=relu", "--pooling=max", "--schedule=cosine"]
+        options.append(f"--lr={ACCURACY['learning-rate']}")
+        options += [f"--{name}={ACCURACY[name]}" for name in ("epochs", "batch-size")]
+        metrics, process = self.run(options, threads)
+        seconds = sum(epoch["seconds"] for epoch in metrics)
+        error = metrics[-1]["test_error_percent"]
+        return {"seconds": seconds, "test_error_percent": error, **process}
+
+    def run(self, options: list[str], threads: int) -> tuple[list[dict], dict]:
+        """The metrics of a run of `train`, and what it took."""
+        with tempfile.TemporaryDirectory() as folder:
+            options += [f"--engine={self.engine}", f"--threads={threads}", "--device=cpu"]
+            _, process = call([BINARIES / "train", *options, f"--out={folder}/run"])
+            lines = Path(folder, "run", "metrics.jsonl").read_text().splitlines()
+            return [json.loads(line) for line in lines], process
+
+
+@dataclass(frozen=True)
+class Theirs:
+    """A framework, by scripts/bench_peers.py."""
+
+    peer: str
+    variant: str
+
+    def train(self, batch_size: int, threads: int) -> dict:
+        return self.run("train", threads, batch_size)
+
+    def infer(self, batch_size: int, threads: int) -> dict:
+        return self.run("infer", threads, batch_size)
+
+    def accuracy(self, threads: int) -> dict:
+        more = [f"--{name}={ACCURACY[name]}" for name in ("epochs", "learning-rate")]
+        return self.run("accuracy", threads, ACCURACY["batch-size"], *more)
+
+    def run(self, what: str, threads: int, batch_size: int, *more: str) -> dict:
+        options = [
+            f"--variant={self.variant}",
+            f"--batch-size={batch_size}",
+            f"--threads={threads}",
+        ]
+        script = Path(__file__).with_name("bench_peers.py")
+        return last_line(call([sys.executable, script, self.peer, what, *options, *more]))
+
+
+ONNX = ROOT / "target" / "lenet5.onnx"
+PROGRAMS = {
+    "lenet5, fused": Ours("fused"),
+    "lenet5, libtorch": Ours("libtorch"),
+    "PyTorch, eager": Theirs("torch", "eager"),
+    "PyTorch, channels_last": Theirs("torch", "channels_last"),
+    "PyTorch, compile": Theirs("torch", "compile"),
+    "TensorFlow": Theirs("tensorflow", "graph"),
+    "TensorFlow, XLA": Theirs("tensorflow", "xla"),
+    "JAX": Theirs("jax", ""),
+    "onnxruntime": Theirs("onnxruntime", str(ONNX)),
+}
+
+
+def call(command: list) -> tuple[str, dict]:
+    """What a program prints, and what it took: seconds from start to end, and peak memory."""
+    start = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - start
+        if process.returncode != 0:
+            errors.seek(0)
+            raise SystemExit(f"{' '.join(map(str, command))}\n{errors.read()}")
+    return output, {"program_seconds": seconds, "peak_memory_mb": usage.ru_maxrss / 1024}
+
+
+def last_line(called: tuple[str, dict]) -> dict:
+    """The figures of a program whose last line is JSON."""
+    output, process = called
+    return {**json.loads(output.splitlines()[-1]), **process}
+
+
+def sgemm(threads: int) -> float:
+    """GFLOP/s of a 2048³ product by PyTorch's library."""
+    output, _ = call([sys.executable, "-c", SGEMM, str(threads)])
+    return float(output)
+
+
+def machine() -> dict:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    find = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    vectors = [
+        name for name in ("avx512f", "avx2", "asimd") if name in find.get("flags", "").split()
+    ]
+    cpu = find.get("model name", platform.processor() or platform.machine())
+    return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "vectors": (vectors or ["none"])[0]}
+
+
+def versions() -> dict:
+    names = ("torch", "tensorflow-cpu", "jax", "onnxruntime", "numpy")
+    rust = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True)
+    found = {name: importlib.metadata.version(name) for name in names}
+    return {"python": platform.python_version(), "rustc": rust.stdout.split()[1], **found}
+
+
+def plan(quick: bool, threads: list[int]) -> list[tuple]:
+    """What is measured in a round: (kind, program, batch size, threads)."""
+    sizes = (MAIN_BATCH,) if quick else BATCH_SIZES
+    trains = [name for name in PROGRAMS if name != "onnxruntime"]
+    return [
+        *(("train", name, size, n) for size in sizes for n in threads for name in trains),
+        *(("infer", name, size, threads[-1] if size > 1 else 1)
+          for size in INFERENCE_SIZES for name in PROGRAMS),
+        *(("accuracy", name, ACCURACY["batch-size"], threads[-1]) for name in trains),
+    ]  # fmt: skip
+
+
+def measure(kind: str, name: str, size: int, threads: int) -> dict:
+    program = PROGRAMS[name]
+    match kind:
+        case "train":
+            return program.train(size, threads)
+        case "infer":
+            return program.infer(size, threads)
+        case _:
+            return program.accuracy(threads)
+
+
+def best(figures: list[dict], kind: str, name: str, size: int, threads: int) -> dict | None:
+    """Of the rounds, the best figure of each sort; the test error is a mean."""
+    key = (kind, name, size, threads)
+    rounds = [figure["result"] for figure in figures if tuple(figure["key"]) == key]
+    if not rounds:
+        return None
+    choose = {"images_per_second": max, "test_error_percent": statistics.mean}
+    return {sort: choose.get(sort, min)(r[sort] for r in rounds) for sort in rounds[0]}
+
+
+def tables(report: dict) -> str:
+    """Markdown."""
+    figures, threads, rates = report["figures"], report["threads"], report["sgemm_gflops"]
+    sizes = sorted({size for kind, _, size, _ in (f["key"] for f in figures) if kind == "train"})
+    lines = [f"{report['date']}, {describe(report)}.", ""]
+
+    columns = [(size, n) for n in threads for size in sizes]
+    lines += header("seconds per epoch", [f"batch {size}, {plural(n)}" for size, n in columns])
+    for name in PROGRAMS:
+        cells = [best(figures, "train", name, *column) for column in columns]
+        if any(cells):
+            lines.append(row(name, *(f"{cell['seconds']:.2f}" for cell in cells)))
+    limits = [60_000e-9 * OPERATIONS / max(rates[str(n)]) for _, n in columns]
+    lines += [row("*at the rate of sgemm*", *(f"{limit:.2f}" for limit in limits)), ""]
+    found = (f"{max(rates[str(n)]):.0f} GFLOP/s on {plural(n)}" for n in threads)
+    lines += [f"sgemm: {', '.join(found)}.", ""]
+
+    lines += header("images per second", [f"{size:,} at a time" for size in INFERENCE_SIZES])
+    for name in PROGRAMS:
+        columns = [(size, 1 if size == 1 else threads[-1]) for size in INFERENCE_SIZES]
+        cells = [best(figures, "infer", name, *column) for column in columns]
+        if any(cells):
+            lines.append(row(name, *(f"{cell['images_per_second']:,.0f}" for cell in cells)))
+    lines += ["", f"One image is read on one thread, more on {threads[-1]}.", ""]
+
+    heads = ["s from the program's start", "s of training", "test error %", "peak MB"]
+    lines += header(f"{ACCURACY['epochs']} epochs, to 99 %", heads)
+    for name in PROGRAMS:
+        if cell := best(figures, "accuracy", name, ACCURACY["batch-size"], threads[-1]):
+            seconds = (f"{cell[sort]:.1f}" for sort in ("program_seconds", "seconds"))
+            error, memory = cell["test_error_percent"], cell["peak_memory_mb"]
+            lines.append(row(name, *seconds, f"{error:.2f}", f"{memory:.0f}"))
+    return "\n".join(lines) + "\n"
+
+
+def header(first: str, heads: list[str]) -> list[str]:
+    return [row(first, *heads), row("---", *["---:"] * len(heads))]
+
+
+def row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def plural(threads: int) -> str:
+    return f"{threads} thread{'s' * (threads > 1)}"
+
+
+def describe(report: dict) -> str:
+    machine, versions = report["machine"], report["versions"]
+    found = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"{machine['cpu']}, {machine['cores']} cores, {machine['vectors']}; {found}"
+
+
+def draw(report: dict, path: Path) -> None:
+    """Seconds per epoch, a bar for each program and number of threads."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = [name for name in PROGRAMS if name != "onnxruntime"]
+    figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
+    for i, threads in enumerate(report["threads"]):
+        cells = [best(report["figures"], "train", name, MAIN_BATCH, threads) for name in names]
+        places = [place + 0.4 * i for place in range(len(names))]
+        seconds = [cell["seconds"] for cell in cells]
+        bars = axes.barh(places, seconds, 0.38, label=plural(threads))
+        axes.bar_label(bars, fmt="%.2f", padding=3)
+    axes.set_yticks([place + 0.2 for place in range(len(names))], names)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"seconds per epoch of 60,000 images, batches of {MAIN_BATCH}")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.1)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--quick", action="store_true", help="one round, training at batch 128 only"
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "benches" / "results")
+    arguments = parser.parse_args()
+
+    cores = len(os.sched_getaffinity(0))
+    threads = sorted({1, cores})
+    export = [sys.executable, Path(__file__).with_name("export.py")]
+    call([*export, ROOT / "weights" / "lenet5.safetensors", ONNX.with_suffix("")])
+    report = {
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(),
+        "versions": versions(),
+        "threads": threads,
+        "sgemm_gflops": {str(n): [] for n in threads},
+        "figures": [],
+    }
+    steps = plan(arguments.quick, threads)
+    rounds = 1 if arguments.quick else arguments.rounds
+    for number in range(1, rounds + 1):
+        for n in threads:
+            report["sgemm_gflops"][str(n)].append(sgemm(n))
+        for i, key in enumerate(steps, 1):
+            result = measure(*key)
+            report["figures"].append({"key": key, "round": number, "result": result})
+            main_figure = next(iter(result.items()))
+            text = f"round {number}/{rounds}, {i}/{len(steps)}: {key[0]} {key[1]}, batch {key[2]}"
+            print(
+                f"{text}, {key[3]} threads: {main_figure[1]:.4g} {main_figure[0]}", file=sys.stderr
+            )
+    name = f"{report['date']}-{slug(report['machine'])}"
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / name
+    path.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    text = tables(report)
+    path.with_suffix(".md").write_text(text)
+    draw(report, path.with_suffix(".png"))
+    print(text)
+
+
+def slug(machine: dict) -> str:
+    words = "".join(c if c.isalnum() else " " for c in machine["cpu"].lower()).split()
+    return "-".join([*words[:3], f"{machine['cores']}-cores", machine["vectors"]])
+
+
+if __name__ == "__main__":
+    main()
