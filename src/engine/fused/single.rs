@@ -210,9 +210,7 @@ fn second<S: Simd, A: Activation, P: Pooling>(
                         }
                     }
                 }
-                for c in 0..10 {
-                    rows[r][c] = sums[c];
-                }
+                rows[r] = sums;
             }
             for c in 0..5 {
                 let [top, bottom] = rows;
