@@ -533,7 +533,8 @@ fn a_run_folder() {
         }
     }
     // The file holds what was measured; the settings of the input come with it.
-    let evaluated = evaluate(&["--json", &option("weights", &out.join("model.pt"))]).success();
+    let model = option("weights", &out.join("model.pt"));
+    let evaluated = evaluate(&["--json", "--engine=fused", &model]).success();
     let evaluated = json(&evaluated);
     assert_eq!(evaluated["loss"], lines[1]["test_loss"]);
     assert_eq!(evaluated["error_percent"], lines[1]["test_error_percent"]);

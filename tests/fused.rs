@@ -40,8 +40,8 @@ fn logits_loss_and_gradients_as_libtorch_in_float64() {
         let parameters: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
         let mut values = Parameters::zeros(config.classes as usize);
         values.read(&parameters);
+        let (mut first, mut single) = (values.clone(), Single::of(&model));
         store.double();
-        let mut first = values.clone();
         let doubles: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
         for size in SIZES {
             let images = Tensor::rand([size, 1, 32, 32], (Kind::Float, Device::Cpu));
@@ -57,7 +57,6 @@ fn logits_loss_and_gradients_as_libtorch_in_float64() {
             // samples or more that happens.
             let smooth = config.activation == Activation::Tanh && config.pooling == Pooling::Avg;
             let tolerance = if smooth || size < 145 { 1e-5 } else { 2e-3 };
-            let mut single = Single::of(&model);
             let images = Images::Pixels(images);
             for isa in Isa::available() {
                 let what = format!("{:?} {size} {}", config.activation, isa.name());

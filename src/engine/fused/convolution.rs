@@ -5,7 +5,7 @@
 #![allow(clippy::needless_range_loop)] // an index says the layout; iterators would bring closures
 
 use super::super::simd::Simd;
-use super::pointwise::{Activation, Pooling, pool};
+use super::pointwise::{Activation, Pooling, activate_and_pool};
 
 /// The convolution of `CHANNELS` of `SIZE` x `SIZE`, its activation, and its pooling.
 #[inline(always)]
@@ -57,14 +57,15 @@ pub(super) fn forward<
                         let at = (((first + m) * OUT + row) * OUT + left) * l;
                         let values = &mut values[at..][..COLUMNS * l];
                         for c in 0..COLUMNS {
-                            s.store(values, c * l, A::apply(s, sums[m][c]));
+                            s.store(values, c * l, sums[m][c]);
                         }
                     }
                 }
             }
             for m in first..first + MAPS {
-                let values = &values[(m * OUT + 2 * y) * OUT * l..];
-                pool::<S, P, OUT>(s, values, &mut pooled[(m * half + y) * half * stride..], stride);
+                let values = &mut values[(m * OUT + 2 * y) * OUT * l..];
+                let pooled = &mut pooled[(m * half + y) * half * stride..];
+                activate_and_pool::<S, A, P, OUT>(s, values, pooled, stride);
             }
         }
     }

@@ -112,10 +112,15 @@ pub(super) fn weights<
                     rows.inputs.chunks_exact(ROW).zip(rows.derivatives.chunks_exact(outputs));
                 for (x, d) in samples.take(rows.samples) {
                     let (x, d) = (&x[left..][..step], &d[first..][..OUTPUTS]);
+                    // An input for all outputs: the other way round eight lanes run out of registers.
+                    let mut factors = [s.splat(0.0); OUTPUTS];
                     for r in 0..OUTPUTS {
-                        let d = s.splat(d[r]);
-                        for v in 0..VECTORS {
-                            sums[r][v] = s.fma(s.load(x, v * l), d, sums[r][v]);
+                        factors[r] = s.splat(d[r]);
+                    }
+                    for v in 0..VECTORS {
+                        let x = s.load(x, v * l);
+                        for r in 0..OUTPUTS {
+                            sums[r][v] = s.fma(x, factors[r], sums[r][v]);
                         }
                     }
                 }

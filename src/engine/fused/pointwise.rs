@@ -99,17 +99,21 @@ pub(super) fn activate_back<S: Simd, A: Activation>(s: S, values: &[f32], d: &mu
     }
 }
 
-/// Two rows of `SIZE` values to a row that is half as long, its vectors `stride` apart.
+/// Two rows of `SIZE` sums to their values, and to a row that is half as long, its vectors `stride` apart.
 #[inline(always)]
-pub(super) fn pool<S: Simd, P: Pooling, const SIZE: usize>(
+pub(super) fn activate_and_pool<S: Simd, A: Activation, P: Pooling, const SIZE: usize>(
     s: S,
-    values: &[f32],
+    sums: &mut [f32],
     pooled: &mut [f32],
     stride: usize,
 ) {
-    let values = &values[..2 * SIZE * S::LANES];
+    let sums = &mut sums[..2 * SIZE * S::LANES];
     for c in 0..SIZE / 2 {
-        let four = four::<S, SIZE>(s, values, c);
+        let mut four = four::<S, SIZE>(s, sums, c);
+        for (i, at) in [0, 1, SIZE, SIZE + 1].into_iter().enumerate() {
+            four[i] = A::apply(s, four[i]);
+            s.store(sums, (at + 2 * c) * S::LANES, four[i]);
+        }
         s.store(pooled, c * stride, P::apply(s, four));
     }
 }

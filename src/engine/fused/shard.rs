@@ -196,7 +196,7 @@ fn run<S: Simd, const V: usize>(s: S, run: Run) {
             if wide {
                 with_settings!(settings, forward::<S, .., 1, 32, 28, 3, 7>(s, weight, bias, &group.x, &mut group.c1, pooled));
             } else {
-                with_settings!(settings, forward::<S, .., 1, 32, 28, 3, 4>(s, weight, bias, &group.x, &mut group.c1, pooled));
+                with_settings!(settings, forward::<S, .., 1, 32, 28, 2, 4>(s, weight, bias, &group.x, &mut group.c1, pooled));
             }
         }
         Phase::C3 => {

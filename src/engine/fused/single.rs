@@ -126,7 +126,7 @@ fn run<S: Simd, A: Activation, P: Pooling>(s: S, single: &mut Single) {
     if S::LANES == 16 {
         first::<S, A, P, 6>(s, c1, c1_bias, &work.columns, &mut work.s2);
     } else {
-        first::<S, A, P, 3>(s, c1, c1_bias, &work.columns, &mut work.s2);
+        first::<S, A, P, 2>(s, c1, c1_bias, &work.columns, &mut work.s2);
     }
     second::<S, A, P>(s, c3, c3_bias, &work.s2, &mut work.s4);
     linear::<S, 8>(s, c5, &work.s4, &mut work.c5);
@@ -170,11 +170,14 @@ fn first<S: Simd, A: Activation, P: Pooling, const MAPS: usize>(
                         }
                     }
                 }
+                // Apart, so that the sums stay in registers: this loop is too long to be unrolled.
+                let all = sums;
                 for m in 0..MAPS {
+                    let mut four = all[m];
                     for i in 0..4 {
-                        sums[m][i] = A::apply(s, sums[m][i]);
+                        four[i] = A::apply(s, four[i]);
                     }
-                    s.store(s2, ((first + m) * 14 + y) * 16 + left, P::apply(s, sums[m]));
+                    s.store(s2, ((first + m) * 14 + y) * 16 + left, P::apply(s, four));
                 }
             }
         }
@@ -207,13 +210,14 @@ fn second<S: Simd, A: Activation, P: Pooling>(
                         }
                     }
                 }
-                for c in 0..10 {
-                    rows[r][c] = A::apply(s, sums[c]);
-                }
+                rows[r] = sums;
             }
             for c in 0..5 {
                 let [top, bottom] = rows;
-                let four = [top[2 * c], top[2 * c + 1], bottom[2 * c], bottom[2 * c + 1]];
+                let mut four = [top[2 * c], top[2 * c + 1], bottom[2 * c], bottom[2 * c + 1]];
+                for i in 0..4 {
+                    four[i] = A::apply(s, four[i]);
+                }
                 s.store(s4, (y * 5 + c) * 16 + map, P::apply(s, four));
             }
         }
