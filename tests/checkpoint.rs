@@ -26,8 +26,8 @@ const OPTIMIZERS: [(&str, &[&str]); 5] = [
     ),
     ("adam", &["--engine=libtorch", "--optimizer=adam", "--schedule=constant"]),
     ("adamw", &["--engine=libtorch", "--optimizer=adamw", "--schedule=constant"]),
-    ("sdlm", &["--model=original", "--optimizer=sdlm", "--distort"]),
-    ("fused", &["--engine=fused", "--optimizer=adamw", "--distort"]),
+    ("sdlm", &["--model=original", "--optimizer=sdlm", "--distort", "--train-error"]),
+    ("fused", &["--engine=fused", "--optimizer=adamw", "--distort=best", "--train-error"]),
 ];
 
 /// `train` in a new folder; 250 steps an epoch.
@@ -170,6 +170,7 @@ fn assert_same_metrics(found: &Path, expected: &Path) {
         // A sum of float64, in another order where it was interrupted.
         let difference = (ours.train_loss - theirs.train_loss).abs();
         assert!(difference < 1e-12 * theirs.train_loss, "{difference:e}");
+        assert_eq!(ours.train_error_percent, theirs.train_error_percent);
     }
 }
 

@@ -50,6 +50,7 @@ fn logits_loss_and_gradients_as_libtorch_in_float64() {
             let loss =
                 logits.cross_entropy_loss(&labels, None::<Tensor>, Reduction::Mean, -100, 0.0);
             let expected = Tensor::run_backward(&[&loss], &doubles, false, false);
+            let misread = logits.argmax(1, false).not_equal_tensor(&labels).sum(Kind::Int64);
             let pixels = Vec::<f32>::try_from(images.flatten(0, -1)).unwrap();
             let images = pixels.as_chunks::<1024>().0;
             let labels = Vec::<u8>::try_from(labels.to_kind(Kind::Uint8)).unwrap();
@@ -82,6 +83,7 @@ fn logits_loss_and_gradients_as_libtorch_in_float64() {
                         let found = engine.gradient(&values, images, &labels, &mut gradient);
                         let error = (found / loss.double_value(&[]) - 1.0).abs();
                         assert!(error < 1e-6, "{what}: loss {error:.1e}");
+                        assert_eq!(engine.misread(), misread.int64_value(&[]) as u64, "{what}");
                     }
                     let mut worst = 0.0_f64;
                     let found = gradient.to_tensors(&parameters);

@@ -119,7 +119,9 @@ fn both_engines_train_alike() {
                 |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-3, "{settings:?}: {a} {b}");
             close(ours.train_loss, theirs.train_loss);
             close(ours.test_loss, theirs.test_loss);
-            assert!(theirs.train_error_percent.unwrap() > 0.0);
+            // One or two of 500 images may be on the edge.
+            let errors = [ours, theirs].map(|metrics| metrics.train_error_percent.unwrap());
+            assert!(errors[1] > 0.0 && (errors[0] - errors[1]).abs() < 0.5, "{errors:?}");
             assert_eq!(ours.weight_rates.is_some(), settings[0] == "--optimizer=sdlm");
             let rates =
                 |m: &Metrics| m.weight_rates.map_or(0.0, |(low, high)| f64::from(low / high));
