@@ -1,5 +1,5 @@
 # `make` lists what there is. Each target sets up what it needs first: see scripts/setup.sh.
-.PHONY: help setup train test lint cross-check check-versions export reproduce fuzz clean
+.PHONY: help setup train test lint cross-check check-versions export reproduce bench fuzz clean
 .DEFAULT_GOAL := help
 
 # cargo would take make's job server from it, and complain that it cannot be reached.
@@ -48,6 +48,11 @@ export: setup ## weights as a torch.export program and as ONNX; ARGS="IN OUT"
 reproduce: setup ## the paper's experiments, their numbers beside the paper's; ARGS="--seeds 1"
 	cargo build --release
 	$(PY) scripts/reproduce.py $(ARGS)
+
+bench: setup ## speed beside PyTorch, TensorFlow, JAX and onnxruntime; ARGS=--quick
+	cargo build --release --bins --examples
+	$(PY) -m pip install -q -r scripts/requirements-bench.txt
+	$(PY) scripts/bench.py $(ARGS)
 
 fuzz: setup ## fuzz the readers of files; ARGS="pickle 1000000"; needs cargo-fuzz
 	fuzz/run.sh $(ARGS)

@@ -3,14 +3,15 @@
 //! Run: cargo run --release --example inference -- ENGINE BATCH THREADS    (ENGINE: fused or libtorch)
 //! Prints: {"images_per_second": N}
 
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use lenet5::data::{Dataset, Split, to_input};
-use lenet5::engine::fused::{Engine, Images, Parameters};
+use lenet5::engine::fused::{Engine, Images, Parameters, Single};
 use lenet5::model::{LeNet5, ModelConfig};
-use tch::nn::{Module, VarStore};
 use tch::Device;
+use tch::nn::{Module, VarStore};
 
 const WARM_UP: usize = 30;
 const TIME: Duration = Duration::from_millis(1500);
@@ -28,16 +29,26 @@ fn images_per_second(engine: &str, batch: usize) -> Result<f64> {
     let config = ModelConfig::default();
     let store = VarStore::new(Device::Cpu);
     let model = LeNet5::new(&store.root(), &config)?;
-    let images = to_input(Dataset::embedded(Split::Test, 10)?.first(batch as i64).images(), &config);
-    let read: &mut dyn FnMut() = match engine {
-        "libtorch" => &mut || drop(tch::no_grad(|| model.forward(&images))),
+    let images =
+        to_input(Dataset::embedded(Split::Test, 10)?.first(batch as i64).images(), &config);
+    let pixels = Vec::<f32>::try_from(images.flatten(0, -1))?;
+    let mut read: Box<dyn FnMut()> = match engine {
+        "libtorch" => Box::new(|| drop(tch::no_grad(|| model.forward(&images)))),
+        "fused" if batch == 1 => {
+            let mut single = Single::of(&model);
+            Box::new(move || {
+                black_box(single.logits(&pixels.as_chunks().0[0]));
+            })
+        }
         "fused" => {
             let mut engine = Engine::of(&config);
-            let tensors: Vec<_> = model.parameters().into_iter().map(|(_, tensor)| tensor).collect();
+            let tensors: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
             let mut parameters = Parameters::zeros(10);
             parameters.read(&tensors);
-            let pixels = Vec::<f32>::try_from(images.flatten(0, -1))?;
-            &mut move || drop(engine.logits(&parameters, Images::Pixels(pixels.as_chunks().0), batch))
+            Box::new(move || {
+                let images = Images::Pixels(pixels.as_chunks().0);
+                black_box(engine.logits(&parameters, images, batch));
+            })
         }
         other => bail!("expected fused or libtorch, found {other}"),
     };

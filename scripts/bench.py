@@ -281,7 +281,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     threads = sorted({1, cores})
     export = [sys.executable, Path(__file__).with_name("export.py")]
-    call([*export, ROOT / "weights" / "lenet5.safetensors", ONNX.with_suffix("")])
+    call([*export, ROOT / "tests" / "tanh.pth", ONNX.with_suffix("")])
     report = {
         "date": datetime.date.today().isoformat(),
         "machine": machine(),

@@ -54,7 +54,7 @@ pub struct TrainConfig {
     pub seed: i64,
     /// Device.
     pub device: DeviceChoice,
-    /// CPU threads; none means libtorch's choice. Other numbers give other last bits.
+    /// CPU threads; none means libtorch's choice. With libtorch's engine other numbers give other last bits.
     pub threads: Option<i32>,
     /// Start from the weights of this file.
     pub init: Option<PathBuf>,
