@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail};
 use lenet5::data::{Dataset, Split, to_input};
 use lenet5::engine::fused::{Engine, Images, Parameters};
 use lenet5::model::{LeNet5, ModelConfig};
-use tch::nn::{Module, VarStore};
 use tch::Device;
+use tch::nn::{Module, VarStore};
 
 const WARM_UP: usize = 30;
 const TIME: Duration = Duration::from_millis(1500);
@@ -28,16 +28,20 @@ fn images_per_second(engine: &str, batch: usize) -> Result<f64> {
     let config = ModelConfig::default();
     let store = VarStore::new(Device::Cpu);
     let model = LeNet5::new(&store.root(), &config)?;
-    let images = to_input(Dataset::embedded(Split::Test, 10)?.first(batch as i64).images(), &config);
+    let images =
+        to_input(Dataset::embedded(Split::Test, 10)?.first(batch as i64).images(), &config);
     let read: &mut dyn FnMut() = match engine {
         "libtorch" => &mut || drop(tch::no_grad(|| model.forward(&images))),
         "fused" => {
             let mut engine = Engine::of(&config);
-            let tensors: Vec<_> = model.parameters().into_iter().map(|(_, tensor)| tensor).collect();
+            let tensors: Vec<_> =
+                model.parameters().into_iter().map(|(_, tensor)| tensor).collect();
             let mut parameters = Parameters::zeros(10);
             parameters.read(&tensors);
             let pixels = Vec::<f32>::try_from(images.flatten(0, -1))?;
-            &mut move || drop(engine.logits(&parameters, Images::Pixels(pixels.as_chunks().0), batch))
+            &mut move || {
+                drop(engine.logits(&parameters, Images::Pixels(pixels.as_chunks().0), batch))
+            }
         }
         other => bail!("expected fused or libtorch, found {other}"),
     };

@@ -57,13 +57,7 @@ const ELASTIC_CELL: i64 = 8;
 impl Distortions {
     /// Milder ones than the paper's: chosen on 10,000 of MNIST's training images for the original network.
     pub fn mild() -> Self {
-        Self {
-            scale: (0.8, 1.2),
-            squeeze: (0.87, 1.14),
-            shear: 0.1,
-            shift: 1.5,
-            ..Self::default()
-        }
+        Self { scale: (0.8, 1.2), squeeze: (0.87, 1.14), shear: 0.1, shift: 1.5, ..Self::default() }
     }
 
     /// Mild ones, turned and bent too: chosen on 20,000 of MNIST's training images for the modern network.
