@@ -7,7 +7,7 @@ use divan::counter::ItemsCount;
 use lenet5::engine::fused::{Engine, Images, Parameters, Phase, Settings, Single};
 
 const BATCH: usize = 128;
-const SETTINGS: Settings = Settings { relu: false, max: false };
+const SETTINGS: Settings = Settings { relu: false, max: false, corner: false };
 
 fn main() {
     divan::main();

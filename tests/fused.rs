@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use lenet5::data::{Dataset, Split, to_input};
-use lenet5::engine::fused::{Bytes, Engine, Images, Optimizer, Parameters, Rule, Single};
+use lenet5::engine::fused::{Bytes, Engine, Images, Optimizer, Parameters, Rule, Single, pixels};
 use lenet5::engine::simd::Isa;
 use lenet5::model::{Activation, Input, LeNet5, ModelConfig, Pooling};
 use lenet5::optim::OptimizerConfig;
@@ -21,10 +21,16 @@ const SIZES: [i64; 10] = [1, 7, 8, 15, 16, 17, 31, 33, 145, 513];
 
 fn settings() -> impl Iterator<Item = ModelConfig> {
     [Activation::Tanh, Activation::Relu].into_iter().flat_map(|activation| {
-        [(Pooling::Avg, 10), (Pooling::Max, 26)].map(|(pooling, classes)| ModelConfig {
+        let forms = [
+            (Pooling::Avg, 10, Input::Padded),
+            (Pooling::Max, 26, Input::Padded),
+            (Pooling::Avg, 7, Input::Unpadded),
+        ];
+        forms.map(|(pooling, classes, input)| ModelConfig {
             activation,
             pooling,
             classes,
+            input,
             ..ModelConfig::default()
         })
     })
@@ -44,14 +50,15 @@ fn logits_loss_and_gradients_as_libtorch_in_float64() {
         store.double();
         let doubles: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
         for size in SIZES {
-            let images = Tensor::rand([size, 1, 32, 32], (Kind::Float, Device::Cpu));
+            let side = config.input.size();
+            let images = Tensor::rand([size, 1, side, side], (Kind::Float, Device::Cpu));
             let labels = Tensor::randint(config.classes, [size], (Kind::Int64, Device::Cpu));
             let logits = model.forward(&images.to_kind(Kind::Double));
             let loss =
                 logits.cross_entropy_loss(&labels, None::<Tensor>, Reduction::Mean, -100, 0.0);
             let expected = Tensor::run_backward(&[&loss], &doubles, false, false);
             let misread = logits.argmax(1, false).not_equal_tensor(&labels).sum(Kind::Int64);
-            let pixels = Vec::<f32>::try_from(images.flatten(0, -1)).unwrap();
+            let pixels = pixels(&images).unwrap();
             let images = pixels.as_chunks::<1024>().0;
             let labels = Vec::<u8>::try_from(labels.to_kind(Kind::Uint8)).unwrap();
             // Where relu or the largest of four is nearly a tie, a last bit moves a derivative elsewhere: of 145
@@ -112,9 +119,12 @@ fn logits_loss_and_gradients_as_libtorch_in_float64() {
 fn images_are_the_data_sets_to_the_bit() {
     let data = Dataset::read(small_mnist(), Split::Test, 10).unwrap();
     let labels = vec![3; 20];
-    for (input, mean) in
-        [(Input::Padded, 0.0), (Input::Padded, 0.1307), (Input::ZeroPadded, 0.1307)]
-    {
+    for (input, mean) in [
+        (Input::Padded, 0.0),
+        (Input::Padded, 0.1307),
+        (Input::ZeroPadded, 0.1307),
+        (Input::Unpadded, 0.1307),
+    ] {
         let config = ModelConfig { input, mean, std: 0.3081, ..ModelConfig::default() };
         let mut values = Parameters::zeros(10);
         for (i, value) in values.0.iter_mut().enumerate() {
@@ -123,7 +133,7 @@ fn images_are_the_data_sets_to_the_bit() {
         let bytes = Bytes::of(&data, &config).unwrap().unwrap();
         let places: Vec<i64> = (0..20).map(|i| i * 13 % 500).collect();
         let images = data.images().index_select(0, &Tensor::from_slice(&places));
-        let pixels = Vec::<f32>::try_from(to_input(&images, &config).flatten(0, -1)).unwrap();
+        let pixels = pixels(&to_input(&images, &config)).unwrap();
         for isa in Isa::available() {
             let mut engine = Engine::of(&config).with_isa(isa);
             let (mut ours, mut theirs) = (values.clone(), values.clone());
@@ -343,7 +353,6 @@ fn trains_as_libtorch_does() {
 fn what_it_cannot_do() {
     for (arguments, message) in [
         (&["--activation=sigmoid"][..], "--engine fused goes with --activation tanh or relu only"),
-        (&["--input=unpadded"], "--engine fused takes images of 32x32 pixels only"),
         (&["--loss=distance"], "--engine fused goes with --loss cross-entropy only"),
         (&["--classes=129"], "--engine fused has room for 128 classes"),
     ] {

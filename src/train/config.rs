@@ -195,7 +195,6 @@ impl TrainConfig {
             _ => return Err("goes with --activation tanh or relu only"),
         }
         match () {
-            () if self.model.input.size() != 32 => Err("takes images of 32x32 pixels only"),
             () if self.model.classes > MAX_CLASSES as i64 => Err("has room for 128 classes"),
             () if self.loss != Loss::CrossEntropy => Err("goes with --loss cross-entropy only"),
             () => Ok(()),

@@ -167,7 +167,7 @@ impl<'a> Pass<'a> {
             scope.spawn(move || {
                 for (step, places) in blocks {
                     let (images, labels) = batch(config, &data, epoch, places);
-                    let pixels = Vec::<f32>::try_from(images.flatten(0, -1)).expect("float32");
+                    let pixels = fused::pixels(&images).expect("float32");
                     let labels = Vec::<u8>::try_from(labels.to_kind(Kind::Uint8)).expect("uint8");
                     // Nobody listens any more where the pass was stopped.
                     if sender.send((step, pixels, labels)).is_err() {

@@ -7,7 +7,7 @@ use super::WIDEST;
 /// The pictures of a batch.
 #[derive(Clone, Copy)]
 pub enum Images<'a> {
-    /// Inputs of 32x32 as they are.
+    /// Inputs of 32x32 as they are; where the network takes 28x28, in the upper left corner.
     Pixels(&'a [[f32; 1024]]),
     /// Those at these places of a data set.
     Bytes(&'a Bytes, &'a [i64]),
@@ -19,9 +19,11 @@ pub struct Bytes {
     pub grey: Vec<u8>,
     /// 28 or 32.
     pub size: usize,
+    /// Row and column of a picture's first pixel in the input.
+    pub at: usize,
     /// The input's value for each grey value.
     pub levels: [f32; 256],
-    /// The input's value around a picture of 28x28.
+    /// The input's value around a picture.
     pub border: f32,
 }
 
@@ -53,29 +55,28 @@ impl Images<'_> {
 impl Bytes {
     #[inline(always)]
     fn gather<S: Simd, const SIZE: usize>(&self, s: S, places: &[i64], x: &mut [f32]) {
-        let (l, padding, border) = (S::LANES, (32 - SIZE) / 2, s.splat(self.border));
+        let (l, at, border) = (S::LANES, self.at.min(32 - SIZE), s.splat(self.border));
         let pictures = self.grey.as_chunks::<SIZE>().0.as_chunks::<SIZE>().0;
         let mut lanes = [&pictures[places[0] as usize]; WIDEST];
         for (lane, place) in lanes.iter_mut().zip(places) {
             *lane = &pictures[*place as usize];
         }
         for (row, x) in x.chunks_exact_mut(32 * l).take(32).enumerate() {
-            if row < padding || row >= SIZE + padding {
+            if row < at || row >= SIZE + at {
                 for c in 0..32 {
                     s.store(x, c * l, border);
                 }
                 continue;
             }
-            for c in 0..padding {
+            for c in (0..at).chain(SIZE + at..32) {
                 s.store(x, c * l, border);
-                s.store(x, (c + SIZE + padding) * l, border);
             }
             for c in 0..SIZE {
                 let mut pixels = [0.0; WIDEST];
                 for lane in 0..l {
-                    pixels[lane] = self.levels[usize::from(lanes[lane][row - padding][c])];
+                    pixels[lane] = self.levels[usize::from(lanes[lane][row - at][c])];
                 }
-                s.store(x, (c + padding) * l, s.load(&pixels, 0));
+                s.store(x, (c + at) * l, s.load(&pixels, 0));
             }
         }
     }

@@ -157,10 +157,10 @@ pub(super) struct Batch<'a> {
 macro_rules! with_settings {
     ($settings:expr, $function:ident::<$s:ident, .. $(, $constant:tt)*>($($argument:expr),* $(,)?)) => {
         match $settings {
-            Settings { relu: false, max: false } => $function::<$s, Tanh, Average, $($constant),*>($($argument),*),
-            Settings { relu: false, max: true } => $function::<$s, Tanh, Max, $($constant),*>($($argument),*),
-            Settings { relu: true, max: false } => $function::<$s, Relu, Average, $($constant),*>($($argument),*),
-            Settings { relu: true, max: true } => $function::<$s, Relu, Max, $($constant),*>($($argument),*),
+            Settings { relu: false, max: false, .. } => $function::<$s, Tanh, Average, $($constant),*>($($argument),*),
+            Settings { relu: false, max: true, .. } => $function::<$s, Tanh, Max, $($constant),*>($($argument),*),
+            Settings { relu: true, max: false, .. } => $function::<$s, Relu, Average, $($constant),*>($($argument),*),
+            Settings { relu: true, max: true, .. } => $function::<$s, Relu, Max, $($constant),*>($($argument),*),
         }
     };
 }

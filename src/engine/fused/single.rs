@@ -112,10 +112,10 @@ impl Kernel for Run<'_> {
     fn run<S: Simd>(self, s: S) {
         let single = self.0;
         match single.settings {
-            Settings { relu: false, max: false } => run::<S, Tanh, Average>(s, single),
-            Settings { relu: false, max: true } => run::<S, Tanh, Max>(s, single),
-            Settings { relu: true, max: false } => run::<S, Relu, Average>(s, single),
-            Settings { relu: true, max: true } => run::<S, Relu, Max>(s, single),
+            Settings { relu: false, max: false, .. } => run::<S, Tanh, Average>(s, single),
+            Settings { relu: false, max: true, .. } => run::<S, Tanh, Max>(s, single),
+            Settings { relu: true, max: false, .. } => run::<S, Relu, Average>(s, single),
+            Settings { relu: true, max: true, .. } => run::<S, Relu, Max>(s, single),
         }
     }
 }

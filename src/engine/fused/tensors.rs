@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use tch::{Device, Kind, Tensor};
 
+use super::parameters::C5;
 use super::{Bytes, Engine, Images, Optimizer, Parameters, Rule, Settings, Single};
 use crate::data::{Dataset, to_input};
 use crate::model::{Activation, Input, LeNet5, ModelConfig, Pooling};
@@ -15,6 +16,7 @@ impl Settings {
         Settings {
             relu: config.activation == Activation::Relu,
             max: config.pooling == Pooling::Max,
+            corner: config.input.size() == 28,
         }
     }
 }
@@ -42,7 +44,7 @@ impl Engine {
                 self.logits(&parameters, Images::Bytes(&bytes, &places), count)
             }
             None => {
-                let pixels = Vec::<f32>::try_from(to_input(data.images(), config).flatten(0, -1))?;
+                let pixels = pixels(&to_input(data.images(), config))?;
                 self.logits(&parameters, Images::Pixels(pixels.as_chunks().0), count)
             }
         };
@@ -76,6 +78,15 @@ pub fn sgemm() -> f64 {
     2.0 * 1024_f64.powi(3) / best
 }
 
+/// Images (N, 1, S, S) on the CPU as [`Images::Pixels`] takes them, one after the other.
+///
+/// # Errors
+/// Where libtorch refuses.
+pub fn pixels(images: &Tensor) -> Result<Vec<f32>> {
+    let rest = 32 - images.size()[3];
+    Ok(Vec::try_from(images.f_constant_pad_nd([0, rest, 0, rest])?.flatten(0, -1))?)
+}
+
 impl Bytes {
     /// The images of a data set on the CPU as the network takes them, 32x32; none where their grey values are
     /// not enough, because they have to be scaled.
@@ -83,25 +94,38 @@ impl Bytes {
     /// # Errors
     /// Where libtorch refuses.
     pub fn of(data: &Dataset, config: &ModelConfig) -> Result<Option<Bytes>> {
-        let size = data.images().size()[2];
+        let (corner, size) = (config.input.size() == 28, data.images().size()[2]);
         if config.input == Input::Resized && size != 32 {
             return Ok(None);
         }
-        // All grey values in a picture of 32x32, and a blank picture of 28x28.
+        // All grey values in a picture of the input's size, and a blank picture of 28x28.
         let mut grey = [0_u8; 1024];
         for (value, grey) in (0..=255).zip(&mut grey) {
             *grey = value;
         }
         let pixels = |grey: &[u8], size: i64| {
+            let grey = &grey[..(size * size) as usize];
             let picture = Tensor::f_from_data_size(grey, &[1, size, size], Kind::Uint8)?;
             Ok::<_, Error>(Vec::<f32>::try_from(to_input(&picture, config).flatten(0, -1))?)
         };
         let mut levels = [0.0; 256];
-        levels.copy_from_slice(&pixels(&grey, 32)?[..256]);
+        levels.copy_from_slice(&pixels(&grey, config.input.size())?[..256]);
         let border = pixels(&[0; 784], 28)?[0];
-        let grey = Vec::<u8>::try_from(data.images().flatten(0, -1))?;
-        Ok(Some(Bytes { grey, size: size as usize, levels, border }))
+        // Of pictures of 32x32 the border goes where the network takes 28x28.
+        let images = match (corner, size) {
+            (true, 32) => data.images().narrow(1, 2, 28).narrow(2, 2, 28).contiguous(),
+            _ => data.images().shallow_clone(),
+        };
+        let size = images.size()[2] as usize;
+        let at = if corner { 0 } else { (32 - size) / 2 };
+        let grey = Vec::<u8>::try_from(images.flatten(0, -1))?;
+        Ok(Some(Bytes { grey, size, at, levels, border }))
     }
+}
+
+/// Whether this is the weight of C5 where the input is 28x28: 16 x 4 x 4 of 16 x 5 x 5, the others being 0.
+fn is_c5_of_28(parameter: &Tensor) -> bool {
+    parameter.numel() == 120 * 256
 }
 
 impl Parameters {
@@ -109,8 +133,14 @@ impl Parameters {
     pub fn read(&mut self, tensors: &[Tensor]) {
         let mut rest = &mut self.0[..];
         for tensor in tensors {
-            let (values, after) = rest.split_at_mut(tensor.numel());
-            tensor.detach().contiguous().flatten(0, -1).copy_data(values, values.len());
+            let (corner, tensor) = (is_c5_of_28(tensor), tensor.detach());
+            let length = if corner { C5.bias - C5.weight } else { tensor.numel() };
+            let (values, after) = rest.split_at_mut(length);
+            let tensor = match corner {
+                true => tensor.reshape([120, 16, 4, 4]).constant_pad_nd([0, 1, 0, 1]),
+                false => tensor,
+            };
+            tensor.contiguous().flatten(0, -1).copy_data(values, values.len());
             rest = after;
         }
     }
@@ -120,8 +150,14 @@ impl Parameters {
         let mut rest = &self.0[..];
         let mut tensors = Vec::new();
         for parameter in parameters {
-            let (values, after) = rest.split_at(parameter.numel());
-            tensors.push(Tensor::from_slice(values).reshape(parameter.size()));
+            let corner = is_c5_of_28(parameter);
+            let length = if corner { C5.bias - C5.weight } else { parameter.numel() };
+            let (values, after) = rest.split_at(length);
+            let tensor = match Tensor::from_slice(values) {
+                all if corner => all.reshape([120, 16, 5, 5]).narrow(2, 0, 4).narrow(3, 0, 4),
+                all => all,
+            };
+            tensors.push(tensor.reshape(parameter.size()));
             rest = after;
         }
         tensors
