@@ -28,7 +28,7 @@ BATCH_SIZES, MAIN_BATCH = (32, 128, 512), 128
 INFERENCE_SIZES = (1, 16, 1000)
 # Floating-point operations per image: forward, by the weights and, but for C1, by the inputs.
 OPERATIONS = 2 * (3 * (240_000 + 48_000 + 10_080 + 840) + 2 * 117_600)
-ACCURACY = {"epochs": 5, "learning-rate": 0.1, "batch-size": 64}
+ACCURACY = {"epochs": 4, "learning-rate": 0.05, "batch-size": 64}
 SGEMM = """
 import sys, time, torch
 torch.set_num_threads(int(sys.argv[1]))
@@ -57,7 +57,7 @@ class Ours:
         return last_line(call([program, self.engine, str(batch_size), str(threads)]))
 
     def accuracy(self, threads: int) -> dict:
-        options = ["--activation=relu", "--pooling=max", "--schedule=cosine"]
+        options = ["--activation=relu", "--pooling=max", "--schedule=one-cycle"]
         options.append(f"--lr={ACCURACY['learning-rate']}")
         options += [f"--{name}={ACCURACY[name]}" for name in ("epochs", "batch-size")]
         metrics, process = self.run(options, threads)

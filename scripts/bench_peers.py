@@ -298,8 +298,16 @@ def infer(peer: Peer, batch_size: int) -> dict:
     return {"images_per_second": count / seconds}
 
 
+def one_cycle(largest: float, step: int, steps: int) -> float:
+    """torch.optim.lr_scheduler.OneCycleLR: up in 30 % of the steps, then down to next to nothing."""
+    peak = 0.3 * steps - 1
+    start, end, part = largest / 25, largest, step / peak
+    if step > peak:
+        start, end, part = largest, largest / 25e4, (step - peak) / (steps - 1 - peak)
+    return end + (start - end) / 2 * (1 + np.cos(np.pi * part))
+
+
 def accuracy(peer: Peer, batch_size: int, epochs: int, learning_rate: float) -> dict:
-    """The rate falls along half a cosine over all steps."""
     images, labels = images_and_labels("train")
     test_images, test_labels = images_and_labels("t10k")
     peer.prepare(images, labels)
@@ -307,7 +315,7 @@ def accuracy(peer: Peer, batch_size: int, epochs: int, learning_rate: float) -> 
     start, done = time.perf_counter(), 0
     for epoch in range(epochs):
         for places in batches(batch_size, len(labels), epoch):
-            peer.step(places, learning_rate * (1 + np.cos(np.pi * done / steps)) / 2)
+            peer.step(places, one_cycle(learning_rate, done, steps))
             done += 1
     peer.wait()
     seconds = time.perf_counter() - start
@@ -323,8 +331,8 @@ def main() -> None:
     parser.add_argument("--variant", default="")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=5, help="of accuracy")
-    parser.add_argument("--learning-rate", type=float, default=0.1, help="of accuracy")
+    parser.add_argument("--epochs", type=int, default=4, help="of accuracy")
+    parser.add_argument("--learning-rate", type=float, default=0.05, help="of accuracy")
     arguments = parser.parse_args()
 
     relu = arguments.what == "accuracy"
