@@ -299,7 +299,7 @@ def infer(peer: Peer, batch_size: int) -> dict:
 
 
 def one_cycle(largest: float, step: int, steps: int) -> float:
-    """torch.optim.lr_scheduler.OneCycleLR: up in 30 % of the steps, then down to next to nothing."""
+    """As OneCycleLR of PyTorch: up in 30 % of the steps, then down to next to nothing."""
     peak = 0.3 * steps - 1
     start, end, part = largest / 25, largest, step / peak
     if step > peak:
