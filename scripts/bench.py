@@ -48,7 +48,7 @@ class Ours:
     engine: str
 
     def train(self, batch_size: int, threads: int) -> dict:
-        options = ["--epochs=2", "--schedule=constant", f"--batch-size={batch_size}"]
+        options = ["--epochs=1", "--schedule=constant", f"--batch-size={batch_size}"]
         metrics, process = self.run(options, threads)
         return {"seconds": metrics[-1]["seconds"], **process}
 
@@ -160,15 +160,19 @@ def versions() -> dict:
 
 
 def plan(quick: bool, threads: list[int]) -> list[tuple]:
-    """What is measured in a round: (kind, program, batch size, threads)."""
-    sizes = (MAIN_BATCH,) if quick else BATCH_SIZES
+    """What is measured in a round, the main figures first: (kind, program, batch size, threads)."""
     trains = [name for name in PROGRAMS if name != "onnxruntime"]
-    return [
-        *(("train", name, size, n) for size in sizes for n in threads for name in trains),
-        *(("infer", name, size, threads[-1] if size > 1 else 1)
-          for size in INFERENCE_SIZES for name in PROGRAMS),
-        *(("accuracy", name, ACCURACY["batch-size"], threads[-1]) for name in trains),
-    ]  # fmt: skip
+
+    def epochs(size: int) -> list[tuple]:
+        return [("train", name, size, n) for n in threads for name in trains]
+
+    steps = epochs(MAIN_BATCH)
+    for size in INFERENCE_SIZES:
+        steps += [("infer", name, size, threads[-1] if size > 1 else 1) for name in PROGRAMS]
+    steps += [("accuracy", name, ACCURACY["batch-size"], threads[-1]) for name in trains]
+    if not quick:
+        steps += [step for size in BATCH_SIZES if size != MAIN_BATCH for step in epochs(size)]
+    return steps
 
 
 def measure(kind: str, name: str, size: int, threads: int) -> dict:
@@ -203,7 +207,7 @@ def tables(report: dict) -> str:
     for name in PROGRAMS:
         cells = [best(figures, "train", name, *column) for column in columns]
         if any(cells):
-            lines.append(row(name, *(f"{cell['seconds']:.2f}" for cell in cells)))
+            lines.append(row(name, *(f"{cell['seconds']:.2f}" if cell else "" for cell in cells)))
     limits = [60_000e-9 * OPERATIONS / max(rates[str(n)]) for _, n in columns]
     lines += [row("*at the rate of sgemm*", *(f"{limit:.2f}" for limit in limits)), ""]
     found = (f"{max(rates[str(n)]):.0f} GFLOP/s on {plural(n)}" for n in threads)
@@ -290,6 +294,8 @@ def main() -> None:
         "sgemm_gflops": {str(n): [] for n in threads},
         "figures": [],
     }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / f"{report['date']}-{slug(report['machine'])}.json"
     steps = plan(arguments.quick, threads)
     rounds = 1 if arguments.quick else arguments.rounds
     for number in range(1, rounds + 1):
@@ -298,19 +304,13 @@ def main() -> None:
         for i, key in enumerate(steps, 1):
             result = measure(*key)
             report["figures"].append({"key": key, "round": number, "result": result})
-            main_figure = next(iter(result.items()))
-            text = f"round {number}/{rounds}, {i}/{len(steps)}: {key[0]} {key[1]}, batch {key[2]}"
-            print(
-                f"{text}, {key[3]} threads: {main_figure[1]:.4g} {main_figure[0]}", file=sys.stderr
-            )
-    name = f"{report['date']}-{slug(report['machine'])}"
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / name
-    path.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-    text = tables(report)
-    path.with_suffix(".md").write_text(text)
+            path.write_text(json.dumps(report, indent=1) + "\n")
+            sort, value = next(iter(result.items()))
+            what = f"{key[0]} {key[1]}, batch {key[2]}, {plural(key[3])}: {value:.4g} {sort}"
+            print(f"round {number}/{rounds}, {i}/{len(steps)}: {what}", file=sys.stderr)
+    path.with_suffix(".md").write_text(tables(report))
     draw(report, path.with_suffix(".png"))
-    print(text)
+    print(tables(report), end="")
 
 
 def slug(machine: dict) -> str:
