@@ -42,9 +42,7 @@ fn images_per_second(engine: &str, batch: usize) -> Result<f64> {
         }
         "fused" => {
             let mut engine = Engine::of(&config);
-            let tensors: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
-            let mut parameters = Parameters::zeros(10);
-            parameters.read(&tensors);
+            let parameters = Parameters::of(&model);
             Box::new(move || {
                 let images = Images::Pixels(pixels.as_chunks().0);
                 black_box(engine.logits(&parameters, images, batch));

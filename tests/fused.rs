@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use lenet5::data::{Dataset, Split, to_input};
-use lenet5::engine::fused::{Bytes, Engine, Images, Optimizer, Parameters, Rule, Single, pixels};
+use lenet5::engine::fused::{Bytes, Engine, Images, Optimizer, Parameters, Single, pixels};
 use lenet5::engine::simd::Isa;
 use lenet5::model::{Activation, Input, LeNet5, ModelConfig, Pooling};
 use lenet5::optim::OptimizerConfig;
@@ -14,7 +14,9 @@ use lenet5::weights::{Checkpoint, Weights};
 use tch::nn::{Module, VarStore};
 use tch::{Device, Kind, Reduction, Tensor};
 
-use crate::util::{Bits, Ended, difference, generator, program, run, small_mnist, temp, tensors};
+use crate::util::{
+    Bits, Ended, difference, generator, program, run, sgd, small_mnist, temp, tensors,
+};
 
 /// Whole groups of lanes, one more, one less; shards of one and of two groups; more than all shards at once.
 const SIZES: [i64; 10] = [1, 7, 8, 15, 16, 17, 31, 33, 145, 513];
@@ -81,8 +83,7 @@ fn logits_loss_and_gradients_as_libtorch_in_float64() {
         let mut store = VarStore::new(Device::Cpu);
         let model = LeNet5::new(&store.root(), &config).unwrap();
         let parameters: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
-        let mut values = Parameters::zeros(config.classes as usize);
-        values.read(&parameters);
+        let values = Parameters::of(&model);
         let (mut first, mut single) = (values.clone(), Single::of(&model));
         store.double();
         let doubles: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
@@ -191,12 +192,6 @@ fn images_are_the_data_sets_to_the_bit() {
 
 /// All kinds, each setting away from where it does nothing.
 fn optimizers() -> [OptimizerConfig; 6] {
-    let sgd = |momentum, dampening, weight_decay, nesterov| OptimizerConfig::Sgd {
-        momentum,
-        dampening,
-        weight_decay,
-        nesterov,
-    };
     let (beta1, beta2, eps) = (0.9, 0.999, 1e-8);
     [
         sgd(0.0, 0.0, 0.0, false),
@@ -218,10 +213,9 @@ fn optimizers_as_libtorch() {
         let model = LeNet5::new(&store.root(), &config).unwrap();
         let tensors: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
         let mut theirs = settings.build(tensors.iter().map(Tensor::shallow_clone).collect());
-        let mut values = Parameters::zeros(10);
-        values.read(&tensors);
+        let mut values = Parameters::of(&model);
         let mut engine = Engine::of(&config).with_threads(2);
-        let mut ours = Optimizer::new(Rule::of(&settings).unwrap(), 10);
+        let mut ours = Optimizer::new(settings, 10);
         for step in 0..6 {
             let rate = 0.01 / f64::from(step + 1);
             let gradients: Vec<_> = tensors.iter().map(|p| p.detach().randn_like() * 0.1).collect();
@@ -243,11 +237,11 @@ fn optimizers_as_libtorch() {
             // Half-way by the state that libtorch's has, and by ours given to it.
             if step == 2 {
                 values.read(&tensors);
-                ours = Optimizer::new(Rule::of(&settings).unwrap(), 10);
+                ours = Optimizer::new(settings, 10);
                 ours.read(theirs.as_ref(), &tensors).unwrap();
                 let mut copy = settings.build(tensors.iter().map(Tensor::shallow_clone).collect());
                 ours.store(copy.as_mut(), &tensors).unwrap();
-                let mut again = Optimizer::new(Rule::of(&settings).unwrap(), 10);
+                let mut again = Optimizer::new(settings, 10);
                 again.read(copy.as_ref(), &tensors).unwrap();
                 if !matches!(settings, OptimizerConfig::Sgd { momentum: 0.0, .. }) {
                     assert!(ours == again, "{settings:?}");

@@ -10,7 +10,7 @@ use lenet5::optim::{OptimizerConfig, Schedule};
 use tch::nn::{Module, VarStore};
 use tch::{Device, Kind, Reduction, Tensor};
 
-use crate::util::{Bits, fixtures, generator, shared, tensors};
+use crate::util::{Bits, fixtures, generator, sgd, shared, tensors};
 
 /// The folder with Python's numbers.
 fn python() -> &'static Path {
@@ -97,12 +97,6 @@ fn initial_weights_logits_loss_gradients() {
 
 /// As `OPTIMIZERS` in fixtures.py, with the learning rates.
 fn optimizers() -> [(&'static str, f64, OptimizerConfig); 9] {
-    let sgd = |momentum, dampening, weight_decay, nesterov| OptimizerConfig::Sgd {
-        momentum,
-        dampening,
-        weight_decay,
-        nesterov,
-    };
     let (beta1, beta2, eps) = (0.9, 0.999, 1e-8);
     [
         ("sgd", 0.05, sgd(0.0, 0.0, 0.0, false)),
@@ -244,12 +238,6 @@ fn learning_rates() {
 
 #[test]
 fn settings_are_checked() {
-    let sgd = |momentum, dampening, weight_decay, nesterov| OptimizerConfig::Sgd {
-        momentum,
-        dampening,
-        weight_decay,
-        nesterov,
-    };
     let adam = |beta1, beta2, eps| OptimizerConfig::Adam { beta1, beta2, eps, weight_decay: 0.0 };
     let nesterov = "nesterov: expected a momentum above 0 and a dampening of 0";
     let table = [

@@ -12,6 +12,7 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use lenet5::optim::OptimizerConfig;
 use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
 use tempfile::TempDir;
@@ -146,6 +147,11 @@ pub fn python(script: &str, command: &str, paths: &[&Path]) {
         });
     let ended = Ended::from(output);
     assert_eq!(ended.code, Some(0), "{script} {command}:\n{}{}", ended.stdout, ended.stderr);
+}
+
+/// SGD, its settings in the order of [`OptimizerConfig::Sgd`].
+pub fn sgd(momentum: f64, dampening: f64, weight_decay: f64, nesterov: bool) -> OptimizerConfig {
+    OptimizerConfig::Sgd { momentum, dampening, weight_decay, nesterov }
 }
 
 /// The largest difference, as a part of the largest value.

@@ -24,8 +24,8 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::simd::{Isa, Kernel, Simd};
 pub use images::{Bytes, Images};
+pub use optimizer::Optimizer;
 use optimizer::Update;
-pub use optimizer::{Optimizer, Rule};
 use parameters::{C1, C3, C5, F6, Layer, output};
 pub use parameters::{MAX_CLASSES, Parameters};
 use profile::Clock;

@@ -17,7 +17,7 @@ use crate::optim::Optimizer;
 #[derive(Default)]
 pub(super) struct Sums {
     pub loss: f64,
-    /// 0 where the settings do not ask for it.
+    /// By libtorch only where the settings ask for it.
     pub misread: u64,
 }
 
@@ -117,11 +117,8 @@ impl<'a> Pass<'a> {
         stop: &mut (dyn FnMut(u64) -> bool + Send),
     ) -> Result<Sums> {
         let tensors: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
-        let classes = model.config().classes as usize;
-        let mut parameters = fused::Parameters::zeros(classes);
-        parameters.read(&tensors);
-        let rule = fused::Rule::of(&self.config.optimizer).expect("sdlm is the original network's");
-        let mut state = fused::Optimizer::new(rule, classes);
+        let mut parameters = fused::Parameters::of(model);
+        let mut state = fused::Optimizer::new(self.config.optimizer, parameters.classes());
         state.read(optimizer, &tensors)?;
         let (mut gradient, mut sums) = (parameters.clone(), Sums::default());
         let learning_rate = self.learning_rate;

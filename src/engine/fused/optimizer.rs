@@ -2,38 +2,12 @@
 
 use super::super::simd::{Kernel, Simd};
 use super::Parameters;
-
-/// Which optimizer.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Rule {
-    /// Gradient descent with momentum.
-    Sgd {
-        /// Factor of the running sum of gradients.
-        momentum: f64,
-        /// Fraction of a new gradient that is left out of that sum.
-        dampening: f64,
-        /// L2 penalty.
-        weight_decay: f64,
-        /// Nesterov momentum.
-        nesterov: bool,
-    },
-    /// Adam, AdamW.
-    Adam {
-        /// Decays of the moments.
-        betas: (f64, f64),
-        /// Added to the denominator.
-        eps: f64,
-        /// L2 penalty, or decoupled decay.
-        weight_decay: f64,
-        /// AdamW.
-        decoupled: bool,
-    },
-}
+use crate::optim::OptimizerConfig;
 
 /// An optimizer and its state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Optimizer {
-    pub(super) rule: Rule,
+    pub(super) config: OptimizerConfig,
     /// Steps done; of SGD it only counts whether there were any.
     pub(super) steps: f64,
     /// The running sum of gradients, or the first and the second moment: a number for each parameter.
@@ -42,17 +16,22 @@ pub struct Optimizer {
 
 impl Optimizer {
     /// Before its first step.
-    pub fn new(rule: Rule, classes: usize) -> Optimizer {
+    ///
+    /// # Panics
+    /// For SDLM, which is the original network's.
+    pub fn new(config: OptimizerConfig, classes: usize) -> Optimizer {
+        assert!(!matches!(config, OptimizerConfig::Sdlm { .. }), "sdlm is the original network's");
         let zeros = Parameters::zeros(classes);
-        Optimizer { rule, steps: 0.0, state: [zeros.clone(), zeros] }
+        Optimizer { config, steps: 0.0, state: [zeros.clone(), zeros] }
     }
 
     /// Counts a step, and gives its constants.
     pub(super) fn step(&mut self, learning_rate: f64) -> Step {
         let first = self.steps == 0.0;
         self.steps += 1.0;
-        match self.rule {
-            Rule::Sgd { momentum, dampening, weight_decay, nesterov } => Step::Sgd {
+        let decoupled = matches!(self.config, OptimizerConfig::AdamW { .. });
+        match self.config {
+            OptimizerConfig::Sgd { momentum, dampening, weight_decay, nesterov } => Step::Sgd {
                 momentum: if first { 0.0 } else { momentum as f32 },
                 fresh: if first { 1.0 } else { (1.0 - dampening) as f32 },
                 weight_decay: weight_decay as f32,
@@ -61,7 +40,8 @@ impl Optimizer {
                 // How the update is made of gradient and sum.
                 plain: nesterov || momentum == 0.0,
             },
-            Rule::Adam { betas: (beta1, beta2), eps, weight_decay, decoupled } => Step::Adam {
+            OptimizerConfig::Adam { beta1, beta2, eps, weight_decay }
+            | OptimizerConfig::AdamW { beta1, beta2, eps, weight_decay } => Step::Adam {
                 keep: if decoupled { (1.0 - learning_rate * weight_decay) as f32 } else { 1.0 },
                 weight_decay: if decoupled { 0.0 } else { weight_decay as f32 },
                 fresh: (1.0 - beta1) as f32,
@@ -71,6 +51,7 @@ impl Optimizer {
                 eps: eps as f32,
                 rate: (learning_rate / (1.0 - beta1.powf(self.steps))) as f32,
             },
+            OptimizerConfig::Sdlm { .. } => unreachable!("refused by new"),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
 use super::parameters::C5;
-use super::{Bytes, Engine, Images, Optimizer, Parameters, Rule, Settings, Single};
+use super::{Bytes, Engine, Images, Optimizer, Parameters, Settings, Single};
 use crate::data::{Dataset, to_input};
 use crate::model::{Activation, Input, LeNet5, ModelConfig, Pooling};
 use crate::optim::{self, OptimizerConfig};
@@ -34,9 +34,7 @@ impl Engine {
     /// Where libtorch refuses.
     pub fn evaluate(&mut self, model: &LeNet5, data: &Dataset) -> Result<Tensor> {
         let config = model.config();
-        let mut parameters = Parameters::zeros(config.classes as usize);
-        let tensors: Vec<_> = model.parameters().into_iter().map(|(_, tensor)| tensor).collect();
-        parameters.read(&tensors);
+        let parameters = Parameters::of(model);
         let count = data.len() as usize;
         let logits = match Bytes::of(data, config)? {
             Some(bytes) => {
@@ -55,11 +53,7 @@ impl Engine {
 impl Single {
     /// For a modern network whose activation is tanh or relu.
     pub fn of(model: &LeNet5) -> Single {
-        let config = model.config();
-        let mut parameters = Parameters::zeros(config.classes as usize);
-        let tensors: Vec<_> = model.parameters().into_iter().map(|(_, tensor)| tensor).collect();
-        parameters.read(&tensors);
-        Single::new(Settings::of(config), &parameters)
+        Single::new(Settings::of(model.config()), &Parameters::of(model))
     }
 }
 
@@ -129,6 +123,14 @@ fn is_c5_of_28(parameter: &Tensor) -> bool {
 }
 
 impl Parameters {
+    /// Those of a modern network.
+    pub fn of(model: &LeNet5) -> Parameters {
+        let tensors: Vec<_> = model.parameters().into_iter().map(|(_, tensor)| tensor).collect();
+        let mut parameters = Parameters::zeros(model.config().classes as usize);
+        parameters.read(&tensors);
+        parameters
+    }
+
     /// Takes the values of the network's parameters, in their order, float32 on the CPU.
     pub fn read(&mut self, tensors: &[Tensor]) {
         let mut rest = &mut self.0[..];
@@ -176,34 +178,18 @@ impl Parameters {
     }
 }
 
-impl Rule {
-    /// None for SDLM.
-    pub fn of(config: &OptimizerConfig) -> Option<Rule> {
-        Some(match *config {
-            OptimizerConfig::Sgd { momentum, dampening, weight_decay, nesterov } => {
-                Rule::Sgd { momentum, dampening, weight_decay, nesterov }
-            }
-            OptimizerConfig::Adam { beta1, beta2, eps, weight_decay } => {
-                Rule::Adam { betas: (beta1, beta2), eps, weight_decay, decoupled: false }
-            }
-            OptimizerConfig::AdamW { beta1, beta2, eps, weight_decay } => {
-                Rule::Adam { betas: (beta1, beta2), eps, weight_decay, decoupled: true }
-            }
-            OptimizerConfig::Sdlm { .. } => return None,
-        })
-    }
-
+impl Optimizer {
     /// The entries of its state, by PyTorch's names.
-    fn state(self) -> &'static [&'static str] {
-        match self {
-            Rule::Sgd { momentum: 0.0, .. } => &[],
-            Rule::Sgd { .. } => &["momentum_buffer"],
-            Rule::Adam { .. } => &["exp_avg", "exp_avg_sq"],
+    fn names(&self) -> &'static [&'static str] {
+        match self.config {
+            OptimizerConfig::Sgd { momentum: 0.0, .. } | OptimizerConfig::Sdlm { .. } => &[],
+            OptimizerConfig::Sgd { .. } => &["momentum_buffer"],
+            OptimizerConfig::Adam { .. } | OptimizerConfig::AdamW { .. } => {
+                &["exp_avg", "exp_avg_sq"]
+            }
         }
     }
-}
 
-impl Optimizer {
     /// With the state of an optimizer of libtorch's.
     ///
     /// # Errors
@@ -214,7 +200,7 @@ impl Optimizer {
             return Ok(());
         }
         let refused = || Error::Config("optimizer state: expected that of all parameters".into());
-        for (name, values) in self.rule.state().iter().zip(&mut self.state) {
+        for (name, values) in self.names().iter().zip(&mut self.state) {
             let entry = |entries: Vec<(&str, Tensor)>| {
                 entries.into_iter().find(|(other, _)| other == name).map(|(_, tensor)| tensor)
             };
@@ -239,16 +225,16 @@ impl Optimizer {
     /// # Errors
     /// Where that refuses it.
     pub fn store(&self, optimizer: &mut dyn optim::Optimizer, parameters: &[Tensor]) -> Result<()> {
-        if self.steps == 0.0 || self.rule.state().is_empty() {
+        if self.steps == 0.0 || self.names().is_empty() {
             return Ok(());
         }
         let mut all: Vec<Vec<(String, Tensor)>> = parameters.iter().map(|_| Vec::new()).collect();
-        for (name, values) in self.rule.state().iter().zip(&self.state) {
+        for (name, values) in self.names().iter().zip(&self.state) {
             for (entries, tensor) in all.iter_mut().zip(values.to_tensors(parameters)) {
                 entries.push(((*name).to_owned(), tensor));
             }
         }
-        if matches!(self.rule, Rule::Adam { .. }) {
+        if !matches!(self.config, OptimizerConfig::Sgd { .. }) {
             for entries in &mut all {
                 let steps = Tensor::f_from_slice(&[self.steps])?.to_device(Device::Cpu);
                 entries.push(("step".to_owned(), steps.reshape([])));
