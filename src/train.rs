@@ -201,13 +201,12 @@ impl Run {
         let train = train.first(config.limit.unwrap_or(i64::MAX));
         let fused = config.fused(device)?;
         let modern = fused && matches!(model, LeNet5::Modern(_));
-        let bytes = modern && config.distortions.is_none();
         Ok(Self {
             folder: folder.to_owned(),
             device,
             fused,
             engine: modern.then(|| fused::Engine::of(&config.model)),
-            bytes: if bytes { fused::Bytes::of(&train, &config.model)? } else { None },
+            bytes: if modern { Some(fused::Bytes::of(&train, &config.model)?) } else { None },
             optimizer: config.optimizer.build(parameters),
             train: train.to_device(device),
             test: test.to_device(device),
@@ -259,13 +258,12 @@ impl Run {
             let (data, order) = (&self.train, &order[..]);
             let pass = Pass { config, data, epoch, order, done, learning_rate: &learning_rate };
             let (model, optimizer) = (&self.model, self.optimizer.as_mut());
-            let sums = match &mut self.engine {
-                Some(engine) => {
-                    let bytes = self.bytes.as_ref();
+            let sums = match (&mut self.engine, &self.bytes) {
+                (Some(engine), Some(bytes)) => {
                     pass.modern_by_engine(engine, bytes, model, optimizer, &mut after_step)?
                 }
-                None if self.fused => pass.original_by_engine(model, &rates, &mut after_step)?,
-                None => pass.by_libtorch(model, optimizer, &mut after_step)?,
+                _ if self.fused => pass.original_by_engine(model, &rates, &mut after_step)?,
+                _ => pass.by_libtorch(model, optimizer, &mut after_step)?,
             };
             drop(progress);
             let weight_rates =

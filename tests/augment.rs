@@ -1,6 +1,6 @@
 //! Distortions: what they depend on, their ranges, and libtorch's own arithmetic beside ours.
 
-use lenet5::data::{Dataset, Distortions, Split, to_input};
+use lenet5::data::{Dataset, Distortions, Split, to_input, warp_by_libtorch};
 use lenet5::model::{Input, ModelConfig};
 use tch::{Device, Kind, Tensor};
 
@@ -109,17 +109,18 @@ fn the_same_as_libtorch() {
         tch::manual_seed(3);
         Tensor::rand([64, 1, 32, 32], (Kind::Float, Device::Cpu))
     };
-    let distortions = Distortions { shift: 9.0, rotation: 20.0, ..Distortions::default() };
-    let places: Vec<i64> = (0..64).collect();
-    let ours = distortions.apply(&images, 1, 1, &places);
-    let maps: Vec<f32> = places.iter().flat_map(|&i| distortions.map(32, 1, 1, i)).collect();
-    let maps = Tensor::from_slice(&maps).reshape([64, 2, 3]);
-    let grid = Tensor::affine_grid_generator(&maps, [64, 1, 32, 32], false);
-    let theirs = images.grid_sampler(&grid, 0, 0, false);
-    let difference = (&ours - &theirs).abs().max().double_value(&[]);
-    // A pixel's position is off by 1e-6 of the image's width, its value by as much of a grey step.
-    assert!(difference < 1e-4, "{difference}");
-    assert!(theirs.eq(0.0).sum(Kind::Int64).int64_value(&[]) > 1000, "some lies outside");
+    for elastic in [0.0, 3.0] {
+        let distortions =
+            Distortions { shift: 9.0, rotation: 20.0, elastic, ..Distortions::default() };
+        let places: Vec<i64> = (0..64).collect();
+        let ours = distortions.apply(&images, 1, 1, &places);
+        let warps: Vec<_> = places.iter().map(|&i| distortions.warp(32, 1, 1, i)).collect();
+        let theirs = warp_by_libtorch(&images, &warps);
+        let difference = (&ours - &theirs).abs().max().double_value(&[]);
+        // A pixel's position is off by 1e-6 of the image's width, its value by as much of a grey step.
+        assert!(difference < 1e-4, "{difference}");
+        assert!(theirs.eq(0.0).sum(Kind::Int64).int64_value(&[]) > 1000, "some lies outside");
+    }
 }
 
 #[test]

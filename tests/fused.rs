@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use lenet5::data::{Dataset, Split, to_input};
+use lenet5::data::{Dataset, Distortions, Split, to_input};
 use lenet5::engine::fused::{Bytes, Engine, Images, Optimizer, Parameters, Single, pixels};
 use lenet5::engine::simd::Isa;
 use lenet5::model::{Activation, Input, LeNet5, ModelConfig, Pooling};
@@ -159,6 +159,7 @@ fn images_are_the_data_sets_to_the_bit() {
         (Input::Padded, 0.0),
         (Input::Padded, 0.1307),
         (Input::ZeroPadded, 0.1307),
+        (Input::Resized, 0.1307),
         (Input::Unpadded, 0.1307),
     ] {
         let config = ModelConfig { input, mean, std: 0.3081, ..ModelConfig::default() };
@@ -172,7 +173,7 @@ fn images_are_the_data_sets_to_the_bit() {
         let shapes: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
         let tensors = values.to_tensors(&shapes);
         values.read(&tensors);
-        let bytes = Bytes::of(&data, &config).unwrap().unwrap();
+        let bytes = Bytes::of(&data, &config).unwrap();
         let places: Vec<i64> = (0..20).map(|i| i * 13 % 500).collect();
         let images = data.images().index_select(0, &Tensor::from_slice(&places));
         let pixels = pixels(&to_input(&images, &config)).unwrap();
@@ -186,8 +187,30 @@ fn images_are_the_data_sets_to_the_bit() {
             assert!(ours.0[..150].iter().any(|g| *g != 0.0));
         }
     }
-    let resized = ModelConfig { input: Input::Resized, ..ModelConfig::default() };
-    assert!(Bytes::of(&data, &resized).unwrap().is_none());
+}
+
+#[test]
+fn distorted_images_are_the_data_sets_to_the_bit() {
+    let data = Dataset::read(small_mnist(), Split::Test, 10).unwrap();
+    let places: Vec<i64> = (0..37).map(|i| i * 13 % 500).collect();
+    let distortions = Distortions::best();
+    for input in [Input::Padded, Input::ZeroPadded, Input::Resized, Input::Unpadded] {
+        let config = ModelConfig { input, ..ModelConfig::default() };
+        let store = VarStore::new(Device::Cpu);
+        let model = LeNet5::new(&store.root(), &config).unwrap();
+        let (parameters, bytes) = (Parameters::of(&model), Bytes::of(&data, &config).unwrap());
+        let images = data.distorted(&Tensor::from_slice(&places), &config, &distortions, (5, 2)).0;
+        let pixels = pixels(&images).unwrap();
+        let side = bytes.side() as i64;
+        let warp = |place| distortions.warp(side, 5, 2, place);
+        for isa in Isa::available() {
+            let mut engine = Engine::of(&config).with_isa(isa);
+            let mut logits = |images| engine.logits(&parameters, images, places.len());
+            let distorted = logits(Images::Warped(&bytes, &places, &warp));
+            assert_eq!(distorted, logits(Images::Pixels(pixels.as_chunks().0)), "{input}");
+            assert_ne!(distorted, logits(Images::Bytes(&bytes, &places)), "{input}");
+        }
+    }
 }
 
 /// All kinds, each setting away from where it does nothing.

@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::mnist::{Dataset, Split};
 use crate::Result;
+use crate::engine::warp::{self, Warp};
 use crate::model::ModelConfig;
 
 /// Ranges of the distortions.
@@ -51,9 +52,6 @@ impl Default for Distortions {
 /// Pixels below the centre of the image where the foot of a digit is: the point that scaling leaves.
 const FOOT: f64 = 10.9;
 
-/// Pixels between the points that elastic distortion moves.
-const ELASTIC_CELL: i64 = 8;
-
 impl Distortions {
     /// Milder ones than the paper's: chosen on 10,000 of MNIST's training images for the original network.
     pub fn mild() -> Self {
@@ -89,39 +87,16 @@ impl Distortions {
             .map(|value| value as f32)
     }
 
-    /// The elastic distortion of one image: how far each pixel's source is moved to the right, then down, in pixels
-    /// (2, S, S); cubic B-splines through random points.
-    fn field(&self, size: i64, seed: i64, epoch: u32, index: i64) -> Vec<f32> {
-        let mut uniform = uniform([!seed as u64, epoch.into(), index as u64]);
-        let points = (size / ELASTIC_CELL) as usize + 4;
-        let weights: Vec<_> = (0..size)
-            .map(|pixel| {
-                let t = (pixel % ELASTIC_CELL) as f32 / ELASTIC_CELL as f32;
-                let (t2, t3) = (t * t, t * t * t);
-                let spline = [
-                    1.0 - 3.0 * t + 3.0 * t2 - t3,
-                    4.0 - 6.0 * t2 + 3.0 * t3,
-                    1.0 + 3.0 * t + 3.0 * t2 - 3.0 * t3,
-                    t3,
-                ];
-                ((pixel / ELASTIC_CELL) as usize, spline.map(|weight| weight / 6.0))
-            })
-            .collect();
-        let mut field = Vec::with_capacity(2 * (size * size) as usize);
-        for _ in 0..2 {
-            let moves: Vec<f32> =
-                (0..points * points).map(|_| uniform(-self.elastic, self.elastic) as f32).collect();
-            for (first, down) in &weights {
-                let row: Vec<f32> = (0..points)
-                    .map(|x| (0..4).map(|k| down[k] * moves[(first + k) * points + x]).sum())
-                    .collect();
-                let across = weights
-                    .iter()
-                    .map(|(first, across)| (0..4).map(|k| across[k] * row[first + k]).sum::<f32>());
-                field.extend(across);
-            }
+    /// How one image of `size` x `size` pixels is distorted. It depends on the arguments alone.
+    pub fn warp(&self, size: i64, seed: i64, epoch: u32, index: i64) -> Warp {
+        let mut moves = Vec::new();
+        if self.elastic > 0.0 {
+            let mut uniform = uniform([!seed as u64, epoch.into(), index as u64]);
+            let draw = || uniform(-self.elastic, self.elastic) as f32;
+            let points = warp::points(size as usize);
+            moves.extend(std::iter::repeat_with(draw).take(2 * points * points));
         }
-        field
+        Warp { map: self.map(size, seed, epoch, index), moves }
     }
 
     /// Distorts images (N, 1, S, S), 0 being background; `indices` are the images' places in the data
@@ -129,16 +104,13 @@ impl Distortions {
     pub fn apply(&self, images: &Tensor, seed: i64, epoch: u32, indices: &[i64]) -> Tensor {
         let sizes = images.size();
         let size = sizes[3];
-        let draw = |&index: &i64| {
-            let field = (self.elastic > 0.0).then(|| self.field(size, seed, epoch, index));
-            (self.map(size, seed, epoch, index), field)
-        };
-        let drawn = indices.iter().map(draw);
+        let warps = indices.iter().map(|index| self.warp(size, seed, epoch, *index));
+        let warps: Vec<_> = warps.collect();
         if images.device() == Device::Cpu {
-            return on_cpu(images, drawn);
+            let pixels = Vec::<f32>::try_from(images.contiguous().flatten(0, -1)).expect("float32");
+            return Tensor::from_slice(&warp::warp(&pixels, size as usize, &warps)).reshape(&sizes);
         }
-        let (bilinear, zeros) = (0, 0);
-        images.grid_sampler(&grid(&sizes, drawn, images.device()), bilinear, zeros, false)
+        warp_by_libtorch(images, &warps)
     }
 
     /// The first image of each class of MNIST, as it is and nine times distorted: (10, 10, 32, 32),
@@ -165,77 +137,32 @@ impl Distortions {
     }
 }
 
-/// Where `grid_sampler` reads each pixel of images of these sizes: (N, S, S, 2).
-fn grid(
-    sizes: &[i64],
-    drawn: impl Iterator<Item = ([f32; 6], Option<Vec<f32>>)>,
-    device: Device,
-) -> Tensor {
-    let (maps, fields): (Vec<_>, Vec<_>) = drawn.unzip();
-    let maps = Tensor::from_slice(&maps.concat()).reshape([-1, 2, 3]).to_device(device);
-    let grid = Tensor::affine_grid_generator(&maps, sizes, false);
-    let fields: Vec<f32> = fields.into_iter().flatten().flatten().collect();
-    if fields.is_empty() {
-        return grid;
+/// [`warp::warp`] by libtorch's kernels, on the images' device: (N, 1, S, S).
+pub fn warp_by_libtorch(images: &Tensor, warps: &[Warp]) -> Tensor {
+    let (size, device) = (images.size()[3], images.device());
+    let sample = |grid: &Tensor| {
+        let (bilinear, zeros) = (0, 0);
+        images.grid_sampler(grid, bilinear, zeros, false)
+    };
+    let maps: Vec<_> = warps.iter().flat_map(|warp| warp.map).collect();
+    let maps = Tensor::from_slice(&maps).reshape([-1, 2, 3]).to_device(device);
+    let grid = Tensor::affine_grid_generator(&maps, images.size(), false);
+    let moves: Vec<_> = warps.iter().flat_map(|warp| &warp.moves).copied().collect();
+    if moves.is_empty() {
+        return sample(&grid);
     }
-    let size = sizes[3];
-    let moved = Tensor::from_slice(&fields).to_device(device).reshape([-1, 2, size * size]);
-    let moved = maps.narrow(2, 0, 2).matmul(&(moved * 2.0 / size as f64));
-    grid + moved.transpose(1, 2).reshape([-1, size, size, 2])
-}
-
-/// What libtorch's `affine_grid_generator` and `grid_sampler` give, ten times as fast on images so small.
-fn on_cpu(images: &Tensor, drawn: impl Iterator<Item = ([f32; 6], Option<Vec<f32>>)>) -> Tensor {
-    let shape = images.size();
-    let size = shape[3] as usize;
-    let pixels = Vec::<f32>::try_from(images.contiguous().flatten(0, -1)).expect("float32");
-    let mut distorted = vec![0.0; pixels.len()];
-    let images = pixels.chunks_exact(size * size).zip(distorted.chunks_exact_mut(size * size));
-    for ((from, to), (map, field)) in images.zip(drawn) {
-        match field {
-            None => warp(from, to, size, map, |_| (0.0, 0.0)),
-            Some(field) => {
-                let (right, down) = field.split_at(size * size);
-                warp(from, to, size, map, |at| (right[at], down[at]));
-            }
-        }
+    let points = warp::points(size as usize);
+    let mut splines = vec![0.0; size as usize * points];
+    for (pixel, row) in splines.chunks_exact_mut(points).enumerate() {
+        let (first, weights) = warp::spline(pixel);
+        row[first..first + 4].copy_from_slice(&weights);
     }
-    Tensor::from_slice(&distorted).reshape(&shape)
-}
-
-/// Draws one square image through a map of [`Distortions::map`]; `moved` says how far each pixel's source is
-/// moved before that.
-fn warp(
-    from: &[f32],
-    to: &mut [f32],
-    size: usize,
-    [xx, xy, x0, yx, yy, y0]: [f32; 6],
-    moved: impl Fn(usize) -> (f32, f32),
-) {
-    let half = size as f32 / 2.0;
-    // With a border of zeros, every pixel that is asked for is there.
-    let width = size + 2;
-    let mut bordered = vec![0.0f32; width * width];
-    for (row, pixels) in from.chunks_exact(size).enumerate() {
-        bordered[(row + 1) * width + 1..][..size].copy_from_slice(pixels);
-    }
-    let end = (size + 1) as f32;
-    for (row, pixels) in to.chunks_exact_mut(size).enumerate() {
-        for (column, pixel) in pixels.iter_mut().enumerate() {
-            let (right, down) = moved(row * size + column);
-            let u = (column as f32 + 0.5 + right) / half - 1.0;
-            let v = (row as f32 + 0.5 + down) / half - 1.0;
-            // In pixels of the bordered image, of which the first centre is 0.
-            let x = ((xx * u + xy * v + x0 + 1.0) * half + 0.5).clamp(0.0, end);
-            let y = ((yx * u + yy * v + y0 + 1.0) * half + 0.5).clamp(0.0, end);
-            let (left, top) = ((x as usize).min(size), (y as usize).min(size));
-            let (right, down) = (x - left as f32, y - top as f32);
-            let at = &bordered[top * width + left..];
-            let upper = at[0] + right * (at[1] - at[0]);
-            let lower = at[width] + right * (at[width + 1] - at[width]);
-            *pixel = upper + down * (lower - upper);
-        }
-    }
+    let splines = Tensor::from_slice(&splines).reshape([size, -1]).to_device(device);
+    let points = points as i64;
+    let moves = Tensor::from_slice(&moves).reshape([-1, 2, points, points]).to_device(device);
+    let moved = splines.matmul(&moves).matmul(&splines.transpose(0, 1)); // (N, 2, S, S), in pixels
+    let moved = maps.narrow(2, 0, 2).matmul(&(moved.flatten(2, 3) * (2.0 / size as f64)));
+    sample(&(grid + moved.transpose(1, 2).reshape([-1, size, size, 2])))
 }
 
 /// Random numbers between two others, that depend on the keys alone.

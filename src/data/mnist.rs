@@ -216,13 +216,24 @@ fn to_input_by(images: &Tensor, config: &ModelConfig, change: &dyn Fn(Tensor) ->
     }
 }
 
+/// [`resize`] for bytes: (N, H, H) to (N, `size`, `size`), uint8.
+///
+/// # Errors
+/// Where libtorch refuses.
+pub(crate) fn resize_bytes(images: &Tensor, size: i64) -> Result<Tensor> {
+    // In parts: what is computed takes up ten times as much as the bytes.
+    let parts = images.split(1000, 0);
+    let parts: Vec<_> = parts.iter().map(|part| resize(part, size).to_kind(Kind::Uint8)).collect();
+    Ok(Tensor::f_cat(&parts, 0)?)
+}
+
 /// Scales square images of whole grey values up to `size`, as Pillow's bilinear filter does, from which
 /// `torchvision.transforms.Resize` has it: first the rows, then the columns, each sum rounded.
 ///
 /// Source: Pillow 12's `src/libImaging/Resample.c`.
 fn resize(images: &Tensor, size: i64) -> Tensor {
     const PRECISION_BITS: i32 = 32 - 8 - 2;
-    let from = images.size()[3];
+    let from = *images.size().last().expect("images");
     if from == size {
         return images.shallow_clone();
     }

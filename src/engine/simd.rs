@@ -34,6 +34,8 @@ pub trait Simd: Copy {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a` held between `-limit` and `limit`.
     fn clamp(self, a: Self::V, limit: f32) -> Self::V;
+    /// Each lane rounded down.
+    fn floor(self, a: Self::V) -> Self::V;
     /// The larger of each two lanes.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// Of each lane, `x` where `a >= b`, else `y`.
@@ -194,6 +196,10 @@ impl Simd for Portable {
             *lane = lane.clamp(-limit, limit);
         }
         a
+    }
+    #[inline(always)]
+    fn floor(self, a: [f32; 8]) -> [f32; 8] {
+        a.map(f32::floor)
     }
     #[inline(always)]
     fn max(self, mut a: [f32; 8], b: [f32; 8]) -> [f32; 8] {

@@ -106,12 +106,12 @@ impl<'a> Pass<'a> {
         Ok(sums)
     }
 
-    /// The same for the modern network by its hand-written engine, on `bytes` where the images need no more
-    /// than that. Parameters and state are the engine's own until the pass ends.
+    /// The same for the modern network by its hand-written engine, on the bytes of the data. Parameters and
+    /// state are the engine's own until the pass ends.
     pub fn modern_by_engine(
         self,
         engine: &mut fused::Engine,
-        bytes: Option<&fused::Bytes>,
+        bytes: &fused::Bytes,
         model: &LeNet5,
         optimizer: &mut dyn Optimizer,
         stop: &mut (dyn FnMut(u64) -> bool + Send),
@@ -122,28 +122,26 @@ impl<'a> Pass<'a> {
         state.read(optimizer, &tensors)?;
         let (mut gradient, mut sums) = (parameters.clone(), Sums::default());
         let learning_rate = self.learning_rate;
-        let mut work = |engine: &mut fused::Engine, step, images: Images, labels: &[u8]| {
-            let mean = engine.gradient(&parameters, images, labels, &mut gradient);
-            sums.loss += mean * labels.len() as f64;
-            sums.misread += engine.misread();
-            engine.update(&mut parameters, &gradient, &mut state, learning_rate(step));
-            stop(step + 1)
-        };
-        match bytes {
-            Some(bytes) => {
-                let labels = Vec::<u8>::try_from(self.data.labels().to_kind(Kind::Uint8))?;
-                let mut chunks = self.chunks(1);
-                engine.within(|engine| {
-                    chunks.any(|(step, places)| {
-                        let labels: Vec<_> = places.iter().map(|at| labels[*at as usize]).collect();
-                        work(engine, step, Images::Bytes(bytes, places), &labels)
-                    })
-                });
-            }
-            None => self.each_batch(|step, images, labels| {
-                Ok(work(engine, step, Images::Pixels(images), labels))
-            })?,
-        }
+        let labels = Vec::<u8>::try_from(self.data.labels().to_kind(Kind::Uint8))?;
+        let (config, epoch) = (self.config, self.epoch);
+        let side = bytes.side() as i64;
+        let distortions = config.distortions.as_ref();
+        let warp = distortions.map(|d| move |place| d.warp(side, config.seed, epoch, place));
+        let mut chunks = self.chunks(1);
+        engine.within(|engine| {
+            chunks.any(|(step, places)| {
+                let labels: Vec<_> = places.iter().map(|at| labels[*at as usize]).collect();
+                let images = match &warp {
+                    None => Images::Bytes(bytes, places),
+                    Some(warp) => Images::Warped(bytes, places, warp),
+                };
+                let mean = engine.gradient(&parameters, images, &labels, &mut gradient);
+                sums.loss += mean * labels.len() as f64;
+                sums.misread += engine.misread();
+                engine.update(&mut parameters, &gradient, &mut state, learning_rate(step));
+                stop(step + 1)
+            })
+        });
         parameters.store(&tensors)?;
         state.store(optimizer, &tensors)?;
         Ok(sums)

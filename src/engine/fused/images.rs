@@ -2,6 +2,7 @@
 #![allow(clippy::needless_range_loop)] // as in the kernels
 
 use super::super::simd::Simd;
+use super::super::warp::{Sheets, Warp};
 use super::WIDEST;
 
 /// The pictures of a batch.
@@ -11,6 +12,8 @@ pub enum Images<'a> {
     Pixels(&'a [[f32; 1024]]),
     /// Those at these places of a data set.
     Bytes(&'a Bytes, &'a [i64]),
+    /// The same, each distorted as this says of its place.
+    Warped(&'a Bytes, &'a [i64], &'a (dyn Fn(i64) -> Warp + Sync)),
 }
 
 /// The grey values of a data set, and what the network takes for them.
@@ -21,6 +24,8 @@ pub struct Bytes {
     pub size: usize,
     /// Row and column of a picture's first pixel in the input.
     pub at: usize,
+    /// Row and column in the input where that begins what is distorted: the picture, or the padded one.
+    pub frame: usize,
     /// The input's value for each grey value.
     pub levels: [f32; 256],
     /// The input's value around a picture.
@@ -48,11 +53,19 @@ impl Images<'_> {
                     _ => bytes.gather::<S, 32>(s, places, x),
                 }
             }
+            Images::Warped(bytes, places, warp) => {
+                bytes.gather_warped(s, &places[first..first + count], *warp, x);
+            }
         }
     }
 }
 
 impl Bytes {
+    /// Pixels on a side of what is distorted.
+    pub fn side(&self) -> usize {
+        self.size + 2 * (self.at - self.frame)
+    }
+
     #[inline(always)]
     fn gather<S: Simd, const SIZE: usize>(&self, s: S, places: &[i64], x: &mut [f32]) {
         let (l, at, border) = (S::LANES, self.at.min(32 - SIZE), s.splat(self.border));
@@ -79,5 +92,35 @@ impl Bytes {
                 s.store(x, (c + at) * l, s.load(&pixels, 0));
             }
         }
+    }
+
+    #[inline(always)]
+    fn gather_warped<S: Simd>(
+        &self,
+        s: S,
+        places: &[i64],
+        warp: &(dyn Fn(i64) -> Warp + Sync),
+        x: &mut [f32],
+    ) {
+        let (l, size, frame) = (S::LANES, self.size, self.frame);
+        let (border, side) = (self.at - frame, self.side());
+        let mut sheets = Sheets::new(side, self.levels[0]);
+        let mut warps = Vec::with_capacity(l);
+        for (lane, place) in places.iter().enumerate() {
+            warps.push(warp(*place));
+            let picture = &self.grey[*place as usize * size * size..][..size * size];
+            for row in 0..size {
+                let pixels = &mut sheets.row(lane, border + row)[border..];
+                for column in 0..size {
+                    pixels[column] = self.levels[usize::from(picture[row * size + column])];
+                }
+            }
+        }
+        if side < 32 {
+            for at in 0..1024 {
+                s.store(x, at * l, s.splat(self.border));
+            }
+        }
+        sheets.warp(s, &warps, &mut x[frame * 33 * l..], 32);
     }
 }

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::parameters::C5;
 use super::{Bytes, Engine, Images, Optimizer, Parameters, Settings, Single};
-use crate::data::{Dataset, to_input};
+use crate::data::{Dataset, resize_bytes, to_input};
 use crate::model::{Activation, Input, LeNet5, ModelConfig, Pooling};
 use crate::optim::{self, OptimizerConfig};
 use crate::{Error, Result};
@@ -34,18 +34,10 @@ impl Engine {
     /// Where libtorch refuses.
     pub fn evaluate(&mut self, model: &LeNet5, data: &Dataset) -> Result<Tensor> {
         let config = model.config();
-        let parameters = Parameters::of(model);
-        let count = data.len() as usize;
-        let logits = match Bytes::of(data, config)? {
-            Some(bytes) => {
-                let places: Vec<_> = (0..data.len()).collect();
-                self.logits(&parameters, Images::Bytes(&bytes, &places), count)
-            }
-            None => {
-                let pixels = pixels(&to_input(data.images(), config))?;
-                self.logits(&parameters, Images::Pixels(pixels.as_chunks().0), count)
-            }
-        };
+        let bytes = Bytes::of(data, config)?;
+        let places: Vec<_> = (0..data.len()).collect();
+        let images = Images::Bytes(&bytes, &places);
+        let logits = self.logits(&Parameters::of(model), images, places.len());
         Ok(Tensor::f_from_slice(&logits)?.f_reshape([data.len(), config.classes])?)
     }
 }
@@ -82,16 +74,12 @@ pub fn pixels(images: &Tensor) -> Result<Vec<f32>> {
 }
 
 impl Bytes {
-    /// The images of a data set on the CPU as the network takes them, 32x32; none where their grey values are
-    /// not enough, because they have to be scaled.
+    /// The images of a data set on the CPU, and how the network takes them.
     ///
     /// # Errors
     /// Where libtorch refuses.
-    pub fn of(data: &Dataset, config: &ModelConfig) -> Result<Option<Bytes>> {
-        let (corner, size) = (config.input.size() == 28, data.images().size()[2]);
-        if config.input == Input::Resized && size != 32 {
-            return Ok(None);
-        }
+    pub fn of(data: &Dataset, config: &ModelConfig) -> Result<Bytes> {
+        let corner = config.input.size() == 28;
         // All grey values in a picture of the input's size, and a blank picture of 28x28.
         let mut grey = [0_u8; 1024];
         for (value, grey) in (0..=255).zip(&mut grey) {
@@ -106,14 +94,17 @@ impl Bytes {
         levels.copy_from_slice(&pixels(&grey, config.input.size())?[..256]);
         let border = pixels(&[0; 784], 28)?[0];
         // Of pictures of 32x32 the border goes where the network takes 28x28.
-        let images = match (corner, size) {
-            (true, 32) => data.images().narrow(1, 2, 28).narrow(2, 2, 28).contiguous(),
-            _ => data.images().shallow_clone(),
+        let images = data.images();
+        let images = match (config.input, images.size()[2]) {
+            (Input::Unpadded, 32) => images.narrow(1, 2, 28).narrow(2, 2, 28),
+            (Input::Resized, 28) => resize_bytes(images, 32)?,
+            _ => images.shallow_clone(),
         };
         let size = images.size()[2] as usize;
         let at = if corner { 0 } else { (32 - size) / 2 };
-        let grey = Vec::<u8>::try_from(images.flatten(0, -1))?;
-        Ok(Some(Bytes { grey, size, at, levels, border }))
+        let frame = if config.input == Input::ZeroPadded { at } else { 0 };
+        let grey = Vec::<u8>::try_from(images.contiguous().flatten(0, -1))?;
+        Ok(Bytes { grey, size, at, frame, levels, border })
     }
 }
 

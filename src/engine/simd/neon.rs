@@ -75,6 +75,10 @@ impl Simd for Neon {
         }
     }
     #[inline(always)]
+    fn floor(self, a: V) -> V {
+        unsafe { (vrndmq_f32(a.0), vrndmq_f32(a.1)) }
+    }
+    #[inline(always)]
     fn max(self, a: V, b: V) -> V {
         unsafe { (vmaxq_f32(a.0, b.0), vmaxq_f32(a.1, b.1)) }
     }

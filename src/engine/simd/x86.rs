@@ -92,6 +92,10 @@ impl Simd for Avx512 {
         unsafe { _mm512_max_ps(_mm512_set1_ps(-limit), _mm512_min_ps(_mm512_set1_ps(limit), a)) }
     }
     #[inline(always)]
+    fn floor(self, a: __m512) -> __m512 {
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(a) }
+    }
+    #[inline(always)]
     fn max(self, a: __m512, b: __m512) -> __m512 {
         unsafe { _mm512_max_ps(a, b) }
     }
@@ -200,6 +204,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn clamp(self, a: __m256, limit: f32) -> __m256 {
         unsafe { _mm256_max_ps(_mm256_set1_ps(-limit), _mm256_min_ps(_mm256_set1_ps(limit), a)) }
+    }
+    #[inline(always)]
+    fn floor(self, a: __m256) -> __m256 {
+        unsafe { _mm256_floor_ps(a) }
     }
     #[inline(always)]
     fn max(self, a: __m256, b: __m256) -> __m256 {
