@@ -16,6 +16,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 requirements=scripts/requirements.txt
+cuda_requirements=scripts/requirements-cuda-build.txt
 torch_version=$(sed -n 's/^torch==//p' "$requirements")
 version_header=include/torch/headeronly/version.h
 python=${PYTHON:-python3}
@@ -191,6 +192,8 @@ make_venv() {
     [ -f "$torch/$version_header" ] || fail "the torch in .venv is incomplete: run make clean, then this again"
     installed=$(.venv/bin/python -I -c 'import torch; print(torch.__version__)') ||
         fail "the torch in .venv does not load; Python's message is above"
+    # Of a PyTorch with CUDA, so that build.rs finds all of CUDA's headers.
+    [ ! -f "$torch/lib/libtorch_cuda.so" ] || pip_install -r "$cuda_requirements"
     rm -rf .venv/tmp
     printf '%s\n' "$sum" "$index" "$torch" >"$stamp.new"
     mv "$stamp.new" "$stamp"
@@ -215,7 +218,7 @@ trap 'echo >&2; say "interrupted; the next run starts over"; exit 130' INT TERM
 own_libtorch=${LIBTORCH+yes}${LIBTORCH_USE_PYTORCH+yes}
 check_build_tools
 [ -z "$own_libtorch" ] || check_own_libtorch
-sum=$(cksum <"$requirements")
+sum=$(cat "$requirements" "$cuda_requirements" | cksum)
 if [ "${1:-}" = rust ] && [ -n "$own_libtorch" ]; then
     stop_on_problems
     exit

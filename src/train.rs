@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-pub use config::{Engine, Order, TrainConfig};
+pub use config::{Engine, Order, Precision, TrainConfig};
 use pass::Pass;
 
 use crate::data::{Dataset, Split};
-use crate::engine::fused;
 use crate::engine::original::{Network, Parameters, Rates};
+use crate::engine::{fused, graph};
 use crate::evaluate::{Evaluation, logits_by_engine};
 use crate::libtorch;
 use crate::model::LeNet5;
@@ -70,17 +70,24 @@ pub struct Run {
     _store: VarStore,
     model: LeNet5,
     optimizer: Box<dyn crate::optim::Optimizer>,
-    /// Whether a hand-written engine computes the steps.
-    fused: bool,
-    /// That of the modern network, and the images as it takes them, where no more is to be done to these.
-    engine: Option<fused::Engine>,
-    bytes: Option<fused::Bytes>,
+    steps: Steps,
     train: Dataset,
     test: Dataset,
     metrics: Vec<Metrics>,
     epoch: u32,
     /// Steps done in the epoch under way, and what they have summed up to.
     partial: Partial,
+}
+
+/// What computes the steps.
+enum Steps {
+    Libtorch,
+    /// The hand-written engine of the original network.
+    Original,
+    /// That of the modern network, and the images as it takes them.
+    Fused(Box<(fused::Engine, fused::Bytes)>),
+    /// Made before the first step: by then the optimizer has its state.
+    Graph(Option<Box<graph::Engine>>),
 }
 
 #[derive(Default)]
@@ -199,14 +206,22 @@ impl Run {
             }
         };
         let train = train.first(config.limit.unwrap_or(i64::MAX));
-        let fused = config.fused(device)?;
-        let modern = fused && matches!(model, LeNet5::Modern(_));
+        if config.precision == Precision::Tf32 {
+            libtorch::allow_tf32(true)?;
+        }
+        let steps = match (config.engine_on(device)?, &model) {
+            (Engine::Auto | Engine::Libtorch, _) => Steps::Libtorch,
+            (Engine::Fused, LeNet5::Original(_)) => Steps::Original,
+            (Engine::Fused, LeNet5::Modern(_)) => {
+                let engine = fused::Engine::of(&config.model);
+                Steps::Fused(Box::new((engine, fused::Bytes::of(&train, &config.model)?)))
+            }
+            (Engine::Graph, _) => Steps::Graph(None),
+        };
         Ok(Self {
             folder: folder.to_owned(),
             device,
-            fused,
-            engine: modern.then(|| fused::Engine::of(&config.model)),
-            bytes: if modern { Some(fused::Bytes::of(&train, &config.model)?) } else { None },
+            steps,
             optimizer: config.optimizer.build(parameters),
             train: train.to_device(device),
             test: test.to_device(device),
@@ -258,12 +273,24 @@ impl Run {
             let (data, order) = (&self.train, &order[..]);
             let pass = Pass { config, data, epoch, order, done, learning_rate: &learning_rate };
             let (model, optimizer) = (&self.model, self.optimizer.as_mut());
-            let sums = match (&mut self.engine, &self.bytes) {
-                (Some(engine), Some(bytes)) => {
+            let sums = match &mut self.steps {
+                Steps::Libtorch => pass.by_libtorch(model, optimizer, &mut after_step)?,
+                Steps::Original => pass.original_by_engine(model, &rates, &mut after_step)?,
+                Steps::Fused(fused) => {
+                    let (engine, bytes) = &mut **fused;
                     pass.modern_by_engine(engine, bytes, model, optimizer, &mut after_step)?
                 }
-                _ if self.fused => pass.original_by_engine(model, &rates, &mut after_step)?,
-                _ => pass.by_libtorch(model, optimizer, &mut after_step)?,
+                Steps::Graph(engine) => {
+                    let engine = match engine {
+                        Some(engine) => engine,
+                        None => {
+                            let data = (data, &self.test);
+                            let new = graph::Engine::new(config, model, data, optimizer)?;
+                            engine.insert(Box::new(new))
+                        }
+                    };
+                    pass.by_graph(engine, model, optimizer, &mut after_step)?
+                }
             };
             drop(progress);
             let weight_rates =
@@ -319,14 +346,16 @@ impl Run {
 
     /// How the network as it is reads the test images.
     fn evaluate(&mut self) -> Result<Evaluation> {
-        let data = &self.test;
-        if let Some(engine) = &mut self.engine {
-            return Evaluation::new(&engine.evaluate(&self.model, data)?, data.labels());
-        }
-        if !self.fused {
-            return Evaluation::of(&self.model, data, &self.config.model);
-        }
-        Evaluation::new(&logits_by_engine(&self.model, data)?, data.labels())
+        let (model, data) = (&self.model, &self.test);
+        let logits = match &mut self.steps {
+            Steps::Original => logits_by_engine(model, data)?,
+            Steps::Fused(fused) => fused.0.evaluate(model, data)?,
+            Steps::Graph(Some(engine)) => engine.evaluate(model)?,
+            Steps::Libtorch | Steps::Graph(None) => {
+                return Evaluation::of(model, data, &self.config.model);
+            }
+        };
+        Evaluation::new(&logits, data.labels())
     }
 
     /// Nothing is saved of a network that has diverged: the checkpoint before it stays.
@@ -380,17 +409,20 @@ impl Run {
     /// # Errors
     /// Where another engine computes them.
     pub fn measure(&mut self) -> Result<()> {
-        let Some(engine) = self.engine.take() else {
+        let Steps::Fused(fused) = &mut self.steps else {
             let message = "--profile goes with the modern network on the fused engine only";
             return Err(Error::Config(message.to_owned()));
         };
-        self.engine = Some(engine.with_profile());
+        fused.0.measure();
         Ok(())
     }
 
     /// What was measured.
     pub fn profile(&self) -> Option<&fused::Profile> {
-        self.engine.as_ref()?.profile()
+        match &self.steps {
+            Steps::Fused(fused) => fused.0.profile(),
+            _ => None,
+        }
     }
 
     /// The network as it is.

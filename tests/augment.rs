@@ -1,6 +1,6 @@
 //! Distortions: what they depend on, their ranges, and libtorch's own arithmetic beside ours.
 
-use lenet5::data::{Dataset, Distortions, Split, to_input, warp_by_libtorch};
+use lenet5::data::{Dataset, Distortions, Split, Warps, to_input};
 use lenet5::model::{Input, ModelConfig};
 use tch::{Device, Kind, Tensor};
 
@@ -115,7 +115,7 @@ fn the_same_as_libtorch() {
         let places: Vec<i64> = (0..64).collect();
         let ours = distortions.apply(&images, 1, 1, &places);
         let warps: Vec<_> = places.iter().map(|&i| distortions.warp(32, 1, 1, i)).collect();
-        let theirs = warp_by_libtorch(&images, &warps);
+        let theirs = Warps::new(&warps, 32, Device::Cpu).apply(&images);
         let difference = (&ours - &theirs).abs().max().double_value(&[]);
         // A pixel's position is off by 1e-6 of the image's width, its value by as much of a grey step.
         assert!(difference < 1e-4, "{difference}");

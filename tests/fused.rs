@@ -15,7 +15,7 @@ use tch::nn::{Module, VarStore};
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::util::{
-    Bits, Ended, difference, generator, program, run, sgd, small_mnist, temp, tensors,
+    Bits, Ended, difference, generator, optimizers, program, run, small_mnist, temp, tensors,
 };
 
 /// Whole groups of lanes, one more, one less; shards of one and of two groups; more than all shards at once.
@@ -211,19 +211,6 @@ fn distorted_images_are_the_data_sets_to_the_bit() {
             assert_ne!(distorted, logits(Images::Bytes(&bytes, &places)), "{input}");
         }
     }
-}
-
-/// All kinds, each setting away from where it does nothing.
-fn optimizers() -> [OptimizerConfig; 6] {
-    let (beta1, beta2, eps) = (0.9, 0.999, 1e-8);
-    [
-        sgd(0.0, 0.0, 0.0, false),
-        sgd(0.0, 0.0, 0.02, false),
-        sgd(0.9, 0.3, 0.02, false),
-        sgd(0.9, 0.0, 0.02, true),
-        OptimizerConfig::Adam { beta1, beta2, eps, weight_decay: 0.02 },
-        OptimizerConfig::AdamW { beta1, beta2, eps, weight_decay: 0.02 },
-    ]
 }
 
 #[test]

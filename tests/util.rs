@@ -154,6 +154,19 @@ pub fn sgd(momentum: f64, dampening: f64, weight_decay: f64, nesterov: bool) -> 
     OptimizerConfig::Sgd { momentum, dampening, weight_decay, nesterov }
 }
 
+/// All optimizers, each setting away from where it does nothing.
+pub fn optimizers() -> [OptimizerConfig; 6] {
+    let (beta1, beta2, eps) = (0.9, 0.999, 1e-8);
+    [
+        sgd(0.0, 0.0, 0.0, false),
+        sgd(0.0, 0.0, 0.02, false),
+        sgd(0.9, 0.3, 0.02, false),
+        sgd(0.9, 0.0, 0.02, true),
+        OptimizerConfig::Adam { beta1, beta2, eps, weight_decay: 0.02 },
+        OptimizerConfig::AdamW { beta1, beta2, eps, weight_decay: 0.02 },
+    ]
+}
+
 /// The largest difference, as a part of the largest value.
 pub fn difference(ours: &Tensor, theirs: &Tensor) -> f64 {
     assert_eq!(ours.size(), theirs.size());

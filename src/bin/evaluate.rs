@@ -93,6 +93,9 @@ fn evaluate(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 /// Logits and labels.
 fn run_weights(arguments: &Arguments) -> anyhow::Result<(Tensor, Tensor)> {
+    if arguments.engine == Engine::Graph {
+        anyhow::bail!("--engine graph: images that are read once are not worth recording");
+    }
     let weights = match &arguments.weights {
         Some(path) => arguments.read.read(path)?,
         None => {
@@ -108,9 +111,9 @@ fn run_weights(arguments: &Arguments) -> anyhow::Result<(Tensor, Tensor)> {
         Network::Original => TrainConfig::paper(),
     };
     let (model, engine) = (weights.config.clone(), arguments.engine);
-    let fused = TrainConfig { model, engine, ..known }.fused(device)?;
+    let engine = TrainConfig { model, engine, ..known }.engine_on(device)?;
     let (_store, model) = weights.build(device)?;
-    if fused {
+    if engine == Engine::Fused {
         return Ok((logits_by_engine(&model, &data)?, data.labels().copy()));
     }
     let forward = |images: &Tensor| Ok(model.forward(images));

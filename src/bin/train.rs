@@ -12,10 +12,10 @@ use lenet5::engine::fused::sgemm;
 use lenet5::model::{C5, Loss, ModelConfig, ModelOptions, Network, Summary};
 use lenet5::optim::{OptimizerConfig, Schedule};
 use lenet5::train::{
-    Engine, Metrics, Order, Outcome, Run, TrainConfig, new_run_folder, read_config,
+    Engine, Metrics, Order, Outcome, Precision, Run, TrainConfig, new_run_folder, read_config,
 };
 use lenet5::weights::Weights;
-use lenet5::{DeviceChoice, cli};
+use lenet5::{DeviceChoice, cli, libtorch};
 
 /// Trains LeNet-5 on MNIST, or on any data set of its form.
 ///
@@ -93,6 +93,12 @@ struct Settings {
     /// What computes the steps [default: auto]
     #[arg(long)]
     engine: Option<Engine>,
+    /// What convolutions and matrix products compute in [default: fp32]
+    #[arg(long)]
+    precision: Option<Precision>,
+    /// Use only kernels that give the same bits each time; on a GPU that takes longer.
+    #[arg(long)]
+    deterministic: bool,
     /// Optimizer [default: sgd]
     #[arg(long)]
     optimizer: Option<OptimizerName>,
@@ -242,6 +248,8 @@ impl Settings {
             batch_size: self.batch_size.unwrap_or(base.batch_size),
             order: self.order.unwrap_or(base.order),
             engine: self.engine.unwrap_or(base.engine),
+            precision: self.precision.unwrap_or(base.precision),
+            deterministic: self.deterministic,
             seed: self.seed.unwrap_or(base.seed),
             init: self.init,
             ..base
@@ -358,6 +366,9 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
     config.device = arguments.device.unwrap_or(config.device);
     config.threads = arguments.threads.or(config.threads);
     cli::set_threads(config.threads)?;
+    if config.deterministic {
+        libtorch::deterministic()?;
+    }
     let (device, device_name) = config.device.open()?;
     let stop = stop_on_signal()?;
     let (folder, mut run) = match (arguments.resume, arguments.out) {

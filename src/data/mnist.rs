@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tch::{Device, IndexOp, Kind, Tensor};
 
-use super::augment::Distortions;
+use super::augment::{Distortions, Warps};
 use super::idx::{self, IdxArray};
 use crate::model::{Input, ModelConfig};
 use crate::{Error, Result};
@@ -160,6 +160,38 @@ impl Dataset {
         Self { images: self.images.to_device(device), labels: self.labels.to_device(device) }
     }
 
+    /// With images that are only to be padded or cropped: where the network takes them resized, they are.
+    ///
+    /// # Errors
+    /// Where libtorch refuses.
+    pub fn resized(&self, config: &ModelConfig) -> Result<Self> {
+        let images = match config.input {
+            Input::Resized => resize_bytes(&self.images, config.input.size())?,
+            _ => self.images.shallow_clone(),
+        };
+        Ok(Self { images, labels: self.labels.shallow_clone() })
+    }
+
+    /// Pixels on a side of what [`Dataset::distorted`] distorts.
+    pub fn distorted_side(&self, config: &ModelConfig) -> i64 {
+        match config.input {
+            Input::ZeroPadded => self.images.size()[2],
+            input => input.size(),
+        }
+    }
+
+    /// As [`Dataset::batch`], each image distorted by its own of the `warps`.
+    pub fn warped(
+        &self,
+        indices: &Tensor,
+        config: &ModelConfig,
+        warps: &Warps,
+    ) -> (Tensor, Tensor) {
+        let images = self.images.index_select(0, indices);
+        let warp = |pixels: Tensor| warps.apply(&pixels);
+        (to_input_by(&images, config, &warp), self.labels.index_select(0, indices))
+    }
+
     /// As [`Dataset::batch`], the images distorted, other ones for each seed, epoch and image.
     pub fn distorted(
         &self,
@@ -220,7 +252,7 @@ fn to_input_by(images: &Tensor, config: &ModelConfig, change: &dyn Fn(Tensor) ->
 ///
 /// # Errors
 /// Where libtorch refuses.
-pub(crate) fn resize_bytes(images: &Tensor, size: i64) -> Result<Tensor> {
+fn resize_bytes(images: &Tensor, size: i64) -> Result<Tensor> {
     // In parts: what is computed takes up ten times as much as the bytes.
     let parts = images.split(1000, 0);
     let parts: Vec<_> = parts.iter().map(|part| resize(part, size).to_kind(Kind::Uint8)).collect();

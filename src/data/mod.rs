@@ -5,7 +5,6 @@ pub mod idx;
 mod images;
 mod mnist;
 
-pub use augment::{Distortions, warp_by_libtorch};
+pub use augment::{Distortions, Warps};
 pub use images::read_picture;
-pub(crate) use mnist::resize_bytes;
 pub use mnist::{Dataset, Split, to_input};

@@ -88,9 +88,8 @@ impl Engine {
     }
 
     /// Measures from now on where the time goes.
-    pub fn with_profile(mut self) -> Engine {
+    pub fn measure(&mut self) {
         self.profile = Some(Profile::ZERO);
-        self
     }
 
     /// What was measured.

@@ -1,11 +1,12 @@
 //! The little of libtorch that `tch` lacks, each function of the C++ shim wrapped once; and the
 //! choice of a device.
 
+pub mod cuda;
 mod device;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 use torch_sys::C_tensor;
 
 pub use device::DeviceChoice;
@@ -33,6 +34,34 @@ unsafe extern "C" {
     fn lenet5_generator_state(state: *mut *mut C_tensor) -> *mut c_char;
     fn lenet5_set_generator_state(state: *const C_tensor) -> *mut c_char;
     fn lenet5_allow_tf32(allow: c_int) -> *mut c_char;
+    fn lenet5_deterministic() -> *mut c_char;
+    fn lenet5_autocast(cuda: c_int, on: c_int) -> *mut c_char;
+    fn lenet5_fused_sgd_(
+        parameters: *const *const C_tensor,
+        gradients: *const *const C_tensor,
+        buffers: *const *const C_tensor,
+        count: usize,
+        rate: *const C_tensor,
+        weight_decay: f64,
+        momentum: f64,
+        dampening: f64,
+        nesterov: c_int,
+        first: c_int,
+    ) -> *mut c_char;
+    fn lenet5_fused_adam_(
+        parameters: *const *const C_tensor,
+        gradients: *const *const C_tensor,
+        first: *const *const C_tensor,
+        second: *const *const C_tensor,
+        count: usize,
+        rate: *const C_tensor,
+        step: *const C_tensor,
+        beta1: f64,
+        beta2: f64,
+        eps: f64,
+        weight_decay: f64,
+        decoupled: c_int,
+    ) -> *mut c_char;
     fn lenet5_torchscript(
         names: *const *const c_char,
         tensors: *const *const C_tensor,
@@ -102,6 +131,106 @@ pub fn set_generator_state(state: &Tensor) -> Result<()> {
 pub fn allow_tf32(allow: bool) -> Result<()> {
     // SAFETY: sets two flags of libtorch's global context.
     check(unsafe { lenet5_allow_tf32(allow.into()) })
+}
+
+/// From here on only deterministic kernels, or an error where there is none, as
+/// `torch.use_deterministic_algorithms(True)`. To be called before the first work on a GPU.
+///
+/// # Errors
+/// Where libtorch refuses.
+pub fn deterministic() -> Result<()> {
+    let (cublas, buffers) = (c"CUBLAS_WORKSPACE_CONFIG", c":4096:8");
+    // SAFETY: sets a variable, unless it is set, before libtorch has started threads that read it, and flags of
+    // libtorch's global context.
+    unsafe {
+        libc::setenv(cublas.as_ptr(), buffers.as_ptr(), 0);
+        check(lenet5_deterministic())
+    }
+}
+
+/// `work`, its convolutions and linear layers in bfloat16, as within `torch.autocast(device, torch.bfloat16)`.
+///
+/// # Errors
+/// Where libtorch refuses.
+pub fn in_bfloat16<R>(device: Device, work: impl FnOnce() -> R) -> Result<R> {
+    let cuda = device.is_cuda().into();
+    // SAFETY: sets flags of libtorch's for this thread, here and below.
+    check(unsafe { lenet5_autocast(cuda, 1) })?;
+    let result = work();
+    check(unsafe { lenet5_autocast(cuda, 0) })?;
+    Ok(result)
+}
+
+fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {
+    tensors.iter().map(Tensor::as_ptr).collect()
+}
+
+/// `torch._fused_sgd_`: a step of SGD, the learning `rate` in a
+/// tensor of one float32. `buffers` are empty where there is no momentum; `first` says that this is the first step.
+///
+/// # Errors
+/// Where libtorch refuses.
+pub fn fused_sgd_(
+    parameters: &[Tensor],
+    gradients: &[Tensor],
+    buffers: &[Tensor],
+    rate: &Tensor,
+    (momentum, dampening, weight_decay, nesterov): (f64, f64, f64, bool),
+    first: bool,
+) -> Result<()> {
+    assert!(parameters.len() == gradients.len());
+    assert!(buffers.is_empty() || buffers.len() == parameters.len());
+    let buffers = pointers(buffers);
+    let buffers = if buffers.is_empty() { std::ptr::null() } else { buffers.as_ptr() };
+    // SAFETY: all pointers are live tensors for the length of the call, as many as `count`.
+    check(unsafe {
+        lenet5_fused_sgd_(
+            pointers(parameters).as_ptr(),
+            pointers(gradients).as_ptr(),
+            buffers,
+            parameters.len(),
+            rate.as_ptr(),
+            weight_decay,
+            momentum,
+            dampening,
+            nesterov.into(),
+            first.into(),
+        )
+    })
+}
+
+/// `torch._fused_adam_`, or with decoupled weight decay `torch._fused_adamw_`: the learning `rate` and the number
+/// of the `step`, from 1, in tensors of one float32.
+///
+/// # Errors
+/// Where libtorch refuses.
+pub fn fused_adam_(
+    parameters: &[Tensor],
+    gradients: &[Tensor],
+    [first, second]: [&[Tensor]; 2],
+    rate: &Tensor,
+    step: &Tensor,
+    (beta1, beta2, eps, weight_decay): (f64, f64, f64, f64),
+    decoupled: bool,
+) -> Result<()> {
+    assert!([gradients, first, second].iter().all(|all| all.len() == parameters.len()));
+    // SAFETY: all pointers are live tensors for the length of the call, as many as `count`.
+    check(unsafe {
+        lenet5_fused_adam_(
+            pointers(parameters).as_ptr(),
+            pointers(gradients).as_ptr(),
+            pointers(first).as_ptr(),
+            pointers(second).as_ptr(),
+            parameters.len(),
+            rate.as_ptr(),
+            step.as_ptr(),
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+            decoupled.into(),
+        )
+    })
 }
 
 /// A TorchScript archive: a module with the named parameters (`layer.parameter`), those that are `fixed`

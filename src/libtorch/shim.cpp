@@ -2,7 +2,11 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/_fused_adam.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/_fused_sgd.h>
 #include <torch/csrc/autograd/variable.h>
 #include <torch/csrc/jit/api/module.h>
 
@@ -12,12 +16,21 @@
 #include <mutex>
 #include <sstream>
 #include <string>
+#include <vector>
 
 namespace {
 
 const at::Tensor &tensor(const Tensor *pointer) { return *static_cast<const at::Tensor *>(pointer); }
 
 at::Tensor &tensor(Tensor *pointer) { return *static_cast<at::Tensor *>(pointer); }
+
+std::vector<at::Tensor> tensors(const Tensor *const *pointers, size_t count) {
+  std::vector<at::Tensor> result;
+  for (size_t i = 0; i < count; ++i) {
+    result.push_back(tensor(pointers[i]));
+  }
+  return result;
+}
 
 char *copy(const char *message) {
   const size_t size = std::strlen(message) + 1;
@@ -80,6 +93,52 @@ char *lenet5_allow_tf32(int allow) {
   return guarded([&] {
     at::globalContext().setAllowTF32CuDNN(allow);
     at::globalContext().setAllowTF32CuBLAS(allow);
+  });
+}
+
+char *lenet5_deterministic() {
+  return guarded([&] {
+    at::globalContext().setDeterministicAlgorithms(true, false);
+    at::globalContext().setDeterministicCuDNN(true);
+    at::globalContext().setBenchmarkCuDNN(false);
+  });
+}
+
+char *lenet5_autocast(int cuda, int on) {
+  return guarded([&] {
+    const auto type = cuda ? at::kCUDA : at::kCPU;
+    if (on) {
+      at::autocast::set_autocast_dtype(type, at::kBFloat16);
+      at::autocast::increment_nesting();
+    } else if (at::autocast::decrement_nesting() == 0) {
+      at::autocast::clear_cache();
+    }
+    at::autocast::set_autocast_enabled(type, on);
+  });
+}
+
+char *lenet5_fused_sgd_(const Tensor *const *parameters, const Tensor *const *gradients,
+                        const Tensor *const *buffers, size_t count, const Tensor *rate,
+                        double weight_decay, double momentum, double dampening, int nesterov,
+                        int first) {
+  return guarded([&] {
+    at::_fused_sgd_(tensors(parameters, count), tensors(gradients, count),
+                    tensors(buffers, buffers ? count : 0), weight_decay, momentum, tensor(rate),
+                    dampening, nesterov, false, first);
+  });
+}
+
+char *lenet5_fused_adam_(const Tensor *const *parameters, const Tensor *const *gradients,
+                         const Tensor *const *first, const Tensor *const *second, size_t count,
+                         const Tensor *rate, const Tensor *step, double beta1, double beta2,
+                         double eps, double weight_decay, int decoupled) {
+  return guarded([&] {
+    const std::vector<at::Tensor> steps(count, tensor(step));
+    const auto update = decoupled ? at::_ops::_fused_adamw__tensor_lr::call
+                                  : at::_ops::_fused_adam__tensor_lr::call;
+    update(tensors(parameters, count), tensors(gradients, count), tensors(first, count),
+           tensors(second, count), {}, steps, tensor(rate), beta1, beta2, weight_decay, eps, false,
+           false, {}, {});
   });
 }
 

@@ -21,6 +21,24 @@ char *lenet5_set_generator_state(const Tensor *state);
 // TensorFloat-32 in cuDNN and cuBLAS: torch.backends.{cudnn,cuda.matmul}.allow_tf32.
 char *lenet5_allow_tf32(int allow);
 
+// Deterministic kernels, or an error where there is none: torch.use_deterministic_algorithms.
+char *lenet5_deterministic();
+
+// Convolutions and linear layers of the calling thread compute in bfloat16 from here on, or no longer: the
+// entry and the exit of torch.autocast(device, torch.bfloat16).
+char *lenet5_autocast(int cuda, int on);
+
+// Optimizers in one kernel for all parameters, what changes from step to step in tensors: `rate` and `step` are
+// float32. Without momentum `buffers` may be null.
+char *lenet5_fused_sgd_(const Tensor *const *parameters, const Tensor *const *gradients,
+                        const Tensor *const *buffers, size_t count, const Tensor *rate,
+                        double weight_decay, double momentum, double dampening, int nesterov,
+                        int first);
+char *lenet5_fused_adam_(const Tensor *const *parameters, const Tensor *const *gradients,
+                         const Tensor *const *first, const Tensor *const *second, size_t count,
+                         const Tensor *rate, const Tensor *step, double beta1, double beta2,
+                         double eps, double weight_decay, int decoupled);
+
 // A TorchScript archive with one parameter per dotted name, or a buffer where it is fixed, a method from `source`, and an attribute
 // that holds `text`: unlike an extra file it stays when Python saves the module again.
 // `*data` is freed with lenet5_free.

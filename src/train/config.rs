@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tch::Device;
+use tch::nn::Module;
+use tch::{Device, Kind, Tensor};
 
 use crate::data::Distortions;
 use crate::engine::fused::MAX_CLASSES;
-use crate::libtorch::DeviceChoice;
-use crate::model::{Activation, Loss, ModelConfig, Network, Pooling};
+use crate::libtorch::{self, DeviceChoice, cuda};
+use crate::model::{Activation, LeNet5, Loss, ModelConfig, Network, Pooling};
 use crate::optim::{OptimizerConfig, Schedule};
 use crate::{Error, Result};
 
@@ -54,6 +55,12 @@ pub struct TrainConfig {
     pub seed: i64,
     /// Device.
     pub device: DeviceChoice,
+    /// What convolutions and matrix products compute in.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Only kernels that give the same bits each time.
+    #[serde(default)]
+    pub deterministic: bool,
     /// CPU threads; none means libtorch's choice. With libtorch's engine other numbers give other last bits.
     pub threads: Option<i32>,
     /// Start from the weights of this file.
@@ -84,6 +91,8 @@ impl Default for TrainConfig {
             schedule: Schedule::Cosine,
             seed: 1,
             device: DeviceChoice::Auto,
+            precision: Precision::default(),
+            deterministic: false,
             threads: None,
             init: None,
         }
@@ -156,24 +165,61 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// Whether a hand-written engine computes the steps on this device.
+    /// What computes the steps on this device: `Auto` resolved.
     ///
     /// # Errors
-    /// Where it is asked for, and cannot.
-    pub fn fused(&self, device: Device) -> Result<bool> {
-        let applies = match self.model.network {
+    /// Where an engine or a precision is asked for, and cannot be had.
+    pub fn engine_on(&self, device: Device) -> Result<Engine> {
+        if self.precision == Precision::Tf32 && !device.is_cuda() {
+            return Err(Error::Config("--precision tf32 runs on an NVIDIA GPU only".to_owned()));
+        }
+        let refused =
+            |name: &str, reason: &str| Err(Error::Config(format!("--engine {name} {reason}")));
+        match (self.engine, self.fused(device), self.graph(device)) {
+            (Engine::Libtorch, ..) | (Engine::Auto, Err(_), _) => Ok(Engine::Libtorch),
+            (Engine::Fused | Engine::Auto, Ok(()), _) => Ok(Engine::Fused),
+            (Engine::Fused, Err(reason), _) => refused("fused", reason),
+            (Engine::Graph, _, Ok(())) => Ok(Engine::Graph),
+            (Engine::Graph, _, Err(reason)) => refused("graph", reason),
+        }
+    }
+
+    /// The logits of images, in this precision.
+    ///
+    /// # Errors
+    /// Where libtorch refuses.
+    pub(crate) fn forward(&self, model: &LeNet5, images: &Tensor) -> Result<Tensor> {
+        match self.precision {
+            Precision::Fp32 | Precision::Tf32 => Ok(model.forward(images)),
+            Precision::Bf16 => {
+                let logits = libtorch::in_bfloat16(images.device(), || model.forward(images))?;
+                Ok(logits.f_to_kind(Kind::Float)?)
+            }
+        }
+    }
+
+    /// Whether a hand-written engine computes such steps on this device.
+    fn fused(&self, device: Device) -> Result<(), &'static str> {
+        match self.model.network {
             _ if device != Device::Cpu => Err("runs on the CPU only"),
+            _ if self.precision != Precision::Fp32 => Err("goes with --precision fp32 only"),
             Network::Modern => self.modern(),
             Network::Original if self.plain() => self.original(),
             Network::Original => {
                 Err("goes with --optimizer sdlm, or sgd without momentum and decay")
             }
-        };
-        match (self.engine, applies) {
-            (Engine::Libtorch, _) => Ok(false),
-            (Engine::Auto, applies) => Ok(applies.is_ok()),
-            (Engine::Fused, Ok(())) => Ok(true),
-            (Engine::Fused, Err(reason)) => Err(Error::Config(format!("--engine fused {reason}"))),
+        }
+    }
+
+    /// Whether such steps can be recorded on this device.
+    fn graph(&self, device: Device) -> Result<(), &'static str> {
+        match () {
+            () if !device.is_cuda() => Err("runs on an NVIDIA GPU only"),
+            () if self.model.network != Network::Modern => Err("goes with --model modern only"),
+            () if !cuda::has_graphs() => Err(
+                "is missing in this program, as it was built without CUDA's headers; see \"GPU\" in the README",
+            ),
+            () => Ok(()),
         }
     }
 
@@ -234,4 +280,19 @@ pub enum Engine {
     /// The hand-written one, on the CPU: of the modern network with tanh or relu, or of the original one with
     /// sdlm or plain sgd.
     Fused,
+    /// Autograd on libtorch's kernels, some steps recorded as a CUDA graph and replayed.
+    Graph,
+}
+
+/// What convolutions and matrix products compute in; parameters and optimizer stay in float32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// float32.
+    #[default]
+    Fp32,
+    /// TensorFloat-32, 10 bits of mantissa: on NVIDIA GPUs.
+    Tf32,
+    /// bfloat16, 7 bits of mantissa, as in torch.autocast.
+    Bf16,
 }

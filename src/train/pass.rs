@@ -2,13 +2,14 @@
 
 use std::sync::mpsc;
 
-use tch::nn::Module;
+use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use super::config::TrainConfig;
 use crate::Result;
 use crate::data::Dataset;
 use crate::engine::fused::{self, Images};
+use crate::engine::graph;
 use crate::engine::original::{Network, PIXELS, Rates, Sum, Work};
 use crate::model::LeNet5;
 use crate::optim::Optimizer;
@@ -49,7 +50,7 @@ impl<'a> Pass<'a> {
         let (mut losses, mut misread) = (Vec::new(), Vec::new());
         for (step, places) in self.chunks(1) {
             let (images, labels) = batch(self.config, self.data, self.epoch, places);
-            let logits = model.forward(&images);
+            let logits = self.config.forward(model, &images)?;
             let loss = self.config.loss.of(&logits, &labels);
             let gradients = Tensor::f_run_backward(&[&loss], &parameters, false, false)?;
             optimizer.step(&gradients, (self.learning_rate)(step))?;
@@ -145,6 +146,30 @@ impl<'a> Pass<'a> {
         parameters.store(&tensors)?;
         state.store(optimizer, &tensors)?;
         Ok(sums)
+    }
+
+    /// The same on libtorch's kernels, recorded and replayed.
+    pub fn by_graph(
+        self,
+        engine: &mut graph::Engine,
+        model: &LeNet5,
+        optimizer: &mut dyn Optimizer,
+        stop: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Sums> {
+        let config = self.config;
+        let rates: Vec<_> =
+            self.chunks(1).map(|(step, _)| (self.learning_rate)(step) as f32).collect();
+        let places = self.order.get((self.done * config.batch_size as u64) as usize..);
+        let places = places.unwrap_or_default();
+        let side = self.data.distorted_side(&config.model);
+        let warps = config.distortions.as_ref().map(|distortions| {
+            let warp = |place: &i64| distortions.warp(side, config.seed, self.epoch, *place);
+            places.par_iter().map(warp).collect::<Vec<_>>()
+        });
+        let order = graph::Order { places, rates: &rates, warps: warps.as_deref() };
+        let (loss, misread) = engine.pass(model, &order, &mut |steps| stop(self.done + steps))?;
+        engine.store(optimizer)?;
+        Ok(Sums { loss, misread })
     }
 
     /// Calls `work` with each step to come, its images and its labels, until it is told to stop. Another

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::parameters::C5;
 use super::{Bytes, Engine, Images, Optimizer, Parameters, Settings, Single};
-use crate::data::{Dataset, resize_bytes, to_input};
+use crate::data::{Dataset, to_input};
 use crate::model::{Activation, Input, LeNet5, ModelConfig, Pooling};
 use crate::optim::{self, OptimizerConfig};
 use crate::{Error, Result};
@@ -93,12 +93,11 @@ impl Bytes {
         let mut levels = [0.0; 256];
         levels.copy_from_slice(&pixels(&grey, config.input.size())?[..256]);
         let border = pixels(&[0; 784], 28)?[0];
+        let data = data.resized(config)?;
         // Of pictures of 32x32 the border goes where the network takes 28x28.
-        let images = data.images();
-        let images = match (config.input, images.size()[2]) {
-            (Input::Unpadded, 32) => images.narrow(1, 2, 28).narrow(2, 2, 28),
-            (Input::Resized, 28) => resize_bytes(images, 32)?,
-            _ => images.shallow_clone(),
+        let images = match (corner, data.images().size()[2]) {
+            (true, 32) => data.images().narrow(1, 2, 28).narrow(2, 2, 28),
+            _ => data.images().shallow_clone(),
         };
         let size = images.size()[2] as usize;
         let at = if corner { 0 } else { (32 - size) / 2 };

@@ -1,0 +1,90 @@
+// The part of the shim that needs CUDA: a shared library of its own, which cuda.rs loads after libtorch_cuda.so.
+// As in shim.h, a function returns null, or an error message that the caller frees with lenet5_free.
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <memory>
+
+namespace {
+
+// Work can be recorded on another stream than the default one only.
+struct Stream {
+  explicit Stream(c10::DeviceIndex device)
+      : before(c10::cuda::getCurrentCUDAStream(device)),
+        own(c10::cuda::getStreamFromPool(false, device)) {}
+
+  c10::cuda::CUDAStream before;
+  c10::cuda::CUDAStream own;
+};
+
+char *copy(const char *message) {
+  const size_t size = std::strlen(message) + 1;
+  return static_cast<char *>(std::memcpy(std::malloc(size), message, size));
+}
+
+template <typename Body>
+char *guarded(Body body) {
+  try {
+    body();
+    return nullptr;
+  } catch (const c10::Error &error) {
+    return copy(error.what_without_backtrace());
+  } catch (const std::exception &error) {
+    return copy(error.what());
+  } catch (...) {
+    return copy("unknown C++ exception");
+  }
+}
+
+} // namespace
+
+extern "C" {
+
+char *lenet5_stream_new(int device, Stream **stream) {
+  return guarded([&] { *stream = new Stream(static_cast<c10::DeviceIndex>(device)); });
+}
+
+void lenet5_stream_free(Stream *stream) { delete stream; }
+
+// This thread's work goes to the stream from here on, after all that came before.
+char *lenet5_stream_enter(Stream *stream) {
+  return guarded([&] {
+    stream->before = c10::cuda::getCurrentCUDAStream(stream->own.device_index());
+    stream->before.synchronize();
+    c10::cuda::setCurrentCUDAStream(stream->own);
+  });
+}
+
+// It goes to the stream of before again, once all is done.
+char *lenet5_stream_leave(Stream *stream) {
+  return guarded([&] {
+    c10::cuda::setCurrentCUDAStream(stream->before);
+    stream->own.synchronize();
+  });
+}
+
+// From here on this thread's work, on a stream that was entered, is recorded and not done.
+char *lenet5_graph_begin(at::cuda::CUDAGraph **graph) {
+  return guarded([&] {
+    c10::cuda::getCurrentCUDAStream().synchronize();
+    auto recorded = std::make_unique<at::cuda::CUDAGraph>();
+    recorded->capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
+    *graph = recorded.release();
+  });
+}
+
+char *lenet5_graph_end(at::cuda::CUDAGraph *graph) {
+  return guarded([&] { graph->capture_end(); });
+}
+
+char *lenet5_graph_replay(at::cuda::CUDAGraph *graph) {
+  return guarded([&] { graph->replay(); });
+}
+
+void lenet5_graph_free(at::cuda::CUDAGraph *graph) { delete graph; }
+
+}
