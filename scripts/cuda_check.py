@@ -1,21 +1,29 @@
-"""The comparisons of cuda_check.sh, which sets the library path for the Rust programs.
+"""The checks and measurements of cuda_check.sh, which sets the library path for the Rust programs.
 
-Run: scripts/cuda_check.sh [FOLDER]
-Prints a table, then "cuda check: PASS" or "cuda check: FAIL"; writes nothing that stays.
+Run: scripts/cuda_check.sh [FOLDER [RESULTS.json]]
+Prints a line for each check and figure, then "cuda check: PASS" or "cuda check: FAIL"; writes the
+figures to RESULTS.json. With `--device cpu` it goes through the same steps without a GPU, at a
+hundredth of the size: a trial of this program, not a measurement.
 """
 
 import argparse
+import datetime
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from statistics import mean, median, stdev
 
 import torch
+from cuda_peers import PEERS, Eager, Recipe
 from lenet5 import LeNet5
-from mnist import read_mnist
+from mnist import read_mnist, to_input, write_idx
+from torch.nn import functional as F
 from train_reference import evaluate, make_optimizer, steps
 
 SEED = 7
@@ -26,133 +34,295 @@ EPOCHS = 2
 # rounding has grown through 469 steps, so there it is the test error that has to agree.
 STEP_TOLERANCE = 1e-5
 ERROR_TOLERANCE = 0.5
+# Against float64, of weights that change by 0.1 to 1 in 52 steps on random images.
+RANDOM_IMAGES = 1650
+RANDOM_BATCH = 64
+RANDOM_TOLERANCE = 1e-4
+
+BATCH_SIZES = (128, 512, 2048)
+TIMED_EPOCHS = 8
+SEEDS = 20
+# Chosen on 10,000 held-out training images.
+RECIPES = {
+    99.0: Recipe(batch_size=512, optimizer="adam", rate=0.008, epochs=6),
+    99.4: Recipe(batch_size=512, optimizer="adam", rate=0.008, epochs=24, distort="mild"),
+}
 
 
-class Check:
-    """Prints a line per check, and remembers failures."""
+class Report:
+    """Prints checks and figures, and remembers both."""
 
     def __init__(self):
         self.failed = False
+        self.figures = []
 
-    def __call__(self, what: str, ok: bool, figure: str) -> None:
+    def check(self, what: str, ok: bool, figure: str) -> None:
         self.failed |= not ok
-        print(f"{'ok' if ok else 'FAIL':<5} {what:<52} {figure}", flush=True)
+        print(f"{'ok' if ok else 'FAIL':<5} {what:<58} {figure}", flush=True)
+        self.figures.append({"check": what, "ok": ok, "figure": figure})
+
+    def figure(self, what: str, text: str, **values) -> None:
+        print(f"      {what:<58} {text}", flush=True)
+        self.figures.append({"figure": what, **values})
+
+    @contextmanager
+    def guarded(self, what: str) -> Iterator[None]:
+        """What fails within is a failed check, and the others go on."""
+        try:
+            yield
+        except Exception as error:
+            self.check(what, False, str(error).strip().splitlines()[-1][:200])
 
 
-def run(binaries: Path, name: str, *arguments, hide_gpu: bool = False) -> str:
-    """Runs one of the Rust programs, and gives its stdout."""
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""} if hide_gpu else None
-    command = [str(binaries / name), *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if result.returncode != 0:
-        raise SystemExit(f"{' '.join(command)}\n{result.stderr}\ncuda check: FAIL")
-    return result.stdout
+class Rust:
+    """The Rust programs."""
+
+    def __init__(self, binaries: Path, folder: Path, device: str):
+        self.binaries, self.folder, self.device, self.runs = binaries, folder, device, 0
+
+    def peers(self) -> list:
+        """PyTorch's ways to train here."""
+        return [peer for peer in PEERS.items() if self.device == "cuda" or peer[1] is Eager]
+
+    def run(self, name: str, *arguments, hide_gpu: bool = False) -> str:
+        """Runs one of them, and gives its stdout."""
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""} if hide_gpu else None
+        command = [str(self.binaries / name), *map(str, arguments)]
+        result = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=environment
+        )
+        if result.returncode != 0:
+            raise RuntimeError(f"{' '.join(command)}\n{result.stderr}")
+        return result.stdout
+
+    def train(self, *arguments, engine="libtorch", device="") -> tuple[Path, list[dict]]:
+        """Trains; gives the run's folder and its metrics by epoch."""
+        self.runs += 1
+        out = self.folder / str(self.runs)
+        device = device or self.device
+        self.run(
+            "train", f"--engine={engine}", f"--device={device}", f"--out={out}", *arguments
+        )  # fmt: skip
+        return out, [json.loads(line) for line in (out / "metrics.jsonl").open()]
 
 
-def train(binaries: Path, folder: Path, device: str, *more) -> tuple[dict, list[dict]]:
-    """Trains in Rust from SEED; gives the weights and the metrics by epoch."""
-    run(
-        binaries, "train", "--engine=libtorch", f"--device={device}", f"--seed={SEED}",
-        f"--out={folder}",
-        f"--batch-size={BATCH_SIZE}", f"--lr={RATE}", "--schedule=constant", *more,
-    )  # fmt: skip
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    weights = torch.load(folder / "checkpoint.pth", weights_only=True)["model"]
-    return weights, [json.loads(line) for line in lines]
-
-
-def train_eager(device: str, images, labels, epochs: int) -> tuple[LeNet5, list[float]]:
-    """The same in PyTorch eager; the model and the seconds of each epoch."""
-    torch.manual_seed(SEED)
-    model = LeNet5().to(device)
-    optimizer = make_optimizer("sgd", model, lr=RATE, momentum=0.9)
-    images, labels = images.to(device), labels.to(device)
-    seconds = []
-    for _ in range(epochs):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        list(steps(model, optimizer, images, labels, BATCH_SIZE))
-        torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return model, seconds
+def weights(folder: Path) -> dict:
+    return torch.load(folder / "checkpoint.pth", weights_only=True)["model"]
 
 
 def difference(a: dict, b: dict) -> float:
     return max((a[name].cpu() - b[name].cpu()).abs().max().item() for name in a)
 
 
+def train_eager(device: str, images, labels, epochs: int) -> LeNet5:
+    torch.manual_seed(SEED)
+    model = LeNet5().to(device)
+    optimizer = make_optimizer("sgd", model, lr=RATE, momentum=0.9)
+    images, labels = images.to(device), labels.to(device)
+    for _ in range(epochs):
+        list(steps(model, optimizer, images, labels, BATCH_SIZE))
+    return model
+
+
+def agree(report: Report, rust: Rust, engine: str, images, labels, test) -> None:
+    """The libtorch engine on CPU and GPU, and PyTorch eager."""
+    device = rust.device
+    settings = (f"--seed={SEED}", f"--batch-size={BATCH_SIZE}", f"--lr={RATE}")
+    settings += ("--schedule=constant",)
+    one = (*settings, f"--limit={BATCH_SIZE}", "--epochs=1")
+    cpu, gpu = (weights(rust.train(*one, device=where)[0]) for where in ("cpu", device))
+    eager = train_eager(device, images[:BATCH_SIZE], labels[:BATCH_SIZE], 1).state_dict()
+    for what, other in (("CPU", cpu), ("PyTorch eager", eager)):
+        largest = difference(gpu, other)
+        name = f"weights after 1 step, against {what}"
+        report.check(name, largest <= STEP_TOLERANCE, f"largest difference {largest:.2e}")
+
+    more = (*settings, f"--limit={len(labels)}", f"--epochs={EPOCHS}")
+    (_, cpu), (folder, gpu) = (rust.train(*more, device=where) for where in ("cpu", device))
+    eager = train_eager(device, images, labels, EPOCHS)
+    error = gpu[-1]["test_error_percent"]
+    others = {"CPU": cpu[-1]["test_error_percent"], "PyTorch eager": evaluate(eager, *test)[1]}
+    for what, other in others.items():
+        ok = abs(error - other) <= ERROR_TOLERANCE
+        name = f"test error after {EPOCHS} epochs, against {what}"
+        report.check(name, ok, f"{error:.2f} % and {other:.2f} %")
+
+    # The same bits twice, by the engine that is not the reference.
+    again = [weights(rust.train(*more, "--deterministic", engine=engine)[0]) for _ in range(2)]
+    equal = difference(*again) == 0
+    report.check(f"--deterministic, {engine}: the same bits twice", equal, "")
+
+    # Weights saved on the GPU load where there is none, in Rust and in Python.
+    model = folder / "model.pt"
+
+    def errors(how: str, where: str, **more) -> int:
+        arguments = ("--json", f"--device={where}", f"--{how}={model}")
+        return json.loads(rust.run("evaluate", *arguments, **more))["errors"]
+
+    without = errors("weights", "cpu", hide_gpu=True)
+    for name, how in (("evaluated", "weights"), ("run as TorchScript", "torchscript")):
+        found = errors(how, device)
+        name = f"model.pt of the GPU, {name} there and with the GPU hidden"
+        report.check(name, abs(found - without) <= 2, f"{found} and {without} errors")
+    state = torch.jit.load(model, map_location="cpu").state_dict()
+    equal = difference(state, weights(folder)) == 0
+    report.check("model.pt holds CPU tensors, equal to the checkpoint", equal, "")
+
+
+def against_float64(report: Report, rust: Rust, engines: tuple[str, ...]) -> None:
+    """Each engine on fresh random images, against PyTorch in float64 on the CPU."""
+    seed = int(time.time())
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (RANDOM_IMAGES, 28, 28), generator=generator).to(torch.uint8)
+    labels = torch.randint(10, (RANDOM_IMAGES,), generator=generator)
+    data = rust.folder / "random"
+    data.mkdir()
+    for split in ("train", "t10k"):
+        write_idx(data / f"{split}-images-idx3-ubyte", images)
+        write_idx(data / f"{split}-labels-idx1-ubyte", labels.to(torch.uint8))
+    inputs = to_input(images).double()
+    for name, rate, settings in (
+        ("sgd", 0.01, {"momentum": 0.9}),
+        ("adamw", 0.001, {"weight_decay": 0.01}),
+    ):
+        torch.manual_seed(seed)
+        model = LeNet5().double()
+        optimizer = make_optimizer(name, model, lr=rate, **settings)
+        for _ in range(2):
+            for batch in torch.randperm(len(labels)).split(RANDOM_BATCH):
+                loss = F.cross_entropy(model(inputs[batch]), labels[batch])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        for engine in engines:
+            what = f"{engine}, {name}: weights after 52 steps, against float64"
+            with report.guarded(what):
+                folder, _ = rust.train(
+                    f"--data={data}", "--epochs=2", f"--batch-size={RANDOM_BATCH}",
+                    f"--optimizer={name}", f"--lr={rate}", "--schedule=constant",
+                    f"--seed={seed}", engine=engine,
+                )  # fmt: skip
+                largest = difference(weights(folder), model.state_dict())
+                ok = largest <= RANDOM_TOLERANCE
+                report.check(what, ok, f"largest difference {largest:.2e}, seed {seed}")
+
+
+def time_epochs(report: Report, rust: Rust, engines: tuple[str, ...], images, labels) -> None:
+    """Seconds per epoch: the median after the first three, with kernels chosen and recorded."""
+    for batch_size in (size for size in BATCH_SIZES if size <= len(labels)):
+
+        def tell(what: str, seconds: list[float], more="", batch_size=batch_size) -> None:
+            middle = median(seconds[3:])
+            values = {"batch_size": batch_size, "seconds": middle}
+            report.figure(what, f"{1000 * middle:8.2f} ms{more}", **values)
+
+        base = (f"--batch-size={batch_size}", f"--epochs={TIMED_EPOCHS}", "--schedule=constant")
+        base += (f"--limit={len(labels)}", "--lr=0.02")
+        variants = [(engine, ()) for engine in engines]
+        for option in ("--precision=tf32", "--precision=bf16", "--deterministic"):
+            if rust.device == "cuda":
+                variants.append((engines[-1], (option,)))
+        for engine, options in variants:
+            what = " ".join([f"epoch, batch {batch_size}: lenet5, {engine}", *options])
+            with report.guarded(what):
+                _, metrics = rust.train(*base, *options, engine=engine)
+                error = metrics[-1]["test_error_percent"]
+                tell(what, [epoch["seconds"] for epoch in metrics], f", {error:.2f} %")
+        for name, peer in rust.peers():
+            what = f"epoch, batch {batch_size}: {name}"
+            with report.guarded(what):
+                recipe = Recipe(batch_size, optimizer="sgd", rate=0.02, epochs=TIMED_EPOCHS)
+                trainer = peer(recipe, images, labels, seed=1)
+                tell(what, [trainer.epoch() for _ in range(TIMED_EPOCHS)])
+
+
+def time_to_accuracy(report, rust, engines, data, test, seeds: int) -> None:
+    """Seconds of training by a recipe whose mean accuracy over all seeds reaches the goal."""
+    for goal, recipe in RECIPES.items():
+
+        def tell(what, accuracies, seconds, programs=(), goal=goal) -> None:
+            (accuracy, a), (time_, b) = spread(accuracies), spread(seconds)
+            text = f"{accuracy:.2f} ± {a:.2f} % in {time_:.3f} ± {b:.3f} s"
+            if programs:
+                text += f", {mean(programs):.2f} s from the program's start"
+            values = {"accuracy": accuracies, "seconds": seconds, "programs": list(programs)}
+            report.figure(what, text, goal=goal, **values)
+
+        for engine in engines:
+            what = f"to {goal} %: lenet5, {engine}"
+            with report.guarded(what):
+                accuracies, seconds, programs = [], [], []
+                for seed in range(1, seeds + 1):
+                    start = time.perf_counter()
+                    arguments = (*recipe.arguments(), f"--seed={seed}", f"--limit={len(data[1])}")
+                    _, metrics = rust.train(*arguments, engine=engine)
+                    programs.append(time.perf_counter() - start)
+                    accuracies.append(100 - metrics[-1]["test_error_percent"])
+                    seconds.append(sum(epoch["seconds"] for epoch in metrics))
+                tell(what, accuracies, seconds, programs)
+        if recipe.distort:  # the peers have no distortions
+            continue
+        for name, peer in rust.peers():
+            what = f"to {goal} %: {name}"
+            with report.guarded(what):
+                accuracies, seconds = [], []
+                for seed in range(1, seeds + 1):
+                    trainer = peer(recipe, *data, seed=seed)
+                    seconds.append(sum(trainer.epoch() for _ in range(recipe.epochs)))
+                    accuracies.append(100 - evaluate(trainer.model, *test)[1])
+                tell(what, accuracies, seconds)
+
+
+def spread(values: list[float]) -> tuple[float, float]:
+    return mean(values), stdev(values) if len(values) > 1 else 0.0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("binaries", type=Path)
-    binaries = parser.parse_args().binaries
-    check = Check()
-    check("torch sees a GPU", torch.cuda.is_available(), f"torch {torch.__version__}")
-    if check.failed:
+    parser.add_argument("--results", type=Path)
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    arguments = parser.parse_args()
+    device = arguments.device
+    report = Report()
+    report.check(
+        "torch sees a GPU",
+        device == "cpu" or torch.cuda.is_available(),
+        f"torch {torch.__version__}",
+    )
+    if report.failed:
         print("cuda check: FAIL")
         return 1
-    print(f"      {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}")
+    machine = {"torch": torch.__version__, "date": datetime.date.today().isoformat()}
+    if device == "cuda":
+        driver = subprocess.run(
+            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        machine |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+        machine["driver"] = driver.stdout.strip()
+    print(f"      {', '.join(f'{name} {value}' for name, value in machine.items())}")
     # float32 means float32, as in the Rust program.
     torch.backends.cudnn.allow_tf32 = False
     images, labels = read_mnist("train")
-    test = [part.cuda() for part in read_mnist("t10k")]
+    if device == "cpu":
+        images, labels = images[:640], labels[:640]
+    test = [part.to(device) for part in read_mnist("t10k")]
+    engines = ("libtorch", "graph") if device == "cuda" else ("libtorch", "fused")
+    data = (images.to(device), labels.to(device))
 
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        one_step = (f"--limit={BATCH_SIZE}", "--epochs=1")
-        cpu, _ = train(binaries, folder / "cpu-1", "cpu", *one_step)
-        gpu, _ = train(binaries, folder / "gpu-1", "cuda", *one_step)
-        eager, _ = train_eager("cuda", images[:BATCH_SIZE], labels[:BATCH_SIZE], 1)
-        for what, other in (
-            ("CPU", cpu),
-            ("PyTorch eager on the GPU", eager.state_dict()),
-        ):
-            largest = difference(gpu, other)
-            name = f"weights after 1 step, against {what}"
-            check(name, largest <= STEP_TOLERANCE, f"largest difference {largest:.2e}")
-
-        epochs = f"--epochs={EPOCHS}"
-        cpu, cpu_metrics = train(binaries, folder / "cpu", "cpu", epochs)
-        gpu, gpu_metrics = train(binaries, folder / "gpu", "cuda", epochs)
-        eager, eager_seconds = train_eager("cuda", images, labels, EPOCHS)
-        eager_error = evaluate(eager, *test)[1]
-        errors = [m[-1]["test_error_percent"] for m in (cpu_metrics, gpu_metrics)]
-        for what, other, error in (
-            ("CPU", cpu, errors[0]),
-            ("PyTorch eager on the GPU", eager.state_dict(), eager_error),
-        ):
-            ok = abs(errors[1] - error) <= ERROR_TOLERANCE
-            figure = f"{errors[1]:.2f} % and {error:.2f} %"
-            figure += f"; weights differ by {difference(gpu, other):.2e}"
-            check(f"test error after {EPOCHS} epochs, against {what}", ok, figure)
-
-        # Weights saved on the GPU load where there is none, in Rust and in Python.
-        model = folder / "gpu" / "model.pt"
-        arguments = ("--json", f"--weights={model}")
-        on_gpu = json.loads(run(binaries, "evaluate", "--device=cuda", *arguments))
-        without = json.loads(run(binaries, "evaluate", *arguments, hide_gpu=True))
-        figures = f"{on_gpu['errors']} and {without['errors']} errors"
-        agree = abs(on_gpu["errors"] - without["errors"]) <= 2
-        check("model.pt of the GPU, evaluated with the GPU hidden", agree, figures)
-        script = ("--json", f"--torchscript={model}")
-        on_gpu = json.loads(run(binaries, "evaluate", "--device=cuda", *script))
-        figures = f"{on_gpu['errors']} and {without['errors']} errors"
-        agree = abs(on_gpu["errors"] - without["errors"]) <= 2
-        check("model.pt of the GPU, run as TorchScript on it", agree, figures)
-        state = torch.jit.load(model, map_location="cpu").state_dict()
-        check(
-            "model.pt holds CPU tensors, equal to the checkpoint",
-            difference(state, gpu) == 0,
-            "",
-        )
-
-        last = [m[-1]["seconds"] for m in (gpu_metrics, cpu_metrics)]
-        print(
-            f"      seconds per epoch, batch {BATCH_SIZE}: Rust on the GPU {last[0]:.3f}, ",
-            end="",
-        )
-        print(f"PyTorch eager on the GPU {eager_seconds[-1]:.3f}, Rust on the CPU {last[1]:.3f}")
-    print(f"cuda check: {'FAIL' if check.failed else 'PASS'}")
-    return int(check.failed)
+        rust = Rust(arguments.binaries, Path(temporary), device)
+        with report.guarded("agreement"):
+            agree(report, rust, engines[-1], images, labels, test)
+        against_float64(report, rust, engines)
+        time_epochs(report, rust, engines, *data)
+        time_to_accuracy(report, rust, engines, data, test, SEEDS if device == "cuda" else 2)
+    if arguments.results:
+        text = json.dumps({"machine": machine, "figures": report.figures}, indent=1)
+        arguments.results.write_text(text + "\n")
+    print(f"cuda check: {'FAIL' if report.failed else 'PASS'}")
+    return int(report.failed)
 
 
 if __name__ == "__main__":
