@@ -7,9 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 fn main() {
-    println!("cargo::rerun-if-changed=src/libtorch/shim.cpp");
-    println!("cargo::rerun-if-changed=src/libtorch/shim.h");
-    println!("cargo::rerun-if-changed=src/libtorch/cuda_shim.cpp");
+    for source in ["shim.cpp", "shim.h", "guarded.h", "cuda_shim.cpp"] {
+        println!("cargo::rerun-if-changed=src/libtorch/{source}");
+    }
     println!("cargo::rerun-if-env-changed=CUDA_HOME");
     println!("cargo::rerun-if-env-changed=LIBTORCH_INCLUDE");
     let lib = PathBuf::from(

@@ -1,12 +1,10 @@
 // The part of the shim that needs CUDA: a shared library of its own, which cuda.rs loads after libtorch_cuda.so.
 // As in shim.h, a function returns null, or an error message that the caller frees with lenet5_free.
+#include "guarded.h"
+
 #include <ATen/cuda/CUDAGraph.h>
-#include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include <cstdlib>
-#include <cstring>
-#include <exception>
 #include <memory>
 
 namespace {
@@ -20,25 +18,6 @@ struct Stream {
   c10::cuda::CUDAStream before;
   c10::cuda::CUDAStream own;
 };
-
-char *copy(const char *message) {
-  const size_t size = std::strlen(message) + 1;
-  return static_cast<char *>(std::memcpy(std::malloc(size), message, size));
-}
-
-template <typename Body>
-char *guarded(Body body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error &error) {
-    return copy(error.what_without_backtrace());
-  } catch (const std::exception &error) {
-    return copy(error.what());
-  } catch (...) {
-    return copy("unknown C++ exception");
-  }
-}
 
 } // namespace
 

@@ -1,4 +1,5 @@
 #include "shim.h"
+#include "guarded.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
@@ -30,25 +31,6 @@ std::vector<at::Tensor> tensors(const Tensor *const *pointers, size_t count) {
     result.push_back(tensor(pointers[i]));
   }
   return result;
-}
-
-char *copy(const char *message) {
-  const size_t size = std::strlen(message) + 1;
-  return static_cast<char *>(std::memcpy(std::malloc(size), message, size));
-}
-
-template <typename Body>
-char *guarded(Body body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error &error) {
-    return copy(error.what_without_backtrace());
-  } catch (const std::exception &error) {
-    return copy(error.what());
-  } catch (...) {
-    return copy("unknown C++ exception");
-  }
 }
 
 torch::jit::Module module(const std::string &name, std::shared_ptr<torch::jit::CompilationUnit> unit) {
