@@ -34,7 +34,7 @@ pub fn logits(
 }
 
 /// The same by the hand-written engine of the network, on the CPU; it has to know the network:
-/// [`TrainConfig::fused`](crate::train::TrainConfig::fused) says so.
+/// [`TrainConfig::engine_on`](crate::train::TrainConfig::engine_on) says so.
 ///
 /// # Errors
 /// Where libtorch refuses.
