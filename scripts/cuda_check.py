@@ -66,12 +66,16 @@ class Report:
         self.figures.append({"figure": what, **values})
 
     @contextmanager
-    def guarded(self, what: str) -> Iterator[None]:
-        """What fails within is a failed check, and the others go on."""
+    def guarded(self, what: str, ours: bool = True) -> Iterator[None]:
+        """What fails within is a failed check where it is ours, and the others go on."""
         try:
             yield
         except Exception as error:
-            self.check(what, False, str(error).strip().splitlines()[-1][:200])
+            message = (str(error).strip().splitlines() or [repr(error)])[-1][:200]
+            if ours:
+                self.check(what, False, message)
+            else:
+                self.figure(what, f"failed: {message}", error=message)
 
 
 class Rust:
@@ -230,7 +234,7 @@ def time_epochs(report: Report, rust: Rust, engines: tuple[str, ...], images, la
                 tell(what, [epoch["seconds"] for epoch in metrics], f", {error:.2f} %")
         for name, peer in rust.peers():
             what = f"epoch, batch {batch_size}: {name}"
-            with report.guarded(what):
+            with report.guarded(what, ours=False):
                 recipe = Recipe(batch_size, optimizer="sgd", rate=0.02, epochs=TIMED_EPOCHS)
                 trainer = peer(recipe, images, labels, seed=1)
                 tell(what, [trainer.epoch() for _ in range(TIMED_EPOCHS)])
@@ -264,7 +268,7 @@ def time_to_accuracy(report, rust, engines, data, test, seeds: int) -> None:
             continue
         for name, peer in rust.peers():
             what = f"to {goal} %: {name}"
-            with report.guarded(what):
+            with report.guarded(what, ours=False):
                 accuracies, seconds = [], []
                 for seed in range(1, seeds + 1):
                     trainer = peer(recipe, *data, seed=seed)
