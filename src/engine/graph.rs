@@ -45,8 +45,9 @@ pub struct Engine {
 
 /// Some steps of an epoch.
 struct Piece {
-    /// Images of each step.
+    /// Images of each step, and the same on the device, float64.
     sizes: Vec<i64>,
+    weights: Tensor,
     /// Where these are in the data: (sum of sizes), int64.
     places: Tensor,
     /// The learning rates: (steps), float32.
@@ -181,10 +182,12 @@ impl Engine {
         rates: &Tensor,
         warps: Option<&Warps>,
     ) -> Result<()> {
-        let Engine { config, parameters, optimizer, train, pieces, sums, stream, .. } = self;
+        let Engine { config, device, parameters, optimizer, train, pieces, sums, stream, .. } =
+            self;
         let at = pieces.iter().position(|piece| piece.sizes == sizes).unwrap_or(pieces.len());
         if at == pieces.len() {
             pieces.push(Piece {
+                weights: Tensor::f_from_slice(&sizes)?.to_device(*device).to_kind(Kind::Double),
                 sizes,
                 places: places.copy(),
                 rates: rates.copy(),
@@ -192,7 +195,7 @@ impl Engine {
                 work: Repeated::default(),
             });
         }
-        let Piece { sizes, places: own_places, rates: own_rates, warps: own_warps, work } =
+        let Piece { sizes, weights, places: own_places, rates: own_rates, warps: own_warps, work } =
             &mut pieces[at];
         own_places.f_copy_(places)?;
         own_rates.f_copy_(rates)?;
@@ -205,20 +208,23 @@ impl Engine {
                 None => train.batch(places, &config.model),
                 Some(warps) => train.warped(places, &config.model, warps),
             };
-            let mut first = 0;
+            let (mut first, mut losses) = (0, Vec::new());
             for (step, &size) in (0..).zip(&*sizes) {
                 let [images, labels] = [&images, &labels].map(|all| all.narrow(0, first, size));
                 let logits = config.forward(model, &images)?;
                 let loss = config.loss.of(&logits, &labels);
                 let gradients = Tensor::f_run_backward(&[&loss], parameters, false, false)?;
                 optimizer.step(&gradients, &rates.narrow(0, step, 1))?;
-                let _ = sums[0].f_add_(&(loss.detach().to_kind(Kind::Double) * size as f64))?;
+                losses.push(loss.detach());
                 if config.train_error {
                     let wrong = logits.argmax(1, false).not_equal_tensor(&labels);
                     let _ = sums[1].f_add_(&wrong.sum(Kind::Int64))?;
                 }
                 first += size;
             }
+            // All at once: each kernel that a step does not launch is time.
+            let losses = Tensor::f_stack(&losses, 0)?.to_kind(Kind::Double);
+            let _ = sums[0].f_add_(&(losses * &*weights).sum(Kind::Double))?;
             Ok(())
         })
     }
