@@ -18,14 +18,7 @@ fn main() {
     );
     let root = env::var_os("LIBTORCH_INCLUDE")
         .map_or_else(|| lib.parent().expect("lib/ has a parent").to_owned(), PathBuf::from);
-    cc::Build::new()
-        .cpp(true)
-        .std("c++17")
-        .warnings(false) // of libtorch's headers
-        .include(root.join("include"))
-        .include(root.join("include/torch/csrc/api/include"))
-        .file("src/libtorch/shim.cpp")
-        .compile("lenet5_shim");
+    compiler(&root).file("src/libtorch/shim.cpp").compile("lenet5_shim");
     link(&lib);
     let built = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("cuda_shim.so");
     match cuda_headers(&root) {
@@ -35,6 +28,18 @@ fn main() {
         // An empty file says that there is none.
         _ => fs::write(&built, []).expect("OUT_DIR is writable"),
     }
+}
+
+/// C++ against libtorch's headers.
+fn compiler(root: &Path) -> cc::Build {
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .std("c++17")
+        .warnings(false) // of libtorch's headers
+        .include(root.join("include"))
+        .include(root.join("include/torch/csrc/api/include"));
+    build
 }
 
 /// CUDA's headers: those beside a PyTorch from pip, or of a CUDA toolkit. The headers of PyTorch's own wheels
@@ -55,15 +60,10 @@ fn cuda_headers(root: &Path) -> Option<PathBuf> {
 }
 
 fn build_cuda_shim(root: &Path, headers: &Path, lib: &Path, built: &Path) {
-    let mut build = cc::Build::new();
+    let mut build = compiler(root);
     build
-        .cpp(true)
-        .std("c++17")
-        .warnings(false)
         .pic(true)
         .cargo_metadata(false)
-        .include(root.join("include"))
-        .include(root.join("include/torch/csrc/api/include"))
         .include(headers)
         .include(headers.join("cccl"))
         .file("src/libtorch/cuda_shim.cpp");

@@ -201,7 +201,7 @@ fn distorted_images_are_the_data_sets_to_the_bit() {
         let (parameters, bytes) = (Parameters::of(&model), Bytes::of(&data, &config).unwrap());
         let images = data.distorted(&Tensor::from_slice(&places), &config, &distortions, (5, 2)).0;
         let pixels = pixels(&images).unwrap();
-        let side = bytes.side() as i64;
+        let side = data.distorted_side(&config);
         let warp = |place| distortions.warp(side, 5, 2, place);
         for isa in Isa::available() {
             let mut engine = Engine::of(&config).with_isa(isa);

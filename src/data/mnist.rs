@@ -187,9 +187,7 @@ impl Dataset {
         config: &ModelConfig,
         warps: &Warps,
     ) -> (Tensor, Tensor) {
-        let images = self.images.index_select(0, indices);
-        let warp = |pixels: Tensor| warps.apply(&pixels);
-        (to_input_by(&images, config, &warp), self.labels.index_select(0, indices))
+        self.changed(indices, config, &|pixels| warps.apply(&pixels))
     }
 
     /// As [`Dataset::batch`], the images distorted, other ones for each seed, epoch and image.
@@ -201,20 +199,26 @@ impl Dataset {
         (seed, epoch): (i64, u32),
     ) -> (Tensor, Tensor) {
         let places = Distortions::places(indices);
-        let indices = indices.to_device(self.labels.device());
-        let images = self.images.index_select(0, &indices);
         let distort = |pixels: Tensor| distortions.apply(&pixels, seed, epoch, &places);
-        (to_input_by(&images, config, &distort), self.labels.index_select(0, &indices))
+        self.changed(indices, config, &distort)
     }
 
     /// The samples at `indices` (int64, on any device): images (B, 1, S, S) as [`to_input`]
     /// makes them, and labels (B).
     pub fn batch(&self, indices: &Tensor, config: &ModelConfig) -> (Tensor, Tensor) {
+        self.changed(indices, config, &|pixels| pixels)
+    }
+
+    /// The same, `change` being given the pixels as in [`to_input_by`].
+    fn changed(
+        &self,
+        indices: &Tensor,
+        config: &ModelConfig,
+        change: &dyn Fn(Tensor) -> Tensor,
+    ) -> (Tensor, Tensor) {
         let indices = indices.to_device(self.labels.device());
-        (
-            to_input(&self.images.index_select(0, &indices), config),
-            self.labels.index_select(0, &indices),
-        )
+        let images = self.images.index_select(0, &indices);
+        (to_input_by(&images, config, change), self.labels.index_select(0, &indices))
     }
 }
 

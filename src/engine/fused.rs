@@ -22,7 +22,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::simd::{Isa, Kernel, Simd};
+use super::simd::{Isa, Kernel, Simd, WIDEST};
 pub use images::{Bytes, Images};
 pub use optimizer::Optimizer;
 use optimizer::Update;
@@ -34,8 +34,6 @@ use shard::{Batch, GROUPS, Run, Shard, derivative_rows};
 pub use single::Single;
 pub use tensors::{pixels, sgemm};
 
-/// Lanes of the widest vector.
-const WIDEST: usize = 16;
 /// The most shards at a time.
 const SHARDS: usize = 16;
 

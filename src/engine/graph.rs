@@ -20,7 +20,7 @@ use crate::optim::{self, OptimizerConfig};
 use crate::train::TrainConfig;
 use crate::{Error, Result};
 
-/// Steps in a piece. Of 8 the pauses between two pieces are no longer seen, and recording takes 16 steps' time.
+/// Steps in a piece: the fewer, the sooner all is recorded; the more, the fewer pauses. Not yet tuned on a GPU.
 const STEPS: usize = 8;
 /// Images of a pass through the network that only reads.
 const READ_AT_ONCE: i64 = 10_000;
@@ -29,7 +29,6 @@ const READ_AT_ONCE: i64 = 10_000;
 pub struct Engine {
     config: TrainConfig,
     device: Device,
-    parameters: Vec<Tensor>,
     optimizer: Optimizer,
     train: Dataset,
     test: Dataset,
@@ -83,13 +82,11 @@ impl Engine {
             Device::Cuda(index) => Some(Rc::new(Stream::new(index)?)),
             _ => None,
         };
-        let copies = parameters.iter().map(Tensor::shallow_clone).collect();
         let classes = config.model.classes;
         Ok(Engine {
             config: config.clone(),
             device,
-            optimizer: Optimizer::new(config.optimizer, copies, optimizer)?,
-            parameters,
+            optimizer: Optimizer::new(config.optimizer, parameters, optimizer)?,
             train: train.resized(&config.model)?,
             test: test.resized(&config.model)?,
             pieces: Vec::new(),
@@ -182,8 +179,7 @@ impl Engine {
         rates: &Tensor,
         warps: Option<&Warps>,
     ) -> Result<()> {
-        let Engine { config, device, parameters, optimizer, train, pieces, sums, stream, .. } =
-            self;
+        let Engine { config, device, optimizer, train, pieces, sums, stream, .. } = self;
         let at = pieces.iter().position(|piece| piece.sizes == sizes).unwrap_or(pieces.len());
         if at == pieces.len() {
             pieces.push(Piece {
@@ -213,7 +209,8 @@ impl Engine {
                 let [images, labels] = [&images, &labels].map(|all| all.narrow(0, first, size));
                 let logits = config.forward(model, &images)?;
                 let loss = config.loss.of(&logits, &labels);
-                let gradients = Tensor::f_run_backward(&[&loss], parameters, false, false)?;
+                let gradients =
+                    Tensor::f_run_backward(&[&loss], &optimizer.parameters, false, false)?;
                 optimizer.step(&gradients, &rates.narrow(0, step, 1))?;
                 losses.push(loss.detach());
                 if config.train_error {
@@ -291,11 +288,9 @@ impl Optimizer {
         }
         for (i, entries) in saved.iter().enumerate() {
             for (name, tensor) in entries {
-                match *name {
-                    "momentum_buffer" | "exp_avg" => state[0][i].f_copy_(tensor)?,
-                    "exp_avg_sq" => state[1][i].f_copy_(tensor)?,
-                    "step" => steps.f_copy_(tensor)?,
-                    _ => unreachable!("the state of another optimizer"),
+                match config.running_state().iter().position(|other| other == name) {
+                    Some(k) => state[k][i].f_copy_(tensor)?,
+                    None => steps.f_copy_(tensor)?,
                 }
             }
         }
@@ -326,12 +321,10 @@ impl Optimizer {
     }
 
     fn store(&self, to: &mut dyn optim::Optimizer) -> Result<()> {
-        let names: &[&str] = match self.config {
-            _ if self.fresh => return Ok(()),
-            OptimizerConfig::Sgd { momentum: 0.0, .. } => return Ok(()),
-            OptimizerConfig::Sgd { .. } => &["momentum_buffer"],
-            _ => &["exp_avg", "exp_avg_sq"],
-        };
+        let names = self.config.running_state();
+        if self.fresh || names.is_empty() {
+            return Ok(());
+        }
         let steps = self.steps.to_device(Device::Cpu);
         let of_parameter = |i: usize| {
             let state = names.iter().zip(&self.state);

@@ -11,6 +11,9 @@ mod neon;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+/// Lanes of the widest vector.
+pub const WIDEST: usize = 16;
+
 /// Vectors of [`Simd::LANES`] f32.
 pub trait Simd: Copy {
     /// One vector.

@@ -2,10 +2,8 @@
 //! map; bilinear, the background 0 pixels beyond the border.
 #![allow(clippy::needless_range_loop)] // as in the kernels
 
-use super::simd::{Isa, Kernel, Simd};
+use super::simd::{Isa, Kernel, Simd, WIDEST};
 
-/// Lanes of the widest vector.
-const WIDEST: usize = 16;
 /// The largest side of a picture, in pixels.
 const SIDE: usize = 32;
 /// Pixels between the points of the elastic sheet.

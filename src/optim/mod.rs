@@ -147,6 +147,15 @@ impl OptimizerConfig {
         }
     }
 
+    /// What it keeps of the gradients of each parameter, by PyTorch's names.
+    pub(crate) fn running_state(&self) -> &'static [&'static str] {
+        match self {
+            Self::Sgd { momentum: 0.0, .. } | Self::Sdlm { .. } => &[],
+            Self::Sgd { .. } => &["momentum_buffer"],
+            Self::Adam { .. } | Self::AdamW { .. } => &["exp_avg", "exp_avg_sq"],
+        }
+    }
+
     /// The optimizer over `parameters`, which it shares with the model.
     pub fn build(&self, parameters: Vec<Tensor>) -> Box<dyn Optimizer> {
         match *self {

@@ -11,6 +11,7 @@ use crate::data::Dataset;
 use crate::engine::fused::{self, Images};
 use crate::engine::graph;
 use crate::engine::original::{Network, PIXELS, Rates, Sum, Work};
+use crate::engine::warp::Warp;
 use crate::model::LeNet5;
 use crate::optim::Optimizer;
 
@@ -124,10 +125,7 @@ impl<'a> Pass<'a> {
         let (mut gradient, mut sums) = (parameters.clone(), Sums::default());
         let learning_rate = self.learning_rate;
         let labels = Vec::<u8>::try_from(self.data.labels().to_kind(Kind::Uint8))?;
-        let (config, epoch) = (self.config, self.epoch);
-        let side = bytes.side() as i64;
-        let distortions = config.distortions.as_ref();
-        let warp = distortions.map(|d| move |place| d.warp(side, config.seed, epoch, place));
+        let warp = self.warp();
         let mut chunks = self.chunks(1);
         engine.within(|engine| {
             chunks.any(|(step, places)| {
@@ -156,16 +154,11 @@ impl<'a> Pass<'a> {
         optimizer: &mut dyn Optimizer,
         stop: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Sums> {
-        let config = self.config;
         let rates: Vec<_> =
             self.chunks(1).map(|(step, _)| (self.learning_rate)(step) as f32).collect();
-        let places = self.order.get((self.done * config.batch_size as u64) as usize..);
-        let places = places.unwrap_or_default();
-        let side = self.data.distorted_side(&config.model);
-        let warps = config.distortions.as_ref().map(|distortions| {
-            let warp = |place: &i64| distortions.warp(side, config.seed, self.epoch, *place);
-            places.par_iter().map(warp).collect::<Vec<_>>()
-        });
+        let places = self.left();
+        let warps: Option<Vec<_>> =
+            self.warp().map(|warp| places.par_iter().map(|place| warp(*place)).collect());
         let order = graph::Order { places, rates: &rates, warps: warps.as_deref() };
         let (loss, misread) = engine.pass(model, &order, &mut |steps| stop(self.done + steps))?;
         engine.store(optimizer)?;
@@ -210,8 +203,21 @@ impl<'a> Pass<'a> {
     /// The steps to come, so many at a time: the first one's number, and the places of their images.
     fn chunks(&self, steps: usize) -> impl Iterator<Item = (u64, &'a [i64])> + Send + use<'a> {
         let size = self.config.batch_size as usize;
-        let left = self.order.get(self.done as usize * size..).unwrap_or_default();
-        (self.done..).step_by(steps).zip(left.chunks(steps * size))
+        (self.done..).step_by(steps).zip(self.left().chunks(steps * size))
+    }
+
+    /// The places of the images to come.
+    fn left(&self) -> &'a [i64] {
+        let done = self.done as usize * self.config.batch_size as usize;
+        self.order.get(done..).unwrap_or_default()
+    }
+
+    /// Where images are distorted: how the one at a place is.
+    fn warp(&self) -> Option<impl Fn(i64) -> Warp + Sync + use<'a>> {
+        let Pass { config, epoch, .. } = *self;
+        let side = self.data.distorted_side(&config.model);
+        let distortions = config.distortions.as_ref()?;
+        Some(move |place| distortions.warp(side, config.seed, epoch, place))
     }
 }
 

@@ -61,11 +61,6 @@ impl Images<'_> {
 }
 
 impl Bytes {
-    /// Pixels on a side of what is distorted.
-    pub fn side(&self) -> usize {
-        self.size + 2 * (self.at - self.frame)
-    }
-
     #[inline(always)]
     fn gather<S: Simd, const SIZE: usize>(&self, s: S, places: &[i64], x: &mut [f32]) {
         let (l, at, border) = (S::LANES, self.at.min(32 - SIZE), s.splat(self.border));
@@ -103,7 +98,7 @@ impl Bytes {
         x: &mut [f32],
     ) {
         let (l, size, frame) = (S::LANES, self.size, self.frame);
-        let (border, side) = (self.at - frame, self.side());
+        let (border, side) = (self.at - frame, size + 2 * (self.at - frame));
         let mut sheets = Sheets::new(side, self.levels[0]);
         let mut warps = Vec::with_capacity(l);
         for (lane, place) in places.iter().enumerate() {

@@ -169,17 +169,6 @@ impl Parameters {
 }
 
 impl Optimizer {
-    /// The entries of its state, by PyTorch's names.
-    fn names(&self) -> &'static [&'static str] {
-        match self.config {
-            OptimizerConfig::Sgd { momentum: 0.0, .. } | OptimizerConfig::Sdlm { .. } => &[],
-            OptimizerConfig::Sgd { .. } => &["momentum_buffer"],
-            OptimizerConfig::Adam { .. } | OptimizerConfig::AdamW { .. } => {
-                &["exp_avg", "exp_avg_sq"]
-            }
-        }
-    }
-
     /// With the state of an optimizer of libtorch's.
     ///
     /// # Errors
@@ -190,7 +179,7 @@ impl Optimizer {
             return Ok(());
         }
         let refused = || Error::Config("optimizer state: expected that of all parameters".into());
-        for (name, values) in self.names().iter().zip(&mut self.state) {
+        for (name, values) in self.config.running_state().iter().zip(&mut self.state) {
             let entry = |entries: Vec<(&str, Tensor)>| {
                 entries.into_iter().find(|(other, _)| other == name).map(|(_, tensor)| tensor)
             };
@@ -215,11 +204,11 @@ impl Optimizer {
     /// # Errors
     /// Where that refuses it.
     pub fn store(&self, optimizer: &mut dyn optim::Optimizer, parameters: &[Tensor]) -> Result<()> {
-        if self.steps == 0.0 || self.names().is_empty() {
+        if self.steps == 0.0 || self.config.running_state().is_empty() {
             return Ok(());
         }
         let mut all: Vec<Vec<(String, Tensor)>> = parameters.iter().map(|_| Vec::new()).collect();
-        for (name, values) in self.names().iter().zip(&self.state) {
+        for (name, values) in self.config.running_state().iter().zip(&self.state) {
             for (entries, tensor) in all.iter_mut().zip(values.to_tensors(parameters)) {
                 entries.push(((*name).to_owned(), tensor));
             }
