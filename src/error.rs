@@ -32,6 +32,9 @@ pub enum Error {
     /// libtorch refused; the first line of its message that is not empty.
     #[error("libtorch: {0}")]
     Torch(String),
+    /// There is nothing to read in a picture.
+    #[error("{0}")]
+    Picture(String),
     /// A chart could not be drawn.
     #[error("chart: {0}")]
     Chart(String),

@@ -28,9 +28,11 @@ pub mod libtorch;
 pub mod model;
 pub mod optim;
 mod progress;
+pub mod recognizer;
 pub mod script;
 pub mod train;
 pub mod weights;
 
 pub use error::{Error, Result};
 pub use libtorch::DeviceChoice;
+pub use recognizer::Recognizer;

