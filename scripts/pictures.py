@@ -87,7 +87,7 @@ class Maker:
         self.rng = np.random.default_rng(seed)
 
     def drawn(self, digit: np.ndarray, grow: float = 0) -> np.ndarray:
-        """A digit on a sheet of 300 to 600 pixels, taking a good part of it."""
+        # On a sheet of 300 to 600 pixels, of which it takes a good part.
         side = int(self.rng.integers(220, 420))
         ink = stroked(enlarged(digit, side), grow * side / 28)
         rows, columns = (side + int(self.rng.integers(0, 160)) for _ in range(2))
@@ -269,16 +269,15 @@ def string(digits: list[np.ndarray], gap: int) -> np.ndarray:
     return sheet
 
 
-KINDS = {name: method.__doc__ for name, method in vars(Maker).items() if method.__doc__}
-KINDS.pop("drawn")
-KINDS.pop("__module__", None)
+METHODS = {name: method for name, method in vars(Maker).items() if callable(method)}
+KINDS = {name: method.__doc__ for name, method in METHODS.items() if method.__doc__}
 
 
 def make(folder: Path, kinds: list[str], count: int, seed: int) -> None:
     """Writes `count` pictures of each kind; the name of a file ends with what it says."""
     images, labels = (array.numpy() for array in read_mnist("t10k"))
     for kind in kinds:
-        (folder / kind).mkdir(parents=True)
+        (folder / kind).mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng([seed, *kind.encode()])
         maker = Maker(int(rng.integers(1 << 32)))
         for number in range(count):
