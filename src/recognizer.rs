@@ -25,7 +25,11 @@ use classifier::Classifier;
 use graph::{Edge, Graph};
 use pieces::Pieces;
 
-/// Higher digits than this many rows are reduced before they are cut.
+/// The longest sides in which a picture is looked at: the second one where its digits are too small in the first.
+const SIDES: [u32; 2] = [400, 1600];
+/// Rows of digits that are not too small.
+const LOWEST: usize = 48;
+/// Higher digits than this are reduced before they are cut.
 const HIGHEST: usize = 128;
 
 /// Reads the digits of pictures. Threads can share one.
@@ -209,35 +213,36 @@ impl Recognizer {
 
     /// The likeliest reading of what was found, by the probabilities of all edges.
     fn resolve(&self, found: &Found, judged: &[Vec<f32>], read: &[Vec<f32>]) -> Result<Reading> {
+        let digit: Vec<f32> =
+            judged.iter().map(|judged| 1.0 - judged[usize::from(training::NO_DIGIT)]).collect();
+        let right: Vec<f32> =
+            read.iter().map(|read| read.iter().copied().fold(0.0, f32::max)).collect();
         let mut digits = Vec::new();
-        let mut first = 0;
-        for (number, line) in found.lines.iter().enumerate() {
-            let judged = &judged[first..first + line.edges.len()];
-            let read = &read[first..first + line.edges.len()];
-            first += line.edges.len();
-            let confidence: Vec<f32> = judged
-                .iter()
-                .zip(read)
-                .map(|(judged, read)| {
-                    let digit = 1.0 - judged[usize::from(training::NO_DIGIT)];
-                    digit * read.iter().copied().fold(0.0, f32::max)
-                })
-                .collect();
-            let likelihoods: Vec<f32> =
-                confidence.iter().map(|confidence| confidence.max(1e-9).ln()).collect();
-            for edge in line.best(&likelihoods) {
-                let probabilities = read[edge].clone();
-                let best = |a: &usize, b: &usize| probabilities[*a].total_cmp(&probabilities[*b]);
-                let Edge { area, pixels, .. } = &line.edges[edge];
-                digits.push(Digit {
-                    label: (0..probabilities.len()).max_by(best).unwrap_or(0),
-                    confidence: confidence[edge],
-                    probabilities,
-                    area: in_picture(area, found.step),
-                    line: number,
-                    rejected: confidence[edge] < self.reject_below,
-                    pixels: *pixels,
-                });
+        // Where nothing seems to be a digit, something has to be one.
+        for blots in [true, false] {
+            if !digits.is_empty() {
+                break;
+            }
+            let mut first = 0;
+            for (number, line) in found.lines.iter().enumerate() {
+                let range = first..first + line.edges.len();
+                for edge in line.best(&digit[range.clone()], &right[range.clone()], blots) {
+                    let Edge { area, pixels, .. } = &line.edges[edge];
+                    let edge = first + edge;
+                    let confidence = digit[edge] * right[edge];
+                    let probabilities = read[edge].clone();
+                    let label = probabilities.iter().position(|p| *p == right[edge]);
+                    digits.push(Digit {
+                        label: label.unwrap_or(0),
+                        confidence,
+                        probabilities,
+                        area: in_picture(area, found.step),
+                        line: number,
+                        rejected: confidence < self.reject_below,
+                        pixels: *pixels,
+                    });
+                }
+                first = range.end;
             }
         }
         if digits.is_empty() {
@@ -269,14 +274,22 @@ fn find(picture: &DynamicImage) -> Result<Found> {
         return Ok(Found { lines: vec![Graph::of_digit(area, pixels)], step: 1.0 });
     }
     let nothing = |what: &str| Err(Error::Picture(format!("expected digits, found {what}")));
-    let Some((ink, step)) = Ink::of(picture) else {
-        return nothing("an empty picture: nothing in it stands out from its background");
-    };
-    let Some((ink, pieces, reduced)) = reduced_pieces(ink) else {
-        return nothing("nothing that looks like writing");
-    };
-    let lines = pieces.lines.iter().map(|line| Graph::of(&ink, &pieces, line));
-    Ok(Found { lines: lines.collect(), step: step as f32 * reduced })
+    let mut found = nothing("an empty picture: nothing in it stands out from its background");
+    for side in SIDES {
+        if let Some((ink, step)) = Ink::of(picture, side) {
+            let Some((ink, pieces, reduced)) = reduced_pieces(ink) else {
+                found = nothing("nothing that looks like writing");
+                continue;
+            };
+            let lines = pieces.lines.iter().map(|line| Graph::of(&ink, &pieces, line));
+            found = Ok(Found { lines: lines.collect(), step: step as f32 * reduced });
+            let largest = picture.width().max(picture.height());
+            if largest <= side || pieces.lines.iter().all(|line| line.height >= LOWEST) {
+                break;
+            }
+        }
+    }
+    found
 }
 
 /// Ink in pieces, reduced so that digits are not higher than they need to be; and by how much.

@@ -2,17 +2,16 @@
 //!
 //! Ink is what differs from the paper around it in strokes: the difference points into some direction of colour
 //! space, the same for all ink. Along that direction the paper is what is left when everything narrower than a
-//! third of the picture is taken away (a morphological opening), so that shadows, which are wider, are paper.
-//! How dark ink is, is told as a part of what the paper reflects there.
+//! third of the picture is taken away, so that shadows, which are wider, are paper: a morphological opening, by
+//! reconstruction, which keeps a shadow's edge where it is (Vincent 1993). How dark ink is, is told as a part of
+//! what the paper reflects there.
 
 use image::{DynamicImage, GenericImageView};
 
 use super::images::{PIXELS, SIDE};
 
-/// The longest side in which pictures are looked at; larger ones are reduced.
-const LONGEST: u32 = 1600;
 /// The longest side in which the colour of ink is looked for.
-const LONGEST_COLOURS: u32 = 320;
+const LONGEST_COLOURS: usize = 128;
 /// What differs less from its paper is no ink, of 1.
 const FAINTEST: f32 = 0.06;
 
@@ -76,9 +75,10 @@ impl Ink {
         Self::new(SIDE, pixels.iter().map(|grey| f32::from(*grey) / 255.0).collect())
     }
 
-    /// Of a picture, and how many of its pixels are one here on a side. None where nothing stands out.
-    pub fn of(picture: &DynamicImage) -> Option<(Self, u32)> {
-        let step = picture.width().max(picture.height()).div_ceil(LONGEST);
+    /// Of a picture reduced to at most `longest` pixels on a side, and how many of its pixels are one then. None
+    /// where nothing stands out.
+    pub fn of(picture: &DynamicImage, longest: u32) -> Option<(Self, u32)> {
+        let step = picture.width().max(picture.height()).div_ceil(longest);
         let (colours, alpha) = Colours::of(picture, step);
         let mut ink = match colours.ink() {
             // What is drawn in the colour of the paper on nothing at all.
@@ -162,7 +162,9 @@ impl Ink {
 
     /// Moves the paper to 0 and the ink to 1. None where there is nothing but paper.
     fn normalise(&mut self) -> Option<()> {
-        let mut sorted = self.values.clone();
+        // Of the paper there is enough to see in some of the pixels.
+        let some = (self.values.len() / 20_000).max(1) | 1;
+        let mut sorted: Vec<f32> = self.values.iter().step_by(some).copied().collect();
         let paper = quantile(&mut sorted, 0.5);
         sorted.iter_mut().for_each(|value| *value = (*value - paper).abs());
         let noise = 1.4826 * quantile(&mut sorted, 0.5);
@@ -239,33 +241,48 @@ impl Colours {
         let (width, height) = picture.dimensions();
         let (columns, rows) = (width.div_ceil(step), height.div_ceil(step));
         let mut sums = vec![[0.0_f32; 4]; (columns * rows) as usize];
-        let mut add = |i: usize, colour: [f32; 3], alpha: f32| {
-            let (x, y) = (i as u32 % width, i as u32 / width);
-            let sum = &mut sums[(y / step * columns + x / step) as usize];
+        let (mut x, mut column, mut rest) = (0, 0, step);
+        let (mut line, mut lines) = (0, step);
+        // Of one pixel after the other.
+        let mut add = |colour: [f32; 3], alpha: f32| {
+            let sum = &mut sums[line + column];
             for (sum, channel) in sum.iter_mut().zip(colour) {
                 *sum += 1.0 - alpha + alpha * channel.clamp(0.0, 1.0);
             }
             sum[3] += alpha;
+            (x, rest) = (x + 1, rest - 1);
+            if rest == 0 {
+                (column, rest) = (column + 1, step);
+            }
+            if x == width {
+                (x, column, rest, lines) = (0, 0, step, lines - 1);
+                if lines == 0 {
+                    (line, lines) = (line + columns as usize, step);
+                }
+            }
         };
         let byte = |value: u8| f32::from(value) / 255.0;
         match picture {
             DynamicImage::ImageLuma8(grey) => {
-                for (i, grey) in grey.as_raw().iter().enumerate() {
-                    add(i, [byte(*grey); 3], 1.0);
+                for grey in grey.as_raw() {
+                    add([byte(*grey); 3], 1.0);
                 }
             }
-            DynamicImage::ImageRgb8(_)
-            | DynamicImage::ImageRgba8(_)
-            | DynamicImage::ImageLumaA8(_) => {
-                for (i, pixel) in picture.to_rgba8().pixels().enumerate() {
+            DynamicImage::ImageRgb8(colours) => {
+                for pixel in colours.pixels() {
+                    add(pixel.0.map(byte), 1.0);
+                }
+            }
+            DynamicImage::ImageRgba8(_) | DynamicImage::ImageLumaA8(_) => {
+                for pixel in picture.to_rgba8().pixels() {
                     let [r, g, b, alpha] = pixel.0.map(byte);
-                    add(i, [r, g, b], alpha);
+                    add([r, g, b], alpha);
                 }
             }
             _ => {
-                for (i, pixel) in picture.to_rgba32f().pixels().enumerate() {
+                for pixel in picture.to_rgba32f().pixels() {
                     let [r, g, b, alpha] = pixel.0;
-                    add(i, [r, g, b], alpha.clamp(0.0, 1.0));
+                    add([r, g, b], alpha.clamp(0.0, 1.0));
                 }
             }
         }
@@ -307,7 +324,7 @@ impl Colours {
     /// the mean difference from the local mean, large differences counting for more, as ink is rarer than paper.
     fn direction(&self) -> Option<[f32; 3]> {
         let (width, height) = (self.width, self.height());
-        let step = (width.max(height) as u32).div_ceil(LONGEST_COLOURS) as usize;
+        let step = width.max(height).div_ceil(LONGEST_COLOURS);
         let (columns, rows) = (width.div_ceil(step), height.div_ceil(step));
         let channel = |c: usize| {
             let values = self.pixels.iter().map(|pixel| pixel[c]).collect();
@@ -352,15 +369,69 @@ impl Ink {
         rows(&rows(self).transposed()).transposed()
     }
 
-    /// Without what is narrower than a third of the picture: the largest of the smallest values, on a coarse
-    /// grid, with smooth transitions.
+    /// Without what is narrower than a third of the picture.
     fn opened(&self) -> Self {
         let (width, height) = (self.width, self.height());
         let step = (width.min(height) / 48).max(width.max(height) / 256).max(1);
-        let coarse = self.resized(width.div_ceil(step), height.div_ceil(step));
-        let radius = (coarse.width.min(coarse.height()) / 6).max(1);
-        let opened = coarse.extremes(radius, f32::min).extremes(radius, f32::max);
-        opened.blurred((radius / 2).max(1)).resized(width, height)
+        // On a coarse grid the smallest value of each cell: what survives is nowhere above the picture.
+        let columns = width.div_ceil(step);
+        let mut least = vec![f32::INFINITY; columns * height.div_ceil(step)];
+        for (y, row) in self.values.chunks_exact(width).enumerate() {
+            let cells = &mut least[y / step * columns..][..columns];
+            for (cell, values) in cells.iter_mut().zip(row.chunks(step)) {
+                *cell = values.iter().copied().fold(*cell, f32::min);
+            }
+        }
+        let coarse = Self { width: columns, values: least };
+        let radius = (columns.min(coarse.height()) / 6).max(1);
+        let survives = coarse.extremes(radius, f32::min).extremes(radius, f32::max);
+        let mut markers = Vec::with_capacity(self.values.len());
+        for y in 0..height {
+            let cells = &survives.values[y / step * columns..][..columns];
+            markers.extend(cells.iter().flat_map(|cell| std::iter::repeat_n(*cell, step)).take(width));
+        }
+        // What lies along the border is paper too where it is longer than writing that is cut off.
+        let ring = ring(width, height);
+        let along: Vec<f32> = ring.iter().map(|i| self.values[*i]).collect();
+        let radius = width.min(height) / 4;
+        for (i, value) in ring.iter().zip(opened_around(&along, radius)) {
+            markers[*i] = markers[*i].max(value);
+        }
+        Self { width, values: markers }.reconstructed(self)
+    }
+
+    /// Grown under another map: the largest value with which a way leads here along which the other is nowhere
+    /// smaller. Ways with more than a few turns back are not found.
+    fn reconstructed(mut self, under: &Self) -> Self {
+        const PASSES: usize = 3;
+        let (width, height) = (self.width, self.height());
+        // From one row on to the next, then along that row and back.
+        let step = |from: &[f32], to: &mut [f32], under: &[f32]| {
+            for ((to, from), under) in to.iter_mut().zip(from).zip(under) {
+                *to = to.max(from.min(*under));
+            }
+            let mut last = f32::NEG_INFINITY;
+            for (to, under) in to.iter_mut().zip(under) {
+                last = to.max(last.min(*under));
+                *to = last;
+            }
+            for (to, under) in to.iter_mut().zip(under).rev() {
+                last = to.max(last.min(*under));
+                *to = last;
+            }
+        };
+        let row = |y: usize| y * width..(y + 1) * width;
+        for _ in 0..PASSES {
+            for y in 1..height {
+                let (before, to) = self.values.split_at_mut(y * width);
+                step(&before[row(y - 1)], &mut to[..width], &under.values[row(y)]);
+            }
+            for y in (1..height).rev() {
+                let (to, after) = self.values.split_at_mut(y * width);
+                step(&after[..width], &mut to[row(y - 1)], &under.values[row(y - 1)]);
+            }
+        }
+        self
     }
 
     /// The smallest or largest value in squares of 2 x `radius` + 1 pixels.
@@ -388,4 +459,25 @@ impl Ink {
         }
         Self { width: height, values }
     }
+}
+
+/// The pixels of a picture's border, all around.
+fn ring(width: usize, height: usize) -> Vec<usize> {
+    let right = (1..height).map(|y| y * width + width - 1);
+    let below = (0..width - 1).rev().map(|x| (height - 1) * width + x);
+    let left = (1..height - 1).rev().map(|y| y * width);
+    (0..width).chain(right).chain(below).chain(left).filter(|i| *i < width * height).collect()
+}
+
+/// Values around a ring without what is shorter than 2 x `radius` + 1.
+fn opened_around(values: &[f32], radius: usize) -> Vec<f32> {
+    let length = values.len();
+    let radius = radius.min(length / 2);
+    let extremes = |values: &[f32], pick: fn(f32, f32) -> f32| -> Vec<f32> {
+        let around = |i: usize| (0..=2 * radius).map(move |j| (i + length + j - radius) % length);
+        (0..length)
+            .map(|i| around(i).map(|j| values[j]).reduce(pick).expect("at least itself"))
+            .collect()
+    };
+    extremes(&extremes(values, f32::min), f32::max)
 }

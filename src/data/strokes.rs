@@ -8,12 +8,14 @@ const IN_MNIST: (f32, f32) = (1.6, 4.0);
 /// Digits at least this many rows high are drawn anew; of smaller ones each grey value counts.
 const REDRAWN: usize = 32;
 
-/// Pixels of `ink` across the strokes of the pieces `numbers`.
+/// Pixels across the strokes of what `is_ink` says is ink of an area, by column and row in it.
 ///
 /// The mean distance from the border within a stroke of width w is w/4.
-pub fn width(ink: &Ink, labels: &[u16], numbers: &[u16]) -> f32 {
-    let inside: Vec<bool> = labels.iter().map(|label| numbers.contains(label)).collect();
-    let distances = distances(&inside, ink.width(), false);
+pub fn width(area: &Area, is_ink: impl Fn(usize, usize) -> bool) -> f32 {
+    let inside: Vec<bool> = (0..area.width * area.height)
+        .map(|i| is_ink(i % area.width, i / area.width))
+        .collect();
+    let distances = distances(&inside, area.width, false);
     let (mut sum, mut count) = (0.0, 0.0);
     for distance in distances.iter().filter(|distance| **distance > 0.0) {
         sum += distance - 0.5;
@@ -22,30 +24,26 @@ pub fn width(ink: &Ink, labels: &[u16], numbers: &[u16]) -> f32 {
     if count == 0.0 { 0.0 } else { 4.0 * sum / count }
 }
 
-/// The ink of the pieces `numbers` alone, which lie in `area`. Large digits are drawn in black and white, with
-/// strokes as wide as MNIST's where they are thinner or thicker, `pen` being their width.
-pub fn cut_out(ink: &Ink, labels: &[u16], numbers: &[u16], area: &Area, pen: f32) -> Ink {
-    let side = area.width.max(area.height);
-    let redrawn = side >= REDRAWN;
+/// A part of a picture brought up to MNIST's strokes: `part` is its ink, `pen` the width of its strokes. Large
+/// digits are drawn in black and white, with strokes as wide as MNIST's where they are thinner or thicker.
+pub fn redrawn(part: Ink, pen: f32) -> Ink {
+    let side = part.width().max(part.height());
+    if side < REDRAWN {
+        return part;
+    }
     let scale = side as f32 / DIGIT as f32;
     let (thinnest, thickest) = (IN_MNIST.0 * scale, IN_MNIST.1 * scale);
     // By how much the border of a stroke is moved outwards.
     let grown = (pen.clamp(thinnest, thickest) - pen) / 2.0;
-    let margin = if redrawn { grown.max(0.0).ceil() as usize + 1 } else { 0 };
-    let width = area.width + 2 * margin;
-    let mut values = vec![0.0; width * (area.height + 2 * margin)];
-    for y in 0..area.height {
-        for x in 0..area.width {
-            let pixel = (area.top + y) * ink.width() + area.left + x;
-            if numbers.contains(&labels[pixel]) {
-                values[(y + margin) * width + x + margin] = ink.values()[pixel];
-            }
+    let margin = grown.max(0.0).ceil() as usize + 1;
+    let width = part.width() + 2 * margin;
+    let mut inside = vec![false; width * (part.height() + 2 * margin)];
+    for (row, values) in part.values().chunks_exact(part.width()).enumerate() {
+        let to = &mut inside[(row + margin) * width + margin..];
+        for (to, value) in to.iter_mut().zip(values) {
+            *to = *value > 0.4;
         }
     }
-    if !redrawn {
-        return Ink::new(width, values);
-    }
-    let inside: Vec<bool> = values.iter().map(|value| *value > 0.4).collect();
     let (within, beyond) = (distances(&inside, width, false), distances(&inside, width, true));
     let drawn = within.iter().zip(beyond).map(|(within, beyond)| {
         // From the border of the pixels on, whose middles are half a pixel from it.

@@ -10,8 +10,8 @@ use crate::data::strokes;
 
 /// The most pieces of a digit.
 const MOST_JOINED: usize = 5;
-/// What leaving out a piece costs that is no digit, by the line's height.
-const LEFT_OUT: f32 = -4.0;
+/// The logarithm of the likelihood of a blot, beside which a piece is a digit.
+const BLOT: f32 = -4.0;
 
 /// What may be a digit.
 pub struct Edge {
@@ -23,6 +23,8 @@ pub struct Edge {
     pub area: Area,
     /// It in MNIST's form.
     pub pixels: [u8; PIXELS],
+    /// Whether it is all that is connected, and nothing else.
+    whole: bool,
 }
 
 /// A line's graph.
@@ -36,67 +38,70 @@ pub struct Graph {
 impl Graph {
     /// Of a line.
     pub fn of(ink: &Ink, pieces: &Pieces, line: &Line) -> Self {
-        let area = |number: &u16| pieces.areas[usize::from(*number) - 1];
         let height = line.height.max(1);
-        let pen = strokes::width(ink, &pieces.labels, &line.pieces);
+        let pen = pieces.area(&line.pieces).map_or(0.0, |area| {
+            let all = pieces.cut_out(ink, &line.pieces, &area);
+            strokes::width(&area, |x, y| all.values()[y * area.width + x] > 0.4)
+        });
         let mut edges = Vec::new();
         for to in 1..=line.pieces.len() {
             for from in (to.saturating_sub(MOST_JOINED)..to).rev() {
                 let numbers = &line.pieces[from..to];
-                let joined = numbers.iter().map(area).reduce(|a, b| a.with(&b));
-                let Some(joined) = joined else { continue };
-                // Wider than any digit, or with a gap that no digit has.
-                if to > from + 1 && 2 * joined.width > 3 * height.max(joined.height) {
+                let Some(area) = pieces.area(numbers) else { continue };
+                // Wider than any digit.
+                if to > from + 1 && 2 * area.width > 3 * height.max(area.height) {
                     break;
                 }
-                let digit = strokes::cut_out(ink, &pieces.labels, numbers, &joined, pen);
+                let digit = strokes::redrawn(pieces.cut_out(ink, numbers, &area), pen);
                 if let Some(pixels) = to_mnist(&digit) {
-                    edges.push(Edge { from, to, area: joined, pixels });
+                    let whole = pieces.are_whole(numbers);
+                    edges.push(Edge { from, to, area, pixels, whole });
                 }
             }
         }
         // Where a piece is small beside the line it may be a blot.
         let skip = |number: &u16| {
-            let area = area(number);
+            let area = pieces.areas[usize::from(*number) - 1];
             let part = area.width.max(area.height) as f32 / height as f32;
-            LEFT_OUT - 12.0 * part
+            BLOT - 12.0 * part
         };
         Self { edges, skips: line.pieces.iter().map(skip).collect() }
     }
 
     /// Of a digit alone.
     pub fn of_digit(area: Area, pixels: [u8; PIXELS]) -> Self {
-        Self { edges: vec![Edge { from: 0, to: 1, area, pixels }], skips: vec![f32::NEG_INFINITY] }
+        Self { edges: vec![Edge { from: 0, to: 1, area, pixels, whole: false }], skips: vec![f32::NEG_INFINITY] }
     }
 
-    /// The edges of the likeliest path, by the logarithms of their likelihoods.
-    pub fn best(&self, likelihoods: &[f32]) -> Vec<usize> {
-        // Of each node the best sum to there, and the edge that leads there.
-        let mut sums = vec![(0.0_f32, None); self.skips.len() + 1];
-        let mut next = 0;
-        for node in 1..sums.len() {
-            let mut best = (sums[node - 1].0 + self.skips[node - 1], None);
-            while let Some(edge) = self.edges.get(next).filter(|edge| edge.to == node) {
-                let sum = sums[edge.from].0 + likelihoods[next];
-                if sum > best.0 {
-                    best = (sum, Some(next));
+    /// The edges of the likeliest path, by the probabilities that they are digits, and read right. With `blots`
+    /// what is connected may be no digit at all.
+    pub fn best(&self, digits: &[f32], right: &[f32], blots: bool) -> Vec<usize> {
+        let log = |probability: f32| probability.max(1e-9).ln();
+        // Of each node the best sum to there, the node before it, and the edge that is read between them.
+        let mut best: Vec<(f32, usize, Option<usize>)> = vec![(0.0, 0, None)];
+        let mut edges = self.edges.iter().enumerate().peekable();
+        for (last, skip) in self.skips.iter().enumerate() {
+            let mut found = (best[last].0 + skip, last, None);
+            while let Some((index, edge)) = edges.next_if(|(_, edge)| edge.to == last + 1) {
+                let before = best[edge.from].0;
+                let read = before + log(digits[index] * right[index]);
+                if read > found.0 {
+                    found = (read, edge.from, Some(index));
                 }
-                next += 1;
+                let blot = before + BLOT + log(1.0 - digits[index]);
+                if blots && edge.whole && blot > found.0 {
+                    found = (blot, edge.from, None);
+                }
             }
-            sums[node] = best;
+            best.push(found);
         }
         let (mut path, mut node) = (Vec::new(), self.skips.len());
         while node > 0 {
-            match sums[node].1 {
-                Some(edge) => {
-                    path.push(edge);
-                    node = self.edges[edge].from;
-                }
-                None => node -= 1,
-            }
+            let (_, before, edge) = best[node];
+            path.extend(edge);
+            node = before;
         }
         path.reverse();
         path
     }
 }
-

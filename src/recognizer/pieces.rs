@@ -6,6 +6,8 @@ use crate::data::ink::{Area, Ink};
 const STRONG: f32 = 0.4;
 /// Ink above this belongs to the piece that it touches.
 const WEAK: f32 = 0.15;
+/// Pixels from it, at most.
+const FADING: usize = 2;
 /// Rows of the pictures in which components are cut.
 const CUT_HEIGHT: usize = 32;
 /// The most pieces of a picture; one that has more is no writing.
@@ -17,6 +19,8 @@ pub struct Pieces {
     pub labels: Vec<u16>,
     /// Of piece 1, 2, ...
     pub areas: Vec<Area>,
+    /// Of piece 1, 2, ... the first and the last piece of the connected ink that it was cut from.
+    pub origins: Vec<[u16; 2]>,
     /// Pieces from left to right, line by line from above.
     pub lines: Vec<Line>,
 }
@@ -36,6 +40,29 @@ struct Component {
 }
 
 impl Pieces {
+    /// The ink of some pieces alone, which lie in `area`.
+    pub fn cut_out(&self, ink: &Ink, numbers: &[u16], area: &Area) -> Ink {
+        let mut chosen = vec![false; self.areas.len() + 1];
+        for number in numbers {
+            chosen[usize::from(*number)] = true;
+        }
+        let mut values = Vec::with_capacity(area.width * area.height);
+        for y in area.top..area.bottom() {
+            let row = y * ink.width() + area.left..y * ink.width() + area.right();
+            let pixels = self.labels[row.clone()].iter().zip(&ink.values()[row]);
+            values.extend(
+                pixels.map(|(label, value)| if chosen[usize::from(*label)] { *value } else { 0.0 }),
+            );
+        }
+        Ink::new(area.width, values)
+    }
+
+    /// The smallest area that holds these pieces.
+    pub fn area(&self, numbers: &[u16]) -> Option<Area> {
+        let areas = numbers.iter().map(|number| self.areas[usize::from(*number) - 1]);
+        areas.reduce(|a, b| a.with(&b))
+    }
+
     /// Of ink. None where there is too much of it in pieces too small.
     pub fn of(ink: &Ink) -> Option<Self> {
         let mut strong: Vec<bool> = ink.values().iter().map(|value| *value > STRONG).collect();
@@ -52,6 +79,7 @@ impl Pieces {
         let mut pieces = Self {
             labels: vec![0; strong.len()],
             areas: Vec::new(),
+            origins: Vec::new(),
             lines: Vec::new(),
         };
         for indices in lines(&components) {
@@ -97,24 +125,29 @@ impl Pieces {
         for (pixel, piece) in kept {
             self.labels[pixel] = numbers[piece];
         }
-        first..self.areas.len() as u16 + 1
+        let last = self.areas.len() as u16;
+        self.origins.resize(self.areas.len(), [first, last]);
+        first..last + 1
     }
 
-    /// Gives weak ink to the piece that it touches, from the strong outwards.
+    /// Whether these are all pieces of one connected ink.
+    pub fn are_whole(&self, numbers: &[u16]) -> bool {
+        let [first, last] = self.origins[usize::from(numbers[0]) - 1];
+        numbers.len() == usize::from(last - first) + 1
+            && numbers.iter().all(|number| (first..=last).contains(number))
+    }
+
+    /// Gives the fading border of strong ink to its piece.
     fn grow(&mut self, ink: &Ink) {
         let width = ink.width();
         let mut front: Vec<usize> = (0..self.labels.len()).filter(|i| self.labels[*i] > 0).collect();
-        while !front.is_empty() {
+        for _ in 0..FADING {
             let mut next = Vec::new();
             for pixel in front {
                 let label = self.labels[pixel];
                 for neighbour in neighbours(pixel, width, self.labels.len()) {
                     let value = ink.values()[neighbour];
-                    // Outwards it fades.
-                    if self.labels[neighbour] == 0
-                        && value > WEAK
-                        && value <= ink.values()[pixel] + 0.02
-                    {
+                    if self.labels[neighbour] == 0 && value > WEAK {
                         self.labels[neighbour] = label;
                         let area = &mut self.areas[usize::from(label) - 1];
                         let (x, y) = (neighbour % width, neighbour / width);
@@ -172,7 +205,10 @@ fn erase_rules(mask: &mut [bool], width: usize) {
     let (shortest, thickest) = (width / 4, (height / 30).max(2));
     let across = rules(mask, width, shortest, thickest);
     let at = |i: usize| i % height * width + i / height;
-    let turned: Vec<bool> = (0..mask.len()).map(|i| mask[at(i)]).collect();
+    let mut turned = Vec::with_capacity(mask.len());
+    for x in 0..width {
+        turned.extend(mask[x..].iter().step_by(width));
+    }
     let down = rules(&turned, height, height / 4, (width / 30).max(2));
     for pixel in across.into_iter().chain(down.into_iter().map(at)) {
         mask[pixel] = false;
@@ -225,10 +261,16 @@ fn lines(components: &[Component]) -> Vec<Vec<usize>> {
     let mut lines: Vec<(Vec<usize>, Vec<Area>)> = Vec::new();
     for i in tall {
         let area = components[i].area;
-        // With the nearest neighbour that shares half of the lower one's rows.
+        // With the nearest neighbour that shares half of the lower one's rows; or half of the narrower one's
+        // columns where hardly anything is between them: a digit in two parts.
         let shares = |other: &Area| {
             let rows = area.bottom().min(other.bottom()).saturating_sub(area.top.max(other.top));
-            2 * rows >= area.height.min(other.height)
+            let columns =
+                area.right().min(other.right()).saturating_sub(area.left.max(other.left));
+            let gap = area.top.max(other.top).saturating_sub(area.bottom().min(other.bottom()));
+            let broken = 2 * columns >= area.width.min(other.width)
+                && 8 * gap <= area.height.max(other.height);
+            2 * rows >= area.height.min(other.height) || broken
         };
         let distance = |other: &Area| {
             area.left.max(other.left).saturating_sub(area.right().min(other.right()))
