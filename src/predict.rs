@@ -86,8 +86,7 @@ pub fn read_files<E>(
     limits: &Limits,
     mut each: impl FnMut(&Path, Result<Reading>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut progress =
-        (files.len() > BATCH).then(|| Progress::new("reading", files.len() as u64));
+    let mut progress = (files.len() > BATCH).then(|| Progress::new("reading", files.len() as u64));
     let mut done = 0;
     for batch in files.chunks(BATCH) {
         let readings = recognizer.read_by(batch, |file| images::open(file, limits));

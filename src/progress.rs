@@ -24,8 +24,7 @@ impl Progress {
     /// Of something with `total` images.
     pub fn new(label: &str, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style =
-                "{prefix} [{bar:30}] {human_pos}/{human_len} images, {rate}/s, {eta} left";
+            let style = "{prefix} [{bar:30}] {human_pos}/{human_len} images, {rate}/s, {eta} left";
             let style = ProgressStyle::with_template(style)
                 .expect("a valid template")
                 .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
@@ -59,7 +58,8 @@ impl Progress {
                 let _ = writeln!(
                     std::io::stderr(),
                     "{}: {images}/{} images, {rate:.0}/s, {left:.0} s left",
-                    self.label, self.total
+                    self.label,
+                    self.total
                 );
             }
             None => {}

@@ -189,15 +189,15 @@ impl Recognizer {
         let graphs = || found.iter().flatten().flat_map(|found| &found.lines);
         let all: Vec<_> =
             graphs().flat_map(|graph| graph.edges.iter().map(|edge| edge.pixels)).collect();
-        let (judged, read) =
-            match (self.judge.probabilities(&all), self.reader.probabilities(&all)) {
-                (Ok(judged), Ok(read)) => (judged, read),
-                (Err(error), _) | (_, Err(error)) => {
-                    let message = error.to_string();
-                    let torch = |_| Err(Error::Torch(message.clone()));
-                    return sources.iter().map(torch).collect();
-                }
-            };
+        let (judged, read) = match (self.judge.probabilities(&all), self.reader.probabilities(&all))
+        {
+            (Ok(judged), Ok(read)) => (judged, read),
+            (Err(error), _) | (_, Err(error)) => {
+                let message = error.to_string();
+                let torch = |_| Err(Error::Torch(message.clone()));
+                return sources.iter().map(torch).collect();
+            }
+        };
         let mut first = 0;
         found
             .into_iter()

@@ -9,8 +9,8 @@ use clap::Parser;
 use lenet5::cli::{self, ReadOptions};
 use lenet5::data::images::Limits;
 use lenet5::model::Network;
-use lenet5::recognizer::{Reading, Recognizer};
 use lenet5::predict;
+use lenet5::recognizer::{Reading, Recognizer};
 use serde_json::{Value, json};
 
 /// Prints the digits that it finds in each picture, a line of them on each line.
@@ -66,7 +66,8 @@ fn predict(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let recognizer = Recognizer::new(&weights)?.reject_below(arguments.reject_below);
     let files = predict::pictures(&arguments.images)?;
     if let Some(folder) = &arguments.show {
-        std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("creating {}", folder.display()))?;
     }
     let limits = Limits { pixels: arguments.max_pixels * 1_000_000, ..Limits::default() };
     let (mut failed, mut shown) = (false, HashSet::new());

@@ -80,13 +80,19 @@ impl Ink {
     pub fn of(picture: &DynamicImage, longest: u32) -> Option<(Self, u32)> {
         let step = picture.width().max(picture.height()).div_ceil(longest);
         let (colours, alpha) = Colours::of(picture, step);
-        let mut ink = match colours.ink() {
-            // What is drawn in the colour of the paper on nothing at all.
-            None if alpha.values.iter().any(|alpha| *alpha < 0.5) => alpha,
-            found => found?,
-        };
-        ink.normalise()?;
-        Some((ink, step))
+        let ways = colours.direction().map(|d| [(d, 0.15), (d.map(|d| -d), 0.4)]);
+        let maps =
+            ways.into_iter().flatten().map(|(direction, least)| colours.ink(direction, least));
+        let mut found = None;
+        let mut best = 0.0;
+        for mut ink in maps.chain([alpha]) {
+            // The other way, and what is drawn in the colour of the paper on nothing at all, only where far more
+            // stands out.
+            if let Some(level) = ink.normalise().filter(|level| *level > 1.5 * best) {
+                (found, best) = (Some((ink, step)), level);
+            }
+        }
+        found
     }
 
     /// Columns.
@@ -160,8 +166,8 @@ impl Ink {
         Self { width, values }
     }
 
-    /// Moves the paper to 0 and the ink to 1. None where there is nothing but paper.
-    fn normalise(&mut self) -> Option<()> {
+    /// Moves the paper to 0 and the ink to 1; returns what that was. None where there is nothing but paper.
+    fn normalise(&mut self) -> Option<f32> {
         // Of the paper there is enough to see in some of the pixels.
         let some = (self.values.len() / 20_000).max(1) | 1;
         let mut sorted: Vec<f32> = self.values.iter().step_by(some).copied().collect();
@@ -173,7 +179,8 @@ impl Ink {
             more.filter(|value| *value > threshold).collect()
         };
         let least = FAINTEST.max(5.0 * noise);
-        let first = quantile(&mut above(least), 0.9);
+        // Ink is the darkest, however much of the paper is darker than the rest.
+        let first = quantile(&mut above(least), 0.995);
         let level = quantile(&mut above(least.max(0.5 * first)), 0.6);
         if level < least {
             return None;
@@ -183,7 +190,7 @@ impl Ink {
             *value -= paper;
             *value = if *value < floor { 0.0 } else { (*value / level).min(1.0) };
         }
-        Some(())
+        Some(level)
     }
 }
 
@@ -304,20 +311,21 @@ impl Colours {
     }
 
     /// How much each pixel reflects less than its paper, or more where the ink is the brighter one, as a part of
-    /// the most that it could. None where all pixels are the same.
-    fn ink(&self) -> Option<Ink> {
-        let direction = self.direction()?;
+    /// the most that it could; by the direction of colour space from paper to ink. Where
+    /// the paper is as bright or dark as ink can be, that most is `least` nevertheless.
+    fn ink(&self, direction: [f32; 3], least: f32) -> Ink {
         let along = |pixel: &[f32; 3]| -> f32 {
             pixel.iter().zip(direction).map(|(channel, d)| channel * d).sum()
         };
         let most: f32 = direction.iter().map(|d| d.max(0.0)).sum();
         let values = Ink::new(self.width, self.pixels.iter().map(along).collect());
         let paper = values.opened();
-        let differences = values.values.iter().zip(&paper.values).map(|(value, paper)| {
-            // Where the paper itself is as bright or dark as ink can be, nothing is to be seen.
-            (value - paper) / (most - paper).max(0.15)
-        });
-        Some(Ink::new(self.width, differences.collect()))
+        let differences = values
+            .values
+            .iter()
+            .zip(&paper.values)
+            .map(|(value, paper)| (value - paper) / (most - paper).max(least));
+        Ink::new(self.width, differences.collect())
     }
 
     /// The direction of colour space, of length 1, into which what is narrow differs from what is around it:
@@ -388,7 +396,8 @@ impl Ink {
         let mut markers = Vec::with_capacity(self.values.len());
         for y in 0..height {
             let cells = &survives.values[y / step * columns..][..columns];
-            markers.extend(cells.iter().flat_map(|cell| std::iter::repeat_n(*cell, step)).take(width));
+            markers
+                .extend(cells.iter().flat_map(|cell| std::iter::repeat_n(*cell, step)).take(width));
         }
         // What lies along the border is paper too where it is longer than writing that is cut off.
         let ring = ring(width, height);

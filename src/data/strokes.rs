@@ -12,9 +12,8 @@ const REDRAWN: usize = 32;
 ///
 /// The mean distance from the border within a stroke of width w is w/4.
 pub fn width(area: &Area, is_ink: impl Fn(usize, usize) -> bool) -> f32 {
-    let inside: Vec<bool> = (0..area.width * area.height)
-        .map(|i| is_ink(i % area.width, i / area.width))
-        .collect();
+    let inside: Vec<bool> =
+        (0..area.width * area.height).map(|i| is_ink(i % area.width, i / area.width)).collect();
     let distances = distances(&inside, area.width, false);
     let (mut sum, mut count) = (0.0, 0.0);
     for distance in distances.iter().filter(|distance| **distance > 0.0) {

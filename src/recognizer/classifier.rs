@@ -91,7 +91,8 @@ impl Classifier {
     /// Where libtorch refuses.
     pub fn probabilities(&self, pictures: &[[u8; PIXELS]]) -> Result<Vec<Vec<f32>>> {
         let chunks = pictures.par_chunks(CHUNK).with_max_len(1);
-        let logits: Vec<Vec<f32>> = chunks.map(|chunk| self.logits(chunk)).collect::<Result<_>>()?;
+        let logits: Vec<Vec<f32>> =
+            chunks.map(|chunk| self.logits(chunk)).collect::<Result<_>>()?;
         let classes = self.config.classes as usize;
         Ok(logits.iter().flat_map(|logits| logits.chunks_exact(classes)).map(softmax).collect())
     }

@@ -10,8 +10,12 @@ use crate::data::strokes;
 
 /// The most pieces of a digit.
 const MOST_JOINED: usize = 5;
-/// The logarithm of the likelihood of a blot, beside which a piece is a digit.
-const BLOT: f32 = -4.0;
+/// What a cut through connected ink costs, as the logarithm of a likelihood.
+const CUT: f32 = -1.5;
+/// What taking connected ink for a blot costs, and how much more where it is as high as the line.
+const BLOT: (f32, f32) = (-3.0, -6.0);
+/// What leaving out a piece of connected ink costs.
+const LOST: f32 = -30.0;
 
 /// What may be a digit.
 pub struct Edge {
@@ -25,14 +29,17 @@ pub struct Edge {
     pub pixels: [u8; PIXELS],
     /// Whether it is all that is connected, and nothing else.
     whole: bool,
+    /// Whether it ends where what is connected is cut.
+    cut: bool,
 }
 
 /// A line's graph.
 pub struct Graph {
     /// In the order of their last piece.
     pub edges: Vec<Edge>,
-    /// Of each piece what leaving it out costs.
-    skips: Vec<f32>,
+    pieces: usize,
+    /// The line's, in pixels.
+    height: usize,
 }
 
 impl Graph {
@@ -55,22 +62,18 @@ impl Graph {
                 let digit = strokes::redrawn(pieces.cut_out(ink, numbers, &area), pen);
                 if let Some(pixels) = to_mnist(&digit) {
                     let whole = pieces.are_whole(numbers);
-                    edges.push(Edge { from, to, area, pixels, whole });
+                    let cut = pieces.is_cut(&line.pieces, to);
+                    edges.push(Edge { from, to, area, pixels, whole, cut });
                 }
             }
         }
-        // Where a piece is small beside the line it may be a blot.
-        let skip = |number: &u16| {
-            let area = pieces.areas[usize::from(*number) - 1];
-            let part = area.width.max(area.height) as f32 / height as f32;
-            BLOT - 12.0 * part
-        };
-        Self { edges, skips: line.pieces.iter().map(skip).collect() }
+        Self { edges, pieces: line.pieces.len(), height }
     }
 
     /// Of a digit alone.
     pub fn of_digit(area: Area, pixels: [u8; PIXELS]) -> Self {
-        Self { edges: vec![Edge { from: 0, to: 1, area, pixels, whole: false }], skips: vec![f32::NEG_INFINITY] }
+        let edges = vec![Edge { from: 0, to: 1, area, pixels, whole: false, cut: false }];
+        Self { edges, pieces: 1, height: area.height }
     }
 
     /// The edges of the likeliest path, by the probabilities that they are digits, and read right. With `blots`
@@ -80,22 +83,24 @@ impl Graph {
         // Of each node the best sum to there, the node before it, and the edge that is read between them.
         let mut best: Vec<(f32, usize, Option<usize>)> = vec![(0.0, 0, None)];
         let mut edges = self.edges.iter().enumerate().peekable();
-        for (last, skip) in self.skips.iter().enumerate() {
-            let mut found = (best[last].0 + skip, last, None);
+        for last in 0..self.pieces {
+            let mut found = (best[last].0 + LOST, last, None);
             while let Some((index, edge)) = edges.next_if(|(_, edge)| edge.to == last + 1) {
                 let before = best[edge.from].0;
-                let read = before + log(digits[index] * right[index]);
+                let cut = if edge.cut { CUT } else { 0.0 };
+                let read = before + cut + log(digits[index] * right[index]);
                 if read > found.0 {
                     found = (read, edge.from, Some(index));
                 }
-                let blot = before + BLOT + log(1.0 - digits[index]);
+                let part = edge.area.height as f32 / self.height as f32;
+                let blot = before + BLOT.0 + BLOT.1 * part + log(1.0 - digits[index]);
                 if blots && edge.whole && blot > found.0 {
                     found = (blot, edge.from, None);
                 }
             }
             best.push(found);
         }
-        let (mut path, mut node) = (Vec::new(), self.skips.len());
+        let (mut path, mut node) = (Vec::new(), self.pieces);
         while node > 0 {
             let (_, before, edge) = best[node];
             path.extend(edge);

@@ -130,6 +130,13 @@ impl Pieces {
         first..last + 1
     }
 
+    /// Whether the pieces before this place in a line and those after it are cut from each other.
+    pub fn is_cut(&self, line: &[u16], place: usize) -> bool {
+        let (before, after) = line.split_at(place);
+        let origin = |number: &u16| self.origins[usize::from(*number) - 1];
+        before.last().zip(after.first()).is_some_and(|(a, b)| origin(a) == origin(b))
+    }
+
     /// Whether these are all pieces of one connected ink.
     pub fn are_whole(&self, numbers: &[u16]) -> bool {
         let [first, last] = self.origins[usize::from(numbers[0]) - 1];
@@ -140,7 +147,8 @@ impl Pieces {
     /// Gives the fading border of strong ink to its piece.
     fn grow(&mut self, ink: &Ink) {
         let width = ink.width();
-        let mut front: Vec<usize> = (0..self.labels.len()).filter(|i| self.labels[*i] > 0).collect();
+        let mut front: Vec<usize> =
+            (0..self.labels.len()).filter(|i| self.labels[*i] > 0).collect();
         for _ in 0..FADING {
             let mut next = Vec::new();
             for pixel in front {
@@ -245,9 +253,12 @@ fn rules(mask: &[bool], width: usize, shortest: usize, thickest: usize) -> Vec<u
             }
             true
         };
-        erased.extend(rule.pixels.iter().copied().filter(|pixel| {
-            !reaches(*pixel, width, true) && !reaches(*pixel, width, false)
-        }));
+        erased.extend(
+            rule.pixels
+                .iter()
+                .copied()
+                .filter(|pixel| !reaches(*pixel, width, true) && !reaches(*pixel, width, false)),
+        );
     }
     erased
 }
@@ -265,8 +276,7 @@ fn lines(components: &[Component]) -> Vec<Vec<usize>> {
         // columns where hardly anything is between them: a digit in two parts.
         let shares = |other: &Area| {
             let rows = area.bottom().min(other.bottom()).saturating_sub(area.top.max(other.top));
-            let columns =
-                area.right().min(other.right()).saturating_sub(area.left.max(other.left));
+            let columns = area.right().min(other.right()).saturating_sub(area.left.max(other.left));
             let gap = area.top.max(other.top).saturating_sub(area.bottom().min(other.bottom()));
             let broken = 2 * columns >= area.width.min(other.width)
                 && 8 * gap <= area.height.max(other.height);
@@ -275,9 +285,8 @@ fn lines(components: &[Component]) -> Vec<Vec<usize>> {
         let distance = |other: &Area| {
             area.left.max(other.left).saturating_sub(area.right().min(other.right()))
         };
-        let nearest = |areas: &[Area]| {
-            areas.iter().filter(|other| shares(other)).map(distance).min()
-        };
+        let nearest =
+            |areas: &[Area]| areas.iter().filter(|other| shares(other)).map(distance).min();
         let line = (0..lines.len()).filter_map(|l| Some((nearest(&lines[l].1)?, l))).min();
         match line {
             Some((_, line)) => {

@@ -53,9 +53,8 @@ impl Text {
     pub fn of(digits: &[[u8; PIXELS]], gaps: &[i64], shifts: &[i64]) -> Self {
         const MARGIN: i64 = 4;
         let inks: Vec<Ink> = digits.iter().map(Ink::of_pixels).collect();
-        let columns = |ink: &Ink| {
-            ink.area(0.0).map_or((0, SIDE as i64), |a| (a.left as i64, a.width as i64))
-        };
+        let columns =
+            |ink: &Ink| ink.area(0.0).map_or((0, SIDE as i64), |a| (a.left as i64, a.width as i64));
         let mut at = MARGIN;
         let mut places = Vec::new();
         for (ink, gap) in inks.iter().zip(gaps.iter().chain([&0])) {
