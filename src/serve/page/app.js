@@ -21,12 +21,15 @@ const TIMEOUT_MS = 10_000;
 /** From the last answer until it is read aloud. */
 const QUIET_MS = 700;
 const CODE_COLUMNS = 7;
+const INK = "#10151a";
+/** Of the keyboard's pen. */
+const MARK = "#00695c";
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /** Strokes as x, y, x, y ... in a box of 90 x 100; a point given twice is a corner. */
 const EXAMPLES = [
   [[52, 8, 30, 12, 16, 34, 14, 60, 26, 86, 46, 92, 66, 84, 78, 58, 74, 30, 62, 12, 48, 8]],
-  [[32, 24, 50, 8, 50, 8, 50, 36, 49, 64, 48, 92]],
+  [[40, 20, 50, 8, 50, 8, 50, 36, 49, 64, 48, 92]],
   [[18, 30, 24, 14, 42, 7, 62, 12, 70, 28, 62, 48, 40, 70, 16, 90, 16, 90, 40, 88, 76, 90]],
   [[20, 16, 40, 7, 62, 13, 64, 30, 44, 46, 44, 46, 66, 54, 72, 72, 56, 90, 34, 92, 16, 82]],
   [[30, 10, 24, 34, 18, 58, 18, 58, 44, 57, 78, 54], [60, 12, 58, 50, 54, 92]],
@@ -119,7 +122,7 @@ function changed() {
   byId("clear").disabled = isBlank();
   byId("hint").hidden = !isBlank() || cursor.shown;
   paper.style.setProperty("--aspect", size().width / size().height);
-  requestAnimationFrame(paintSheet);
+  paintSoon();
   ask();
 }
 
@@ -129,14 +132,17 @@ function paint(context) {
   context.fillStyle = "white";
   context.fillRect(0, 0, size().width, size().height);
   if (picture) context.drawImage(picture, 0, 0);
-  context.strokeStyle = "#10151a";
+  context.strokeStyle = context.fillStyle = INK;
   context.lineCap = "round";
   strokes.forEach((points) => paintStroke(context, points));
 }
 
-/** A curve through the middles between the points; each piece has its own width. */
+/** A dot, and a curve through the middles between the points; each piece has its own width. */
 function paintStroke(context, points) {
   let from = points[0];
+  context.beginPath();
+  context.arc(from.x, from.y, from.width / 2, 0, 2 * Math.PI);
+  context.fill();
   points.forEach((point, i) => {
     const next = points[i + 1] ?? point;
     const to = { x: (point.x + next.x) / 2, y: (point.y + next.y) / 2 };
@@ -149,6 +155,14 @@ function paintStroke(context, points) {
   });
 }
 
+let painting = 0;
+
+/** With the next frame, however often it is asked for. */
+function paintSoon() {
+  cancelAnimationFrame(painting);
+  painting = requestAnimationFrame(paintSheet);
+}
+
 /** On the screen, in the screen's own pixels. */
 function paintSheet() {
   const scale = (sheet.clientWidth * devicePixelRatio) / size().width;
@@ -159,7 +173,7 @@ function paintSheet() {
   context.scale(scale, scale);
   paint(context);
   if (!cursor.shown) return;
-  context.strokeStyle = getComputedStyle(paper).getPropertyValue("--mark");
+  context.strokeStyle = MARK;
   context.lineWidth = 3;
   context.beginPath();
   context.arc(cursor.x, cursor.y, penWidth() / 2 + 4, 0, 2 * Math.PI);
@@ -200,7 +214,7 @@ function listenToPointer() {
     pointer = event.pointerId;
     sheet.setPointerCapture(pointer);
     paper.classList.add("writing");
-    cursor.shown = false;
+    cursor.shown = chosen = false;
     unfinished = [[pointAt(event)]];
     changed();
   });
@@ -237,7 +251,7 @@ function writeByKey(event) {
     cursor.down = true;
     unfinished = [[]];
   }
-  if (!cursor.down) return paintSheet();
+  if (!cursor.down) return paintSoon();
   unfinished[0].push({ x: cursor.x, y: cursor.y, width: penWidth() });
   changed();
 }
@@ -356,9 +370,9 @@ async function readSheet() {
     followPen(answer.reading);
   } catch (error) {
     if (mine !== generation) return;
+    if (selected > 0 && error.status === 400) return choose(0); // there are fewer digits now
     show(null);
     showMessage(error.message, error.status === 422 ? "" : "error");
-    if (selected > 0 && error.status >= 400) choose(0); // there may be fewer digits now
   }
 }
 
@@ -409,6 +423,7 @@ function show(answer) {
   shown = answer;
   showMessage("");
   const { text, digits } = answer?.reading ?? { text: "", digits: [] };
+  byId("glance").textContent = text;
   showText(text, digits);
   showBoxes(digits);
   showDigit(digits);
@@ -426,16 +441,16 @@ function showMessage(text, kind = "") {
 
 /** The digits in large, a line of them on each line, each one a button. */
 function showText(text, digits) {
-  const lines = text.split("\n").map((line) => line.replaceAll(/\s/g, "").length);
-  byId("text").style.setProperty("--length", Math.max(1, ...lines));
+  const lines = text.split("\n");
+  const spaced = digits[0]?.probabilities.length > 10;
+  const count = (line) => (spaced ? line.split(" ") : line).length;
+  byId("text").style.setProperty("--length", Math.max(1, ...lines.map(({ length }) => length)));
   let next = 0;
   children(byId("text"), lines.length, () => make("div")).forEach((line, i) => {
-    const first = next;
-    for (let length = 0; length < lines[i] && next < digits.length; next += 1) {
-      length += String(digits[next].label).length;
+    for (const button of children(line, count(lines[i]), makeDigitButton)) {
+      updateDigitButton(button, digits, next);
+      next += 1;
     }
-    const buttons = children(line, next - first, makeDigitButton);
-    buttons.forEach((button, k) => updateDigitButton(button, digits, first + k));
   });
 }
 
@@ -498,7 +513,7 @@ function readAloud(text, digits) {
 
 // ---- Showing the layers
 
-/** Red, green and blue, in 512 steps: negative to positive, and paper to ink. */
+/** Bytes of a pixel, in 512 steps: negative to positive, and paper to ink. */
 const colours = { diverging: [], input: [] };
 
 function readColours() {
@@ -506,9 +521,10 @@ function readColours() {
   const [negative, zero, positive, low, high] = ["negative", "zero", "positive", "low", "high"].map(
     (name) => style.getPropertyValue(`--${name}`).match(/\w\w/g).map((hex) => parseInt(hex, 16)),
   );
-  const mix = (a, b, t) => a.map((channel, i) => channel + (b[i] - channel) * t);
+  const mix = (a, b, t) => [...a.map((channel, i) => channel + (b[i] - channel) * t), 255];
   const steps = Array.from({ length: 512 }, (_, i) => i / 511);
-  colours.diverging = steps.map((t) => (t < 0.5 ? mix(negative, zero, 2 * t) : mix(zero, positive, 2 * t - 1)));
+  const signed = (t) => (t < 0 ? mix(zero, negative, -t) : mix(zero, positive, t));
+  colours.diverging = steps.map((t) => signed(2 * t - 1));
   colours.input = steps.map((t) => mix(low, high, t));
 }
 
@@ -519,7 +535,7 @@ const colourOf = (value, { map, low, high }) =>
 function scaleOf(name, values) {
   const least = values.reduce((a, b) => Math.min(a, b));
   const most = values.reduce((a, b) => Math.max(a, b));
-  const range = `${number(least)} … ${number(most)}`;
+  const range = `${number(least)} to ${number(most)}`;
   if (name === "input") return { range, map: colours.input, low: least, high: most };
   const limit = Math.max(-least, most);
   return { range, map: colours.diverging, low: -limit, high: limit };
@@ -527,12 +543,13 @@ function scaleOf(name, values) {
 
 /** Draws rows of values, a pixel each; the style sheet enlarges them. */
 function paintValues(canvas, values, columns, scale) {
-  canvas.width = columns;
-  canvas.height = Math.ceil(values.length / columns);
+  const rows = Math.ceil(values.length / columns);
+  if (canvas.width !== columns) canvas.width = columns;
+  if (canvas.height !== rows) canvas.height = rows;
   canvas.values = values;
   const context = canvas.getContext("2d");
   const image = context.createImageData(canvas.width, canvas.height);
-  values.forEach((value, i) => image.data.set([...colourOf(value, scale), 255], 4 * i));
+  values.forEach((value, i) => image.data.set(colourOf(value, scale), 4 * i));
   context.putImageData(image, 0, 0);
 }
 
@@ -553,15 +570,19 @@ function showLayers(layers) {
   }
 }
 
-/** Fills a layer's stage: scores by class, units in `columns`, or maps. @returns {string} its range */
+/**
+ * Fills a layer's stage: with scores by class, units in columns, or maps.
+ *
+ * @returns {string} the values' range
+ */
 function showValues(stage, { name, values }, shape, columns) {
   const scale = scaleOf(name, values);
   if (name === "output") showScores(stage, values, scale);
-  else if (shape.length === 1) paintValues(children(stage, 1, makeCanvas)[0], values, columns, scale);
   else {
-    const area = values.length / shape[0];
-    children(stage, shape[0], makeCanvas).forEach((canvas, i) => {
-      paintValues(canvas, values.slice(i * area, (i + 1) * area), shape.at(-1), scale);
+    const [maps, width] = shape.length > 1 ? [shape[0], shape.at(-1)] : [1, columns];
+    const area = values.length / maps;
+    children(stage, maps, makeCanvas).forEach((canvas, i) => {
+      paintValues(canvas, values.slice(i * area, (i + 1) * area), width, scale);
     });
   }
   return scale.range;
@@ -570,12 +591,16 @@ function showValues(stage, { name, values }, shape, columns) {
 function showScores(stage, values, scale) {
   const makeScore = (i) => make("p", "", make("b", "", i), make("i"), make("span"));
   children(stage, values.length, makeScore).forEach((score, i) => {
-    score.children[1].style.background = `rgb(${colourOf(values[i], scale)})`;
+    score.children[1].style.background = `rgba(${colourOf(values[i], scale)})`;
     score.children[2].textContent = number(values[i]);
   });
 }
 
-/** Of the network of 1998: what f6 drew, and how far that is from each code. @param {Answer | null} answer */
+/**
+ * Of the network of 1998: what f6 drew, and how far that is from each code.
+ *
+ * @param {Answer | null} answer
+ */
 function showCodes(answer) {
   const { codes = [], layers = [] } = answer ?? {};
   byId("codes").hidden = codes.length === 0;
@@ -595,13 +620,14 @@ function showCodes(answer) {
 
 /** Names the value under the pointer. */
 function probe({ target, offsetX, offsetY }) {
-  if (!target.values) return;
-  const column = clamp(Math.floor((offsetX / target.clientWidth) * target.width), 0, target.width - 1);
-  const row = clamp(Math.floor((offsetY / target.clientHeight) * target.height), 0, target.height - 1);
-  const maps = [...target.parentElement.children];
+  const layer = target.values && target.closest("[data-layer]")?.dataset.layer;
+  if (!layer) return;
+  const { width, height, clientWidth, clientHeight, parentElement, values } = target;
+  const column = clamp(Math.floor((offsetX / clientWidth) * width), 0, width - 1);
+  const row = clamp(Math.floor((offsetY / clientHeight) * height), 0, height - 1);
+  const maps = [...parentElement.children];
   const map = maps.length > 1 ? `map ${maps.indexOf(target) + 1}, ` : "";
-  const { layer } = target.closest("figure").dataset;
-  const value = number(target.values[row * target.width + column]);
+  const value = number(values[row * width + column]);
   byId("probe").textContent = `${layer}, ${map}row ${row + 1}, column ${column + 1}: ${value}`;
 }
 
@@ -659,7 +685,7 @@ function start() {
   for (const radio of document.getElementsByName("model")) {
     radio.addEventListener("change", chooseNetwork);
   }
-  new ResizeObserver(paintSheet).observe(sheet);
+  new ResizeObserver(paintSoon).observe(sheet);
   setTheme(stored());
   chooseNetwork();
   changed();
