@@ -44,6 +44,8 @@ const EXAMPLES = [
 const byId = (id) => document.getElementById(id);
 const sheet = byId("sheet");
 const paper = byId("paper");
+/** Busy from a change of the drawing to the answer. */
+const reading = byId("reading");
 const model = () => document.querySelector("input[name=model]:checked").value;
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
@@ -334,7 +336,6 @@ function listenToFiles() {
 
 // ---- Asking: one request at a time, then the newest drawing
 
-let asking = false;
 let wanted = false;
 /** Another number makes an answer that is on its way worthless. */
 let generation = 0;
@@ -351,14 +352,14 @@ function outdate() {
 
 async function ask() {
   wanted = true;
-  if (asking) return;
-  asking = true;
+  if (reading.ariaBusy === "true") return;
+  reading.ariaBusy = "true";
   while (wanted) {
     wanted = false;
     if (isBlank()) show(null);
     else await Promise.all([readSheet(), sleep(INTERVAL_MS)]);
   }
-  asking = false;
+  reading.ariaBusy = "false";
 }
 
 async function readSheet() {
@@ -370,7 +371,11 @@ async function readSheet() {
     followPen(answer.reading);
   } catch (error) {
     if (mine !== generation) return;
-    if (selected > 0 && error.status === 400) return choose(0); // there are fewer digits now
+    if (selected > 0 && error.status === 400) {
+      selected = 0; // there are fewer digits now
+      wanted = true;
+      return;
+    }
     show(null);
     showMessage(error.message, error.status === 422 ? "" : "error");
   }
