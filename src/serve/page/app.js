@@ -502,6 +502,7 @@ function showDigit(digits) {
   const words = digit?.rejected ? "Not sure: rejected, at" : "Confidence";
   verdict.textContent = digit ? `${words} ${percent(digit.confidence)}` : "";
   const probabilities = digit?.probabilities ?? Array(10).fill(0);
+  byId("bars").tabIndex = probabilities.length > 10 ? 0 : -1; // to scroll it by keyboard
   const makeBar = (i) =>
     make("li", "", make("b", "", i), make("span", "bar", make("i")), make("span", "value"));
   children(byId("bars"), probabilities.length, makeBar).forEach((bar, i) => {
