@@ -7,7 +7,6 @@ Screenshots go to the folder that LENET5_SCREENSHOTS names.
 
 import base64
 import gzip
-import importlib.util
 import io
 import json
 import math
@@ -23,6 +22,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
+
+try:
+    from playwright.sync_api import expect, sync_playwright
+except ImportError:
+    sync_playwright = None
 
 ROOT = Path(__file__).parent.parent
 SERVE = ROOT / "target" / "release" / "serve"
@@ -77,10 +81,8 @@ def need(condition: object, what: str) -> None:
 
 @pytest.fixture(scope="module")
 def browser():
-    need(importlib.util.find_spec("playwright"), "the package playwright is not installed")
+    need(sync_playwright, "the package playwright is not installed")
     need(CHROMIUM, "no Chromium was found, and CHROMIUM names none")
-    from playwright.sync_api import sync_playwright
-
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
@@ -126,13 +128,17 @@ class Visit:
         self.expected = ["422", "400"]
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        self.page.on("dialog", self.dialog)
         self.page.on("console", self.console)
         self.page.goto(address)
 
     def console(self, message) -> None:
         if message.type in ("error", "warning"):
             self.complaints.append(message.text)
+
+    def dialog(self, dialog) -> None:
+        self.complaints.append(dialog.message)
+        dialog.dismiss()
 
     def close(self) -> None:
         self.context.close()
@@ -141,14 +147,17 @@ class Visit:
         hosts = {urlsplit(url).netloc for url in self.requests if not url.startswith("data:")}
         assert hosts == {urlsplit(self.address).netloc}
 
-    def point(self, x: float, y: float, of=(0.25, 0.1, 0.5, 0.8)) -> tuple[float, float]:
-        """On the screen, of a point in a part of the sheet: left, top, width, height, 0 to 1."""
+    def path(self, points: list, part=(0.25, 0.1, 0.5, 0.8)) -> list[tuple[float, float]]:
+        """On the screen, of points in a part of the sheet: its left, top, width, height, 0 to 1."""
         sheet = self.page.locator("#sheet").bounding_box()
-        left, top, width, height = of
-        return (
-            sheet["x"] + sheet["width"] * (left + width * x),
-            sheet["y"] + sheet["height"] * (top + height * y),
-        )
+        left, top, width, height = part
+        return [
+            (
+                sheet["x"] + sheet["width"] * (left + width * x),
+                sheet["y"] + sheet["height"] * (top + height * y),
+            )
+            for x, y in points
+        ]
 
     def write(self, text: str) -> None:
         """By mouse, all over the sheet."""
@@ -156,25 +165,22 @@ class Visit:
         start = 0.5 - across * len(text) / 2
         height = min(0.8, across * 4 / 3)
         for i, digit in enumerate(text):
-            place = (start + across * (i + 0.06), 0.5 - height / 2, across * 0.88, height)
+            part = (start + across * (i + 0.06), 0.5 - height / 2, across * 0.88, height)
             for stroke in DIGITS[digit]:
-                self.page.mouse.move(*self.point(*stroke[0], place))
+                first, *points = self.path(stroke, part)
+                self.page.mouse.move(*first)
                 self.page.mouse.down()
-                for x, y in stroke[1:]:
-                    self.page.mouse.move(*self.point(x, y, place), steps=2)
+                for point in points:
+                    self.page.mouse.move(*point, steps=2)
                 self.page.mouse.up()
 
     def text(self) -> str:
         return self.page.locator("#text").text_content()
 
     def reads(self, text: str) -> None:
-        from playwright.sync_api import expect
-
         expect(self.page.locator("#text")).to_have_text(text)
 
     def says(self, *parts: str) -> None:
-        from playwright.sync_api import expect
-
         message = self.page.locator("#message")
         expect(message).not_to_be_empty()
         for part in parts:
@@ -303,10 +309,11 @@ def test_answer_follows_the_stroke(visit):
     visit.page.on("request", sent)
     visit.page.on("requestfinished", done)
     start = visit.page.evaluate("performance.now()")
-    visit.page.mouse.move(*visit.point(0.5, 0.1))
+    first, *points = visit.path([(0.5, 0.1 + 0.02 * i) for i in range(41)])
+    visit.page.mouse.move(*first)
     visit.page.mouse.down()
-    for i in range(40):
-        visit.page.mouse.move(*visit.point(0.5, 0.1 + 0.02 * i))
+    for point in points:
+        visit.page.mouse.move(*point)
         visit.page.wait_for_timeout(15)
     assert visit.text() != ""
     visit.page.mouse.up()
@@ -319,7 +326,7 @@ def test_answer_follows_the_stroke(visit):
 def test_touch_and_pen(browser, address):
     visit = Visit(browser, address, viewport=PHONE, has_touch=True)
     devtools = visit.context.new_cdp_session(visit.page)
-    path = [visit.point(x, y) for x, y in DIGITS["3"][0]]
+    path = visit.path(DIGITS["3"][0])
 
     def touch(kind: str, *points: tuple[float, float]) -> None:
         points = [{"x": x, "y": y} for x, y in points]
@@ -334,7 +341,7 @@ def test_touch_and_pen(browser, address):
 
     visit.page.keyboard.press("Escape")
     visit.reads("")
-    path = [visit.point(x, y) for x, y in DIGITS["2"][0]]
+    path = visit.path(DIGITS["2"][0])
     for i, (x, y) in enumerate(path):
         kind = "mousePressed" if i == 0 else "mouseMoved"
         devtools.send(
