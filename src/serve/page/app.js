@@ -1,0 +1,700 @@
+/**
+ * The page of `serve`: a sheet to write on, and what the network makes of it.
+ *
+ * @typedef {{x: number, y: number, width: number}} Point  of a stroke, in pixels of the sheet
+ * @typedef {{picture: ImageBitmap | null, strokes: Point[][]}} Drawing
+ * @typedef {{label: number, confidence: number, probabilities: number[], rejected: boolean,
+ *   box: [left: number, top: number, width: number, height: number]}} Digit
+ * @typedef {{text: string, digits: Digit[], rejected: boolean}} Reading
+ * @typedef {{name: string, shape: number[], values: number[]}} Layer  row by row, map after map
+ * @typedef {{model: string, reading: Reading, digit: number, layers: Layer[],
+ *   codes?: number[][]}} Answer  with the layers of one digit
+ */
+
+/** The sheet, in pixels as it is sent: small enough that the server reads it without delay. */
+const SHEET = { width: 360, height: 270 };
+/** The longest side of a picture, in pixels as it is sent. */
+const LARGEST_PICTURE = 1120;
+/** Between two requests, at least. */
+const INTERVAL_MS = 40;
+const TIMEOUT_MS = 10_000;
+/** From the last answer until it is read aloud. */
+const QUIET_MS = 700;
+const CODE_COLUMNS = 7;
+const INK = "#10151a";
+/** Of the keyboard's pen. */
+const MARK = "#00695c";
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+/** Strokes as x, y, x, y ... in a box of 90 x 100; a point given twice is a corner. */
+const EXAMPLES = [
+  [[52, 8, 30, 12, 16, 34, 14, 60, 26, 86, 46, 92, 66, 84, 78, 58, 74, 30, 62, 12, 48, 8]],
+  [[40, 20, 50, 8, 50, 8, 50, 36, 49, 64, 48, 92]],
+  [[18, 30, 24, 14, 42, 7, 62, 12, 70, 28, 62, 48, 40, 70, 16, 90, 16, 90, 40, 88, 76, 90]],
+  [[20, 16, 40, 7, 62, 13, 64, 30, 44, 46, 44, 46, 66, 54, 72, 72, 56, 90, 34, 92, 16, 82]],
+  [[30, 10, 24, 34, 18, 58, 18, 58, 44, 57, 78, 54], [60, 12, 58, 50, 54, 92]],
+  [[68, 9, 32, 10, 32, 10, 26, 44, 26, 44, 44, 38, 66, 48, 72, 68, 58, 88, 36, 92, 18, 82]],
+  [[60, 8, 40, 24, 24, 50, 20, 72, 32, 90, 52, 92, 68, 76, 60, 58, 42, 56, 22, 70]],
+  [[16, 13, 46, 12, 76, 10, 76, 10, 60, 40, 48, 66, 42, 92]],
+  [[64, 20, 46, 7, 26, 16, 30, 34, 48, 46, 68, 62, 66, 84, 46, 93, 26, 82, 28, 62, 48, 46, 64, 32,
+    62, 14]],
+  [[68, 28, 54, 10, 32, 14, 24, 32, 34, 48, 54, 46, 68, 24, 68, 24, 66, 60, 60, 92]],
+];
+
+const byId = (id) => document.getElementById(id);
+const sheet = byId("sheet");
+const paper = byId("paper");
+/** Busy from a change of the drawing to the answer. */
+const reading = byId("reading");
+const model = () => document.querySelector("input[name=model]:checked").value;
+const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
+const percent = (p) => `${(100 * p).toFixed(1)} %`;
+const number = (x) => x.toFixed(2).replace("-", "−");
+
+/** A new element with a class and children. */
+function make(tag, className = "", ...inside) {
+  const result = document.createElement(tag);
+  result.className = className;
+  result.append(...inside);
+  return result;
+}
+
+const makeCanvas = () => document.createElement("canvas");
+
+/** Makes `parent` have `count` children; those that it has keep their focus and state. */
+function children(parent, count, makeChild) {
+  while (parent.children.length > count) parent.lastElementChild.remove();
+  while (parent.children.length < count) parent.append(makeChild(parent.children.length));
+  return [...parent.children];
+}
+
+// ---- The drawing and its history
+
+/** @type {Drawing} */
+const BLANK = { picture: null, strokes: [] };
+const history = [BLANK];
+let position = 0;
+/** Strokes that are being written, not in the history yet. @type {Point[][]} */
+let unfinished = [];
+
+/** @returns {Drawing} what is on the sheet */
+function drawing() {
+  const { picture, strokes } = history[position];
+  return { picture, strokes: [...strokes, ...unfinished] };
+}
+
+/** The sheet's size: the picture's, where there is one. */
+const size = () => drawing().picture ?? SHEET;
+const isBlank = () => !drawing().picture && drawing().strokes.length === 0;
+
+/** @param {Drawing} next  becomes the newest in the history */
+function put(next) {
+  unfinished = [];
+  history.splice(position + 1, Infinity, next);
+  position += 1;
+  changed();
+}
+
+/** Undoes or redoes. */
+function travel(steps) {
+  finishStrokes();
+  position = clamp(position + steps, 0, history.length - 1);
+  outdate();
+  changed();
+}
+
+function clear() {
+  finishStrokes();
+  if (isBlank()) return;
+  outdate();
+  put(BLANK);
+}
+
+/** Strokes that were being written are now in the history. */
+function finishStrokes() {
+  cursor.down = false;
+  writer += 1;
+  if (unfinished.length) put(drawing());
+}
+
+function changed() {
+  byId("undo").disabled = position === 0;
+  byId("redo").disabled = position === history.length - 1;
+  byId("clear").disabled = isBlank();
+  byId("hint").hidden = !isBlank() || cursor.shown;
+  paper.style.setProperty("--aspect", size().width / size().height);
+  paintSoon();
+  ask();
+}
+
+/** Dark ink on white paper, in pixels of the sheet. */
+function paint(context) {
+  const { picture, strokes } = drawing();
+  context.fillStyle = "white";
+  context.fillRect(0, 0, size().width, size().height);
+  if (picture) context.drawImage(picture, 0, 0);
+  context.strokeStyle = context.fillStyle = INK;
+  context.lineCap = "round";
+  strokes.forEach((points) => paintStroke(context, points));
+}
+
+/** A dot, and a curve through the middles between the points; each piece has its own width. */
+function paintStroke(context, points) {
+  let from = points[0];
+  context.beginPath();
+  context.arc(from.x, from.y, from.width / 2, 0, 2 * Math.PI);
+  context.fill();
+  points.forEach((point, i) => {
+    const next = points[i + 1] ?? point;
+    const to = { x: (point.x + next.x) / 2, y: (point.y + next.y) / 2 };
+    context.lineWidth = point.width;
+    context.beginPath();
+    context.moveTo(from.x, from.y);
+    context.quadraticCurveTo(point.x, point.y, to.x, to.y);
+    context.stroke();
+    from = to;
+  });
+}
+
+let painting = 0;
+
+/** With the next frame, however often it is asked for. */
+function paintSoon() {
+  cancelAnimationFrame(painting);
+  painting = requestAnimationFrame(paintSheet);
+}
+
+/** On the screen, in the screen's own pixels. */
+function paintSheet() {
+  const scale = (sheet.clientWidth * devicePixelRatio) / size().width;
+  sheet.width = Math.round(size().width * scale);
+  sheet.height = Math.round(size().height * scale);
+  const context = sheet.getContext("2d");
+  context.imageSmoothingEnabled = scale < 4;
+  context.scale(scale, scale);
+  paint(context);
+  if (!cursor.shown) return;
+  context.strokeStyle = MARK;
+  context.lineWidth = 3;
+  context.beginPath();
+  context.arc(cursor.x, cursor.y, penWidth() / 2 + 4, 0, 2 * Math.PI);
+  context.stroke();
+}
+
+/** @returns {Promise<Blob>} the drawing alone */
+function png() {
+  const canvas = makeCanvas();
+  Object.assign(canvas, { width: size().width, height: size().height });
+  paint(canvas.getContext("2d"));
+  return new Promise((done) => canvas.toBlob(done, "image/png"));
+}
+
+// ---- Writing: by pointer, by keyboard, by example; pictures
+
+/** The keyboard's pen: where it is, and whether it writes. */
+const cursor = { x: SHEET.width / 2, y: SHEET.height / 4, shown: false, down: false };
+/** Another number stops the example that is being written. */
+let writer = 0;
+
+const penWidth = () => (byId("pen").valueAsNumber * size().width) / SHEET.width;
+
+/** @returns {Point} */
+function pointAt(event) {
+  const { left, top, width } = sheet.getBoundingClientRect();
+  const scale = size().width / width;
+  const pressure = event.pointerType === "pen" && event.pressure > 0 ? 0.5 + event.pressure : 1;
+  const [x, y] = [(event.clientX - left) * scale, (event.clientY - top) * scale];
+  return { x, y, width: penWidth() * pressure };
+}
+
+function listenToPointer() {
+  let pointer = null;
+  sheet.addEventListener("pointerdown", (event) => {
+    if (pointer !== null || event.button !== 0) return;
+    finishStrokes();
+    pointer = event.pointerId;
+    sheet.setPointerCapture(pointer);
+    paper.classList.add("writing");
+    cursor.shown = chosen = false;
+    unfinished = [[pointAt(event)]];
+    changed();
+  });
+  sheet.addEventListener("pointermove", (event) => {
+    if (event.pointerId !== pointer || !unfinished.length) return;
+    const events = event.getCoalescedEvents?.() ?? [];
+    unfinished[0].push(...(events.length ? events : [event]).map(pointAt));
+    changed();
+  });
+  const lift = (event) => {
+    if (event.pointerId !== pointer) return;
+    pointer = null;
+    paper.classList.remove("writing");
+    finishStrokes();
+  };
+  sheet.addEventListener("pointerup", lift);
+  sheet.addEventListener("pointercancel", lift);
+}
+
+/** On the sheet: arrows move the pen, Space puts it down and lifts it. */
+function writeByKey(event) {
+  const arrow = ARROWS[event.key];
+  if ((!arrow && event.key !== " ") || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  cursor.shown = true;
+  const { width, height } = size();
+  const step = (event.shiftKey ? 0.008 : 0.025) * width;
+  const [right, down] = arrow ?? [0, 0];
+  cursor.x = clamp(cursor.x + right * step, 0, width);
+  cursor.y = clamp(cursor.y + down * step, 0, height);
+  if (!arrow && cursor.down) return finishStrokes();
+  if (!arrow) {
+    finishStrokes();
+    cursor.down = true;
+    unfinished = [[]];
+  }
+  if (!cursor.down) return paintSoon();
+  unfinished[0].push({ x: cursor.x, y: cursor.y, width: penWidth() });
+  changed();
+}
+
+function shortcut(event) {
+  const key = event.key.toLowerCase();
+  const command = event.ctrlKey || event.metaKey;
+  if (command && key === "z") travel(event.shiftKey ? 1 : -1);
+  else if (command && key === "y") travel(1);
+  else if (!command && (key === "escape" || key === "delete")) clear();
+  else return;
+  event.preventDefault();
+}
+
+/** Writes digits as a hand would, point by point; at once where less motion is wanted. */
+async function writeExample(text) {
+  clear();
+  const mine = writer;
+  const height = Math.min(0.76 * SHEET.height, (0.94 * SHEET.width) / text.length);
+  const left = (SHEET.width - 0.9 * height * text.length) / 2;
+  const top = (SHEET.height - height) / 2;
+  const width = Math.min(penWidth(), height / 9);
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  for (const [i, digit] of [...text].entries()) {
+    for (const stroke of EXAMPLES[digit]) {
+      unfinished.push([]);
+      for (let k = 0; k < stroke.length; k += 2) {
+        const x = left + (0.9 * i + stroke[k] / 100) * height;
+        unfinished.at(-1).push({ x, y: top + (stroke[k + 1] / 100) * height, width });
+        if (still) continue;
+        changed();
+        await sleep(30);
+        if (mine !== writer) return;
+      }
+    }
+  }
+  finishStrokes();
+}
+
+/** Puts a picture on the sheet, no larger than it need be. */
+async function openPicture(file) {
+  try {
+    let picture = await createImageBitmap(file);
+    const scale = LARGEST_PICTURE / Math.max(picture.width, picture.height);
+    if (scale < 1) {
+      const side = (length) => Math.max(1, Math.round(length * scale));
+      const [resizeWidth, resizeHeight] = [side(picture.width), side(picture.height)];
+      const options = { resizeWidth, resizeHeight, resizeQuality: "high" };
+      picture = await createImageBitmap(picture, options);
+    }
+    finishStrokes();
+    outdate();
+    put({ picture, strokes: [] });
+  } catch {
+    showMessage(`${file.name || "This"} is not a picture that your browser can open.`, "error");
+  }
+}
+
+function listenToFiles() {
+  const open = (files) =>
+    files.length ? openPicture(files[0]) : showMessage("That is not a picture.", "error");
+  byId("file").addEventListener("change", ({ target }) => {
+    open(target.files);
+    target.value = "";
+  });
+  document.addEventListener("paste", (event) => open(event.clipboardData.files));
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    paper.classList.add("over");
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) paper.classList.remove("over");
+  });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    paper.classList.remove("over");
+    open(event.dataTransfer.files);
+  });
+}
+
+// ---- Asking: one request at a time, then the newest drawing
+
+let wanted = false;
+/** Another number makes an answer that is on its way worthless. */
+let generation = 0;
+/** The digit whose layers are shown, and whether that is the user's choice. */
+let selected = 0;
+let chosen = false;
+
+/** Another drawing, or another network, is to be read. */
+function outdate() {
+  generation += 1;
+  selected = 0;
+  chosen = false;
+}
+
+async function ask() {
+  wanted = true;
+  if (reading.ariaBusy === "true") return;
+  reading.ariaBusy = "true";
+  while (wanted) {
+    wanted = false;
+    if (isBlank()) show(null);
+    else await Promise.all([readSheet(), sleep(INTERVAL_MS)]);
+  }
+  reading.ariaBusy = "false";
+}
+
+async function readSheet() {
+  const mine = generation;
+  try {
+    const answer = await post(await png(), { model: model(), digit: selected });
+    if (mine !== generation) return;
+    show(answer);
+    followPen(answer.reading);
+  } catch (error) {
+    if (mine !== generation) return;
+    if (selected > 0 && error.status === 400) {
+      selected = 0; // there are fewer digits now
+      wanted = true;
+      return;
+    }
+    show(null);
+    showMessage(error.message, error.status === 422 ? "" : "error");
+  }
+}
+
+/**
+ * @returns {Promise<Answer>}
+ * @throws {Error} in the server's words; its `status` is 0 where the server is away
+ */
+async function post(body, query) {
+  const fail = (status, message) => Object.assign(new Error(message), { status });
+  const headers = { "Content-Type": "image/png" };
+  const options = { method: "POST", headers, body, signal: AbortSignal.timeout(TIMEOUT_MS) };
+  const url = `v1/activations?${new URLSearchParams(query)}`;
+  const response = await fetch(url, options).catch(() => {
+    throw fail(0, "The server does not answer. Is it still running? Write on to try again.");
+  });
+  const answer = await response.json().catch(() => null);
+  if (response.ok && answer) return answer;
+  throw fail(response.status, answer?.error?.message ?? `The server failed: ${response.status}.`);
+}
+
+/** Shows the digit that was written last, unless another one was chosen. */
+function followPen({ digits }) {
+  const last = drawing().strokes.at(-1)?.at(-1);
+  if (!last || chosen) return;
+  const under = digits.findIndex(({ box: [left, top, width, height] }) => {
+    const [x, y] = [last.x - left, last.y - top];
+    return x >= 0 && y >= 0 && x <= width && y <= height;
+  });
+  if (under < 0 || under === selected) return;
+  selected = under;
+  wanted = true;
+}
+
+function choose(digit) {
+  selected = digit;
+  chosen = true;
+  ask();
+}
+
+// ---- Showing the reading
+
+/** @type {Answer | null} */
+let shown = null;
+let quiet = 0;
+
+/** @param {Answer | null} answer  null: nothing is read */
+function show(answer) {
+  shown = answer;
+  showMessage("");
+  const { text, digits } = answer?.reading ?? { text: "", digits: [] };
+  byId("glance").textContent = text;
+  showText(text, digits);
+  showBoxes(digits);
+  showDigit(digits);
+  showLayers(answer?.layers ?? []);
+  showCodes(answer);
+  clearTimeout(quiet);
+  quiet = setTimeout(readAloud, QUIET_MS, text, digits);
+}
+
+function showMessage(text, kind = "") {
+  const message = byId("message");
+  if (message.textContent !== text) message.textContent = text;
+  message.className = `message ${kind}`;
+}
+
+/** The digits in large, a line of them on each line, each one a button. */
+function showText(text, digits) {
+  const lines = text.split("\n");
+  const spaced = digits[0]?.probabilities.length > 10;
+  const count = (line) => (spaced ? line.split(" ") : line).length;
+  byId("text").style.setProperty("--length", Math.max(1, ...lines.map(({ length }) => length)));
+  let next = 0;
+  children(byId("text"), lines.length, () => make("div")).forEach((line, i) => {
+    for (const button of children(line, count(lines[i]), makeDigitButton)) {
+      updateDigitButton(button, digits, next);
+      next += 1;
+    }
+  });
+}
+
+function makeDigitButton() {
+  const button = make("button");
+  button.type = "button";
+  button.addEventListener("click", () => choose(Number(button.dataset.digit)));
+  return button;
+}
+
+function updateDigitButton(button, digits, i) {
+  const { label, confidence, rejected } = digits[i];
+  const doubt = rejected ? ", not sure" : "";
+  button.dataset.digit = i;
+  button.textContent = label;
+  button.classList.toggle("rejected", rejected);
+  button.setAttribute("aria-pressed", i === shown.digit);
+  button.setAttribute("aria-label", `Digit ${i + 1}: ${label}, ${percent(confidence)}${doubt}`);
+}
+
+/** Frames over the sheet; where there are several, each has a tag to choose it by. */
+function showBoxes(digits) {
+  const makeFrame = () => make("div", "", makeDigitButton());
+  children(byId("boxes"), digits.length, makeFrame).forEach((frame, i) => {
+    const [left, top, width, height] = digits[i].box;
+    frame.style.left = `${(100 * left) / size().width}%`;
+    frame.style.top = `${(100 * top) / size().height}%`;
+    frame.style.width = `${(100 * width) / size().width}%`;
+    frame.style.height = `${(100 * height) / size().height}%`;
+    frame.classList.toggle("selected", i === shown.digit);
+    frame.classList.toggle("at-top", top < 0.1 * size().height);
+    frame.firstChild.hidden = digits.length === 1;
+    updateDigitButton(frame.firstChild, digits, i);
+  });
+}
+
+/** Confidence and probabilities of the digit that is shown. */
+function showDigit(digits) {
+  const digit = digits[shown?.digit];
+  const which = digits.length > 1 ? ` of digit ${shown.digit + 1} of ${digits.length}` : "";
+  byId("bars-heading").textContent = `Probabilities${which}`;
+  const verdict = byId("verdict");
+  verdict.classList.toggle("rejected", Boolean(digit?.rejected));
+  const words = digit?.rejected ? "Not sure: rejected, at" : "Confidence";
+  verdict.textContent = digit ? `${words} ${percent(digit.confidence)}` : "";
+  const probabilities = digit?.probabilities ?? Array(10).fill(0);
+  byId("bars").tabIndex = probabilities.length > 10 ? 0 : -1; // to scroll it by keyboard
+  const makeBar = (i) =>
+    make("li", "", make("b", "", i), make("span", "bar", make("i")), make("span", "value"));
+  children(byId("bars"), probabilities.length, makeBar).forEach((bar, i) => {
+    bar.classList.toggle("best", i === digit?.label);
+    bar.querySelector("i").style.transform = `scaleX(${probabilities[i]})`;
+    bar.lastChild.textContent = digit ? percent(probabilities[i]) : "";
+  });
+}
+
+function readAloud(text, digits) {
+  const word = ({ confidence, rejected }) => percent(confidence) + (rejected ? ", not sure" : "");
+  byId("live").textContent = text && `Read ${text}: ${digits.map(word).join("; ")}`;
+}
+
+// ---- Showing the layers
+
+/** Bytes of a pixel, in 512 steps: negative to positive, and paper to ink. */
+const colours = { diverging: [], input: [] };
+
+function readColours() {
+  const style = getComputedStyle(document.documentElement);
+  const [negative, zero, positive, low, high] = ["negative", "zero", "positive", "low", "high"].map(
+    (name) => style.getPropertyValue(`--${name}`).match(/\w\w/g).map((hex) => parseInt(hex, 16)),
+  );
+  const mix = (a, b, t) => [...a.map((channel, i) => channel + (b[i] - channel) * t), 255];
+  const steps = Array.from({ length: 512 }, (_, i) => i / 511);
+  const signed = (t) => (t < 0 ? mix(zero, negative, -t) : mix(zero, positive, t));
+  colours.diverging = steps.map((t) => signed(2 * t - 1));
+  colours.input = steps.map((t) => mix(low, high, t));
+}
+
+const colourOf = (value, { map, low, high }) =>
+  map[clamp(Math.round((511 * (value - low)) / (high - low || 1)), 0, 511)];
+
+/** The layer's range, and its colours: of the input from paper to ink, else symmetric about 0. */
+function scaleOf(name, values) {
+  const least = values.reduce((a, b) => Math.min(a, b));
+  const most = values.reduce((a, b) => Math.max(a, b));
+  const range = `${number(least)} to ${number(most)}`;
+  if (name === "input") return { range, map: colours.input, low: least, high: most };
+  const limit = Math.max(-least, most);
+  return { range, map: colours.diverging, low: -limit, high: limit };
+}
+
+/** Draws rows of values, a pixel each; the style sheet enlarges them. */
+function paintValues(canvas, values, columns, scale) {
+  const rows = Math.ceil(values.length / columns);
+  if (canvas.width !== columns) canvas.width = columns;
+  if (canvas.height !== rows) canvas.height = rows;
+  canvas.values = values;
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(canvas.width, canvas.height);
+  values.forEach((value, i) => image.data.set(colourOf(value, scale), 4 * i));
+  context.putImageData(image, 0, 0);
+}
+
+/** @param {Layer[]} layers  the frames of those that are missing are emptied */
+function showLayers(layers) {
+  for (const figure of document.querySelectorAll("figure[data-layer]")) {
+    const { layer: name, columns } = figure.dataset;
+    const layer = layers.find((candidate) => candidate.name === name);
+    const stage = figure.querySelector(".stage");
+    const shape = layer ? layer.shape.filter((side, i) => i === 0 || side > 1) : [];
+    const range = layer ? showValues(stage, layer, shape, Number(columns)) : "";
+    if (!layer) stage.replaceChildren();
+    figure.querySelector(".shape").textContent = shape.join(" × ");
+    figure.querySelector(".range").textContent = range;
+    const words = layer ? `${shape.join(" by ")} values, ${range}` : "nothing yet";
+    stage.setAttribute("role", "img");
+    stage.setAttribute("aria-label", `${name}: ${words}`);
+  }
+}
+
+/**
+ * Fills a layer's stage: with scores by class, units in columns, or maps.
+ *
+ * @returns {string} the values' range
+ */
+function showValues(stage, { name, values }, shape, columns) {
+  const scale = scaleOf(name, values);
+  if (name === "output") showScores(stage, values, scale);
+  else {
+    const [maps, width] = shape.length > 1 ? [shape[0], shape.at(-1)] : [1, columns];
+    const area = values.length / maps;
+    children(stage, maps, makeCanvas).forEach((canvas, i) => {
+      paintValues(canvas, values.slice(i * area, (i + 1) * area), width, scale);
+    });
+  }
+  return scale.range;
+}
+
+function showScores(stage, values, scale) {
+  const makeScore = (i) => make("p", "", make("b", "", i), make("i"), make("span"));
+  children(stage, values.length, makeScore).forEach((score, i) => {
+    score.children[1].style.background = `rgba(${colourOf(values[i], scale)})`;
+    score.children[2].textContent = number(values[i]);
+  });
+}
+
+/**
+ * Of the network of 1998: what f6 drew, and how far that is from each code.
+ *
+ * @param {Answer | null} answer
+ */
+function showCodes(answer) {
+  const { codes = [], layers = [] } = answer ?? {};
+  byId("codes").hidden = codes.length === 0;
+  if (!codes.length) return;
+  const drawn = layers.find(({ name }) => name === "f6").values;
+  const scale = scaleOf("f6", [...drawn, -1, 1]);
+  paintValues(byId("drawn").querySelector("canvas"), drawn, CODE_COLUMNS, scale);
+  const distances = codes.map((code) => code.reduce((sum, x, i) => sum + (drawn[i] - x) ** 2, 0));
+  const nearest = distances.indexOf(Math.min(...distances));
+  const makeCode = (i) => make("li", "", makeCanvas(), make("b", "", i), make("span"));
+  children(byId("code-list"), codes.length, makeCode).forEach((item, i) => {
+    paintValues(item.firstChild, codes[i], CODE_COLUMNS, scale);
+    item.classList.toggle("nearest", i === nearest);
+    item.lastChild.textContent = distances[i].toFixed(1);
+  });
+}
+
+/** Names the value under the pointer. */
+function probe({ target, offsetX, offsetY }) {
+  const layer = target.values && target.closest("[data-layer]")?.dataset.layer;
+  if (!layer) return;
+  const { width, height, clientWidth, clientHeight, parentElement, values } = target;
+  const column = clamp(Math.floor((offsetX / clientWidth) * width), 0, width - 1);
+  const row = clamp(Math.floor((offsetY / clientHeight) * height), 0, height - 1);
+  const maps = [...parentElement.children];
+  const map = maps.length > 1 ? `map ${maps.indexOf(target) + 1}, ` : "";
+  const value = number(values[row * width + column]);
+  byId("probe").textContent = `${layer}, ${map}row ${row + 1}, column ${column + 1}: ${value}`;
+}
+
+// ---- Light and dark; the start
+
+const systemDark = matchMedia("(prefers-color-scheme: dark)");
+
+/** @param {string | null} theme  "dark", "light", or null for the system's */
+function setTheme(theme) {
+  const dark = theme ? theme === "dark" : systemDark.matches;
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
+  byId("theme").setAttribute("aria-pressed", dark);
+  readColours();
+  if (shown) show(shown);
+}
+
+/** Without storage, as in some private windows, a choice lasts as long as the page. */
+function stored(theme) {
+  try {
+    if (theme) localStorage.setItem("lenet5-theme", theme);
+    return localStorage.getItem("lenet5-theme");
+  } catch {
+    return theme ?? null;
+  }
+}
+
+function chooseNetwork() {
+  document.documentElement.dataset.model = model();
+  generation += 1;
+  ask();
+}
+
+function start() {
+  for (const text of [...EXAMPLES.keys(), "1998"].map(String)) {
+    const button = make("button", "", text);
+    button.type = "button";
+    button.setAttribute("aria-label", `Write ${text}`);
+    button.addEventListener("click", () => writeExample(text));
+    byId("examples").append(button);
+  }
+  listenToPointer();
+  listenToFiles();
+  sheet.addEventListener("keydown", writeByKey);
+  sheet.addEventListener("blur", finishStrokes);
+  document.addEventListener("keydown", shortcut);
+  byId("undo").addEventListener("click", () => travel(-1));
+  byId("redo").addEventListener("click", () => travel(1));
+  byId("clear").addEventListener("click", clear);
+  document.querySelector("main").addEventListener("pointermove", probe);
+  byId("theme").addEventListener("click", () => {
+    const next = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+    setTheme(stored(next) ?? next);
+  });
+  systemDark.addEventListener("change", () => setTheme(stored()));
+  for (const radio of document.getElementsByName("model")) {
+    radio.addEventListener("change", chooseNetwork);
+  }
+  new ResizeObserver(paintSoon).observe(sheet);
+  setTheme(stored());
+  chooseNetwork();
+  changed();
+}
+
+start();

@@ -1,0 +1,674 @@
+"""The page of `serve`, in headless Chromium: written on, shown pictures, looked at.
+
+Run: pytest tests/test_page.py, after `cargo build --release`; it needs Chromium and the package
+playwright. Without them the tests are skipped, with LENET5_REQUIRE_BROWSER set they fail.
+Screenshots go to the folder that LENET5_SCREENSHOTS names.
+"""
+
+import base64
+import gzip
+import io
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+
+try:
+    from playwright.sync_api import expect, sync_playwright
+except ImportError:
+    sync_playwright = None
+
+ROOT = Path(__file__).parent.parent
+SERVE = ROOT / "target" / "release" / "serve"
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
+)
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+DESKTOP = {"width": 1400, "height": 1000}
+PHONE = {"width": 360, "height": 740}
+TIMES = " \N{MULTIPLICATION SIGN} "
+# The layers that are drawn, and how many canvases each one fills.
+CANVASES = {"input": 1, "c1": 6, "s2": 6, "c3": 16, "s4": 16, "c5": 1, "f6": 1}
+
+
+def arc(x: float, y: float, width: float, height: float, start: int, end: int) -> list:
+    """Points of an ellipse, angles in degrees, 0 to the right and 90 down."""
+    steps = max(2, abs(end - start) // 12)
+    angles = [math.radians(start + (end - start) * i / steps) for i in range(steps + 1)]
+    return [(x + width * math.cos(a), y + height * math.sin(a)) for a in angles]
+
+
+# Strokes in a square of 1, as a hand writes them.
+DIGITS = {
+    "0": [arc(0.5, 0.5, 0.3, 0.45, -80, 285)],
+    "1": [[(0.38, 0.24), (0.55, 0.05), (0.52, 0.95)]],
+    "2": [[*arc(0.48, 0.28, 0.27, 0.22, -170, 50), (0.2, 0.93), (0.8, 0.92)]],
+    "3": [arc(0.46, 0.28, 0.26, 0.22, -150, 85) + arc(0.45, 0.72, 0.31, 0.24, -85, 150)],
+    "4": [[(0.32, 0.06), (0.18, 0.56), (0.84, 0.53)], [(0.68, 0.1), (0.6, 0.96)]],
+    "5": [[(0.74, 0.07), (0.34, 0.08), (0.29, 0.45), *arc(0.47, 0.68, 0.28, 0.26, -120, 145)]],
+    "6": [[(0.64, 0.05), (0.42, 0.26), (0.27, 0.56), *arc(0.5, 0.72, 0.24, 0.22, -180, 160)]],
+    "7": [[(0.2, 0.1), (0.8, 0.08), (0.58, 0.45), (0.45, 0.95)]],
+    "8": [
+        [
+            (0.5 + 0.27 * math.sin(2 * t), 0.5 - 0.45 * math.cos(t))
+            for t in (2 * math.pi * i / 36 for i in range(37))
+        ]
+    ],
+    "9": [[*arc(0.48, 0.3, 0.25, 0.24, -10, -370), (0.71, 0.6), (0.64, 0.96)]],
+}
+
+
+def need(condition: object, what: str) -> None:
+    if condition:
+        return
+    if os.environ.get("LENET5_REQUIRE_BROWSER"):
+        pytest.fail(f"{what}, and LENET5_REQUIRE_BROWSER is set")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    need(sync_playwright, "the package playwright is not installed")
+    need(CHROMIUM, "no Chromium was found, and CHROMIUM names none")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[tuple[str, subprocess.Popen]]:
+    """The service's address, and its process."""
+    need(SERVE.exists(), "there is no target/release/serve; run cargo build --release")
+    command = [SERVE, "--addr", "127.0.0.1:0", *options]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("listening on http://"), line
+        yield line.split()[-1], process
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def address():
+    with serving() as (address, _):
+        yield address
+
+
+class Visit:
+    """A page that is open, and what went over the network and the console."""
+
+    def __init__(self, browser, address: str, **options):
+        self.address = address
+        self.context = browser.new_context(
+            **{"viewport": DESKTOP, "reduced_motion": "reduce"} | options
+        )
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(5000)
+        self.requests, self.complaints = [], []
+        # The dot that a stroke begins with is nothing to read; a stroke may join two digits into
+        # one, so that the second one is asked for in vain.
+        self.expected = ["422", "400"]
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", self.dialog)
+        self.page.on("console", self.console)
+        self.page.goto(address)
+
+    def console(self, message) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    def dialog(self, dialog) -> None:
+        self.complaints.append(dialog.message)
+        dialog.dismiss()
+
+    def close(self) -> None:
+        self.context.close()
+        unexpected = [c for c in self.complaints if not any(e in c for e in self.expected)]
+        assert not unexpected
+        hosts = {urlsplit(url).netloc for url in self.requests if not url.startswith("data:")}
+        assert hosts == {urlsplit(self.address).netloc}
+
+    def path(self, points: list, part=(0.25, 0.1, 0.5, 0.8)) -> list[tuple[float, float]]:
+        """On the screen, of points in a part of the sheet: its left, top, width, height, 0 to 1."""
+        sheet = self.page.locator("#sheet").bounding_box()
+        left, top, width, height = part
+        return [
+            (
+                sheet["x"] + sheet["width"] * (left + width * x),
+                sheet["y"] + sheet["height"] * (top + height * y),
+            )
+            for x, y in points
+        ]
+
+    def write(self, text: str) -> None:
+        """By mouse, all over the sheet."""
+        across = 0.94 / max(len(text), 2)
+        start = 0.5 - across * len(text) / 2
+        height = min(0.8, across * 4 / 3)
+        for i, digit in enumerate(text):
+            part = (start + across * (i + 0.06), 0.5 - height / 2, across * 0.88, height)
+            for stroke in DIGITS[digit]:
+                first, *points = self.path(stroke, part)
+                self.page.mouse.move(*first)
+                self.page.mouse.down()
+                for point in points:
+                    self.page.mouse.move(*point, steps=2)
+                self.page.mouse.up()
+
+    def text(self) -> str:
+        return self.page.locator("#text").text_content()
+
+    def reads(self, text: str) -> None:
+        expect(self.page.locator("#text")).to_have_text(text)
+
+    def says(self, *parts: str) -> None:
+        message = self.page.locator("#message")
+        expect(message).not_to_be_empty()
+        for part in parts:
+            expect(message).to_contain_text(part, ignore_case=True)
+
+    def network(self, name: str) -> None:
+        self.page.get_by_role("radio", name=name).check()
+
+    def settle(self) -> None:
+        """Until what is on the sheet has been read."""
+        self.page.wait_for_selector("#reading[aria-busy=false]")
+
+    def fits(self) -> bool:
+        return self.page.evaluate(
+            "() => document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+        )
+
+
+@pytest.fixture
+def visit(browser, address):
+    visit = Visit(browser, address)
+    yield visit
+    visit.close()
+
+
+@pytest.fixture
+def shoot(tmp_path):
+    folder = Path(os.environ.get("LENET5_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def shoot(visit: Visit, name: str) -> None:
+        visit.settle()
+        visit.page.screenshot(path=folder / f"{name}.png", full_page=True)
+
+    return shoot
+
+
+def picture(size: int | None = None) -> bytes:
+    """A PNG of MNIST's first test image, a 7."""
+    images = gzip.decompress((ROOT / "data/mnist/t10k-images-idx3-ubyte.gz").read_bytes())
+    image = Image.frombytes("L", (28, 28), images[16 : 16 + 28 * 28])
+    file = io.BytesIO()
+    (image.resize((size, size), Image.Resampling.BICUBIC) if size else image).save(file, "PNG")
+    return file.getvalue()
+
+
+# A script that makes files into a DataTransfer, as `transfer`.
+TRANSFER = """
+    const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([bytes], "7.png", { type: "image/png" }));
+"""
+
+
+def test_start(visit, shoot):
+    assert visit.page.title().startswith("LeNet-5")
+    assert visit.text() == ""
+    assert visit.page.get_by_role("button", name="Undo").is_disabled()
+    shoot(visit, "start")
+
+
+def test_every_digit_is_read(visit):
+    read = {}
+    for digit in DIGITS:
+        visit.write(digit)
+        visit.settle()
+        read[digit] = visit.text()
+        visit.page.keyboard.press("Escape")
+        visit.reads("")
+    assert read == {digit: digit for digit in DIGITS}
+
+
+def test_every_example_is_read(visit):
+    read = {}
+    for digit in [*DIGITS, "1998"]:
+        visit.page.get_by_role("button", name=f"Write {digit}", exact=True).click()
+        visit.settle()
+        read[digit] = visit.text()
+    assert read == {digit: digit for digit in read}
+
+
+def test_example_is_written_by_and_by(browser, address):
+    visit = Visit(browser, address, reduced_motion="no-preference")
+    visit.page.get_by_role("button", name="Write 1998").click()
+    visit.reads("1998")
+    assert len(visit.requests) > 10
+    visit.page.keyboard.press("Control+z")
+    visit.reads("")
+    visit.close()
+
+
+def test_several_digits(visit, shoot):
+    visit.write("4071")
+    visit.reads("4071")
+    visit.settle()
+    tags = visit.page.locator("#boxes button")
+    assert tags.count() == 4
+    # The digit that was written last is the one that is shown, until another one is chosen.
+    assert tags.nth(3).get_attribute("aria-pressed") == "true"
+    tags.nth(1).click()
+    heading = visit.page.locator("#bars-heading")
+    heading.get_by_text("digit 2 of 4").wait_for()
+    assert visit.page.locator("#bars .best b").inner_text() == "0"
+    visit.page.locator("#text button").nth(0).click()
+    heading.get_by_text("digit 1 of 4").wait_for()
+    assert visit.page.locator("#bars .best b").inner_text() == "4"
+    shoot(visit, "several")
+    # Gone with the digits.
+    visit.page.keyboard.press("Escape")
+    visit.reads("")
+    assert tags.count() == 0
+
+
+def test_answer_follows_the_stroke(visit):
+    waiting = most = 0
+
+    def sent(_) -> None:
+        nonlocal waiting, most
+        waiting += 1
+        most = max(most, waiting)
+
+    def done(_) -> None:
+        nonlocal waiting
+        waiting -= 1
+
+    visit.page.on("request", sent)
+    visit.page.on("requestfinished", done)
+    start = visit.page.evaluate("performance.now()")
+    first, *points = visit.path([(0.5, 0.1 + 0.02 * i) for i in range(41)])
+    visit.page.mouse.move(*first)
+    visit.page.mouse.down()
+    for point in points:
+        visit.page.mouse.move(*point)
+        visit.page.wait_for_timeout(15)
+    assert visit.text() != ""
+    visit.page.mouse.up()
+    visit.settle()
+    seconds = (visit.page.evaluate("performance.now()") - start) / 1000
+    assert most == 1
+    assert 5 < len(visit.requests) < 3 + 31 * seconds
+
+
+def test_touch_and_pen(browser, address):
+    visit = Visit(browser, address, viewport=PHONE, has_touch=True)
+    devtools = visit.context.new_cdp_session(visit.page)
+    path = visit.path(DIGITS["3"][0])
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        points = [{"x": x, "y": y} for x, y in points]
+        devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", path[0])
+    for point in path[1:]:
+        touch("touchMove", point)
+    touch("touchEnd")
+    visit.reads("3")
+    assert visit.page.evaluate("scrollY") == 0
+
+    visit.page.keyboard.press("Escape")
+    visit.reads("")
+    path = visit.path(DIGITS["2"][0])
+    for i, (x, y) in enumerate(path):
+        kind = "mousePressed" if i == 0 else "mouseMoved"
+        devtools.send(
+            "Input.dispatchMouseEvent",
+            {"type": kind, "x": x, "y": y, "button": "left", "buttons": 1, "clickCount": 1}
+            | {"pointerType": "pen", "force": 0.3 + 0.5 * i / len(path)},
+        )
+    x, y = path[-1]
+    devtools.send(
+        "Input.dispatchMouseEvent",
+        {"type": "mouseReleased", "x": x, "y": y, "button": "left", "pointerType": "pen"},
+    )
+    visit.reads("2")
+    visit.close()
+
+
+def test_layers(visit):
+    visit.write("5")
+    with visit.page.expect_response("**/v1/activations?*") as response:
+        visit.page.get_by_role("radio", name="Modern").focus()
+        visit.page.keyboard.press("ArrowRight")
+    visit.page.keyboard.press("ArrowLeft")
+    visit.reads("5")
+    visit.settle()
+    layers = {layer["name"]: layer["shape"] for layer in response.value.json()["layers"]}
+    assert list(layers) == [*CANVASES, "output"]
+    for name, count in CANVASES.items():
+        figure = visit.page.locator(f'figure[data-layer="{name}"]')
+        canvases = figure.locator("canvas")
+        assert canvases.count() == count
+        colours = canvases.first.evaluate(
+            "(c) => new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size"
+        )
+        assert colours > 5, name
+        sides = [side for i, side in enumerate(layers[name]) if i == 0 or side > 1]
+        assert figure.locator(".shape").inner_text() == TIMES.join(map(str, sides))
+    assert visit.page.locator('[data-layer="output"] .stage p').count() == 10
+    visit.page.locator('[data-layer="c3"] canvas').nth(4).hover()
+    probe = visit.page.locator("#probe").inner_text()
+    assert re.fullmatch(r"c3, map 5, row \d+, column \d+: \W?\d+\.\d\d", probe)
+
+
+def test_original(visit, shoot):
+    visit.write("2")
+    visit.reads("2")
+    assert not visit.page.locator("#codes").is_visible()
+    visit.network("Original, 1998")
+    visit.page.locator("#codes").wait_for()
+    visit.reads("2")
+    items = visit.page.locator("#code-list li")
+    assert items.count() == 10
+    distances = [float(item) for item in items.locator("span").all_inner_texts()]
+    assert distances.index(min(distances)) == 2
+    assert visit.page.locator("#code-list .nearest b").inner_text() == "2"
+    sides = visit.page.locator("#drawn canvas").evaluate("(c) => [c.width, c.height]")
+    assert sides == [7, 12]
+    visit.page.mouse.move(0, 0)
+    shoot(visit, "original")
+    visit.network("Modern")
+    visit.page.locator("#codes").wait_for(state="hidden")
+
+
+def test_pictures(visit, shoot):
+    file = {"name": "7.png", "mimeType": "image/png", "buffer": picture()}
+    visit.page.get_by_label("Open a picture").set_input_files(file)
+    visit.reads("7")
+    shoot(visit, "picture")
+    visit.page.keyboard.press("Escape")
+    visit.reads("")
+    data = base64.b64encode(picture(300)).decode()
+    visit.page.evaluate(
+        f"(base64) => {{ {TRANSFER} document.body.dispatchEvent("
+        "new ClipboardEvent('paste', { clipboardData: transfer, bubbles: true })); }",
+        data,
+    )
+    visit.reads("7")
+    visit.page.keyboard.press("Control+z")
+    visit.reads("")
+    visit.page.evaluate(
+        f"(base64) => {{ {TRANSFER} for (const kind of ['dragover', 'drop'])"
+        "document.getElementById('sheet').dispatchEvent("
+        "new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true })); }",
+        data,
+    )
+    visit.reads("7")
+
+
+def test_what_is_no_picture(visit):
+    file = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"seven"}
+    visit.page.get_by_label("Open a picture").set_input_files(file)
+    visit.says("notes.txt", "not a picture")
+    visit.write("1")
+    visit.reads("1")
+    assert visit.page.locator("#message").inner_text() == ""
+
+
+def test_nothing_to_read(visit, shoot):
+    file = io.BytesIO()
+    Image.new("L", (200, 150), 255).save(file, "PNG")
+    blank = {"name": "blank.png", "mimeType": "image/png", "buffer": file.getvalue()}
+    visit.page.get_by_label("Open a picture").set_input_files(blank)
+    visit.says()
+    assert visit.text() == ""
+    shoot(visit, "nothing")
+
+
+def test_words_of_the_server(visit):
+    visit.expected.append("413")
+    error = {"error": {"code": "too_large", "message": "expected a smaller picture"}}
+    visit.page.route(
+        "**/v1/activations?*", lambda route: route.fulfill(status=413, body=json.dumps(error))
+    )
+    visit.write("1")
+    visit.says("expected a smaller picture")
+
+
+def test_doubt_and_other_shapes(visit, shoot):
+    """A digit that is rejected, of a network with 12 classes that takes 28x28."""
+    shapes = {"input": [1, 28, 28], "c1": [6, 24, 24], "s2": [6, 12, 12], "c3": [16, 8, 8]}
+    shapes |= {"s4": [16, 4, 4], "c5": [120, 1, 1], "f6": [84], "output": [12]}
+    layers = [
+        {"name": name, "shape": shape, "values": [math.sin(i) for i in range(math.prod(shape))]}
+        for name, shape in shapes.items()
+    ]
+    digit = {"label": 11, "confidence": 0.3, "rejected": True, "box": [120, 20, 100, 200]}
+    digit["probabilities"] = [0.7 / 11] * 11 + [0.3]
+    reading = {"text": "11", "digits": [digit], "rejected": True}
+    answer = {"model": "modern", "reading": reading, "digit": 0, "layers": layers}
+    visit.page.route("**/v1/activations?*", lambda route: route.fulfill(json=answer))
+    visit.write("1")
+    visit.reads("11")
+    assert visit.page.locator("#verdict").inner_text() == "Not sure: rejected, at 30.0 %"
+    assert visit.page.locator("#bars li").count() == 12
+    assert visit.page.locator("#bars .best b").inner_text() == "11"
+    assert visit.page.locator('[data-layer="c5"] .shape').inner_text() == "120"
+    assert visit.page.locator('[data-layer="s4"] .shape').inner_text() == TIMES.join(
+        ["16", "4", "4"]
+    )
+    shoot(visit, "doubt")
+
+
+def test_server_away(browser):
+    with serving() as (address, process):
+        visit = Visit(browser, address)
+        visit.expected.append("ERR_")
+        visit.write("1")
+        visit.reads("1")
+        process.terminate()
+        process.wait(timeout=30)
+        visit.write("1")
+        visit.says("server does not answer")
+        visit.close()
+
+
+def test_undo_and_clear(visit):
+    def enabled() -> list[bool]:
+        names = ["Undo", "Redo", "Clear"]
+        return [visit.page.get_by_role("button", name=name).is_enabled() for name in names]
+
+    visit.write("4")  # two strokes
+    visit.reads("4")
+    assert enabled() == [True, False, True]
+    visit.page.keyboard.press("Control+z")
+    visit.page.keyboard.press("Control+z")
+    visit.reads("")
+    assert enabled() == [False, True, False]
+    visit.page.keyboard.press("Control+Shift+Z")
+    visit.page.keyboard.press("Control+y")
+    visit.reads("4")
+    visit.page.get_by_role("button", name="Clear").click()
+    visit.reads("")
+    visit.page.get_by_role("button", name="Undo").click()
+    visit.reads("4")
+    visit.page.keyboard.press("Delete")
+    visit.reads("")
+
+
+def test_keyboard_alone(visit):
+    press = visit.page.keyboard.press
+    reached = []
+    for _ in range(30):
+        press("Tab")
+        focus = visit.page.evaluate(
+            """() => {
+                const e = document.activeElement;
+                const seen = e.matches('input') ? e.nextElementSibling ?? e : e;
+                const name = e.id || e.name || e.textContent.trim();
+                return [name, getComputedStyle(seen).outlineStyle];
+            }"""
+        )
+        assert focus[1] != "none", focus
+        reached.append(focus[0])
+        if focus[0] == "1998":
+            break
+    for name in ["model", "theme", "sheet", "pen", "file", "7", "1998"]:
+        assert name in reached
+    press("Enter")
+    visit.reads("1998")
+    press("Escape")
+    visit.reads("")
+    visit.page.locator("#sheet").focus()
+    press("ArrowUp")
+    press("Space")
+    for _ in range(20):
+        press("ArrowDown")
+    press("Space")
+    visit.reads("1")
+    press("Control+z")
+    visit.reads("")
+
+
+def test_announced(visit):
+    visit.write("6")
+    visit.page.locator("#live").get_by_text(re.compile(r"Read 6: \d+\.\d %")).wait_for(
+        state="attached"
+    )
+    assert visit.page.locator("#live").get_attribute("aria-live") == "polite"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_phone(browser, address, shoot, scheme):
+    visit = Visit(browser, address, viewport=PHONE, color_scheme=scheme, device_scale_factor=2)
+    assert visit.fits()
+    visit.write("258")
+    visit.reads("258")
+    assert visit.fits()
+    visit.network("Original, 1998")
+    visit.page.locator("#codes").wait_for()
+    assert visit.fits()
+    sheet = visit.page.locator("#sheet").evaluate("(c) => c.width / c.clientWidth")
+    assert sheet == pytest.approx(2, abs=0.01)
+    shoot(visit, f"phone-{scheme}")
+    visit.close()
+
+
+def test_other_widths(visit):
+    visit.network("Original, 1998")
+    visit.write("31")
+    visit.reads("31")
+    for width in [320, 480, 767, 768, 1024, 1215, 1216, 1344, 1920]:
+        visit.page.set_viewport_size({"width": width, "height": 900})
+        assert visit.fits(), width
+
+
+CONTRASTS = """() => {
+    const luminance = (colour) => {
+        const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((c) => c / 255)
+            .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const background = (e) => {
+        for (; e; e = e.parentElement) {
+            const colour = getComputedStyle(e).backgroundColor;
+            if (!colour.endsWith(", 0)")) return colour;
+        }
+    };
+    const result = [];
+    for (const e of document.querySelectorAll("body *")) {
+        const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+        if (!own || !e.checkVisibility() || e.matches(":disabled, .unseen")) continue;
+        const [a, b] = [getComputedStyle(e).color, background(e)].map(luminance);
+        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (ratio < 4.5) result.push([e.className || e.tagName, e.textContent.trim(), ratio]);
+    }
+    return result;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours(browser, address, shoot, scheme):
+    visit = Visit(browser, address, color_scheme=scheme)
+    background = "getComputedStyle(document.documentElement).backgroundColor"
+    dark = sum(map(int, re.findall(r"\d+", visit.page.evaluate(background)))) < 200
+    assert dark == (scheme == "dark")
+    visit.write("86")
+    visit.reads("86")
+    visit.network("Original, 1998")
+    visit.page.locator("#codes").wait_for()
+    assert visit.page.evaluate(CONTRASTS) == []
+    shoot(visit, f"colours-{scheme}")
+    # A choice of one's own outlives the page.
+    other = "light" if dark else "dark"
+    visit.page.get_by_role("button", name="Dark").click()
+    visit.page.reload()
+    visit.page.wait_for_function("document.documentElement.dataset.theme")
+    assert visit.page.evaluate("document.documentElement.dataset.theme") == other
+    visit.close()
+
+
+def test_without_storage(browser, address):
+    visit = Visit(browser, address)
+    visit.page.add_init_script(
+        "Object.defineProperty(window, 'localStorage', { get() { throw new Error('denied'); } })"
+    )
+    visit.page.reload()
+    visit.page.get_by_role("button", name="Dark").click()
+    assert visit.page.evaluate("document.documentElement.dataset.theme") == "dark"
+    visit.write("1")
+    visit.reads("1")
+    visit.close()
+
+
+NAMELESS = """() => {
+    const name = (e) =>
+        (e.getAttribute("aria-label") ?? "") +
+        (e.getAttribute("aria-labelledby") ?? "").split(" ")
+            .map((id) => document.getElementById(id)?.textContent ?? "").join("") +
+        [...(e.labels ?? [])].map((l) => l.textContent).join("") + e.textContent;
+    const wanted = "a, button, input, section, [tabindex], [role=img], [role=group], fieldset";
+    return [...document.querySelectorAll(wanted)]
+        .filter((e) => !name(e).trim()).map((e) => e.outerHTML);
+}"""
+
+
+def test_semantics(visit):
+    visit.write("90")
+    visit.reads("90")
+    evaluate = visit.page.evaluate
+    assert evaluate(NAMELESS) == []
+    assert evaluate("document.documentElement.lang") == "en"
+    assert evaluate("document.querySelectorAll('main, h1').length") == 2
+    ids = evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")
+    assert len(ids) == len(set(ids))
+    levels = evaluate("[...document.querySelectorAll('h1, h2, h3')].map((e) => +e.tagName[1])")
+    assert all(lower <= level + 1 for level, lower in pairwise(levels))
+    referred = evaluate(
+        """[...document.querySelectorAll('[aria-labelledby], [aria-describedby]')].flatMap((e) =>
+            [e.getAttribute('aria-labelledby'), e.getAttribute('aria-describedby')])"""
+    )
+    assert set(filter(None, referred)) <= set(ids)
