@@ -30,6 +30,7 @@ pub mod optim;
 mod progress;
 pub mod recognizer;
 pub mod script;
+pub mod serve;
 pub mod train;
 pub mod weights;
 
