@@ -128,7 +128,14 @@ impl Server {
         let (modern, original) = (reader(Network::Modern)?, reader(Network::Original)?);
         let limits = Limits::new(options);
         let app = Arc::new(App { modern, original, default, limits, timeout, metrics });
-        Ok(Self { runtime, listener, address, app, connections, stop: Stop(watch::Sender::new(false)) })
+        Ok(Self {
+            runtime,
+            listener,
+            address,
+            app,
+            connections,
+            stop: Stop(watch::Sender::new(false)),
+        })
     }
 
     /// Where it listens.

@@ -294,8 +294,12 @@ fn what_the_layers_make_of_a_digit() {
         }
         assert_eq!(json.get("codes").is_some(), codes);
         if let Some(codes) = json.get("codes") {
-            let sizes: Vec<_> =
-                codes.as_array().unwrap().iter().map(|code| code.as_array().unwrap().len()).collect();
+            let sizes: Vec<_> = codes
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|code| code.as_array().unwrap().len())
+                .collect();
             assert_eq!(sizes, [84; 10]);
         }
         assert!(answer.body.len() < 128 << 10, "{} bytes", answer.body.len());
@@ -355,7 +359,12 @@ fn errors_are_json() {
             "bad_query",
             "Failed to deserialize query string: digit: invalid digit found in string",
         ),
-        (json("{"), 400, "bad_json", &format!("{image} EOF while parsing an object at line 1 column 1")),
+        (
+            json("{"),
+            400,
+            "bad_json",
+            &format!("{image} EOF while parsing an object at line 1 column 1"),
+        ),
         (json("{}"), 400, "bad_json", &format!("{image} missing field `image` at line 1 column 2")),
         (
             json("{\"image\": 7}"),
@@ -382,7 +391,10 @@ fn errors_are_json() {
             "multipart/form-data: expected a boundary in the content type, found none",
         ),
         (
-            predict(MULTIPART, b"--XX\r\ncontent-disposition: form-data; name=\"a\"\r\n\r\nb\r\n--XX--\r\n"),
+            predict(
+                MULTIPART,
+                b"--XX\r\ncontent-disposition: form-data; name=\"a\"\r\n\r\nb\r\n--XX--\r\n",
+            ),
             400,
             "no_picture",
             "expected a field with a file, found none",
@@ -410,7 +422,10 @@ fn errors_are_json() {
     ] {
         let kind = if name.ends_with("multipart") { MULTIPART } else { "image/png" };
         let answer = service.ask(&predict(kind, &body));
-        assert_eq!((answer.status, &answer.json()["error"]["code"]), (422, &json!("not_a_picture")));
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["code"]),
+            (422, &json!("not_a_picture"))
+        );
     }
     let broken = service.ask(&predict(MULTIPART, b"--XX\r\nwhat?"));
     assert_eq!((broken.status, &broken.json()["error"]["code"]), (400, &json!("bad_multipart")));
@@ -575,7 +590,8 @@ fn many_clients_get_their_own_answers() {
 fn pipelined_requests_are_answered_in_order() {
     let service = Service::start(&[]);
     let mut client = service.connect();
-    let requests: Vec<_> = samples().iter().map(|sample| post("/v1/predict", &sample.png)).collect();
+    let requests: Vec<_> =
+        samples().iter().map(|sample| post("/v1/predict", &sample.png)).collect();
     client.send(&requests.concat());
     for sample in samples() {
         client.answer().reads(sample.label);
@@ -685,7 +701,8 @@ fn references_resolve(part: &Value, whole: &Value) {
 #[test]
 fn the_page() {
     let service = Service::start(&[]);
-    for (path, kind) in [("/", "text/html"), ("/style.css", "text/css"), ("/app.js", "text/javascript")]
+    for (path, kind) in
+        [("/", "text/html"), ("/style.css", "text/css"), ("/app.js", "text/javascript")]
     {
         let answer = service.get(path);
         assert_eq!(answer.status, 200);

@@ -3,8 +3,8 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 

@@ -2,7 +2,6 @@
 //! may idle; and ends them in order.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,8 +102,7 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         bound_unread(&stream, self.timeout);
         let socket = Socket::new(stream, Arc::clone(&self.metrics));
-        let mut connection =
-            http.serve_connection(socket, TowerToHyperService::new(self.router));
+        let mut connection = http.serve_connection(socket, TowerToHyperService::new(self.router));
         let mut stopping = false;
         let ended = loop {
             tokio::select! {
@@ -112,7 +110,7 @@ impl Connection {
                 ended = &mut connection => break ended,
                 _ = self.stop.wait_for(|stop| *stop), if !stopping => {
                     stopping = true;
-                    Pin::new(&mut connection).graceful_shutdown();
+                    std::pin::Pin::new(&mut connection).graceful_shutdown();
                 }
             }
         };

@@ -70,8 +70,8 @@ impl Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let mut response =
-            (self.status, [(header::CONTENT_TYPE, "application/json")], self.body()).into_response();
+        let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], self.body())
+            .into_response();
         if self.retry() {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -93,7 +93,10 @@ fn field(boundary: &str, body: &Bytes) -> Result<Bytes, Failure> {
 }
 
 fn bad_multipart(expected: &str, found: &str) -> Failure {
-    Failure::bad("bad_multipart", format!("multipart/form-data: expected {expected}, found {found}"))
+    Failure::bad(
+        "bad_multipart",
+        format!("multipart/form-data: expected {expected}, found {found}"),
+    )
 }
 
 fn base64(body: &Bytes) -> Result<Bytes, Failure> {
@@ -111,5 +114,8 @@ fn base64(body: &Bytes) -> Result<Bytes, Failure> {
 }
 
 fn bad_base64(found: &str) -> Failure {
-    Failure::bad("bad_base64", format!("image: expected base64, or a data: URL of it, found {found}"))
+    Failure::bad(
+        "bad_base64",
+        format!("image: expected base64, or a data: URL of it, found {found}"),
+    )
 }

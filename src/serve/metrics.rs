@@ -57,9 +57,8 @@ impl Default for Metrics {
         let requests = Family::default();
         registry.register("requests", "Requests answered", requests.clone());
         // Half a millisecond to four seconds.
-        let seconds: Family<Route, Histogram> = Family::new_with_constructor(|| {
-            Histogram::new(exponential_buckets(0.0005, 2.0, 14))
-        });
+        let seconds: Family<Route, Histogram> =
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0005, 2.0, 14)));
         let help = "Time from a request's head to its answer";
         registry.register_with_unit("request_duration", help, Unit::Seconds, seconds.clone());
         let in_flight = Gauge::default();

@@ -156,9 +156,8 @@ fn pixels(file: &[u8], most: u64) -> Result<u64, Failure> {
 }
 
 fn decode(file: &Bytes, limits: &images::Limits) -> Result<image::DynamicImage, Failure> {
-    images::decode(file, limits).map_err(|message| {
-        Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "not_a_picture", message)
-    })
+    images::decode(file, limits)
+        .map_err(|message| Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "not_a_picture", message))
 }
 
 /// The targets of the network of 1998, its output layer's weights.
