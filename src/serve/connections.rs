@@ -47,7 +47,8 @@ impl Connections {
         let router = routes::router(app);
         let listener = TcpListener::from_std(listener)?;
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(self.timeout).max_buf_size(HEAD);
+        http.timer(TokioTimer::new()).header_read_timeout(self.timeout);
+        http.max_header_size(HEAD).max_buf_size(2 * HEAD);
         let places = Arc::new(Semaphore::new(self.most as usize));
         let refusals = Arc::new(Semaphore::new(REFUSALS));
         let stopped = stop.clone();
