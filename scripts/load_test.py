@@ -192,6 +192,8 @@ class Soak:
                 if kind in EXPECTED:
                     found = self.ask(connection, chance, kind, index)
                 else:
+                    # It would idle meanwhile, and be closed.
+                    connection.close()
                     found = self.break_off(chance, kind, self.pngs[index])
             except (OSError, HTTPException, ValueError) as error:
                 connection.close()

@@ -603,6 +603,31 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
+fn a_connection_outlives_errors() {
+    let service = Service::start(&[]);
+    let Sample { png, label } = &samples()[0];
+    let mut client = service.connect();
+    for (request, status) in [
+        (post("/v2/predict", png), 404),
+        (post("/", png), 405),
+        (post("/v1/predict?model=", png), 400),
+        (typed("text/html", png), 415),
+        (typed("application/json", png), 400),
+        (typed("image/png", &png[..99]), 422),
+        (post("/v1/activations?digit=9", png), 400),
+    ] {
+        // The body follows when its head has been seen.
+        let (head, body) = request.split_at(request.len() - 50);
+        client.send(head);
+        thread::sleep(Duration::from_millis(20));
+        client.send(body);
+        assert_eq!(client.answer().status, status);
+    }
+    client.send(&post("/v1/predict", png));
+    client.answer().reads(*label);
+}
+
+#[test]
 fn what_was_accepted_is_finished() {
     let Sample { png, label } = &samples()[0];
     let mut service = Service::start(&["--batch-wait=700000"]);

@@ -1,4 +1,7 @@
 //! What can be asked for, and the answers.
+//!
+//! A body is taken in before anything is found wrong: hyper closes a connection with one unread, which
+//! a client that goes on to use it has to find out.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -8,7 +11,7 @@ use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{MatchedPath, Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -18,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time;
 
+use super::body::Received;
 use super::failure::Failure;
 use super::form::Form;
 use super::metrics::{self, Metrics};
@@ -93,6 +97,7 @@ async fn predict(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
+    let body = app.limits.bodies.receive(body).await?;
     let PredictQuery { model } = query(&uri)?;
     let reader = app.reader(model);
     let reading = app.read(reader, &headers, body).await?;
@@ -105,6 +110,7 @@ async fn activations(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
+    let body = app.limits.bodies.receive(body).await?;
     let ActivationsQuery { model, digit } = query(&uri)?;
     let reader = app.reader(model);
     let reading = app.read(reader, &headers, body).await?;
@@ -126,14 +132,21 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], app.metrics.text()).into_response()
 }
 
-async fn not_found(uri: Uri) -> Failure {
+async fn not_found(State(app): State<Arc<App>>, uri: Uri, body: Body) -> Result<(), Failure> {
+    app.limits.bodies.receive(body).await?;
     let message = format!("there is no {}; /openapi.json lists what there is", uri.path());
-    Failure::new(StatusCode::NOT_FOUND, "not_found", message)
+    Err(Failure::new(StatusCode::NOT_FOUND, "not_found", message))
 }
 
-async fn method_not_allowed(request: Request) -> Failure {
-    let message = format!("{} does not take {}", request.uri().path(), request.method());
-    Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+async fn method_not_allowed(
+    State(app): State<Arc<App>>,
+    method: Method,
+    uri: Uri,
+    body: Body,
+) -> Result<(), Failure> {
+    app.limits.bodies.receive(body).await?;
+    let message = format!("{} does not take {method}", uri.path());
+    Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message))
 }
 
 impl App {
@@ -148,10 +161,9 @@ impl App {
         &self,
         reader: &Reader,
         headers: &HeaderMap,
-        body: Body,
+        body: Received,
     ) -> Result<Reading, Failure> {
         let form = Form::of(headers)?;
-        let body = self.limits.bodies.receive(body).await?;
         let reading = self.within(reader.read(&self.limits, form, body)).await?;
         self.metrics.digits(reader.network, reading.digits.len());
         Ok(reading)
