@@ -368,7 +368,7 @@ pub fn sheet(path: &Path, pictures: &Tensor) -> Result<()> {
     write_png(path, &image.into())
 }
 
-fn write_png(path: &Path, image: &image::DynamicImage) -> Result<()> {
+pub(crate) fn write_png(path: &Path, image: &image::DynamicImage) -> Result<()> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     image
         .write_to(&mut bytes, image::ImageFormat::Png)

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::model::ModelOptions;
+use crate::model::{ModelOptions, Network};
 use crate::weights::{Limits, Weights};
 use crate::{Error, Result};
 
@@ -62,6 +62,19 @@ impl ReadOptions {
         note_all(path, &weights);
         Ok(weights)
     }
+
+    /// The same, of the shipped weights where no file is named.
+    ///
+    /// # Errors
+    /// As [`Weights::read`] and [`Weights::set`].
+    pub fn open(&self, path: Option<&Path>, shipped: Network) -> Result<Weights> {
+        let Some(path) = path else {
+            let mut weights = Weights::shipped(shipped)?;
+            weights.set(&self.model)?;
+            return Ok(weights);
+        };
+        self.read(path)
+    }
 }
 
 /// Notes on stderr what the user should know of weights.
@@ -98,6 +111,16 @@ pub fn print(text: impl fmt::Display) -> io::Result<()> {
 /// Prints a line on stderr; where nobody reads it, nothing happens: `eprintln!` would panic.
 pub fn note(line: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Sets the number of threads that read pictures; none leaves all cores.
+///
+/// # Errors
+/// Where the system has no more threads.
+pub fn set_pool(threads: Option<i32>) -> Result<()> {
+    let threads = threads.map_or(0, |threads| threads.max(0) as usize);
+    let built = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    built.map_err(|error| Error::Config(format!("threads: {error}")))
 }
 
 /// Sets the number of CPU threads that libtorch's kernels use; none leaves its choice, all cores.

@@ -27,6 +27,7 @@ pub mod files;
 pub mod libtorch;
 pub mod model;
 pub mod optim;
+pub mod predict;
 mod progress;
 pub mod recognizer;
 pub mod script;

@@ -1,4 +1,4 @@
-//! Progress of an epoch on stderr: a bar on a terminal, else a plain line now and then.
+//! Progress through many images on stderr: a bar on a terminal, else a plain line now and then.
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -10,35 +10,35 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Shows images done, images per second and the time left; the bar goes when this is dropped.
 pub struct Progress {
-    epoch: u32,
-    epochs: u32,
+    /// What is done, such as an epoch of how many.
+    label: String,
     total: u64,
     bar: Option<ProgressBar>,
     start: Instant,
-    /// Where this process began within the epoch, and when the last line was printed.
+    /// Where this process began, and when the last line was printed.
     first: Option<u64>,
     printed: Instant,
 }
 
 impl Progress {
-    /// Of `epoch` (from 1), with `total` images.
-    pub fn new(epoch: u32, epochs: u32, total: u64) -> Self {
+    /// Of something with `total` images.
+    pub fn new(label: &str, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style =
-                "epoch {prefix} [{bar:30}] {human_pos}/{human_len} images, {rate}/s, {eta} left";
+                "{prefix} [{bar:30}] {human_pos}/{human_len} images, {rate}/s, {eta} left";
             let style = ProgressStyle::with_template(style)
                 .expect("a valid template")
                 .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
                     let _ = write!(out, "{:.0}", state.per_sec());
                 })
                 .progress_chars("=> ");
-            ProgressBar::new(total).with_prefix(format!("{epoch}/{epochs}")).with_style(style)
+            ProgressBar::new(total).with_prefix(label.to_owned()).with_style(style)
         });
         let now = Instant::now();
-        Self { epoch, epochs, total, bar, start: now, first: None, printed: now }
+        Self { label: label.to_owned(), total, bar, start: now, first: None, printed: now }
     }
 
-    /// So many images of the epoch are done.
+    /// So many images are done.
     pub fn set(&mut self, images: u64) {
         let images = images.min(self.total);
         if self.first.is_none()
@@ -58,10 +58,8 @@ impl Progress {
                 // Nobody may be reading: eprintln! would panic.
                 let _ = writeln!(
                     std::io::stderr(),
-                    "epoch {}/{}: {images}/{} images, {rate:.0}/s, {left:.0} s left",
-                    self.epoch,
-                    self.epochs,
-                    self.total
+                    "{}: {images}/{} images, {rate:.0}/s, {left:.0} s left",
+                    self.label, self.total
                 );
             }
             None => {}

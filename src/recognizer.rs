@@ -1,21 +1,53 @@
 //! Digits read from pictures: found, brought into MNIST's form, and read by the network.
+//!
+//! Connected ink is cut where digits may touch; each few pieces that follow each other may be a digit. A second
+//! network, LeNet-5 with an eleventh class for what is no digit, says which of them are; the path through a
+//! line that it finds likeliest is read.
 
-mod network;
+mod classifier;
+mod graph;
+mod pieces;
+pub mod training;
 
+use std::borrow::Borrow;
 use std::path::Path;
 
 use image::DynamicImage;
+use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::Result;
-use crate::data::images::{PIXELS, SIDE};
+use crate::data::images::{self, PIXELS};
+use crate::data::ink::{Area, Ink};
 use crate::model::{ModelConfig, Network};
-use crate::weights::Weights;
-use network::Classifier;
+use crate::weights::{Limits, Weights};
+use crate::{Error, Result};
+use classifier::Classifier;
+use graph::{Edge, Graph};
+use pieces::Pieces;
+
+/// Higher digits than this many rows are reduced before they are cut.
+const HIGHEST: usize = 128;
 
 /// Reads the digits of pictures. Threads can share one.
+///
+/// # Example
+/// ```
+/// use lenet5::Recognizer;
+///
+/// # fn main() -> anyhow::Result<()> {
+/// let picture = lenet5::data::images::open("tests/pictures/407.png".as_ref(), &Default::default())?;
+/// let reading = Recognizer::load("weights/lenet5.safetensors")?.read(&picture)?;
+/// assert_eq!(reading.text, "407");
+/// assert!(reading.digits.iter().all(|digit| digit.confidence > 0.9));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Recognizer {
-    classifier: Classifier,
+    /// Reads digits.
+    reader: Classifier,
+    /// Tells digits from what is none.
+    judge: Classifier,
+    reject_below: f32,
 }
 
 /// What a picture says.
@@ -41,6 +73,8 @@ pub struct Digit {
     /// Left, top, width and height in the picture, in pixels.
     #[serde(rename = "box")]
     pub area: [u32; 4],
+    /// Its line, from 0.
+    pub line: usize,
     /// Whether the confidence is below what was asked for.
     pub rejected: bool,
     /// What the network sees: 28x28, 0 for the paper to 255 for ink, row by row.
@@ -51,12 +85,37 @@ pub struct Digit {
 /// What a layer makes of a digit.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Activation {
-    /// The paper's name: c1, s2, c3, s4, c5, f6, output.
+    /// input, or the paper's name: c1, s2, c3, s4, c5, f6, output.
     pub name: &'static str,
     /// Maps, rows, columns; of c5, f6 and output the units alone.
     pub shape: Vec<i64>,
     /// Row by row, map after map.
     pub values: Vec<f32>,
+}
+
+/// What may be digits in a picture, by line; and how many of its pixels make one of the areas'.
+struct Found {
+    lines: Vec<Graph>,
+    step: f32,
+}
+
+impl Reading {
+    /// The text with a question mark for each digit that is rejected.
+    pub fn accepted(&self) -> String {
+        joined(&self.digits, |digit| match digit.rejected {
+            true => "?".to_owned(),
+            false => digit.label.to_string(),
+        })
+    }
+}
+
+/// Digits as a text, line by line; labels of more than ten classes with spaces between them.
+fn joined(digits: &[Digit], show: impl Fn(&Digit) -> String) -> String {
+    let lines = digits.chunk_by(|a, b| a.line == b.line).map(|line| {
+        let long = line.iter().any(|digit| digit.probabilities.len() > 10);
+        line.iter().map(&show).collect::<Vec<_>>().join(if long { " " } else { "" })
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 impl Recognizer {
@@ -81,53 +140,161 @@ impl Recognizer {
     /// # Errors
     /// Where the tensors do not fit the settings.
     pub fn new(weights: &Weights) -> Result<Self> {
-        Ok(Self { classifier: Classifier::new(weights)? })
+        let judge = include_bytes!("../weights/lenet5-judge.safetensors");
+        let judge = Weights::from_bytes(judge, &Limits::default())
+            .map_err(|message| Error::file("shipped weights".as_ref(), message))?;
+        Ok(Self {
+            reader: Classifier::new(weights)?,
+            judge: Classifier::new(&judge)?,
+            reject_below: 0.0,
+        })
+    }
+
+    /// Rejects digits whose confidence is below this, 0 to 1.
+    pub fn reject_below(mut self, confidence: f32) -> Self {
+        self.reject_below = confidence;
+        self
     }
 
     /// The network's settings.
     pub fn config(&self) -> &ModelConfig {
-        self.classifier.config()
-    }
-
-    /// Rejects digits whose confidence is below this, 0 to 1; none without it.
-    pub fn reject_below(self, _confidence: f32) -> Self {
-        self
+        self.reader.config()
     }
 
     /// Reads a picture.
     ///
     /// # Errors
-    /// [`Error::Picture`](crate::Error::Picture) where there is nothing to read in it.
+    /// [`Error::Picture`] where there is nothing to read in it.
     pub fn read(&self, picture: &DynamicImage) -> Result<Reading> {
         self.read_all(std::slice::from_ref(picture)).remove(0)
     }
 
     /// Reads pictures, all digits in one batch, on all cores; of each what [`Recognizer::read`] gives.
     pub fn read_all(&self, pictures: &[DynamicImage]) -> Vec<Result<Reading>> {
-        pictures
-            .iter()
-            .map(|picture| {
-                let side = SIDE as u32;
-                let small = picture.resize_exact(side, side, image::imageops::FilterType::Triangle);
-                let pixels: [u8; PIXELS] = small.into_luma8().into_raw().try_into().expect("a size");
-                let probabilities = self.classifier.probabilities(&[pixels])?.remove(0);
-                let best = |a: &usize, b: &usize| probabilities[*a].total_cmp(&probabilities[*b]);
-                let label = (0..probabilities.len()).max_by(best).expect("classes");
-                let area = [0, 0, picture.width(), picture.height()];
-                let confidence = probabilities[label];
-                let digit =
-                    Digit { label, confidence, probabilities, area, rejected: false, pixels };
-                Ok(Reading { text: label.to_string(), digits: vec![digit], rejected: false })
+        self.read_by(pictures, |picture| Ok(picture))
+    }
+
+    /// The same of pictures that `open` gives: as many are in memory at a time as there are cores.
+    pub fn read_by<'a, T: Sync, P: Borrow<DynamicImage>>(
+        &self,
+        sources: &'a [T],
+        open: impl Fn(&'a T) -> Result<P> + Sync,
+    ) -> Vec<Result<Reading>> {
+        let find = |source| find(open(source)?.borrow());
+        let found: Vec<_> = sources.par_iter().with_max_len(1).map(find).collect();
+        let graphs = || found.iter().flatten().flat_map(|found| &found.lines);
+        let all: Vec<_> =
+            graphs().flat_map(|graph| graph.edges.iter().map(|edge| edge.pixels)).collect();
+        let (judged, read) =
+            match (self.judge.probabilities(&all), self.reader.probabilities(&all)) {
+                (Ok(judged), Ok(read)) => (judged, read),
+                (Err(error), _) | (_, Err(error)) => {
+                    let message = error.to_string();
+                    let torch = |_| Err(Error::Torch(message.clone()));
+                    return sources.iter().map(torch).collect();
+                }
+            };
+        let mut first = 0;
+        found
+            .into_iter()
+            .map(|found| {
+                let found = found?;
+                let edges: usize = found.lines.iter().map(|line| line.edges.len()).sum();
+                let range = first..first + edges;
+                first += edges;
+                self.resolve(&found, &judged[range.clone()], &read[range])
             })
             .collect()
     }
 
-    /// What the layers make of a digit, from [`Digit::pixels`]: the input as the network takes it, 32x32 (28x28
-    /// for some settings), then layer by layer.
+    /// The likeliest reading of what was found, by the probabilities of all edges.
+    fn resolve(&self, found: &Found, judged: &[Vec<f32>], read: &[Vec<f32>]) -> Result<Reading> {
+        let mut digits = Vec::new();
+        let mut first = 0;
+        for (number, line) in found.lines.iter().enumerate() {
+            let judged = &judged[first..first + line.edges.len()];
+            let read = &read[first..first + line.edges.len()];
+            first += line.edges.len();
+            let confidence: Vec<f32> = judged
+                .iter()
+                .zip(read)
+                .map(|(judged, read)| {
+                    let digit = 1.0 - judged[usize::from(training::NO_DIGIT)];
+                    digit * read.iter().copied().fold(0.0, f32::max)
+                })
+                .collect();
+            let likelihoods: Vec<f32> =
+                confidence.iter().map(|confidence| confidence.max(1e-9).ln()).collect();
+            for edge in line.best(&likelihoods) {
+                let probabilities = read[edge].clone();
+                let best = |a: &usize, b: &usize| probabilities[*a].total_cmp(&probabilities[*b]);
+                let Edge { area, pixels, .. } = &line.edges[edge];
+                digits.push(Digit {
+                    label: (0..probabilities.len()).max_by(best).unwrap_or(0),
+                    confidence: confidence[edge],
+                    probabilities,
+                    area: in_picture(area, found.step),
+                    line: number,
+                    rejected: confidence[edge] < self.reject_below,
+                    pixels: *pixels,
+                });
+            }
+        }
+        if digits.is_empty() {
+            return Err(Error::Picture("expected digits, found nothing that is one".to_owned()));
+        }
+        let text = joined(&digits, |digit| digit.label.to_string());
+        let rejected = digits.iter().any(|digit| digit.rejected);
+        Ok(Reading { text, digits, rejected })
+    }
+
+    /// What the layers make of a digit, from [`Digit::pixels`]: the input as the network takes it, then layer by
+    /// layer.
     ///
     /// # Errors
     /// Where libtorch refuses.
     pub fn activations(&self, pixels: &[u8; PIXELS]) -> Result<Vec<Activation>> {
-        self.classifier.activations(pixels)
+        self.reader.activations(pixels)
     }
+}
+
+/// Finds what may be digits.
+fn find(picture: &DynamicImage) -> Result<Found> {
+    if let Some(pixels) = images::as_in_mnist(picture) {
+        let ink = Ink::of_pixels(&pixels);
+        let margin = (picture.width() as usize - images::SIDE) / 2;
+        let mut area = ink.area(0.1).expect("it has ink");
+        area.left += margin;
+        area.top += margin;
+        return Ok(Found { lines: vec![Graph::of_digit(area, pixels)], step: 1.0 });
+    }
+    let nothing = |what: &str| Err(Error::Picture(format!("expected digits, found {what}")));
+    let Some((ink, step)) = Ink::of(picture) else {
+        return nothing("an empty picture: nothing in it stands out from its background");
+    };
+    let Some((ink, pieces, reduced)) = reduced_pieces(ink) else {
+        return nothing("nothing that looks like writing");
+    };
+    let lines = pieces.lines.iter().map(|line| Graph::of(&ink, &pieces, line));
+    Ok(Found { lines: lines.collect(), step: step as f32 * reduced })
+}
+
+/// Ink in pieces, reduced so that digits are not higher than they need to be; and by how much.
+fn reduced_pieces(ink: Ink) -> Option<(Ink, Pieces, f32)> {
+    let pieces = Pieces::of(&ink)?;
+    let height = pieces.lines.iter().map(|line| line.height).max()?;
+    if height <= HIGHEST {
+        return Some((ink, pieces, 1.0));
+    }
+    let by = height as f32 / HIGHEST as f32;
+    let side = |length: usize| ((length as f32 / by).round() as usize).max(1);
+    let ink = ink.resized(side(ink.width()), side(ink.height()));
+    let pieces = Pieces::of(&ink)?;
+    (!pieces.lines.is_empty()).then_some((ink, pieces, by))
+}
+
+fn in_picture(area: &Area, step: f32) -> [u32; 4] {
+    let scaled = |length: usize| (length as f32 * step).round() as u32;
+    let (left, top) = (scaled(area.left), scaled(area.top));
+    [left, top, scaled(area.right()) - left, scaled(area.bottom()) - top]
 }

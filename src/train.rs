@@ -262,7 +262,7 @@ impl Run {
                 config.schedule.learning_rate(config.learning_rate, at.0, at.1)
             };
             let rates = self.rates()?;
-            let mut progress = Progress::new(epoch + 1, epochs, samples as u64);
+            let mut progress = Progress::new(&format!("epoch {}/{epochs}", epoch + 1), samples as u64);
             let start = Instant::now();
             let mut step = done;
             let mut after_step = |now: u64| {

@@ -247,7 +247,7 @@ fn a_picture_in_three_forms() {
         assert_eq!(keys(&json), ["model", "text", "digits", "rejected"]);
         assert_eq!((&json["model"], &json["rejected"]), (&json!("modern"), &json!(false)));
         let digit = &json["digits"][0];
-        assert_eq!(keys(digit), ["label", "confidence", "probabilities", "box", "rejected"]);
+        assert_eq!(keys(digit), ["label", "confidence", "probabilities", "box", "line", "rejected"]);
         assert_eq!(digit["label"], *label);
         assert_eq!(digit["probabilities"].as_array().unwrap().len(), 10);
 

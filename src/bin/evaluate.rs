@@ -12,7 +12,7 @@ use lenet5::evaluate::{Evaluation, Misread, Rejection, logits, logits_by_engine}
 use lenet5::model::Network;
 use lenet5::script::Script;
 use lenet5::train::{Engine, TrainConfig, read_metrics};
-use lenet5::weights::{self, Weights};
+use lenet5::weights;
 use lenet5::{DeviceChoice, charts};
 use tch::Tensor;
 use tch::nn::Module;
@@ -96,14 +96,7 @@ fn run_weights(arguments: &Arguments) -> anyhow::Result<(Tensor, Tensor)> {
     if arguments.engine == Engine::Graph {
         anyhow::bail!("--engine graph: images that are read once are not worth recording");
     }
-    let weights = match &arguments.weights {
-        Some(path) => arguments.read.read(path)?,
-        None => {
-            let mut weights = Weights::shipped(arguments.model)?;
-            weights.set(&arguments.read.model)?;
-            weights
-        }
-    };
+    let weights = arguments.read.open(arguments.weights.as_deref(), arguments.model)?;
     let (device, _) = arguments.device.open()?;
     let data = Dataset::open(arguments.data.as_deref(), arguments.split, weights.config.classes)?;
     let known = match weights.config.network {

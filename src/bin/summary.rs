@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use lenet5::data::{Dataset, Distortions, Split, read_picture, to_input};
+use lenet5::data::{Dataset, Distortions, Split, images, to_input};
 use lenet5::model::{ModelConfig, ModelOptions, Network, Summary};
 use lenet5::weights::Weights;
-use lenet5::{charts, cli};
+use lenet5::{Recognizer, charts, cli};
 use tch::Device;
 
 /// Prints LeNet-5's layers: output shapes, parameters, connections, multiply-adds.
@@ -23,8 +23,8 @@ struct Arguments {
     /// distorted.
     #[arg(long, value_name = "FILE")]
     distortions: Option<PathBuf>,
-    /// Draw what each layer makes of a digit: of IMAGE, a picture of 28x28 or 32x32 pixels, or of the
-    /// test image of that number.
+    /// Draw what each layer makes of a digit: of the first one in IMAGE, a picture, or of the test
+    /// image of that number.
     #[arg(long, value_name = "IMAGE", requires = "out")]
     activations: Option<String>,
     /// The PNG that --activations draws.
@@ -84,7 +84,11 @@ fn draw_activations(arguments: &Arguments, image: &str, path: &Path) -> anyhow::
             );
             data.images().get(number)
         }
-        Err(_) => read_picture(Path::new(image))?,
+        Err(_) => {
+            let picture = images::open(Path::new(image), &images::Limits::default())?;
+            let reading = Recognizer::new(&weights)?.read(&picture)?;
+            images::to_tensor(&[reading.digits[0].pixels])?.get(0)
+        }
     };
     let input = to_input(&bytes.unsqueeze(0), model.config());
     let layers = tch::no_grad(|| model.activations(&input));

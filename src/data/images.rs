@@ -1,18 +1,21 @@
-//! Pictures as the network's input.
+//! Pictures: decoded, their ink told from their paper, and brought into MNIST's form.
 
 use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{DynamicImage, ImageDecoder, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader};
 use tch::{Kind, Tensor};
 
+use super::ink::Ink;
 use crate::{Error, Result};
 
 /// Rows and columns of a picture of MNIST.
 pub const SIDE: usize = 28;
 /// Its pixels.
 pub const PIXELS: usize = SIDE * SIDE;
+/// Rows and columns that a digit takes of it at most.
+pub const DIGIT: usize = 20;
 
 /// What decoding a picture may take.
 #[derive(Clone, Copy, Debug)]
@@ -30,48 +33,142 @@ impl Default for Limits {
     }
 }
 
-/// Decodes a picture of any format that `image` knows, by its content, turned as its EXIF data say.
+/// Decodes a picture of any format that `image` knows, by its content, turned as its EXIF data say; of an
+/// animation the first picture.
 ///
 /// # Errors
 /// Where it is none, is broken or beyond the limits: what was expected and what was found.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<DynamicImage, String> {
-    let _ = limits;
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-    let mut decoder =
-        reader.map_err(|e| e.to_string())?.into_decoder().map_err(|e| e.to_string())?;
-    let orientation = decoder.orientation().map_err(|e| e.to_string())?;
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
-    picture.apply_orientation(orientation);
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|error| error.to_string())?;
+    let Some(format) = reader.format() else {
+        let found = match bytes {
+            [] => "an empty file",
+            [_, _, _, _, b'f', b't', b'y', b'p', ..] => "HEIC, AVIF or a film",
+            [b'%', b'P', b'D', b'F', ..] => "a PDF document",
+            _ => "none that is known",
+        };
+        return Err(format!("expected a picture (PNG, JPEG, WebP, TIFF, ...), found {found}"));
+    };
+    let name = format!("{format:?}").to_uppercase();
+    let broken = |error: ImageError| match error {
+        ImageError::Limits(_) => format!(
+            "expected a picture that takes at most {} MiB to decode, found a larger {name}",
+            limits.memory >> 20
+        ),
+        error => format!("expected a whole picture, found a {name} that is broken: {error}"),
+    };
+    let mut memory = image::Limits::default();
+    memory.max_alloc = Some(limits.memory);
+    reader.limits(memory);
+    let mut decoder = reader.into_decoder().map_err(broken)?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > limits.pixels {
+        let most = limits.pixels;
+        return Err(format!("expected at most {most} pixels, found {width} x {height}"));
+    }
+    if width == 0 || height == 0 {
+        return Err(format!("expected a picture, found one of {width} x {height} pixels"));
+    }
+    // Of a picture whose EXIF data are broken the pixels are still there.
+    let orientation = decoder.orientation().ok();
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(broken)?;
+    if let Some(orientation) = orientation {
+        picture.apply_orientation(orientation);
+    }
     Ok(picture)
 }
 
-/// Reads a picture of one digit, 28x28 or 32x32 pixels, of any format that `image` knows by its content: (H, W),
-/// uint8, 0 for the background to 255 for ink. Where the border is bright, the ink is dark.
+/// [`decode`] of a file.
 ///
 /// # Errors
-/// Where the file cannot be read or has another size.
-pub fn read_picture(path: &Path) -> Result<Tensor> {
-    let bytes = fs::read(path).map_err(Error::io(path))?;
-    let reader = || ImageReader::new(Cursor::new(&bytes)).with_guessed_format();
-    let fail = |found: String| {
-        Error::file(path, format!("expected a picture of 28x28 or 32x32 pixels, found {found}"))
-    };
-    let unreadable = |error: image::ImageError| fail(format!("none that can be read: {error}"));
-    let reader = || reader().map_err(Error::io(path));
-    let (width, height) = reader()?.into_dimensions().map_err(unreadable)?;
-    if (width, height) != (28, 28) && (width, height) != (32, 32) {
-        return Err(fail(format!("{width}x{height}")));
+/// As [`decode`], and where the file cannot be read.
+pub fn open(path: &Path, limits: &Limits) -> Result<DynamicImage> {
+    let size = fs::metadata(path).map_err(Error::io(path))?.len();
+    if size > limits.memory {
+        let most = limits.memory >> 20;
+        return Err(Error::file(path, format!("expected at most {most} MiB, found {size} bytes")));
     }
-    let picture = reader()?.decode().map_err(unreadable)?.into_luma8();
-    let size = width as usize;
-    let border = |i: &usize| {
-        let (row, column) = (i / size, i % size);
-        row == 0 || column == 0 || row == size - 1 || column == size - 1
+    let bytes = fs::read(path).map_err(Error::io(path))?;
+    decode(&bytes, limits).map_err(|message| Error::file(path, message))
+}
+
+/// A picture of 28x28 or 32x32 pixels that is as MNIST's are, row by row, 0 for the paper to 255 for ink: with a
+/// clean border, and ink of a digit's size whose mass is in the middle. None where it is not. Where the border
+/// is bright, the ink is dark.
+pub fn as_in_mnist(picture: &DynamicImage) -> Option<[u8; PIXELS]> {
+    let size = picture.width() as usize;
+    if ![28, 32].contains(&size) || picture.height() as usize != size {
+        return None;
+    }
+    if picture.color().has_alpha() || picture.color().has_color() && is_coloured(picture) {
+        return None;
+    }
+    let mut grey = picture.to_luma8().into_raw();
+    let ring = (size - DIGIT) / 2 - 3;
+    let at_edge = |place: usize| place < ring || place >= size - ring;
+    let border = |at: usize| at_edge(at / size) || at_edge(at % size);
+    let clean = |grey: &[u8], paper: u8| {
+        grey.iter().enumerate().all(|(at, grey)| !border(at) || grey.abs_diff(paper) <= 8)
     };
-    let pixels = picture.into_raw();
-    let on_border: Vec<_> =
-        (0..pixels.len()).filter(border).map(|i| u64::from(pixels[i])).collect();
-    let bright = on_border.iter().sum::<u64>() > 128 * on_border.len() as u64;
-    let pixels: Vec<u8> = pixels.iter().map(|p| if bright { 255 - p } else { *p }).collect();
-    Ok(Tensor::f_from_data_size(&pixels, &[height.into(), width.into()], Kind::Uint8)?)
+    if clean(&grey, 255) {
+        grey.iter_mut().for_each(|grey| *grey = 255 - *grey);
+    } else if !clean(&grey, 0) {
+        return None;
+    }
+    let at = (size - SIDE) / 2;
+    let rows = grey.chunks_exact(size).skip(at).take(SIDE);
+    let mut pixels = [0; PIXELS];
+    for (pixels, row) in pixels.chunks_exact_mut(SIDE).zip(rows) {
+        pixels.copy_from_slice(&row[at..at + SIDE]);
+    }
+    let ink = Ink::of_pixels(&pixels);
+    let area = ink.area(0.1)?;
+    let (x, y) = ink.centre();
+    let off = (x - SIDE as f32 / 2.0).abs().max((y - SIDE as f32 / 2.0).abs());
+    let side = area.width.max(area.height);
+    let strong = pixels.iter().any(|grey| *grey >= 128);
+    (strong && off < 1.5 && (15..=SIDE - 4).contains(&side)).then_some(pixels)
+}
+
+/// Whether the channels differ.
+fn is_coloured(picture: &DynamicImage) -> bool {
+    picture.to_rgb8().pixels().any(|pixel| pixel.0.iter().any(|c| c.abs_diff(pixel.0[0]) > 8))
+}
+
+/// Ink in MNIST's form: cropped to what is more than a tenth, scaled into 20x20 where it is not about that size,
+/// and moved so that its mass is in the middle of 28x28. None where there is no ink.
+///
+/// Source: LeCun et al. 1998, section III.A.
+pub fn to_mnist(ink: &Ink) -> Option<[u8; PIXELS]> {
+    let mut digit = ink.cropped(&ink.area(0.1)?);
+    let side = digit.width().max(digit.height());
+    if !(DIGIT - 1..=DIGIT + 1).contains(&side) {
+        let scaled = |length: usize| (length * DIGIT).div_ceil(side).clamp(1, DIGIT);
+        digit = digit.resized(scaled(digit.width()), scaled(digit.height()));
+    }
+    let most = digit.values().iter().copied().fold(0.0, f32::max);
+    let (x, y) = digit.centre();
+    let shift = |centre: f32, length: usize| {
+        let free = (SIDE - length) as f32;
+        (SIDE as f32 / 2.0 - centre).round().clamp(0.0, free) as usize
+    };
+    let (left, top) = (shift(x, digit.width()), shift(y, digit.height()));
+    let mut pixels = [0; PIXELS];
+    for (row, values) in digit.values().chunks_exact(digit.width()).enumerate() {
+        for (column, value) in values.iter().enumerate() {
+            pixels[(top + row) * SIDE + left + column] = (255.0 * value / most).round() as u8;
+        }
+    }
+    Some(pixels)
+}
+
+/// Pictures in MNIST's form as a tensor: (N, 28, 28), uint8.
+///
+/// # Errors
+/// Where libtorch refuses.
+pub fn to_tensor(pictures: &[[u8; PIXELS]]) -> Result<Tensor> {
+    let shape = [pictures.len() as i64, SIDE as i64, SIDE as i64];
+    Ok(Tensor::f_from_data_size(pictures.as_flattened(), &shape, Kind::Uint8)?)
 }

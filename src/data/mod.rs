@@ -3,8 +3,9 @@
 mod augment;
 pub mod idx;
 pub mod images;
+pub mod ink;
 mod mnist;
+pub(crate) mod strokes;
 
 pub use augment::{Distortions, Warps};
-pub use images::read_picture;
 pub use mnist::{Dataset, Split, to_input};

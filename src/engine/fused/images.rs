@@ -61,6 +61,24 @@ impl Images<'_> {
 }
 
 impl Bytes {
+    /// Other pictures of the same size, for the same network.
+    pub fn with_pictures<const PIXELS: usize>(&self, pictures: &[[u8; PIXELS]]) -> Bytes {
+        assert_eq!(PIXELS, self.size * self.size);
+        Bytes { grey: pictures.as_flattened().to_vec(), ..*self }
+    }
+
+    /// A picture as the network takes it.
+    pub fn input(&self, picture: &[u8]) -> [f32; 1024] {
+        let mut input = [self.border; 1024];
+        let rows = input.chunks_exact_mut(32).skip(self.at);
+        for (to, row) in rows.zip(picture.chunks_exact(self.size)) {
+            for (to, grey) in to[self.at..].iter_mut().zip(row) {
+                *to = self.levels[usize::from(*grey)];
+            }
+        }
+        input
+    }
+
     #[inline(always)]
     fn gather<S: Simd, const SIZE: usize>(&self, s: S, places: &[i64], x: &mut [f32]) {
         let (l, at, border) = (S::LANES, self.at.min(32 - SIZE), s.splat(self.border));

@@ -6,13 +6,15 @@ use tch::{Device, Kind, Tensor};
 
 use super::parameters::C5;
 use super::{Bytes, Engine, Images, Optimizer, Parameters, Settings, Single};
+use crate::data::images::SIDE;
 use crate::data::{Dataset, to_input};
 use crate::model::{Activation, Input, LeNet5, ModelConfig, Pooling};
 use crate::optim::{self, OptimizerConfig};
 use crate::{Error, Result};
 
 impl Settings {
-    fn of(config: &ModelConfig) -> Settings {
+    /// Of a modern network whose activation is tanh or relu.
+    pub fn of(config: &ModelConfig) -> Settings {
         Settings {
             relu: config.activation == Activation::Relu,
             max: config.pooling == Pooling::Max,
@@ -79,10 +81,29 @@ impl Bytes {
     /// # Errors
     /// Where libtorch refuses.
     pub fn of(data: &Dataset, config: &ModelConfig) -> Result<Bytes> {
-        let corner = config.input.size() == 28;
+        let data = data.resized(config)?;
+        // Of pictures of 32x32 the border goes where the network takes 28x28.
+        let images = match (config.input.size(), data.images().size()[2]) {
+            (28, 32) => data.images().narrow(1, 2, 28).narrow(2, 2, 28),
+            _ => data.images().shallow_clone(),
+        };
+        let grey = Vec::<u8>::try_from(images.contiguous().flatten(0, -1))?;
+        Self::new(grey, images.size()[2] as usize, config)
+    }
+
+    /// No pictures of 28x28, and how a network takes such as are not resized.
+    ///
+    /// # Errors
+    /// Where libtorch refuses.
+    pub fn none(config: &ModelConfig) -> Result<Bytes> {
+        Self::new(Vec::new(), SIDE, config)
+    }
+
+    /// Pictures of `size` x `size`, 28 or 32.
+    fn new(grey: Vec<u8>, size: usize, config: &ModelConfig) -> Result<Bytes> {
         // All grey values in a picture of the input's size, and a blank picture of 28x28.
-        let mut grey = [0_u8; 1024];
-        for (value, grey) in (0..=255).zip(&mut grey) {
+        let mut all = [0_u8; 1024];
+        for (value, grey) in (0..=255).zip(&mut all) {
             *grey = value;
         }
         let pixels = |grey: &[u8], size: i64| {
@@ -91,18 +112,10 @@ impl Bytes {
             Ok::<_, Error>(Vec::<f32>::try_from(to_input(&picture, config).flatten(0, -1))?)
         };
         let mut levels = [0.0; 256];
-        levels.copy_from_slice(&pixels(&grey, config.input.size())?[..256]);
+        levels.copy_from_slice(&pixels(&all, config.input.size())?[..256]);
         let border = pixels(&[0; 784], 28)?[0];
-        let data = data.resized(config)?;
-        // Of pictures of 32x32 the border goes where the network takes 28x28.
-        let images = match (corner, data.images().size()[2]) {
-            (true, 32) => data.images().narrow(1, 2, 28).narrow(2, 2, 28),
-            _ => data.images().shallow_clone(),
-        };
-        let size = images.size()[2] as usize;
-        let at = if corner { 0 } else { (32 - size) / 2 };
+        let at = if config.input.size() == 28 { 0 } else { (32 - size) / 2 };
         let frame = if config.input == Input::ZeroPadded { at } else { 0 };
-        let grey = Vec::<u8>::try_from(images.contiguous().flatten(0, -1))?;
         Ok(Bytes { grey, size, at, frame, levels, border })
     }
 }

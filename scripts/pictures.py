@@ -1,0 +1,348 @@
+"""How well `predict` reads pictures of many kinds, made of MNIST's test digits.
+
+Run: make pictures    (ARGS="--count 1000 --kinds shadow thin": more of them, some kinds)
+Writes: FOLDER/KIND/NUMBER-TEXT.SUFFIX with --keep FOLDER; prints a table of accuracies.
+
+Each picture is another digit, or string of five, in a random place, size and colours. What the pictures
+are is drawn by the seed, so two runs see the same.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from mnist import read_mnist
+from PIL import Image, ImageFilter
+
+ROOT = Path(__file__).parent.parent
+GAPS = range(-1, 5)
+
+
+def enlarged(digit: np.ndarray, side: int) -> np.ndarray:
+    """A digit of 28x28 with crisp strokes, as drawn with a pen: 0 to 1, (side, side)."""
+    large = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
+    ink = np.asarray(large.filter(ImageFilter.GaussianBlur(side / 100)), float) / 255
+    return np.clip((ink - 0.4) * 5, 0, 1)
+
+
+def stroked(ink: np.ndarray, grow: float) -> np.ndarray:
+    """Strokes made wider by so many pixels on either side, or thinner."""
+    radius = round(abs(grow))
+    large = Image.fromarray((255 * ink).astype(np.uint8))
+    pick = ImageFilter.MaxFilter if grow > 0 else ImageFilter.MinFilter
+    for _ in range(radius):
+        large = large.filter(pick(3))
+    return np.asarray(large, float) / 255
+
+
+def placed(ink: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Ink somewhere on a sheet of (rows, columns)."""
+    sheet = np.zeros(size)
+    rows, columns = ink.shape
+    top, left = (rng.integers(0, whole - part + 1) for whole, part in zip(size, ink.shape))
+    sheet[top : top + rows, left : left + columns] = ink
+    return sheet
+
+
+def coloured(ink: np.ndarray, pen: tuple, paper: tuple) -> np.ndarray:
+    """Ink in a colour on paper of another: (H, W, 3), 0 to 1."""
+    return ink[..., None] * np.array(pen) + (1 - ink[..., None]) * np.array(paper)
+
+
+def light(shape: tuple, rng: np.random.Generator, darkest: float) -> np.ndarray:
+    """Light that falls off across the picture, in any direction: (H, W, 1)."""
+    y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
+    angle = rng.uniform(0, 2 * np.pi)
+    slope = (x * np.cos(angle) + y * np.sin(angle)) / np.sqrt(2)
+    return (darkest + (1 - darkest) * (slope + 1) / 2)[..., None]
+
+
+def shadow(shape: tuple, rng: np.random.Generator) -> np.ndarray:
+    """A shadow with an edge, such as a hand's or a phone's: (H, W, 1)."""
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]] / max(shape)
+    angle = rng.uniform(0, 2 * np.pi)
+    across = (x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle) + rng.uniform(-0.2, 0.2)
+    return (1 - 0.45 * np.clip(across * 25 + 0.5, 0, 1))[..., None]
+
+
+def noisy(picture: np.ndarray, rng: np.random.Generator, deviation: float) -> np.ndarray:
+    return picture + rng.normal(0, deviation, picture.shape)
+
+
+def image(picture: np.ndarray) -> Image.Image:
+    return Image.fromarray((255 * np.clip(picture, 0, 1)).round().astype(np.uint8))
+
+
+BLACK, WHITE = (0.1, 0.1, 0.12), (0.95, 0.95, 0.93)
+
+
+class Maker:
+    """Makes pictures of digits; each method named as a kind gives an image and how to save it."""
+
+    def __init__(self, seed: int):
+        self.rng = np.random.default_rng(seed)
+
+    def drawn(self, digit: np.ndarray, grow: float = 0) -> np.ndarray:
+        # On a sheet of 300 to 600 pixels, of which it takes a good part.
+        side = int(self.rng.integers(220, 420))
+        ink = stroked(enlarged(digit, side), grow * side / 28)
+        rows, columns = (side + int(self.rng.integers(0, 160)) for _ in range(2))
+        return placed(ink, (rows, columns), self.rng)
+
+    def mnist(self, digit):
+        """28x28, as in MNIST"""
+        return Image.fromarray(digit), "png", {}
+
+    def inverted(self, digit):
+        """32x32, dark on white"""
+        return Image.fromarray(255 - np.pad(digit, 2)), "bmp", {}
+
+    def enlarged(self, digit):
+        """enlarged, black on white"""
+        return image(coloured(self.drawn(digit), BLACK, WHITE)), "png", {}
+
+    def small(self, digit):
+        """10 to 16 pixels high"""
+        side = int(self.rng.integers(14, 23))
+        ink = Image.fromarray(digit).resize((side, side), Image.Resampling.LANCZOS)
+        sheet = placed(np.asarray(ink) / 255, (40, 60), self.rng)
+        return image(1 - sheet), "png", {}
+
+    def chalk(self, digit):
+        """white on black"""
+        sheet = coloured(self.drawn(digit), (0.9, 0.9, 0.85), (0.1, 0.14, 0.12))
+        return image(noisy(sheet, self.rng, 0.03)), "jpg", {}
+
+    def green_on_yellow(self, digit):
+        """green on yellow"""
+        return image(coloured(self.drawn(digit), (0.1, 0.5, 0.15), (0.95, 0.9, 0.3))), "webp", {}
+
+    def blue_on_grey(self, digit):
+        """blue pen on grey"""
+        sheet = coloured(self.drawn(digit), (0.2, 0.25, 0.6), (0.6, 0.6, 0.58))
+        return image(noisy(sheet, self.rng, 0.02)), "jpg", {}
+
+    def red_on_blue(self, digit):
+        """red on blue, equally bright"""
+        return image(coloured(self.drawn(digit), (0.8, 0.2, 0.2), (0.2, 0.35, 0.8))), "png", {}
+
+    def faint(self, digit):
+        """faint pencil"""
+        sheet = coloured(self.drawn(digit), (0.72, 0.72, 0.72), (0.9, 0.9, 0.88))
+        return image(noisy(sheet, self.rng, 0.015)), "jpg", {}
+
+    def uneven(self, digit):
+        """uneven light"""
+        sheet = coloured(self.drawn(digit), BLACK, WHITE)
+        sheet = sheet * light(sheet.shape, self.rng, 0.25)
+        return image(noisy(sheet, self.rng, 0.01)), "jpg", {}
+
+    def shadow(self, digit):
+        """a shadow's edge"""
+        sheet = coloured(self.drawn(digit), BLACK, WHITE)
+        sheet = sheet * shadow(sheet.shape, self.rng) * light(sheet.shape, self.rng, 0.7)
+        return image(noisy(sheet, self.rng, 0.01)), "jpg", {}
+
+    def thin(self, digit):
+        """thin strokes"""
+        ink = self.drawn(digit)
+        large = ink > 0.5
+        sheet = skeleton(large)
+        return image(coloured(stroked(sheet, 1), BLACK, WHITE)), "png", {}
+
+    def thick(self, digit):
+        """thick strokes"""
+        return image(coloured(self.drawn(digit, 0.7), BLACK, WHITE)), "png", {}
+
+    def blurred(self, digit):
+        """out of focus"""
+        sheet = image(coloured(self.drawn(digit), BLACK, WHITE))
+        return sheet.filter(ImageFilter.GaussianBlur(self.rng.uniform(4, 9))), "jpg", {}
+
+    def compressed(self, digit):
+        """JPEG of quality 10"""
+        return image(coloured(self.drawn(digit), BLACK, WHITE)), "jpg", {"quality": 10}
+
+    def turned(self, digit):
+        """turned by EXIF"""
+        orientation = int(self.rng.integers(2, 9))
+        transpose = Image.Transpose
+        undo = {
+            2: transpose.FLIP_LEFT_RIGHT,
+            3: transpose.ROTATE_180,
+            4: transpose.FLIP_TOP_BOTTOM,
+            5: transpose.TRANSPOSE,
+            6: transpose.ROTATE_90,
+            7: transpose.TRANSVERSE,
+            8: transpose.ROTATE_270,
+        }[orientation]
+        exif = Image.Exif()
+        exif[0x112] = orientation
+        sheet = image(coloured(self.drawn(digit), BLACK, WHITE))
+        return sheet.transpose(undo), "jpg", {"exif": exif}
+
+    def slanted(self, digit):
+        """turned by up to 10 degrees"""
+        sheet = Image.fromarray((255 * self.drawn(digit)).astype(np.uint8))
+        sheet = sheet.rotate(self.rng.uniform(-10, 10), Image.Resampling.BICUBIC)
+        return image(1 - np.asarray(sheet) / 255), "png", {}
+
+    def transparent(self, digit):
+        """on nothing (alpha)"""
+        alpha = self.drawn(digit)
+        sheet = np.dstack([np.zeros((*alpha.shape, 3)), alpha])
+        return image(sheet), "png", {}
+
+    def deep(self, digit):
+        """16-bit grey"""
+        sheet = (1 - 0.9 * self.drawn(digit)) * 9000
+        return Image.fromarray(sheet.astype(np.uint16)), "png", {}
+
+    def palette(self, digit):
+        """GIF with a palette"""
+        return image(coloured(self.drawn(digit), (0.5, 0.1, 0.4), WHITE)), "gif", {}
+
+    def ruled(self, digit):
+        """ruled paper"""
+        return image(self.on_paper(digit, squares=False)), "jpg", {}
+
+    def squared(self, digit):
+        """squared paper"""
+        return image(self.on_paper(digit, squares=True)), "jpg", {}
+
+    def on_paper(self, digit, squares: bool) -> np.ndarray:
+        ink = self.drawn(digit)
+        sheet = coloured(np.zeros_like(ink), BLACK, WHITE)
+        step, rule = int(self.rng.integers(50, 90)), np.array((0.65, 0.75, 0.9))
+        for at in range(int(self.rng.integers(0, step)), sheet.shape[0], step):
+            sheet[at : at + 3] = rule
+        for at in range(int(self.rng.integers(0, step)), sheet.shape[1], step) if squares else ():
+            sheet[:, at : at + 3] = rule
+        return sheet * (1 - ink[..., None]) + ink[..., None] * np.array((0.1, 0.15, 0.45))
+
+    def photo(self, digit):
+        """a photo: small on a page, light, blur, noise"""
+        ink = enlarged(digit, int(self.rng.integers(120, 260)))
+        sheet = coloured(placed(ink, (900, 1200), self.rng), (0.15, 0.15, 0.3), (0.85, 0.83, 0.78))
+        sheet = sheet * light(sheet.shape, self.rng, 0.5) * shadow(sheet.shape, self.rng)
+        blurred = image(noisy(sheet, self.rng, 0.02)).filter(ImageFilter.GaussianBlur(1.5))
+        return blurred, "jpg", {"quality": 80}
+
+
+def skeleton(ink: np.ndarray) -> np.ndarray:
+    """The middle of the strokes: Zhang and Suen 1984."""
+    ink = np.pad(ink, 1)
+    while True:
+        before = ink.sum()
+        for odd in (0, 1):
+            p = [
+                np.roll(ink, shift, (0, 1))
+                for shift in ((1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1))
+            ]
+            count = sum(q.astype(int) for q in p)
+            turns = sum((~p[i] & p[(i + 1) % 8]).astype(int) for i in range(8))
+            north, east, south, west = p[0], p[2], p[4], p[6]
+            if odd:
+                kept = (north & east & west) | (north & south & west)
+            else:
+                kept = (north & east & south) | (east & south & west)
+            ink = ink & ~((count >= 2) & (count <= 6) & (turns == 1) & ~kept)
+        if ink.sum() == before:
+            return ink[1:-1, 1:-1].astype(float)
+
+
+def string(digits: list[np.ndarray], gap: int) -> np.ndarray:
+    """Digits of 28x28 with so many columns between the ink of each and the next."""
+    margin = 8
+    spans = [np.flatnonzero(digit.any(0))[[0, -1]] for digit in digits]
+    width = sum(int(right - left) + 1 + gap for left, right in spans) - gap + 2 * margin
+    sheet = np.zeros((28 + 2 * margin, width), np.uint8)
+    at = margin
+    for digit, (left, right) in zip(digits, spans):
+        part = sheet[margin : margin + 28, at : at + right - left + 1]
+        np.maximum(part, digit[:, left : right + 1], out=part)
+        at += int(right - left) + 1 + gap
+    return sheet
+
+
+METHODS = {name: method for name, method in vars(Maker).items() if callable(method)}
+KINDS = {name: method.__doc__ for name, method in METHODS.items() if method.__doc__}
+
+
+def make(folder: Path, kinds: list[str], count: int, seed: int) -> None:
+    """Writes `count` pictures of each kind; the name of a file ends with what it says."""
+    images, labels = (array.numpy() for array in read_mnist("t10k"))
+    for kind in kinds:
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng([seed, *kind.encode()])
+        maker = Maker(int(rng.integers(1 << 32)))
+        for number in range(count):
+            if kind.startswith("gap"):
+                chosen = rng.integers(0, len(images), 5)
+                sheet = string([images[i] for i in chosen], int(kind.removeprefix("gap")))
+                picture, suffix, options = Image.fromarray(sheet), "png", {}
+            else:
+                chosen = [number % len(images) if count >= len(images) else rng.integers(len(images))]
+                picture, suffix, options = getattr(maker, kind)(images[chosen[0]])
+            text = "".join(str(labels[i]) for i in chosen)
+            picture.save(folder / kind / f"{number:05}-{text}.{suffix}", **options)
+
+
+def read(folder: Path, arguments: list[str]) -> dict[str, list[tuple[str, str]]]:
+    """By kind, what the pictures say and what `predict` reads."""
+    program = ROOT / "target" / "release" / "predict"
+    command = [program, "--json", *arguments, folder]
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout
+    found = {}
+    for line in output.splitlines():
+        reading = json.loads(line)
+        path = Path(reading["file"])
+        text = path.stem.partition("-")[2]
+        found.setdefault(path.parent.name, []).append((text, reading.get("text", "")))
+    return found
+
+
+def main() -> None:
+    gaps = {f"gap{gap}": f"strings of 5, {gap} columns apart" for gap in GAPS}
+    known = {**KINDS, **gaps}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kinds", nargs="+", choices=known, default=list(known))
+    parser.add_argument("--count", type=int, default=300, help="of each kind (default 300)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the pictures, in FOLDER")
+    parser.add_argument("--model", default="modern", help="modern or original")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.keep or Path(temporary) / "pictures"
+        make(folder, arguments.kinds, arguments.count, arguments.seed)
+        found = read(folder, ["--model", arguments.model])
+    print("| pictures | right % | digits found right % |\n| --- | ---: | ---: |")
+    for kind in arguments.kinds:
+        pairs = found[kind]
+        right = sum(text == answer for text, answer in pairs) / len(pairs)
+        print(f"| {known[kind]} | {100 * right:.1f} | {100 * digits_right(pairs):.1f} |")
+    sys.stdout.flush()
+
+
+def digits_right(pairs: list[tuple[str, str]]) -> float:
+    """The part of the digits that are read right, by the edit distance of each string."""
+    wrong = sum(min(distance(text, answer), len(text)) for text, answer in pairs)
+    return 1 - wrong / sum(len(text) for text, _ in pairs)
+
+
+def distance(a: str, b: str) -> int:
+    """Insertions, deletions and replacements from one string to the other."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        last, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
+    return row[-1]
+
+
+if __name__ == "__main__":
+    main()
