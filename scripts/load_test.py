@@ -265,7 +265,7 @@ def settled(service: Service) -> int:
 
 def soak(program: Path, seconds: int, seed: int) -> list[str]:
     """Prints what was sent and found; returns what is wrong."""
-    options = ["--timeout=2", f"--max-body={MAX_BODY >> 20}", "--max-pixels=4000000"]
+    options = ["--timeout=2", f"--max-body={MAX_BODY >> 20}", "--max-pixels=4"]
     with tempfile.TemporaryFile("w+") as log, serving(program, options, log) as service:
         test = Soak(service, seed)
         test.run(max(5, seconds / 4))

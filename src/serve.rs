@@ -44,8 +44,8 @@ pub struct Options {
     /// The most that a request's body may have, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub max_body: u32,
-    /// The most pixels that a picture may have.
-    #[arg(long, value_name = "PIXELS", default_value_t = 50_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    /// The most pixels that a picture may have, in millions.
+    #[arg(long, value_name = "MILLIONS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub max_pixels: u64,
     /// Seconds that a client may take for a request's head, and again for its body, and that the answer
     /// may take; also how long a connection may idle.
@@ -61,9 +61,9 @@ pub struct Options {
     /// one was read.
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=10_000_000))]
     pub batch_wait: u64,
-    /// Reject digits whose confidence is below this, 0 to 1 [default: none]
-    #[arg(long, value_name = "X", value_parser = confidence)]
-    pub reject_below: Option<f32>,
+    /// Reject digits of a lower confidence, 0 to 1.
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = confidence)]
+    pub reject_below: f32,
 }
 
 /// How a service that was told to stop ended.

@@ -8,7 +8,6 @@ use clap::Parser;
 use lenet5::cli::{self, ReadOptions};
 use lenet5::model::Network;
 use lenet5::serve::{Log, Options, Outcome, Server};
-use lenet5::weights::Weights;
 
 /// Reads digits over HTTP: POST a picture to /v1/predict, or draw one on the page.
 ///
@@ -25,9 +24,9 @@ struct Arguments {
     read: ReadOptions,
     #[command(flatten)]
     service: Options,
-    /// CPU threads of libtorch's kernels.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    threads: i32,
+    /// CPU threads that read, and those of libtorch's kernels [default: all cores, and 1]
+    #[arg(long, value_name = "N")]
+    threads: Option<i32>,
     /// Form of the log on stderr; RUST_LOG=warn leaves out the line for each request.
     #[arg(long, value_enum, default_value = "text")]
     log: Log,
@@ -39,15 +38,10 @@ fn main() -> ExitCode {
 }
 
 fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    cli::set_threads(Some(arguments.threads))?;
-    let weights = match &arguments.weights {
-        Some(path) => arguments.read.read(path)?,
-        None => {
-            let mut weights = Weights::shipped(Network::default())?;
-            weights.set(&arguments.read.model)?;
-            weights
-        }
-    };
+    // libtorch's threads wait by spinning, and would take the cores from those of the service.
+    cli::set_threads(arguments.threads.or(Some(1)))?;
+    cli::set_pool(arguments.threads)?;
+    let weights = arguments.read.open(arguments.weights.as_deref(), Network::default())?;
     let server = Server::bind(&arguments.service, &weights)?;
     arguments.log.start();
     let stop = server.stop();

@@ -57,7 +57,8 @@ pub struct Layer {
 
 impl Limits {
     pub fn new(options: &Options) -> Self {
-        let pictures = images::Limits { pixels: options.max_pixels, ..images::Limits::default() };
+        let pixels = options.max_pixels * 1_000_000;
+        let pictures = images::Limits { pixels, ..images::Limits::default() };
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let bodies = Bodies::new((options.max_body as usize) << 20, options.timeout);
         Self { bodies, pictures, heavy: Arc::new(Semaphore::new(cores)) }
@@ -79,10 +80,7 @@ impl Limits {
 
 impl Reader {
     pub fn start(weights: &Weights, options: &Options, metrics: &Arc<Metrics>) -> Result<Self> {
-        let mut recognizer = Recognizer::new(weights)?;
-        if let Some(confidence) = options.reject_below {
-            recognizer = recognizer.reject_below(confidence);
-        }
+        let recognizer = Recognizer::new(weights)?.reject_below(options.reject_below);
         let recognizer = Arc::new(recognizer);
         let network = weights.config.network;
         let metrics = Arc::clone(metrics);
