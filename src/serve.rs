@@ -1,10 +1,10 @@
 //! The HTTP service: reads the digits of pictures that are sent to it, shows what each layer makes of
 //! them, and has a page to draw on.
 //!
-//! A request's way: [`connections`] accepts it and bounds its head, [`routes`] finds what it asks for,
-//! [`body`] takes the body in, [`form`] finds the picture's file in that, [`reader`] decodes it, and
-//! [`batch`] reads small pictures of several requests at once. What goes wrong is a
-//! [`failure`](failure::Failure): JSON, with nothing in it that concerns the service alone.
+//! A request's way: `connections` accepts it and bounds its head, `routes` finds what it asks for, `body`
+//! takes the body in, `form` finds the picture's file in that, `reader` decodes it, and `batch` reads
+//! small pictures of several requests at once. What goes wrong is a `failure`: JSON, with nothing in it
+//! that concerns the service alone.
 
 mod batch;
 mod body;
@@ -104,6 +104,7 @@ impl Server {
     /// # Errors
     /// Where the address cannot be listened on, or the weights do not fit their settings.
     pub fn bind(options: &Options, weights: &Weights) -> Result<Self> {
+        return_memory();
         // First what fails fast.
         let fail = |error| Error::Config(format!("listening on {}: {error}", options.addr));
         let listener = TcpListener::bind(&options.addr).map_err(fail)?;
@@ -163,6 +164,17 @@ impl Server {
         let outcome = if finished { Outcome::Finished } else { Outcome::CutOff };
         tracing::info!(?outcome, "stopped");
         Ok(outcome)
+    }
+}
+
+/// glibc keeps large blocks for later by default, in each thread's arena: of large pictures twice as much
+/// memory as they need at a time. From this size on they go back to the system at once.
+fn return_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it changes a parameter of the allocator.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 4 << 20);
     }
 }
 
