@@ -777,7 +777,6 @@ fn a_mix_of_good_and_bad_requests() {
     const CLIENTS: u64 = 12;
     const REQUESTS: usize = 60;
     let service = Service::start(&["--max-pixels=1"]);
-    service.predict(&samples()[0].png).reads(samples()[0].label);
     let before = service.descriptors();
     let bomb = black(5000, 5000);
     let large = black(900, 900);
