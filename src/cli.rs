@@ -91,11 +91,11 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Ends the process at once, for a second Ctrl-C; the files are as the last write left them.
-pub fn exit_now() -> ! {
+/// Ends the process at once, as a second Ctrl-C does; the files are as the last write left them.
+pub fn exit_now(code: u8) -> ! {
     // SAFETY: `_exit` runs no destructors. `std::process::exit` would run libtorch's while the main
     // thread is still within libtorch, which crashes.
-    unsafe { libc::_exit(INTERRUPTED.into()) }
+    unsafe { libc::_exit(code.into()) }
 }
 
 /// Prints on stdout without a panic where it is closed or full.

@@ -31,6 +31,7 @@ pub mod predict;
 mod progress;
 pub mod recognizer;
 pub mod script;
+pub mod serve;
 pub mod train;
 pub mod weights;
 

@@ -13,7 +13,7 @@ use tch::{Device, Kind};
 
 use crate::util::{Bits, Ended, program, run, small_mnist, temp, tensors, trained};
 
-const PROGRAMS: [&str; 5] = ["train", "evaluate", "convert", "inspect", "summary"];
+const PROGRAMS: [&str; 6] = ["train", "evaluate", "convert", "inspect", "serve", "summary"];
 
 fn json(text: &str) -> Value {
     assert_eq!(text.lines().count(), 1, "one object on one line: {text}");
@@ -69,6 +69,8 @@ fn wrong_usage_exits_with_2() {
         ("convert", &["in.pt", "out.pt", "--data", "folder"], "--detect"),
         ("convert", &["in.pt", "out.pt", "--detect", "--mean", "1"], "cannot be used with"),
         ("inspect", &["in.pt", "out.pt"], "unexpected argument 'out.pt'"),
+        ("serve", &["--timeout", "0"], "expected 0.1 to 3600 seconds"),
+        ("serve", &["--reject-below", "2"], "expected 0 to 1"),
         ("summary", &["extra"], "unexpected argument 'extra'"),
     ];
     for &(name, arguments, message) in table {

@@ -13,5 +13,6 @@ mod model; // layers, shapes, counts, loading of parameters
 mod original; // the network of 1998: counts, codes, losses, commands
 mod parity; // the same bits as PyTorch: weights, logits, gradients, optimizers, learning rates
 mod sdlm; // second-order training of the network of 1998, by both engines and by PyTorch
+mod serve; // the HTTP service: forms, errors, limits, many clients, stopping
 mod util; // programs, Python, temporary folders, comparison of bits
 mod weights; // files of weights, from Python and to Python

@@ -416,7 +416,7 @@ fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
     let flag = Arc::clone(&stop);
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::Relaxed) {
-            cli::exit_now();
+            cli::exit_now(cli::INTERRUPTED);
         }
     })
     .context("handling Ctrl-C")?;

@@ -1,0 +1,83 @@
+//! What goes wrong, as the client sees it.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+/// An answer that says what was expected and what was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    pub status: StatusCode,
+    /// For programs.
+    code: &'static str,
+    /// For people.
+    message: String,
+}
+
+impl Failure {
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    pub fn bad(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// The log has the details, the client has not.
+    pub fn internal() -> Self {
+        let message = "something went wrong in the service; its log says what";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
+    /// To be tried again.
+    pub fn busy(what: &str, most: usize) -> Self {
+        let message = format!("expected at most {most} {what} at once, found more");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+    }
+
+    /// Of the head or the body.
+    pub fn slow(part: &str, seconds: f64) -> Self {
+        let message = format!("expected the request's {part} within {seconds} s, found part of it");
+        Self::new(StatusCode::REQUEST_TIMEOUT, "slow_request", message)
+    }
+
+    /// Whether the rest of the request is not worth waiting for.
+    fn closes(&self) -> bool {
+        matches!(self.status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE)
+    }
+
+    fn body(&self) -> String {
+        json!({"error": {"code": self.code, "message": self.message}}).to_string()
+    }
+
+    /// The whole answer, for a connection that ends with it, where HTTP's usual way is not open.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let body = self.body();
+        let retry = if self.retry() { "retry-after: 1\r\n" } else { "" };
+        format!(
+            "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{retry}\
+             connection: close\r\n\r\n{body}",
+            self.status,
+            body.len()
+        )
+        .into_bytes()
+    }
+
+    fn retry(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], self.body())
+            .into_response();
+        if self.retry() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self.closes() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}

@@ -1,0 +1,121 @@
+//! The forms in which a body holds a picture: the file itself, a form's field, base64 in JSON.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, StatusCode, header};
+use base64::Engine;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use futures_util::FutureExt;
+use futures_util::stream;
+use serde::Deserialize;
+
+use super::failure::Failure;
+
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// By the content type.
+#[derive(Clone, Debug)]
+pub enum Form {
+    /// The body is the file.
+    File,
+    /// A field of multipart/form-data, whose boundary this is.
+    Multipart(String),
+    /// `{"image": "<base64>"}`.
+    Json,
+}
+
+#[derive(Deserialize)]
+struct Json<'a> {
+    #[serde(borrow)]
+    image: Cow<'a, str>,
+}
+
+impl Form {
+    pub fn of(headers: &HeaderMap) -> Result<Self, Failure> {
+        let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Self::File) };
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let name = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match name.as_str() {
+            "application/octet-stream" => Ok(Self::File),
+            "application/json" => Ok(Self::Json),
+            "multipart/form-data" => match multer::parse_boundary(&value) {
+                Ok(boundary) => Ok(Self::Multipart(boundary)),
+                Err(_) => Err(bad_multipart("a boundary in the content type", "none")),
+            },
+            name if name.starts_with("image/") => Ok(Self::File),
+            _ => Err(Failure::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                format!(
+                    "expected the content type image/*, application/octet-stream, \
+                     multipart/form-data or application/json, found {value}"
+                ),
+            )),
+        }
+    }
+
+    /// The picture's file.
+    pub fn file(&self, body: &Bytes) -> Result<Bytes, Failure> {
+        let file = match self {
+            Self::File => body.clone(),
+            Self::Multipart(boundary) => field(boundary, body)?,
+            Self::Json => base64(body)?,
+        };
+        if file.is_empty() {
+            return Err(Failure::bad("no_picture", "expected a picture's file, found 0 bytes"));
+        }
+        Ok(file)
+    }
+}
+
+/// The first field with a file name.
+fn field(boundary: &str, body: &Bytes) -> Result<Bytes, Failure> {
+    let body = stream::iter([Ok::<_, Infallible>(body.clone())]);
+    let mut form = multer::Multipart::new(body, boundary);
+    let find = async {
+        while let Some(field) = form.next_field().await? {
+            if field.file_name().is_some() {
+                return Ok(Some(field.bytes().await?));
+            }
+        }
+        Ok::<_, multer::Error>(None)
+    };
+    match find.now_or_never().expect("all of the body is here") {
+        Ok(Some(file)) => Ok(file),
+        Ok(None) => Err(Failure::bad("no_picture", "expected a field with a file, found none")),
+        Err(error) => Err(bad_multipart("fields with this boundary", &error.to_string())),
+    }
+}
+
+fn bad_multipart(expected: &str, found: &str) -> Failure {
+    Failure::bad(
+        "bad_multipart",
+        format!("multipart/form-data: expected {expected}, found {found}"),
+    )
+}
+
+fn base64(body: &Bytes) -> Result<Bytes, Failure> {
+    let json: Json = serde_json::from_slice(body).map_err(|error| {
+        Failure::bad("bad_json", format!("expected {{\"image\": \"<base64>\"}}, found {error}"))
+    })?;
+    let text = match json.image.strip_prefix("data:") {
+        None => &json.image,
+        Some(url) => match url.split_once(',') {
+            Some((kind, text)) if kind.ends_with(";base64") => text,
+            _ => return Err(bad_base64("a data: URL without ;base64,")),
+        },
+    };
+    BASE64.decode(text).map(Bytes::from).map_err(|error| bad_base64(&error.to_string()))
+}
+
+fn bad_base64(found: &str) -> Failure {
+    Failure::bad(
+        "bad_base64",
+        format!("image: expected base64, or a data: URL of it, found {found}"),
+    )
+}

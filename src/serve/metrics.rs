@@ -1,0 +1,121 @@
+//! What the service counts, for Prometheus.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::model::Network;
+
+/// The form of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All counts.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Request, Counter>,
+    seconds: Family<Route, Histogram>,
+    in_flight: Gauge,
+    batch_size: Family<Model, Histogram>,
+    digits: Family<Model, Counter>,
+    queue: Family<Model, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    route: &'static str,
+    status: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    route: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Model {
+    model: &'static str,
+}
+
+/// A request that is being answered, or whose client goes away meanwhile.
+pub struct InFlight<'a>(&'a Gauge);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("lenet5");
+        let requests = Family::default();
+        registry.register("requests", "Requests answered", requests.clone());
+        // Half a millisecond to four seconds.
+        let seconds: Family<Route, Histogram> =
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0005, 2.0, 14)));
+        let help = "Time from a request's head to its answer";
+        registry.register_with_unit("request_duration", help, Unit::Seconds, seconds.clone());
+        let in_flight = Gauge::default();
+        registry.register("requests_in_flight", "Requests being answered", in_flight.clone());
+        let batch_size: Family<Model, Histogram> =
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(1.0, 2.0, 9)));
+        registry.register("batch_size", "Pictures read at once", batch_size.clone());
+        let digits = Family::default();
+        registry.register("digits", "Digits read", digits.clone());
+        let queue = Family::default();
+        registry.register("queue_depth", "Pictures waiting or being read", queue.clone());
+        Self { registry, requests, seconds, in_flight, batch_size, digits, queue }
+    }
+}
+
+impl Metrics {
+    pub fn enter(&self) -> InFlight<'_> {
+        self.in_flight.inc();
+        InFlight(&self.in_flight)
+    }
+
+    pub fn request(&self, route: &'static str, status: StatusCode, time: Duration) {
+        self.refused(route, status);
+        self.seconds.get_or_create(&Route { route }).observe(time.as_secs_f64());
+    }
+
+    /// One that was answered before it was whole.
+    pub fn refused(&self, route: &'static str, status: StatusCode) {
+        let status = status.as_u16().into();
+        self.requests.get_or_create(&Request { route, status }).inc();
+    }
+
+    pub fn batch(&self, network: Network, size: usize) {
+        self.batch_size.get_or_create(&Model::of(network)).observe(size as f64);
+    }
+
+    pub fn digits(&self, network: Network, count: usize) {
+        self.digits.get_or_create(&Model::of(network)).inc_by(count as u64);
+    }
+
+    pub fn queue(&self, network: Network, depth: usize) {
+        self.queue.get_or_create(&Model::of(network)).set(depth as i64);
+    }
+
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry).expect("a string takes it all");
+        text
+    }
+}
+
+impl Model {
+    fn of(network: Network) -> Self {
+        let model = match network {
+            Network::Modern => "modern",
+            Network::Original => "original",
+        };
+        Self { model }
+    }
+}

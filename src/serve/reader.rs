@@ -1,0 +1,182 @@
+//! A network that reads pictures: small ones in batches, large ones one by one beside them.
+
+use std::io::Cursor;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use image::ImageReader;
+use serde::Serialize;
+use tch::Tensor;
+use tokio::sync::Semaphore;
+use tokio::task;
+
+use super::Options;
+use super::batch::Batcher;
+use super::body::{Bodies, Received};
+use super::failure::Failure;
+use super::form::Form;
+use super::metrics::Metrics;
+use crate::data::images::{self, PIXELS};
+use crate::model::Network;
+use crate::recognizer::{Activation, Reading};
+use crate::weights::Weights;
+use crate::{Error, Recognizer, Result};
+
+/// Up to so many bytes and pixels a picture is decoded at once, in a millisecond at most, and read with
+/// others; a larger one is for a thread that may take its time.
+const SMALL_BODY: usize = 64 << 10;
+const SMALL_PIXELS: u64 = 100_000;
+
+/// What requests may take.
+pub struct Limits {
+    pub bodies: Bodies,
+    pictures: images::Limits,
+    /// For work that takes more than a moment, as many at once as there are cores.
+    heavy: Arc<Semaphore>,
+}
+
+/// A network.
+pub struct Reader {
+    pub network: Network,
+    recognizer: Arc<Recognizer>,
+    pub batcher: Batcher,
+    /// The codes of the classes, 84 numbers each, where the network has them.
+    pub codes: Option<Vec<Vec<f32>>>,
+}
+
+/// What the layers make of a digit.
+#[derive(Serialize)]
+pub struct Layer {
+    name: &'static str,
+    shape: Vec<i64>,
+    values: Vec<f32>,
+}
+
+impl Limits {
+    pub fn new(options: &Options) -> Self {
+        let pixels = options.max_pixels * 1_000_000;
+        let pictures = images::Limits { pixels, ..images::Limits::default() };
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let bodies = Bodies::new((options.max_body as usize) << 20, options.timeout);
+        Self { bodies, pictures, heavy: Arc::new(Semaphore::new(cores)) }
+    }
+
+    async fn heavy<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let permit = Arc::clone(&self.heavy).acquire_owned().await.expect("it is never closed");
+        let work = move || {
+            let _permit = permit;
+            work()
+        };
+        // It fails where the work panics, which the log has.
+        task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Failure::internal()))
+    }
+}
+
+impl Reader {
+    pub fn start(weights: &Weights, options: &Options, metrics: &Arc<Metrics>) -> Result<Self> {
+        let recognizer = Recognizer::new(weights)?.reject_below(options.reject_below);
+        let recognizer = Arc::new(recognizer);
+        let network = weights.config.network;
+        let metrics = Arc::clone(metrics);
+        let batcher = Batcher::start(
+            Arc::clone(&recognizer),
+            options.queue,
+            Duration::from_micros(options.batch_wait),
+            move |size| metrics.batch(network, size),
+        )
+        .map_err(|error| Error::Config(format!("starting a thread: {error}")))?;
+        Ok(Self { network, recognizer, batcher, codes: codes(weights)? })
+    }
+
+    /// Reads the picture in a body.
+    pub async fn read(
+        &self,
+        limits: &Limits,
+        form: Form,
+        body: Received,
+    ) -> Result<Reading, Failure> {
+        if body.bytes.len() <= SMALL_BODY {
+            let file = form.file(&body.bytes)?;
+            if pixels(&file, limits.pictures.pixels)? <= SMALL_PIXELS {
+                let picture = decode(&file, &limits.pictures)?;
+                drop((file, body));
+                return self.batcher.read(picture).await;
+            }
+        }
+        let (recognizer, pictures) = (Arc::clone(&self.recognizer), limits.pictures);
+        let work = move || {
+            let file = form.file(&body.bytes)?;
+            pixels(&file, pictures.pixels)?;
+            let picture = decode(&file, &pictures)?;
+            drop((file, body));
+            recognizer.read(&picture).map_err(Failure::from)
+        };
+        limits.heavy(work).await
+    }
+
+    /// What the layers make of a digit's pixels, to four decimals.
+    pub async fn layers(
+        &self,
+        limits: &Limits,
+        pixels: [u8; PIXELS],
+    ) -> Result<Vec<Layer>, Failure> {
+        let recognizer = Arc::clone(&self.recognizer);
+        let rounded = |Activation { name, shape, values }| {
+            let values = values.into_iter().map(|x| (x * 1e4).round() / 1e4).collect();
+            Layer { name, shape, values }
+        };
+        let work = move || Ok(recognizer.activations(&pixels)?.into_iter().map(rounded).collect());
+        limits.heavy(work).await
+    }
+}
+
+/// How many pixels a picture says that it has: within the limit, or 0 where decoding will tell.
+fn pixels(file: &[u8], most: u64) -> Result<u64, Failure> {
+    let reader = ImageReader::new(Cursor::new(file)).with_guessed_format();
+    let Some((width, height)) = reader.ok().and_then(|reader| reader.into_dimensions().ok()) else {
+        return Ok(0);
+    };
+    let found = u64::from(width) * u64::from(height);
+    if found > most {
+        return Err(Failure::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "picture_too_large",
+            format!("expected a picture of at most {most} pixels, found {width}x{height}"),
+        ));
+    }
+    Ok(found)
+}
+
+fn decode(file: &Bytes, limits: &images::Limits) -> Result<image::DynamicImage, Failure> {
+    images::decode(file, limits)
+        .map_err(|message| Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "not_a_picture", message))
+}
+
+/// The targets of the network of 1998, its output layer's weights.
+fn codes(weights: &Weights) -> Result<Option<Vec<Vec<f32>>>> {
+    if weights.config.network == Network::Modern {
+        return Ok(None);
+    }
+    let output = weights.tensors.iter().find(|(name, _)| name == "output.weight");
+    Ok(output.map(|(_, codes): &(_, Tensor)| Vec::try_from(codes)).transpose()?)
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Picture(message) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "no_digits", message)
+            }
+            error => {
+                tracing::error!(%error, "reading a picture");
+                Self::internal()
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What can be asked for, and the answers.
+//!
+//! A body is taken in before anything is found wrong: hyper closes a connection with one unread, which
+//! a client that goes on to use it has to find out.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, HttpBody};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{MatchedPath, Query, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use futures_util::FutureExt;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::time;
+
+use super::body::Received;
+use super::failure::Failure;
+use super::form::Form;
+use super::metrics::{self, Metrics};
+use super::page;
+use super::reader::{Layer, Limits, Reader};
+use crate::model::Network;
+use crate::recognizer::Reading;
+
+const OPENAPI: &str = include_str!("openapi.json");
+const JSON: &str = "application/json";
+
+/// What all requests share.
+pub struct App {
+    pub modern: Reader,
+    pub original: Reader,
+    pub default: Network,
+    pub limits: Limits,
+    pub timeout: Duration,
+    pub metrics: Arc<Metrics>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PredictQuery {
+    model: Option<Network>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ActivationsQuery {
+    model: Option<Network>,
+    #[serde(default)]
+    digit: usize,
+}
+
+#[derive(Serialize)]
+struct Prediction {
+    model: Network,
+    #[serde(flatten)]
+    reading: Reading,
+}
+
+#[derive(Serialize)]
+struct Activations<'a> {
+    model: Network,
+    reading: &'a Reading,
+    digit: usize,
+    layers: Vec<Layer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    codes: Option<&'a [Vec<f32>]>,
+}
+
+/// All routes.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(page::index))
+        .route("/style.css", get(page::style))
+        .route("/app.js", get(page::script))
+        .route("/v1/predict", post(predict))
+        .route("/v1/activations", post(activations))
+        .route("/healthz", get(|| async { json(&json!({"status": "ok"})) }))
+        .route("/metrics", get(metrics))
+        .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, JSON)], OPENAPI) }))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(Arc::clone(&app), observe))
+        .with_state(app)
+}
+
+async fn predict(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failure> {
+    let body = app.limits.bodies.receive(body).await?;
+    let PredictQuery { model } = query(&uri)?;
+    let reader = app.reader(model);
+    let reading = app.read(reader, &headers, body).await?;
+    Ok(json(&Prediction { model: reader.network, reading }))
+}
+
+async fn activations(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failure> {
+    let body = app.limits.bodies.receive(body).await?;
+    let ActivationsQuery { model, digit } = query(&uri)?;
+    let reader = app.reader(model);
+    let reading = app.read(reader, &headers, body).await?;
+    let Some(found) = reading.digits.get(digit) else {
+        let (last, text) = (reading.digits.len().saturating_sub(1), &reading.text);
+        let message = format!("digit: expected 0 to {last} of the digits {text:?}, found {digit}");
+        return Err(Failure::bad("bad_digit", message));
+    };
+    let layers = app.within(reader.layers(&app.limits, found.pixels)).await?;
+    let codes = reader.codes.as_deref();
+    let (model, reading) = (reader.network, &reading);
+    Ok(json(&Activations { model, reading, digit, layers, codes }))
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Response {
+    for reader in [&app.modern, &app.original] {
+        app.metrics.queue(reader.network, reader.batcher.depth());
+    }
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], app.metrics.text()).into_response()
+}
+
+async fn not_found(State(app): State<Arc<App>>, uri: Uri, body: Body) -> Result<(), Failure> {
+    app.limits.bodies.receive(body).await?;
+    let message = format!("there is no {}; /openapi.json lists what there is", uri.path());
+    Err(Failure::new(StatusCode::NOT_FOUND, "not_found", message))
+}
+
+async fn method_not_allowed(
+    State(app): State<Arc<App>>,
+    method: Method,
+    uri: Uri,
+    body: Body,
+) -> Result<(), Failure> {
+    app.limits.bodies.receive(body).await?;
+    let message = format!("{} does not take {method}", uri.path());
+    Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message))
+}
+
+impl App {
+    fn reader(&self, network: Option<Network>) -> &Reader {
+        match network.unwrap_or(self.default) {
+            Network::Modern => &self.modern,
+            Network::Original => &self.original,
+        }
+    }
+
+    async fn read(
+        &self,
+        reader: &Reader,
+        headers: &HeaderMap,
+        body: Received,
+    ) -> Result<Reading, Failure> {
+        let form = Form::of(headers)?;
+        let reading = self.within(reader.read(&self.limits, form, body)).await?;
+        self.metrics.digits(reader.network, reading.digits.len());
+        Ok(reading)
+    }
+
+    /// Work that is given up where it takes too long.
+    async fn within<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        time::timeout(self.timeout, work).await.unwrap_or_else(|_| {
+            let message =
+                format!("expected an answer within {} s, found none", self.timeout.as_secs_f64());
+            Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "timed_out", message))
+        })
+    }
+}
+
+fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Failure> {
+    let bad = |error: QueryRejection| Failure::bad("bad_query", error.body_text());
+    Ok(Query::try_from_uri(uri).map_err(bad)?.0)
+}
+
+fn json(value: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(value).expect("plain data");
+    ([(header::CONTENT_TYPE, JSON)], body).into_response()
+}
+
+/// Around all routes: counts, logs, and answers where one of them panics.
+async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let _in_flight = app.metrics.enter();
+    let matched = request.extensions().get::<MatchedPath>();
+    let route = route(matched.map(MatchedPath::as_str));
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let mut response = answer.unwrap_or_else(|_| Failure::internal().into_response());
+    let nosniff = HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    let time = start.elapsed();
+    app.metrics.request(route, response.status(), time);
+    tracing::info!(
+        %method,
+        path = uri.path(),
+        status = response.status().as_u16(),
+        milliseconds = time.as_micros() as f64 / 1e3,
+        bytes = response.body().size_hint().exact(),
+        "request"
+    );
+    response
+}
+
+/// For the counts, which must not grow with what clients make up.
+fn route(path: Option<&str>) -> &'static str {
+    const ROUTES: [&str; 8] = [
+        "/v1/predict",
+        "/v1/activations",
+        "/",
+        "/style.css",
+        "/app.js",
+        "/healthz",
+        "/metrics",
+        "/openapi.json",
+    ];
+    ROUTES.into_iter().find(|route| Some(*route) == path).unwrap_or("other")
+}

@@ -1,0 +1,834 @@
+//! The HTTP service: the real program, over sockets.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::{Child, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use image::{DynamicImage, GrayImage, ImageFormat};
+use lenet5::data::{Dataset, Split};
+use serde_json::{Value, json};
+
+use crate::util::{Ended, program};
+
+/// A digit of MNIST's test images that both networks read, as PNG, and its label.
+struct Sample {
+    png: Vec<u8>,
+    label: u64,
+}
+
+fn samples() -> &'static [Sample] {
+    static SAMPLES: OnceLock<Vec<Sample>> = OnceLock::new();
+    SAMPLES.get_or_init(|| {
+        let data = Dataset::embedded(Split::Test, 10).unwrap().first(8);
+        let pixels = Vec::<u8>::try_from(data.images().flatten(0, -1)).unwrap();
+        let labels = Vec::<i64>::try_from(data.labels()).unwrap();
+        let sample = |(pixels, label): (&[u8], i64)| Sample {
+            png: png(&GrayImage::from_raw(28, 28, pixels.to_vec()).unwrap().into()),
+            label: label as u64,
+        };
+        pixels.chunks(28 * 28).zip(labels).map(sample).collect()
+    })
+}
+
+fn png(picture: &DynamicImage) -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+fn black(width: u32, height: u32) -> Vec<u8> {
+    png(&GrayImage::new(width, height).into())
+}
+
+/// A running `serve`, which ends with this.
+struct Service {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Service {
+    fn start(arguments: &[&str]) -> Self {
+        Self::logging(arguments, Stdio::inherit())
+    }
+
+    /// What is worse than info is on stderr.
+    fn logging(arguments: &[&str], log: Stdio) -> Self {
+        let mut command = program("serve");
+        command.args(["--addr=127.0.0.1:0"]).args(arguments).env("RUST_LOG", "warn");
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on http://").expect("the address");
+        Self { address: address.parse().unwrap(), child }
+    }
+
+    fn connect(&self) -> Client {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client(BufReader::new(stream))
+    }
+
+    /// On a connection of its own.
+    fn ask(&self, request: &[u8]) -> Answer {
+        let mut client = self.connect();
+        client.send(request);
+        client.answer()
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.ask(&request("GET", path, &[], b""))
+    }
+
+    fn predict(&self, picture: &[u8]) -> Answer {
+        self.ask(&post("/v1/predict", picture))
+    }
+
+    /// A line of the metrics, such as `lenet5_digits_total{model="modern"}`; 0 where there is none.
+    fn metric(&self, name: &str) -> f64 {
+        let text = String::from_utf8(self.get("/metrics").body).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Until so many pictures wait or are being read.
+    fn wait_for_queue(&self, depth: f64) {
+        for _ in 0..1000 {
+            if self.metric("lenet5_queue_depth{model=\"modern\"}") == depth {
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        panic!("{depth} pictures were to wait");
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: to a child of ours that has not been waited for.
+        assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
+    }
+
+    fn code(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+}
+
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn send(&mut self, bytes: &[u8]) {
+        // The service may answer and close before it has all.
+        let _ = self.0.get_mut().write_all(bytes);
+    }
+
+    fn answer(&mut self) -> Answer {
+        self.try_answer().expect("an answer")
+    }
+
+    /// None where the connection ends without one.
+    fn try_answer(&mut self) -> Option<Answer> {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if self.0.read_line(&mut head).ok()? == 0 {
+                return None;
+            }
+        }
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let answer = Answer { status, head: head.to_ascii_lowercase(), body: Vec::new() };
+        let mut body = vec![0; answer.header("content-length").map_or(0, |n| n.parse().unwrap())];
+        self.0.read_exact(&mut body).ok()?;
+        Some(Answer { body, ..answer })
+    }
+
+    fn is_closed(&mut self) -> bool {
+        matches!(self.0.read(&mut [0]), Ok(0))
+    }
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
+    fn json(&self) -> Value {
+        assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    #[track_caller]
+    fn fails_with(&self, status: u16, code: &str, message: &str) {
+        let expected = json!({"error": {"code": code, "message": message}});
+        assert_eq!((self.status, self.json()), (status, expected));
+        assert_eq!(self.header("retry-after"), (status == 503).then_some("1"));
+    }
+
+    #[track_caller]
+    fn reads(&self, label: u64) {
+        assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.body));
+        assert_eq!(self.json()["text"], label.to_string());
+    }
+}
+
+fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n");
+    for (name, value) in headers {
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    if method == "POST" {
+        let _ = write!(head, "content-length: {}\r\n", body.len());
+    }
+    [head.as_bytes(), b"\r\n", body].concat()
+}
+
+fn post(path: &str, picture: &[u8]) -> Vec<u8> {
+    request("POST", path, &[("content-type", "image/png")], picture)
+}
+
+fn typed(kind: &str, body: &[u8]) -> Vec<u8> {
+    request("POST", "/v1/predict", &[("content-type", kind)], body)
+}
+
+const MULTIPART: &str = "multipart/form-data; boundary=XX";
+
+fn multipart(file: &[u8]) -> Vec<u8> {
+    let head = b"--XX\r\ncontent-disposition: form-data; name=\"note\"\r\n\r\nno file\r\n\
+        --XX\r\ncontent-disposition: form-data; name=\"any\"; filename=\"7.png\"\r\n\
+        content-type: image/png\r\n\r\n";
+    [&head[..], file, b"\r\n--XX--\r\n"].concat()
+}
+
+fn in_json(file: &[u8], prefix: &str) -> Vec<u8> {
+    json!({"image": format!("{prefix}{}", STANDARD.encode(file))}).to_string().into_bytes()
+}
+
+#[test]
+fn a_picture_in_three_forms() {
+    let service = Service::start(&[]);
+    for Sample { png, label } in samples() {
+        let answers = [
+            service.predict(png),
+            service.ask(&request("POST", "/v1/predict", &[], png)),
+            service.ask(&request("POST", "/v1/predict?model=modern", &[], png)),
+            service.ask(&typed("application/octet-stream", png)),
+            service.ask(&typed(MULTIPART, &multipart(png))),
+            service.ask(&typed("application/json; charset=utf-8", &in_json(png, ""))),
+            service.ask(&typed("application/json", &in_json(png, "data:image/png;base64,"))),
+        ];
+        for answer in &answers {
+            answer.reads(*label);
+            assert_eq!(answer.body, answers[0].body);
+        }
+        let json = answers[0].json();
+        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(keys(&json), ["model", "text", "digits", "rejected"]);
+        assert_eq!((&json["model"], &json["rejected"]), (&json!("modern"), &json!(false)));
+        let digit = &json["digits"][0];
+        assert_eq!(
+            keys(digit),
+            ["label", "confidence", "probabilities", "box", "line", "rejected"]
+        );
+        assert_eq!(digit["label"], *label);
+        assert_eq!(digit["probabilities"].as_array().unwrap().len(), 10);
+
+        let original = service.ask(&post("/v1/predict?model=original", png));
+        original.reads(*label);
+        assert_eq!(original.json()["model"], "original");
+    }
+}
+
+#[test]
+fn own_weights_are_the_default() {
+    let folder = crate::util::temp();
+    let path = folder.path().join("own.pth");
+    lenet5::weights::Weights::shipped(lenet5::model::Network::Original)
+        .unwrap()
+        .write(&path, lenet5::weights::Format::StateDict)
+        .unwrap();
+    let service = Service::start(&[&format!("--weights={}", path.display()), "--reject-below=1"]);
+    let Sample { png, label } = &samples()[0];
+    let answer = service.predict(png);
+    answer.reads(*label);
+    let json = answer.json();
+    assert_eq!((&json["model"], &json["rejected"]), (&json!("original"), &json!(true)));
+    let modern = service.ask(&post("/v1/predict?model=modern", png));
+    assert_eq!(modern.json()["model"], "modern");
+}
+
+#[test]
+fn what_the_layers_make_of_a_digit() {
+    let service = Service::start(&[]);
+    let Sample { png, label } = &samples()[0];
+    for (model, codes) in [("modern", false), ("original", true)] {
+        let answer = service.ask(&post(&format!("/v1/activations?model={model}&digit=0"), png));
+        assert_eq!(answer.status, 200);
+        let json = answer.json();
+        assert_eq!((&json["model"], &json["digit"]), (&json!(model), &json!(0)));
+        assert_eq!(json["reading"]["text"], label.to_string());
+        let layers = json["layers"].as_array().unwrap();
+        let names: Vec<_> = layers.iter().map(|layer| layer["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["input", "c1", "s2", "c3", "s4", "c5", "f6", "output"]);
+        for layer in layers {
+            let shape = layer["shape"].as_array().unwrap();
+            let size: u64 = shape.iter().map(|size| size.as_u64().unwrap()).product();
+            assert_eq!(layer["values"].as_array().unwrap().len() as u64, size);
+        }
+        assert_eq!(json.get("codes").is_some(), codes);
+        if let Some(codes) = json.get("codes") {
+            let sizes: Vec<_> = codes
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|code| code.as_array().unwrap().len())
+                .collect();
+            assert_eq!(sizes, [84; 10]);
+        }
+        assert!(answer.body.len() < 128 << 10, "{} bytes", answer.body.len());
+    }
+    service.ask(&post("/v1/activations?digit=1", png)).fails_with(
+        400,
+        "bad_digit",
+        &format!("digit: expected 0 to 0 of the digits \"{label}\", found 1"),
+    );
+}
+
+#[test]
+fn errors_are_json() {
+    let service = Service::start(&[]);
+    let png = &samples()[0].png;
+    let predict = |kind: &str, body: &[u8]| typed(kind, body);
+    let json = |body: &str| typed("application/json", body.as_bytes());
+    let image = "expected {\"image\": \"<base64>\"}, found";
+    let base64 = "image: expected base64, or a data: URL of it, found";
+    let table: &[(Vec<u8>, u16, &str, &str)] = &[
+        (
+            request("GET", "/v2/predict", &[], b""),
+            404,
+            "not_found",
+            "there is no /v2/predict; /openapi.json lists what there is",
+        ),
+        (
+            request("GET", "/v1/predict", &[], b""),
+            405,
+            "method_not_allowed",
+            "/v1/predict does not take GET",
+        ),
+        (request("POST", "/", &[], b""), 405, "method_not_allowed", "/ does not take POST"),
+        (
+            predict("text/html", png),
+            415,
+            "unsupported_media_type",
+            "expected the content type image/*, application/octet-stream, multipart/form-data or \
+             application/json, found text/html",
+        ),
+        (
+            post("/v1/predict?model=lenet4", png),
+            400,
+            "bad_query",
+            "Failed to deserialize query string: model: unknown variant `lenet4`, expected `modern` or \
+             `original`",
+        ),
+        (
+            post("/v1/predict?modle=modern", png),
+            400,
+            "bad_query",
+            "Failed to deserialize query string: modle: unknown field `modle`, expected `model`",
+        ),
+        (
+            post("/v1/activations?digit=-1", png),
+            400,
+            "bad_query",
+            "Failed to deserialize query string: digit: invalid digit found in string",
+        ),
+        (
+            json("{"),
+            400,
+            "bad_json",
+            &format!("{image} EOF while parsing an object at line 1 column 1"),
+        ),
+        (json("{}"), 400, "bad_json", &format!("{image} missing field `image` at line 1 column 2")),
+        (
+            json("{\"image\": 7}"),
+            400,
+            "bad_json",
+            &format!("{image} invalid type: integer `7`, expected a string at line 1 column 11"),
+        ),
+        (
+            json("{\"image\": \"?\"}"),
+            400,
+            "bad_base64",
+            &format!("{base64} Invalid symbol 63, offset 0."),
+        ),
+        (
+            json("{\"image\": \"data:image/png,x\"}"),
+            400,
+            "bad_base64",
+            &format!("{base64} a data: URL without ;base64,"),
+        ),
+        (
+            predict("multipart/form-data", png),
+            400,
+            "bad_multipart",
+            "multipart/form-data: expected a boundary in the content type, found none",
+        ),
+        (
+            predict(
+                MULTIPART,
+                b"--XX\r\ncontent-disposition: form-data; name=\"a\"\r\n\r\nb\r\n--XX--\r\n",
+            ),
+            400,
+            "no_picture",
+            "expected a field with a file, found none",
+        ),
+        (predict("image/png", b""), 400, "no_picture", "expected a picture's file, found 0 bytes"),
+        (json("{\"image\": \"\"}"), 400, "no_picture", "expected a picture's file, found 0 bytes"),
+        (
+            b"no HTTP at all\r\n\r\n".to_vec(),
+            400,
+            "bad_request",
+            "expected a request of HTTP/1.1, found something else",
+        ),
+    ];
+    for (request, status, code, message) in table {
+        service.ask(request).fails_with(*status, code, message);
+    }
+    let allowed = service.get("/v1/predict");
+    assert_eq!(allowed.header("allow"), Some("post"));
+
+    // What the decoder says is its own matter.
+    for (name, body) in [
+        ("garbage", b"no picture".to_vec()),
+        ("a truncated PNG", png[..png.len() / 2].to_vec()),
+        ("a broken multipart", multipart(b"no picture")),
+    ] {
+        let kind = if name.ends_with("multipart") { MULTIPART } else { "image/png" };
+        let answer = service.ask(&predict(kind, &body));
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["code"]),
+            (422, &json!("not_a_picture"))
+        );
+    }
+    let broken = service.ask(&predict(MULTIPART, b"--XX\r\nwhat?"));
+    assert_eq!((broken.status, &broken.json()["error"]["code"]), (400, &json!("bad_multipart")));
+    service.predict(png).reads(samples()[0].label);
+}
+
+#[test]
+fn an_empty_picture_has_no_digits() {
+    let service = Service::start(&[]);
+    for (width, height) in [(28, 28), (1000, 700)] {
+        let answer = service.predict(&black(width, height));
+        assert_eq!((answer.status, &answer.json()["error"]["code"]), (422, &json!("no_digits")));
+    }
+}
+
+#[test]
+fn limits_from_both_sides() {
+    const MIB: usize = 1 << 20;
+    let service = Service::start(&["--max-body=1", "--max-pixels=1"]);
+    let Sample { png, label } = &samples()[0];
+    // What follows a PNG's end is not read.
+    let padded = |size: usize| [&png[..], &vec![0; size - png.len()]].concat();
+    service.predict(&padded(MIB)).reads(*label);
+    let large = format!("expected a body of at most {MIB} bytes, found");
+    let too_large = |answer: Answer, found: &str| {
+        answer.fails_with(413, "body_too_large", &format!("{large} {found}"));
+        assert_eq!(answer.header("connection"), Some("close"));
+    };
+    too_large(service.predict(&padded(MIB + 1)), "1048577");
+    too_large(service.predict(&padded(20 * MIB)), "20971520");
+
+    let chunked = |body: &[u8]| {
+        let head = "POST /v1/predict HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
+        let size = format!("{:x}\r\n", body.len());
+        service.ask(&[head.as_bytes(), size.as_bytes(), body, b"\r\n0\r\n\r\n"].concat())
+    };
+    chunked(&padded(MIB)).reads(*label);
+    too_large(chunked(&padded(MIB + 1)), "more");
+
+    assert_eq!(service.predict(&black(1000, 1000)).status, 422);
+    let many = "expected a picture of at most 1000000 pixels, found";
+    let too_many = |picture: &[u8], found: &str| {
+        let message = format!("{many} {found}");
+        service.predict(picture).fails_with(413, "picture_too_large", &message);
+    };
+    too_many(&black(1000, 1001), "1000x1001");
+    too_many(&black(10_000, 10_000), "10000x10000");
+
+    // The host is one of the headers, the length another.
+    let headers = |count: usize| {
+        let headers: Vec<_> = (0..count).map(|_| ("x", "y")).collect();
+        service.ask(&request("POST", "/v1/predict", &headers, png))
+    };
+    headers(98).reads(*label);
+    headers(99).fails_with(
+        431,
+        "headers_too_large",
+        "expected at most 100 headers, and 64 KiB of them, found more",
+    );
+    let long = "y".repeat(70_000);
+    assert_eq!(service.ask(&request("GET", "/", &[("x", &long)], b"")).status, 431);
+    service.predict(png).reads(*label);
+}
+
+#[test]
+fn slow_clients() {
+    let service = Service::start(&["--timeout=1"]);
+    let Sample { png, label } = &samples()[0];
+    let whole = post("/v1/predict", png);
+    let slow = |sent: &[u8], part: &str| {
+        let mut client = service.connect();
+        client.send(sent);
+        let message = format!("expected the request's {part} within 1 s, found part of it");
+        client.answer().fails_with(408, "slow_request", &message);
+        assert!(client.is_closed());
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| slow(&whole[..20], "head"));
+        scope.spawn(|| slow(&whole[..whole.len() - 1], "body"));
+        scope.spawn(|| slow(&whole[..whole.len() - png.len()], "body"));
+        // Who sends nothing is not answered.
+        scope.spawn(|| assert!(service.connect().is_closed()));
+        scope.spawn(|| {
+            let mut idle = service.connect();
+            idle.send(&whole);
+            idle.answer().reads(*label);
+            assert!(idle.is_closed());
+        });
+    });
+}
+
+#[test]
+fn too_much_at_once() {
+    let Sample { png, label } = &samples()[0];
+    let whole = post("/v1/predict", png);
+    let service = Service::start(&["--queue=2", "--batch-wait=1500000"]);
+    let mut waiting = [service.connect(), service.connect()];
+    for client in &mut waiting {
+        client.send(&whole);
+    }
+    service.wait_for_queue(2.0);
+    let message = "expected at most 2 pictures at once, found more";
+    service.ask(&whole).fails_with(503, "busy", message);
+    // A large picture does not go through the queue.
+    assert_eq!(service.predict(&black(1000, 1000)).status, 422);
+    for client in &mut waiting {
+        client.answer().reads(*label);
+    }
+
+    let service = Service::start(&["--max-connections=1"]);
+    let mut first = service.connect();
+    first.send(&whole);
+    first.answer().reads(*label);
+    let message = "expected at most 1 connections at once, found more";
+    service.ask(&whole).fails_with(503, "busy", message);
+    first.send(&whole);
+    first.answer().reads(*label);
+}
+
+#[test]
+fn an_answer_that_takes_too_long() {
+    let service = Service::start(&["--timeout=0.2", "--batch-wait=1000000"]);
+    let answer = service.predict(&samples()[0].png);
+    answer.fails_with(503, "timed_out", "expected an answer within 0.2 s, found none");
+}
+
+#[test]
+fn many_clients_get_their_own_answers() {
+    const CLIENTS: usize = 16;
+    const REQUESTS: usize = 24;
+    let service = Service::start(&[]);
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let service = &service;
+            scope.spawn(move || {
+                let mut connection = service.connect();
+                for request in 0..REQUESTS {
+                    let Sample { png, label } = &samples()[(client + request) % samples().len()];
+                    let model = if request % 3 == 0 { "original" } else { "modern" };
+                    connection.send(&post(&format!("/v1/predict?model={model}"), png));
+                    let answer = connection.answer();
+                    answer.reads(*label);
+                    assert_eq!(answer.json()["model"], model);
+                }
+            });
+        }
+    });
+    let all = (CLIENTS * REQUESTS) as f64;
+    for (name, expected) in [
+        ("lenet5_requests_total{route=\"/v1/predict\",status=\"200\"}", all),
+        ("lenet5_request_duration_seconds_count{route=\"/v1/predict\"}", all),
+        ("lenet5_digits_total{model=\"modern\"}", all * 2.0 / 3.0),
+        ("lenet5_digits_total{model=\"original\"}", all / 3.0),
+        ("lenet5_batch_size_sum{model=\"modern\"}", all * 2.0 / 3.0),
+        ("lenet5_queue_depth{model=\"modern\"}", 0.0),
+        // Which asks.
+        ("lenet5_requests_in_flight", 1.0),
+    ] {
+        assert_eq!(service.metric(name), expected, "{name}");
+    }
+    service.get("/no/such/route");
+    assert_eq!(service.metric("lenet5_requests_total{route=\"other\",status=\"404\"}"), 1.0);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let service = Service::start(&[]);
+    let mut client = service.connect();
+    let requests: Vec<_> =
+        samples().iter().map(|sample| post("/v1/predict", &sample.png)).collect();
+    client.send(&requests.concat());
+    for sample in samples() {
+        client.answer().reads(sample.label);
+    }
+}
+
+#[test]
+fn a_connection_outlives_errors() {
+    let service = Service::start(&[]);
+    let Sample { png, label } = &samples()[0];
+    let mut client = service.connect();
+    for (request, status) in [
+        (post("/v2/predict", png), 404),
+        (post("/", png), 405),
+        (post("/v1/predict?model=", png), 400),
+        (typed("text/html", png), 415),
+        (typed("application/json", png), 400),
+        (typed("image/png", &png[..99]), 422),
+        (post("/v1/activations?digit=9", png), 400),
+    ] {
+        // The body follows when its head has been seen.
+        let (head, body) = request.split_at(request.len() - 50);
+        client.send(head);
+        thread::sleep(Duration::from_millis(20));
+        client.send(body);
+        assert_eq!(client.answer().status, status);
+    }
+    client.send(&post("/v1/predict", png));
+    client.answer().reads(*label);
+}
+
+#[test]
+fn what_was_accepted_is_finished() {
+    let Sample { png, label } = &samples()[0];
+    let mut service = Service::start(&["--batch-wait=700000"]);
+    let mut idle = service.connect();
+    idle.send(&request("GET", "/healthz", &[], b""));
+    assert_eq!(idle.answer().json(), json!({"status": "ok"}));
+    let mut client = service.connect();
+    client.send(&post("/v1/predict", png));
+    service.wait_for_queue(1.0);
+    service.signal(libc::SIGTERM);
+    assert!(idle.is_closed());
+    let answer = client.answer();
+    answer.reads(*label);
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert!(client.is_closed());
+    assert_eq!(service.code(), Some(0));
+    assert!(TcpStream::connect(service.address).is_err());
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let mut service = Service::start(&["--batch-wait=10000000", "--timeout=30"]);
+    let mut client = service.connect();
+    client.send(&post("/v1/predict", &samples()[0].png));
+    service.wait_for_queue(1.0);
+    service.signal(libc::SIGINT);
+    while TcpStream::connect(service.address).is_ok() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    service.signal(libc::SIGINT);
+    assert_eq!(service.code(), Some(130));
+}
+
+#[test]
+fn stopping_waits_no_longer_than_the_timeout() {
+    let mut service = Service::start(&["--batch-wait=10000000", "--timeout=0.3"]);
+    let mut client = service.connect();
+    client.send(&post("/v1/predict", &samples()[0].png));
+    service.wait_for_queue(1.0);
+    service.signal(libc::SIGTERM);
+    assert_eq!(service.code(), Some(0));
+}
+
+#[test]
+fn an_address_in_use() {
+    let service = Service::start(&[]);
+    let address = service.address;
+    Ended::from(program("serve").arg(format!("--addr={address}")).output().unwrap())
+        .fails_with(&format!("listening on {address}: Address already in use (os error 98)"));
+}
+
+#[test]
+fn the_description_names_all_routes() {
+    let service = Service::start(&[]);
+    let description = service.get("/openapi.json").json();
+    assert_eq!(description["openapi"], "3.1.0");
+    let paths = description["paths"].as_object().unwrap();
+    let mut names: Vec<_> = paths.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "/",
+            "/app.js",
+            "/healthz",
+            "/metrics",
+            "/openapi.json",
+            "/style.css",
+            "/v1/activations",
+            "/v1/predict"
+        ]
+    );
+    let Sample { png, .. } = &samples()[0];
+    for (path, methods) in paths {
+        for (method, operation) in methods.as_object().unwrap() {
+            let answer = service.ask(&request(&method.to_uppercase(), path, &[], png));
+            assert_eq!(answer.status, 200, "{method} {path}");
+            let kind = answer.header("content-type").unwrap().split(';').next().unwrap();
+            let described = &operation["responses"]["200"]["content"];
+            assert!(described.get(kind).is_some(), "{method} {path}: {kind}");
+        }
+    }
+    references_resolve(&description, &description);
+}
+
+fn references_resolve(part: &Value, whole: &Value) {
+    match part {
+        Value::Object(fields) => {
+            if let Some(reference) = fields.get("$ref") {
+                let pointer = reference.as_str().unwrap().strip_prefix('#').unwrap();
+                assert!(whole.pointer(pointer).is_some(), "{pointer}");
+            }
+            fields.values().for_each(|field| references_resolve(field, whole));
+        }
+        Value::Array(items) => items.iter().for_each(|item| references_resolve(item, whole)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_page() {
+    let service = Service::start(&[]);
+    for (path, kind) in
+        [("/", "text/html"), ("/style.css", "text/css"), ("/app.js", "text/javascript")]
+    {
+        let answer = service.get(path);
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("content-type"), Some(&*format!("{kind}; charset=utf-8")));
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(answer.header("cache-control"), Some("no-cache"));
+        let policy = answer.header("content-security-policy").unwrap();
+        assert!(policy.starts_with("default-src 'self'; img-src 'self' data: blob:;"), "{policy}");
+    }
+}
+
+#[test]
+fn a_line_of_the_log_for_each_request() {
+    let mut command = program("serve");
+    command.args(["--addr=127.0.0.1:0", "--log=json"]).env_remove("RUST_LOG");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on http://").unwrap().parse().unwrap();
+    let mut service = Service { child, address };
+    let answer = service.predict(b"no picture");
+    service.signal(libc::SIGTERM);
+    assert_eq!(service.code(), Some(0));
+    let lines: Vec<Value> = BufReader::new(stderr)
+        .lines()
+        .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
+        .collect();
+    let line = lines.iter().find(|line| line["message"] == "request").unwrap();
+    let fields = ["level", "method", "path", "status", "bytes"].map(|name| &line[name]);
+    let bytes = json!(answer.body.len());
+    let expected = [&json!("INFO"), &json!("POST"), &json!("/v1/predict"), &json!(422), &bytes];
+    assert_eq!(fields, expected);
+    assert!(line["milliseconds"].is_number());
+}
+
+#[test]
+fn a_mix_of_good_and_bad_requests() {
+    const CLIENTS: u64 = 12;
+    const REQUESTS: usize = 60;
+    let service = Service::start(&["--max-pixels=1"]);
+    let before = service.descriptors();
+    let bomb = black(5000, 5000);
+    let large = black(900, 900);
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (service, bomb, large) = (&service, &bomb, &large);
+            scope.spawn(move || {
+                let mut connection = service.connect();
+                // Xorshift, seeded by the client.
+                let mut state = client * 0x9e37_79b9 + 1;
+                for _ in 0..REQUESTS {
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    let Sample { png, label } = &samples()[(state >> 8) as usize % samples().len()];
+                    let cut = (state >> 16) as usize % png.len();
+                    let (request, expected): (_, &[u16]) = match state % 10 {
+                        0 => (typed("image/png", &png[..cut]), &[400, 422]),
+                        1 => (typed("application/json", &png[..cut]), &[400]),
+                        2 => (typed("text/plain", png), &[415]),
+                        3 => (typed(MULTIPART, &multipart(&png[..cut])), &[400, 422]),
+                        4 => (post("/v1/predict", bomb), &[413]),
+                        5 => (post("/v1/predict", large), &[200, 422]),
+                        6 => {
+                            // Goes away in the middle of its request.
+                            let mut gone = service.connect();
+                            let whole = post("/v1/predict", png);
+                            gone.send(&whole[..whole.len() - png.len() + cut]);
+                            gone.0.get_ref().shutdown(Shutdown::Both).unwrap();
+                            continue;
+                        }
+                        _ => (post("/v1/predict", png), &[200]),
+                    };
+                    connection.send(&request);
+                    let answer = connection.answer();
+                    assert!(expected.contains(&answer.status), "{}: {answer:?}", state % 10);
+                    if expected == [200] {
+                        answer.reads(*label);
+                    }
+                    if answer.header("connection") == Some("close") {
+                        connection = service.connect();
+                    }
+                }
+            });
+        }
+    });
+    for _ in 0..500 {
+        if service.descriptors() == before {
+            break;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(service.descriptors(), before);
+    service.predict(&samples()[0].png).reads(samples()[0].label);
+}
