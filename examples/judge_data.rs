@@ -13,7 +13,7 @@ fn main() -> anyhow::Result<()> {
     let folder = std::env::args().nth(1).context("usage: judge_data FOLDER")?;
     let folder = Path::new(&folder);
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    for (split, name, count) in [(Split::Train, "train", 240_000), (Split::Test, "t10k", 20_000)] {
+    for (split, name, count) in [(Split::Train, "train", 400_000), (Split::Test, "t10k", 20_000)] {
         let data = Dataset::embedded(split, 10)?;
         let bytes = Vec::<u8>::try_from(data.images().flatten(0, -1))?;
         let digits = bytes.as_chunks::<PIXELS>().0;

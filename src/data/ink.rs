@@ -80,19 +80,33 @@ impl Ink {
     pub fn of(picture: &DynamicImage, longest: u32) -> Option<(Self, u32)> {
         let step = picture.width().max(picture.height()).div_ceil(longest);
         let (colours, alpha) = Colours::of(picture, step);
-        let ways = colours.direction().map(|d| [(d, 0.15), (d.map(|d| -d), 0.4)]);
-        let maps =
-            ways.into_iter().flatten().map(|(direction, least)| colours.ink(direction, least));
-        let mut found = None;
-        let mut best = 0.0;
-        for mut ink in maps.chain([alpha]) {
-            // The other way, and what is drawn in the colour of the paper on nothing at all, only where far more
-            // stands out.
-            if let Some(level) = ink.normalise().filter(|level| *level > 1.5 * best) {
-                (found, best) = (Some((ink, step)), level);
+        let mut best: Option<(Self, f32)> = None;
+        // The other way only where clearly more stands out.
+        for direction in colours.direction().into_iter().flat_map(|d| [d, d.map(|d| -d)]) {
+            let (values, paper, most) = colours.along(direction);
+            let contrast = values.differing(&paper, |value, paper| value - paper);
+            let least = best.as_ref().map_or(0.0, |(_, least)| 1.25 * least);
+            if let Some(level) = contrast.level().filter(|level| level.ink > least) {
+                // As a part of the most that there could be.
+                let part = |value: f32, paper: f32| (value - paper) / (most - paper).max(0.15);
+                best = Some((values.differing(&paper, part), level.ink));
             }
         }
-        found
+        let ink = best.map(|(ink, _)| ink).filter(|ink| ink.level().is_some());
+        // Else what is drawn in the colour of the paper, on nothing at all.
+        let mut ink = ink.unwrap_or(alpha);
+        let level = ink.level()?;
+        for value in &mut ink.values {
+            *value -= level.paper;
+            *value = if *value < level.noise { 0.0 } else { (*value / level.ink).min(1.0) };
+        }
+        Some((ink, step))
+    }
+
+    /// This and another map as one.
+    fn differing(&self, other: &Self, difference: impl Fn(f32, f32) -> f32) -> Self {
+        let pairs = self.values.iter().zip(&other.values);
+        Self { width: self.width, values: pairs.map(|(a, b)| difference(*a, *b)).collect() }
     }
 
     /// Columns.
@@ -108,6 +122,11 @@ impl Ink {
     /// Row by row.
     pub fn values(&self) -> &[f32] {
         &self.values
+    }
+
+    /// With other values.
+    pub fn map(&self, change: impl Fn(f32) -> f32) -> Self {
+        Self { width: self.width, values: self.values.iter().copied().map(change).collect() }
     }
 
     /// The smallest area that holds everything above `threshold`; none where nothing is.
@@ -166,32 +185,35 @@ impl Ink {
         Self { width, values }
     }
 
-    /// Moves the paper to 0 and the ink to 1; returns what that was. None where there is nothing but paper.
-    fn normalise(&mut self) -> Option<f32> {
+    /// What is paper, and how much more ink is. None where there is nothing but paper.
+    fn level(&self) -> Option<Level> {
         // Of the paper there is enough to see in some of the pixels.
         let some = (self.values.len() / 20_000).max(1) | 1;
         let mut sorted: Vec<f32> = self.values.iter().step_by(some).copied().collect();
         let paper = quantile(&mut sorted, 0.5);
         sorted.iter_mut().for_each(|value| *value = (*value - paper).abs());
-        let noise = 1.4826 * quantile(&mut sorted, 0.5);
+        let deviation = 1.4826 * quantile(&mut sorted, 0.5);
         let above = |threshold: f32| -> Vec<f32> {
             let more = self.values.iter().map(|value| value - paper);
             more.filter(|value| *value > threshold).collect()
         };
-        let least = FAINTEST.max(5.0 * noise);
+        let least = FAINTEST.max(5.0 * deviation);
         // Ink is the darkest, however much of the paper is darker than the rest.
         let first = quantile(&mut above(least), 0.995);
-        let level = quantile(&mut above(least.max(0.5 * first)), 0.6);
-        if level < least {
-            return None;
-        }
-        let floor = (4.0 * noise).min(0.5 * level);
-        for value in &mut self.values {
-            *value -= paper;
-            *value = if *value < floor { 0.0 } else { (*value / level).min(1.0) };
-        }
-        Some(level)
+        let ink = quantile(&mut above(least.max(0.5 * first)), 0.6);
+        let noise = (4.0 * deviation).min(0.5 * ink);
+        (ink >= least).then_some(Level { paper, noise, ink })
     }
+}
+
+/// How a map's values are to be taken.
+struct Level {
+    /// The value of paper.
+    paper: f32,
+    /// How much more may be noise.
+    noise: f32,
+    /// How much more is ink.
+    ink: f32,
 }
 
 /// Of each value after scaling the first one that it is made of, and the weights from there on.
@@ -310,22 +332,14 @@ impl Colours {
         self.pixels.len() / self.width
     }
 
-    /// How much each pixel reflects less than its paper, or more where the ink is the brighter one, as a part of
-    /// the most that it could; by the direction of colour space from paper to ink. Where
-    /// the paper is as bright or dark as ink can be, that most is `least` nevertheless.
-    fn ink(&self, direction: [f32; 3], least: f32) -> Ink {
+    /// The pixels along a direction of colour space, what their paper is along it, and the most that can be.
+    fn along(&self, direction: [f32; 3]) -> (Ink, Ink, f32) {
         let along = |pixel: &[f32; 3]| -> f32 {
             pixel.iter().zip(direction).map(|(channel, d)| channel * d).sum()
         };
-        let most: f32 = direction.iter().map(|d| d.max(0.0)).sum();
         let values = Ink::new(self.width, self.pixels.iter().map(along).collect());
         let paper = values.opened();
-        let differences = values
-            .values
-            .iter()
-            .zip(&paper.values)
-            .map(|(value, paper)| (value - paper) / (most - paper).max(least));
-        Ink::new(self.width, differences.collect())
+        (values, paper, direction.iter().map(|d| d.max(0.0)).sum())
     }
 
     /// The direction of colour space, of length 1, into which what is narrow differs from what is around it:

@@ -102,15 +102,18 @@ pub fn examples(
 ) -> Vec<([u8; PIXELS], u8)> {
     let mut examples = Vec::new();
     while examples.len() < count {
-        let length = random.between(2, 5);
+        let length = random.between(1, 5);
         let chosen: Vec<usize> =
             (0..length).map(|_| random.between(0, digits.len() as i64 - 1) as usize).collect();
         let pictures: Vec<_> = chosen.iter().map(|i| digits[*i]).collect();
         let gaps: Vec<i64> = (1..length).map(|_| random.between(-4, 4)).collect();
         let shifts: Vec<i64> = (0..length).map(|_| random.between(-2, 2)).collect();
         let mut text = Text::of(&pictures, &gaps, &shifts);
-        if random.unit() < 0.5 {
-            text = text.scaled(1.0 + 3.0 * random.unit());
+        if random.unit() < 0.6 {
+            // As drawn with a finer or a broader pen.
+            text = text.scaled(1.0 + 4.0 * random.unit());
+            let threshold = 0.2 + 0.45 * random.unit();
+            text.ink = text.ink.map(|value| (5.0 * (value - threshold) + 0.5).clamp(0.0, 1.0));
         }
         let Some(pieces) = Pieces::of(&text.ink) else { continue };
         for line in &pieces.lines {
