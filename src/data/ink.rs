@@ -80,33 +80,59 @@ impl Ink {
     pub fn of(picture: &DynamicImage, longest: u32) -> Option<(Self, u32)> {
         let step = picture.width().max(picture.height()).div_ceil(longest);
         let (colours, alpha) = Colours::of(picture, step);
-        let mut best: Option<(Self, f32)> = None;
-        // The other way only where clearly more stands out.
+        let mut best: Option<(Self, [f32; 2])> = None;
         for direction in colours.direction().into_iter().flat_map(|d| [d, d.map(|d| -d)]) {
-            let (values, paper, most) = colours.along(direction);
-            let contrast = values.differing(&paper, |value, paper| value - paper);
-            let least = best.as_ref().map_or(0.0, |(_, least)| 1.25 * least);
-            if let Some(level) = contrast.level().filter(|level| level.ink > least) {
-                // As a part of the most that there could be.
-                let part = |value: f32, paper: f32| (value - paper) / (most - paper).max(0.15);
-                best = Some((values.differing(&paper, part), level.ink));
+            let (mut ink, differences) = colours.ink(direction);
+            let Some(level) = ink.normalise() else { continue };
+            let contrast = differences.mean_where(&ink);
+            // The other way only where far more stands out, and not in what the strokes enclose.
+            let better = |(first, [least, lowest]): &(Self, [f32; 2])| {
+                level > 1.5 * least && contrast > 1.2 * lowest && !ink.is_within(first)
+            };
+            if best.as_ref().is_none_or(better) {
+                best = Some((ink, [level, contrast]));
             }
         }
-        let ink = best.map(|(ink, _)| ink).filter(|ink| ink.level().is_some());
-        // Else what is drawn in the colour of the paper, on nothing at all.
-        let mut ink = ink.unwrap_or(alpha);
-        let level = ink.level()?;
-        for value in &mut ink.values {
-            *value -= level.paper;
-            *value = if *value < level.noise { 0.0 } else { (*value / level.ink).min(1.0) };
+        if let Some((ink, _)) = best {
+            return Some((ink, step));
         }
-        Some((ink, step))
+        // What is drawn in the colour of the paper, on nothing at all.
+        let mut ink = alpha;
+        ink.normalise().map(|_| (ink, step))
     }
 
-    /// This and another map as one.
-    fn differing(&self, other: &Self, difference: impl Fn(f32, f32) -> f32) -> Self {
-        let pairs = self.values.iter().zip(&other.values);
-        Self { width: self.width, values: pairs.map(|(a, b)| difference(*a, *b)).collect() }
+    /// The mean of the values where there is ink.
+    fn mean_where(&self, ink: &Self) -> f32 {
+        let (mut sum, mut count) = (0.0, f32::MIN_POSITIVE);
+        for (value, _) in self.values.iter().zip(&ink.values).filter(|(_, ink)| **ink > 0.5) {
+            sum += value;
+            count += 1.0;
+        }
+        sum / count
+    }
+
+    /// Whether most of it is within the extent of another: their spreads, across and down.
+    fn is_within(&self, other: &Self) -> bool {
+        let spreads = self.spreads().into_iter().zip(other.spreads());
+        spreads.into_iter().all(|((a, own), (b, others))| (a - b).abs() + own <= 1.1 * others)
+    }
+
+    /// Mean and standard deviation of the columns of ink, and of its rows.
+    fn spreads(&self) -> [(f32, f32); 2] {
+        let (mut sums, mut squares, mut count) = ([0.0; 2], [0.0; 2], f64::MIN_POSITIVE);
+        for (y, row) in self.values.chunks_exact(self.width).enumerate() {
+            for (x, _) in row.iter().enumerate().filter(|(_, value)| **value > 0.5) {
+                for (i, place) in [x as f64, y as f64].into_iter().enumerate() {
+                    sums[i] += place;
+                    squares[i] += place * place;
+                }
+                count += 1.0;
+            }
+        }
+        [0, 1].map(|i| {
+            let mean = sums[i] / count;
+            (mean as f32, (squares[i] / count - mean * mean).max(0.0).sqrt() as f32)
+        })
     }
 
     /// Columns.
@@ -185,8 +211,8 @@ impl Ink {
         Self { width, values }
     }
 
-    /// What is paper, and how much more ink is. None where there is nothing but paper.
-    fn level(&self) -> Option<Level> {
+    /// Moves the paper to 0 and the ink to 1; returns what that was. None where there is nothing but paper.
+    fn normalise(&mut self) -> Option<f32> {
         // Of the paper there is enough to see in some of the pixels.
         let some = (self.values.len() / 20_000).max(1) | 1;
         let mut sorted: Vec<f32> = self.values.iter().step_by(some).copied().collect();
@@ -200,20 +226,17 @@ impl Ink {
         let least = FAINTEST.max(5.0 * deviation);
         // Ink is the darkest, however much of the paper is darker than the rest.
         let first = quantile(&mut above(least), 0.995);
-        let ink = quantile(&mut above(least.max(0.5 * first)), 0.6);
-        let noise = (4.0 * deviation).min(0.5 * ink);
-        (ink >= least).then_some(Level { paper, noise, ink })
+        let level = quantile(&mut above(least.max(0.5 * first)), 0.6);
+        if level < least {
+            return None;
+        }
+        let noise = (4.0 * deviation).min(0.5 * level);
+        for value in &mut self.values {
+            *value -= paper;
+            *value = if *value < noise { 0.0 } else { (*value / level).min(1.0) };
+        }
+        Some(level)
     }
-}
-
-/// How a map's values are to be taken.
-struct Level {
-    /// The value of paper.
-    paper: f32,
-    /// How much more may be noise.
-    noise: f32,
-    /// How much more is ink.
-    ink: f32,
 }
 
 /// Of each value after scaling the first one that it is made of, and the weights from there on.
@@ -332,14 +355,20 @@ impl Colours {
         self.pixels.len() / self.width
     }
 
-    /// The pixels along a direction of colour space, what their paper is along it, and the most that can be.
-    fn along(&self, direction: [f32; 3]) -> (Ink, Ink, f32) {
+    /// How much each pixel reflects less than its paper, or more where the ink is the brighter one, as a part of
+    /// the most that it could, and as it is; by the direction of colour space from paper to ink.
+    fn ink(&self, direction: [f32; 3]) -> (Ink, Ink) {
         let along = |pixel: &[f32; 3]| -> f32 {
             pixel.iter().zip(direction).map(|(channel, d)| channel * d).sum()
         };
+        let most: f32 = direction.iter().map(|d| d.max(0.0)).sum();
         let values = Ink::new(self.width, self.pixels.iter().map(along).collect());
         let paper = values.opened();
-        (values, paper, direction.iter().map(|d| d.max(0.0)).sum())
+        let pairs = || values.values.iter().zip(&paper.values);
+        // Where the paper itself is about as bright or dark as ink can be, hardly anything is to be seen.
+        let parts = pairs().map(|(value, paper)| (value - paper) / (most - paper).max(0.3));
+        let differences = pairs().map(|(value, paper)| value - paper);
+        (Ink::new(self.width, parts.collect()), Ink::new(self.width, differences.collect()))
     }
 
     /// The direction of colour space, of length 1, into which what is narrow differs from what is around it:
