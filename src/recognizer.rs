@@ -175,7 +175,7 @@ impl Recognizer {
 
     /// Reads pictures, all digits in one batch, on all cores; of each what [`Recognizer::read`] gives.
     pub fn read_all(&self, pictures: &[DynamicImage]) -> Vec<Result<Reading>> {
-        self.read_by(pictures, |picture| Ok(picture))
+        self.read_by(pictures, Ok)
     }
 
     /// The same of pictures that `open` gives: as many are in memory at a time as there are cores.

@@ -13,7 +13,8 @@ use tch::{Device, Kind};
 
 use crate::util::{Bits, Ended, program, run, small_mnist, temp, tensors, trained};
 
-const PROGRAMS: [&str; 6] = ["train", "evaluate", "convert", "inspect", "serve", "summary"];
+const PROGRAMS: [&str; 7] =
+    ["train", "evaluate", "predict", "convert", "inspect", "serve", "summary"];
 
 fn json(text: &str) -> Value {
     assert_eq!(text.lines().count(), 1, "one object on one line: {text}");

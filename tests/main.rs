@@ -12,6 +12,7 @@ mod idx; // the reader of data sets: good files, broken files, the embedded MNIS
 mod model; // layers, shapes, counts, loading of parameters
 mod original; // the network of 1998: counts, codes, losses, commands
 mod parity; // the same bits as PyTorch: weights, logits, gradients, optimizers, learning rates
+mod pictures; // digits read from pictures: formats, colours, light, strings, `predict`
 mod sdlm; // second-order training of the network of 1998, by both engines and by PyTorch
 mod serve; // the HTTP service: forms, errors, limits, many clients, stopping
 mod util; // programs, Python, temporary folders, comparison of bits

@@ -55,6 +55,7 @@ pub fn program(name: &str) -> Command {
         "evaluate" => env!("CARGO_BIN_EXE_evaluate"),
         "convert" => env!("CARGO_BIN_EXE_convert"),
         "inspect" => env!("CARGO_BIN_EXE_inspect"),
+        "predict" => env!("CARGO_BIN_EXE_predict"),
         "serve" => env!("CARGO_BIN_EXE_serve"),
         "summary" => env!("CARGO_BIN_EXE_summary"),
         _ => panic!("no program {name}"),

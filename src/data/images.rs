@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
 use tch::{Kind, Tensor};
 
 use super::ink::Ink;
@@ -39,9 +39,21 @@ impl Default for Limits {
 /// # Errors
 /// Where it is none, is broken or beyond the limits: what was expected and what was found.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<DynamicImage, String> {
+    decode_as(None, bytes, limits)
+}
+
+/// The same; a format without a mark in its content is the one that is given.
+fn decode_as(
+    unmarked: Option<ImageFormat>,
+    bytes: &[u8],
+    limits: &Limits,
+) -> Result<DynamicImage, String> {
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
         .map_err(|error| error.to_string())?;
+    if let (None, Some(format)) = (reader.format(), unmarked) {
+        reader.set_format(format);
+    }
     let Some(format) = reader.format() else {
         let found = match bytes {
             [] => "an empty file",
@@ -91,7 +103,8 @@ pub fn open(path: &Path, limits: &Limits) -> Result<DynamicImage> {
         return Err(Error::file(path, format!("expected at most {most} MiB, found {size} bytes")));
     }
     let bytes = fs::read(path).map_err(Error::io(path))?;
-    decode(&bytes, limits).map_err(|message| Error::file(path, message))
+    let unmarked = ImageFormat::from_path(path).ok().filter(|format| *format == ImageFormat::Tga);
+    decode_as(unmarked, &bytes, limits).map_err(|message| Error::file(path, message))
 }
 
 /// A picture of 28x28 or 32x32 pixels that is as MNIST's are, row by row, 0 for the paper to 255 for ink: with a

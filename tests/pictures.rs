@@ -1,0 +1,489 @@
+//! Digits read from pictures: decoding, ink, strings, the library's call and `predict`.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
+use std::process::Stdio;
+use std::thread;
+
+use image::{DynamicImage, GrayImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
+use lenet5::data::images::{self, Limits, PIXELS, SIDE};
+use lenet5::data::{Dataset, Split, to_input};
+use lenet5::model::{Activation, Input, Network};
+use lenet5::recognizer::training::{Random, Text};
+use lenet5::recognizer::{Reading, Recognizer};
+use lenet5::weights::Weights;
+use serde_json::Value;
+use tch::nn::Module;
+use tch::{Device, Kind, Tensor};
+
+use crate::util::{Ended, program, run, temp};
+
+/// The first test images, and what they are.
+fn digits(count: i64) -> (Vec<[u8; PIXELS]>, Vec<i64>) {
+    let data = Dataset::embedded(Split::Test, 10).unwrap().first(count);
+    let bytes = Vec::<u8>::try_from(data.images().flatten(0, -1)).unwrap();
+    (bytes.as_chunks().0.to_vec(), data.labels().try_into().unwrap())
+}
+
+fn grey(pixels: &[u8; PIXELS]) -> DynamicImage {
+    GrayImage::from_raw(SIDE as u32, SIDE as u32, pixels.to_vec()).unwrap().into()
+}
+
+/// A digit enlarged tenfold on a sheet with a margin: 0 for paper to 1 for ink.
+fn drawn(pixels: &[u8; PIXELS]) -> (u32, impl Fn(u32, u32) -> f32) {
+    let large = image::imageops::resize(
+        &grey(pixels).into_luma8(),
+        280,
+        280,
+        image::imageops::FilterType::CatmullRom,
+    );
+    let ink = move |x: u32, y: u32| match (x.checked_sub(60), y.checked_sub(40)) {
+        (Some(x), Some(y)) if x < 280 && y < 280 => f32::from(large.get_pixel(x, y).0[0]) / 255.0,
+        _ => 0.0,
+    };
+    (400, ink)
+}
+
+/// Ink of one colour on paper of another, under light that changes across the picture.
+fn coloured(pixels: &[u8; PIXELS], pen: [f32; 3], paper: [f32; 3], falls_to: f32) -> RgbImage {
+    let (size, ink) = drawn(pixels);
+    RgbImage::from_fn(size, size, |x, y| {
+        let light = 1.0 - (1.0 - falls_to) * (x + y) as f32 / (2 * size) as f32;
+        let ink = ink(x, y);
+        Rgb([0, 1, 2].map(|c| (light * (ink * pen[c] + (1.0 - ink) * paper[c])) as u8))
+    })
+}
+
+fn encoded(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+fn shipped() -> Recognizer {
+    Recognizer::shipped(Network::Modern).unwrap()
+}
+
+#[test]
+fn what_is_as_in_mnist_is_seen_as_it_is() {
+    let (digits, labels) = digits(200);
+    let recognizer = shipped();
+    let mut others = 0;
+    for (pixels, label) in digits.iter().zip(&labels) {
+        let mut dark = [255; 32 * 32];
+        for (i, grey) in pixels.iter().enumerate() {
+            dark[(i / SIDE + 2) * 32 + i % SIDE + 2] = 255 - grey;
+        }
+        let dark = GrayImage::from_raw(32, 32, dark.to_vec()).unwrap();
+        for picture in [grey(pixels), dark.into()] {
+            let reading = recognizer.read(&picture).unwrap();
+            assert_eq!(reading.digits.len(), 1);
+            let digit = &reading.digits[0];
+            assert_eq!(&digit.pixels, pixels, "a {label}");
+            others += usize::from(reading.text != label.to_string());
+        }
+    }
+    assert!(others <= 2, "{others} of 400 misread");
+}
+
+#[test]
+fn the_network_sees_the_same_as_libtorch() {
+    let (digits, _) = digits(100);
+    let pictures: Vec<_> = digits.iter().map(grey).collect();
+    let shipped = |network| Weights::shipped(network).unwrap();
+    let with = |change: &dyn Fn(&mut Weights)| {
+        let mut weights = shipped(Network::Modern);
+        change(&mut weights);
+        weights
+    };
+    let forms = [
+        shipped(Network::Modern),
+        shipped(Network::Original),
+        with(&|weights| weights.config.input = Input::ZeroPadded),
+        with(&|weights| (weights.config.mean, weights.config.std) = (0.1307, 0.3081)),
+        with(&|weights| weights.config.input = Input::Resized),
+        with(&|weights| weights.config.activation = Activation::Sigmoid),
+    ];
+    for weights in forms {
+        let (_store, model) = weights.build(Device::Cpu).unwrap();
+        let input = to_input(&images::to_tensor(&digits).unwrap(), &weights.config);
+        let expected = tch::no_grad(|| model.forward(&input)).softmax(1, Kind::Float);
+        let recognizer = Recognizer::new(&weights).unwrap();
+        let readings = recognizer.read_all(&pictures).into_iter().map(Result::unwrap);
+        let ours: Vec<f32> =
+            readings.flat_map(|reading| reading.digits[0].probabilities.clone()).collect();
+        let difference = (Tensor::from_slice(&ours).view_as(&expected) - expected).abs().max();
+        assert!(difference.double_value(&[]) < 1e-5, "{}: {difference:?}", weights.config);
+    }
+}
+
+#[test]
+fn all_formats_by_their_content() {
+    let (digits, labels) = digits(1);
+    let picture = coloured(&digits[0], [30.0, 30.0, 60.0], [240.0, 240.0, 235.0], 1.0);
+    let picture = DynamicImage::from(picture);
+    let recognizer = shipped();
+    let folder = temp();
+    use ImageFormat::*;
+    for format in [Bmp, Farbfeld, Gif, Jpeg, Png, Pnm, Qoi, Tga, Tiff, WebP, Hdr, OpenExr] {
+        let picture = match format {
+            Farbfeld => picture.to_rgba16().into(),
+            Hdr | OpenExr => picture.to_rgb32f().into(),
+            _ => picture.clone(),
+        };
+        // Its name lies, but where the content says nothing.
+        let name = if format == Tga { "digit.tga" } else { "digit.txt" };
+        let path = folder.path().join(name);
+        fs::write(&path, encoded(&picture, format)).unwrap();
+        let decoded = images::open(&path, &Limits::default());
+        let reading = recognizer.read(&decoded.unwrap_or_else(|e| panic!("{format:?}: {e}")));
+        assert_eq!(reading.unwrap().text, labels[0].to_string(), "{format:?}");
+    }
+    let small = DynamicImage::from(image::imageops::resize(
+        &picture.to_rgba8(),
+        200,
+        200,
+        image::imageops::FilterType::Triangle,
+    ));
+    let decoded = images::decode(&encoded(&small, Ico), &Limits::default()).unwrap();
+    assert_eq!(recognizer.read(&decoded).unwrap().text, labels[0].to_string());
+}
+
+#[test]
+fn turned_as_exif_says() {
+    let (digits, _) = digits(1);
+    let upright = coloured(&digits[0], [20.0; 3], [240.0; 3], 1.0);
+    let upright = DynamicImage::from(upright);
+    // What a camera stores that is held otherwise, by the orientation that it notes.
+    let stored = [
+        (1, upright.clone()),
+        (2, upright.fliph()),
+        (3, upright.rotate180()),
+        (4, upright.flipv()),
+        (5, upright.rotate270().fliph()),
+        (6, upright.rotate270()),
+        (7, upright.rotate90().fliph()),
+        (8, upright.rotate90()),
+    ];
+    for (orientation, picture) in stored {
+        let jpeg = encoded(&picture, ImageFormat::Jpeg);
+        let mut exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+        exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+        let mut bytes = jpeg[..2].to_vec();
+        bytes.extend([0xff, 0xe1]);
+        bytes.extend((exif.len() as u16 + 2).to_be_bytes());
+        bytes.extend(exif);
+        bytes.extend(&jpeg[2..]);
+        let picture = images::decode(&bytes, &Limits::default()).unwrap().to_luma8();
+        let difference = |(a, b): (&u8, &u8)| u64::from(a.abs_diff(*b));
+        let sum: u64 = picture.iter().zip(upright.to_luma8().iter()).map(difference).sum();
+        let mean = sum as f64 / picture.len() as f64;
+        assert!(mean < 2.0, "orientation {orientation}: {mean}");
+    }
+}
+
+#[test]
+fn ink_in_any_colours_and_light() {
+    let (digits, labels) = digits(40);
+    let recognizer = shipped();
+    type Kind<'a> = (&'a str, &'a dyn Fn(&[u8; PIXELS]) -> DynamicImage);
+    let on_nothing = |pixels: &[u8; PIXELS], pen: u8| {
+        let (size, ink) = drawn(pixels);
+        RgbaImage::from_fn(size, size, |x, y| Rgba([pen, pen, pen, (255.0 * ink(x, y)) as u8]))
+    };
+    let kinds: &[Kind] = &[
+        ("green on yellow", &|d| coloured(d, [30., 130., 40.], [240., 230., 80.], 1.0).into()),
+        ("white on black", &|d| coloured(d, [240.; 3], [20.; 3], 1.0).into()),
+        ("blue on grey", &|d| coloured(d, [50., 60., 150.], [150.; 3], 1.0).into()),
+        ("faint", &|d| coloured(d, [190.; 3], [230.; 3], 1.0).into()),
+        ("light falling off", &|d| coloured(d, [25.; 3], [240.; 3], 0.25).into()),
+        ("black on nothing", &|d| on_nothing(d, 0).into()),
+        ("white on nothing", &|d| on_nothing(d, 255).into()),
+        ("16 bits, dark", &|d| {
+            let grey = coloured(d, [2.; 3], [20.; 3], 1.0);
+            DynamicImage::from(grey).to_luma16().into()
+        }),
+    ];
+    for (name, make) in kinds {
+        let pictures: Vec<_> = digits.iter().map(make).collect();
+        let readings = recognizer.read_all(&pictures).into_iter();
+        let texts = readings.map(|reading| reading.map(|reading| reading.text).unwrap_or_default());
+        let right = texts.zip(&labels).filter(|(text, label)| *text == label.to_string()).count();
+        assert!(right >= 37, "{name}: {right} of 40");
+    }
+}
+
+/// Strings of five digits so far apart, and how many are read right.
+fn strings(gap: i64, count: usize) -> (usize, Vec<Reading>) {
+    let (digits, labels) = digits(5000);
+    let random = &mut Random::new(gap.unsigned_abs() + 7);
+    let mut texts = Vec::new();
+    let pictures: Vec<DynamicImage> = (0..count)
+        .map(|_| {
+            let chosen: Vec<usize> = (0..5).map(|_| random.between(0, 4999) as usize).collect();
+            texts.push(chosen.iter().map(|i| labels[*i].to_string()).collect::<String>());
+            let chosen: Vec<_> = chosen.iter().map(|i| digits[*i]).collect();
+            let ink = Text::of(&chosen, &[gap; 4], &[0; 5]).ink;
+            let bytes = ink.values().iter().map(|value| (255.0 * value).round() as u8).collect();
+            let (width, height) = (ink.width() as u32, ink.height() as u32);
+            GrayImage::from_raw(width, height, bytes).unwrap().into()
+        })
+        .collect();
+    let readings: Vec<_> = shipped().read_all(&pictures).into_iter().map(Result::unwrap).collect();
+    let right = readings.iter().zip(&texts).filter(|(reading, text)| reading.text == **text);
+    (right.count(), readings)
+}
+
+#[test]
+fn strings_of_digits() {
+    for (gap, least) in [(-1, 70), (0, 84), (1, 92), (4, 92)] {
+        let (right, readings) = strings(gap, 100);
+        assert!(right >= least, "{gap} columns apart: {right} of 100");
+        for reading in readings {
+            let lefts: Vec<u32> = reading.digits.iter().map(|digit| digit.area[0]).collect();
+            assert!(lefts.is_sorted(), "{lefts:?}");
+        }
+    }
+}
+
+#[test]
+fn lines_in_reading_order() {
+    // The first test images: 7 2 1 0 4 1 4 9 5.
+    let (digits, labels) = digits(9);
+    let mut page = GrayImage::from_pixel(170, 160, image::Luma([255]));
+    let places = [
+        (20, 8),
+        (60, 5),
+        (100, 9),
+        (15, 62),
+        (55, 60),
+        (95, 58),
+        (25, 112),
+        (65, 113),
+        (105, 110),
+    ];
+    for (pixels, (left, top)) in digits.iter().zip(places) {
+        for (i, grey) in (0..).zip(pixels) {
+            page.put_pixel(left + i % 28, top + i / 28, image::Luma([255 - grey]));
+        }
+    }
+    let reading = shipped().read(&page.into()).unwrap();
+    let text: Vec<String> =
+        labels.chunks(3).map(|line| line.iter().map(i64::to_string).collect()).collect();
+    assert_eq!(reading.text, text.join("\n"));
+    for (digit, (left, top)) in reading.digits.iter().zip(places) {
+        let [x, y, width, height] = digit.area;
+        assert!(x >= left && y >= top && x + width <= left + 28 && y + height <= top + 28);
+    }
+}
+
+#[test]
+fn threads_share_a_recognizer() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    let recognizer = shipped();
+    shared(&recognizer);
+    let (digits, _) = digits(64);
+    let pictures: Vec<_> = digits.iter().map(grey).collect();
+    let together: Vec<_> = recognizer.read_all(&pictures).into_iter().map(Result::unwrap).collect();
+    thread::scope(|scope| {
+        for part in 0..4 {
+            let (recognizer, pictures, together) = (&recognizer, &pictures, &together);
+            scope.spawn(move || {
+                for i in (part..64).step_by(4) {
+                    assert_eq!(recognizer.read(&pictures[i]).unwrap(), together[i]);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn activations_layer_by_layer() {
+    let (digits, _) = digits(1);
+    for network in [Network::Modern, Network::Original] {
+        let layers = Recognizer::shipped(network).unwrap().activations(&digits[0]).unwrap();
+        let shapes: Vec<_> =
+            layers.iter().map(|layer| (layer.name, layer.shape.as_slice())).collect();
+        let expected: [(&str, &[i64]); 8] = [
+            ("input", &[1, 32, 32]),
+            ("c1", &[6, 28, 28]),
+            ("s2", &[6, 14, 14]),
+            ("c3", &[16, 10, 10]),
+            ("s4", &[16, 5, 5]),
+            ("c5", &[120]),
+            ("f6", &[84]),
+            ("output", &[10]),
+        ];
+        assert_eq!(shapes, expected);
+        for layer in layers {
+            assert_eq!(layer.values.len() as i64, layer.shape.iter().product::<i64>());
+        }
+    }
+}
+
+#[test]
+fn what_is_no_picture_says_so() {
+    let (digits, _) = digits(1);
+    let png = encoded(&grey(&digits[0]), ImageFormat::Png);
+    let limits = |pixels, memory| Limits { pixels, memory };
+    let default = Limits::default();
+    let expected = "expected a picture (PNG, JPEG, WebP, TIFF, ...), found";
+    let table: &[(&[u8], Limits, &str)] = &[
+        (b"", default, "an empty file"),
+        (b"%PDF-1.7 and more", default, "a PDF document"),
+        (b"\0\0\0\x18ftypheic and more", default, "HEIC, AVIF or a film"),
+        (b"seven", default, "none that is known"),
+    ];
+    for (bytes, limits, found) in table {
+        let error = images::decode(bytes, limits).unwrap_err();
+        assert_eq!(error, format!("{expected} {found}"));
+    }
+    let error = images::decode(&png[..60], &default).unwrap_err();
+    assert!(error.starts_with("expected a whole picture, found a PNG that is broken"), "{error}");
+    assert!(images::decode(&png, &limits(784, 512 << 20)).is_ok());
+    let error = images::decode(&png, &limits(783, 512 << 20)).unwrap_err();
+    assert_eq!(error, "expected at most 783 pixels, found 28 x 28");
+    let large = encoded(&GrayImage::new(2000, 2000).into(), ImageFormat::Png);
+    let error = images::decode(&large, &limits(1 << 30, 1 << 20)).unwrap_err();
+    assert_eq!(error, "expected a picture that takes at most 1 MiB to decode, found a larger PNG");
+    for at in (0..png.len()).step_by(7) {
+        let mut broken = png.clone();
+        broken[at] ^= 0x55;
+        // Whatever it is then, reading it ends.
+        if let Ok(picture) = images::decode(&broken, &default) {
+            let _ = shipped().read(&picture);
+        }
+    }
+}
+
+#[test]
+fn what_has_no_digits_says_so() {
+    let sheet = |size: (u32, u32), f: &dyn Fn(u32, u32) -> u8| {
+        DynamicImage::from(GrayImage::from_fn(size.0, size.1, |x, y| image::Luma([f(x, y)])))
+    };
+    let noise = |x: u32, y: u32| (x.wrapping_mul(2654435761) ^ y.wrapping_mul(2246822519)) as u8;
+    let empty =
+        "expected digits, found an empty picture: nothing in it stands out from its background";
+    for (picture, found) in [
+        (sheet((100, 80), &|_, _| 255), Some(empty)),
+        (sheet((28, 28), &|_, _| 0), Some(empty)),
+        (sheet((1, 1), &|_, _| 7), Some(empty)),
+        (sheet((1, 3000), &|_, y| (y % 256) as u8), None),
+        (sheet((3000, 1), &|x, _| if x % 9 == 0 { 0 } else { 255 }), None),
+        (sheet((300, 300), &noise), None),
+        (sheet((256, 256), &|x, y| if (x + y) % 2 == 0 { 0 } else { 255 }), None),
+    ] {
+        match (shipped().read(&picture), found) {
+            (Err(error), Some(found)) => assert_eq!(error.to_string(), found),
+            (reading, None) => drop(reading),
+            (reading, Some(_)) => panic!("{reading:?}"),
+        }
+    }
+}
+
+/// A folder with two digits, one of them in a folder of its own, and two files that are no pictures.
+fn folder() -> (tempfile::TempDir, Vec<i64>) {
+    let (digits, labels) = digits(2);
+    let folder = temp();
+    let path = |name: &str| folder.path().join(name);
+    fs::create_dir(path("more")).unwrap();
+    fs::write(path("a.png"), encoded(&grey(&digits[0]), ImageFormat::Png)).unwrap();
+    fs::write(path("more/b"), encoded(&grey(&digits[1]), ImageFormat::Png)).unwrap();
+    fs::write(path("empty.jpg"), "").unwrap();
+    fs::write(path("notes.txt"), "no picture").unwrap();
+    (folder, labels)
+}
+
+fn predict(arguments: &[&str], paths: &[&Path]) -> Ended {
+    program("predict").args(arguments).args(paths).output().unwrap().into()
+}
+
+#[test]
+fn predict_prints_what_it_reads() {
+    let (folder, labels) = folder();
+    let at = |name: &str| folder.path().join(name);
+    let one = predict(&[], &[&at("a.png")]);
+    assert_eq!(one.success(), format!("{}\n", labels[0]));
+
+    let shown = at("shown");
+    let all = predict(&["--show", shown.to_str().unwrap()], &[folder.path()]);
+    let (a, b, empty) = (at("a.png"), at("more/b"), at("empty.jpg"));
+    let lines = format!("{}: {}\n{}: {}\n", a.display(), labels[0], b.display(), labels[1]);
+    assert_eq!((all.code, all.stdout), (Some(1), lines));
+    let error = "expected a picture (PNG, JPEG, WebP, TIFF, ...), found an empty file";
+    assert_eq!(all.stderr, format!("error: {}: {error}\n", empty.display()));
+    let seen = image::open(shown.join("a.png")).unwrap().into_luma8();
+    assert_eq!(seen.dimensions(), (32, 32));
+    // What was shown is read as what it was made of.
+    let again = predict(&[], &[&shown.join("b.png")]);
+    assert_eq!(again.success(), format!("{}\n", labels[1]));
+
+    let rejected = predict(&["--reject-below=1"], &[&a]);
+    assert_eq!(rejected.success(), "?\n");
+    let pattern = at("more/*");
+    assert_eq!(predict(&[], &[&pattern]).success(), format!("{}\n", labels[1]));
+}
+
+#[test]
+fn predict_in_json() {
+    let (folder, labels) = folder();
+    let ended = predict(&["--json", "--reject-below=0.2"], &[folder.path()]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(1), ""));
+    let lines: Vec<Value> =
+        ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 3);
+    for (line, label) in [(&lines[0], labels[0]), (&lines[2], labels[1])] {
+        assert_eq!(line["text"], label.to_string());
+        assert_eq!(line["rejected"], false);
+        let digit = &line["digits"][0];
+        assert_eq!(digit["label"], label);
+        let probabilities = digit["probabilities"].as_array().unwrap();
+        let sum: f64 = probabilities.iter().map(|p| p.as_f64().unwrap()).sum();
+        assert!(probabilities.len() == 10 && (sum - 1.0).abs() < 1e-5);
+        let sure = digit["confidence"].as_f64().unwrap();
+        assert!(sure > 0.2 && sure <= probabilities[label as usize].as_f64().unwrap());
+        let area: Vec<u64> = serde_json::from_value(digit["box"].clone()).unwrap();
+        assert!(area[0] + area[2] <= 28 && area[1] + area[3] <= 28);
+    }
+    assert!(lines[1]["file"].as_str().unwrap().ends_with("empty.jpg"));
+    assert!(lines[1]["error"].as_str().unwrap().ends_with("found an empty file"));
+}
+
+#[test]
+fn predict_says_what_is_wrong() {
+    let folder = temp();
+    let missing = folder.path().join("none.png");
+    let ended = predict(&[], &[&missing]);
+    let message = format!("{}: No such file or directory (os error 2)", missing.display());
+    ended.fails_with(&message);
+    let nothing = predict(&[], &[folder.path()]);
+    nothing.fails_with(&format!("{}: expected pictures, found none", folder.path().display()));
+    let pattern = folder.path().join("*.png");
+    let nothing = predict(&[], &[&pattern]);
+    nothing.fails_with(&format!("{}: expected pictures, found none", pattern.display()));
+    assert_eq!(run("predict", ["--reject-below=2", "a.png"]).code, Some(2));
+    assert_eq!(run("predict", [""; 0]).code, Some(2));
+}
+
+#[test]
+fn predict_goes_on_until_nobody_listens() {
+    let (digits, _) = digits(1);
+    let folder = temp();
+    let png = encoded(&grey(&digits[0]), ImageFormat::Png);
+    for i in 0..600 {
+        fs::write(folder.path().join(format!("{i}.png")), &png).unwrap();
+    }
+    let all = predict(&[], &[folder.path()]);
+    assert_eq!(all.stdout.lines().count(), 600);
+    assert_eq!(all.code, Some(0));
+    let mut child = program("predict")
+        .arg(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(0), &b""[..]));
+}
