@@ -1,5 +1,5 @@
 # `make` lists what there is. Each target sets up what it needs first: see scripts/setup.sh.
-.PHONY: help setup train test lint cross-check check-versions export reproduce bench load-test fuzz clean
+.PHONY: help setup train test lint cross-check check-versions export reproduce bench pictures load-test fuzz clean
 .DEFAULT_GOAL := help
 
 # cargo would take make's job server from it, and complain that it cannot be reached.
@@ -53,6 +53,10 @@ bench: setup ## speed beside PyTorch, TensorFlow, JAX and onnxruntime; ARGS=--qu
 	cargo build --release --bins --examples
 	$(PY) -m pip install -q -r scripts/requirements-bench.txt
 	$(PY) scripts/bench.py $(ARGS)
+
+pictures: setup ## how well `predict` reads pictures of many kinds; ARGS="--count 1000"
+	cargo build --release
+	$(PY) scripts/pictures.py $(ARGS)
 
 load-test: setup ## requests per second of the HTTP service; ARGS="--soak 60"; needs oha
 	cargo build --release --bin serve --example inference

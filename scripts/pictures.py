@@ -3,8 +3,8 @@
 Run: make pictures    (ARGS="--count 1000 --kinds shadow thin": more of them, some kinds)
 Writes: FOLDER/KIND/NUMBER-TEXT.SUFFIX with --keep FOLDER; prints a table of accuracies.
 
-Each picture is another digit, or string of five, in a random place, size and colours. What the pictures
-are is drawn by the seed, so two runs see the same.
+Each picture is another digit, or string of five, in a random place, size and colours. The seed draws
+what they are, so two runs see the same.
 """
 
 import argparse
@@ -43,7 +43,9 @@ def placed(ink: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> 
     """Ink somewhere on a sheet of (rows, columns)."""
     sheet = np.zeros(size)
     rows, columns = ink.shape
-    top, left = (rng.integers(0, whole - part + 1) for whole, part in zip(size, ink.shape))
+    top, left = (
+        rng.integers(0, whole - part + 1) for whole, part in zip(size, ink.shape, strict=True)
+    )
     sheet[top : top + rows, left : left + columns] = ink
     return sheet
 
@@ -262,7 +264,7 @@ def string(digits: list[np.ndarray], gap: int) -> np.ndarray:
     width = sum(int(right - left) + 1 + gap for left, right in spans) - gap + 2 * margin
     sheet = np.zeros((28 + 2 * margin, width), np.uint8)
     at = margin
-    for digit, (left, right) in zip(digits, spans):
+    for digit, (left, right) in zip(digits, spans, strict=True):
         part = sheet[margin : margin + 28, at : at + right - left + 1]
         np.maximum(part, digit[:, left : right + 1], out=part)
         at += int(right - left) + 1 + gap
@@ -271,6 +273,8 @@ def string(digits: list[np.ndarray], gap: int) -> np.ndarray:
 
 METHODS = {name: method for name, method in vars(Maker).items() if callable(method)}
 KINDS = {name: method.__doc__ for name, method in METHODS.items() if method.__doc__}
+STRINGS = {f"gap{gap}": f"strings of 5, {gap} columns apart" for gap in GAPS}
+KNOWN = {**KINDS, **STRINGS}
 
 
 def make(folder: Path, kinds: list[str], count: int, seed: int) -> None:
@@ -286,7 +290,9 @@ def make(folder: Path, kinds: list[str], count: int, seed: int) -> None:
                 sheet = string([images[i] for i in chosen], int(kind.removeprefix("gap")))
                 picture, suffix, options = Image.fromarray(sheet), "png", {}
             else:
-                chosen = [number % len(images) if count >= len(images) else rng.integers(len(images))]
+                chosen = [
+                    number % len(images) if count >= len(images) else rng.integers(len(images))
+                ]
                 picture, suffix, options = getattr(maker, kind)(images[chosen[0]])
             text = "".join(str(labels[i]) for i in chosen)
             picture.save(folder / kind / f"{number:05}-{text}.{suffix}", **options)
@@ -307,10 +313,8 @@ def read(folder: Path, arguments: list[str]) -> dict[str, list[tuple[str, str]]]
 
 
 def main() -> None:
-    gaps = {f"gap{gap}": f"strings of 5, {gap} columns apart" for gap in GAPS}
-    known = {**KINDS, **gaps}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kinds", nargs="+", choices=known, default=list(known))
+    parser.add_argument("--kinds", nargs="+", choices=KNOWN, default=list(KNOWN))
     parser.add_argument("--count", type=int, default=300, help="of each kind (default 300)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the pictures, in FOLDER")
@@ -324,7 +328,7 @@ def main() -> None:
     for kind in arguments.kinds:
         pairs = found[kind]
         right = sum(text == answer for text, answer in pairs) / len(pairs)
-        print(f"| {known[kind]} | {100 * right:.1f} | {100 * digits_right(pairs):.1f} |")
+        print(f"| {KNOWN[kind]} | {100 * right:.1f} | {100 * digits_right(pairs):.1f} |")
     sys.stdout.flush()
 
 

@@ -1,0 +1,39 @@
+"""A few pictures of each kind of scripts/pictures.py, read by `predict`: so many have to be right.
+
+Run: pytest tests/test_pictures.py, after `cargo build --release`. `make pictures` reads more of
+them, and prints the accuracies that the README has.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+
+import pictures
+
+COUNT = 24
+
+
+@pytest.fixture(scope="module")
+def readings(tmp_path_factory) -> dict[str, list[tuple[str, str]]]:
+    folder = tmp_path_factory.mktemp("pictures")
+    pictures.make(folder, list(pictures.KNOWN), COUNT, seed=2)
+    return pictures.read(folder, [])
+
+
+@pytest.mark.parametrize("kind", pictures.KNOWN)
+def test_most_are_read_right(readings, kind):
+    pairs = readings[kind]
+    assert len(pairs) == COUNT
+    wrong = [f"{text} as {answer!r}" for text, answer in pairs if text != answer]
+    most = {"gap-1": 9, "gap0": 5}.get(kind, 3)
+    assert len(wrong) <= most, wrong
+
+
+def test_distance():
+    assert pictures.distance("", "12") == 2
+    assert pictures.distance("1234", "134") == 1
+    assert pictures.distance("17", "71") == 2
+    assert pictures.digits_right([("1234", "134"), ("5", "5")]) == 0.8
