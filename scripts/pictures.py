@@ -3,8 +3,8 @@
 Run: make pictures    (ARGS="--count 1000 --kinds shadow thin": more of them, some kinds)
 Writes: FOLDER/KIND/NUMBER-TEXT.SUFFIX with --keep FOLDER; prints a table of accuracies.
 
-Each picture is another digit, or string of five, in a random place, size and colours. The seed draws
-what they are, so two runs see the same.
+Each picture is another digit, or string of five, in a random place, size and colours. The seed
+draws what they are, so two runs see the same.
 """
 
 import argparse
