@@ -113,6 +113,15 @@ pub fn note(line: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// A confidence on the command line.
+///
+/// # Errors
+/// Where it is not from 0 to 1.
+pub fn confidence(text: &str) -> Result<f32, String> {
+    let value = text.parse().ok().filter(|value| (0.0..=1.0).contains(value));
+    value.ok_or_else(|| "expected a number from 0 to 1".to_owned())
+}
+
 /// Sets the number of threads that read pictures; none leaves all cores.
 ///
 /// # Errors

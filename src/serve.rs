@@ -27,6 +27,7 @@ use tokio::sync::watch;
 
 pub use log::Log;
 
+use crate::cli;
 use crate::model::Network;
 use crate::weights::Weights;
 use crate::{Error, Result};
@@ -62,7 +63,7 @@ pub struct Options {
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=10_000_000))]
     pub batch_wait: u64,
     /// Reject digits of a lower confidence, 0 to 1.
-    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = confidence)]
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = cli::confidence)]
     pub reject_below: f32,
 }
 
@@ -182,9 +183,4 @@ fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
     let seconds = seconds.ok_or("expected 0.1 to 3600 seconds")?;
     Ok(Duration::from_secs_f64(seconds))
-}
-
-fn confidence(text: &str) -> Result<f32, String> {
-    let confidence = text.parse().ok().filter(|confidence| (0.0..=1.0).contains(confidence));
-    confidence.ok_or_else(|| "expected 0 to 1".to_owned())
 }

@@ -71,7 +71,7 @@ fn wrong_usage_exits_with_2() {
         ("convert", &["in.pt", "out.pt", "--detect", "--mean", "1"], "cannot be used with"),
         ("inspect", &["in.pt", "out.pt"], "unexpected argument 'out.pt'"),
         ("serve", &["--timeout", "0"], "expected 0.1 to 3600 seconds"),
-        ("serve", &["--reject-below", "2"], "expected 0 to 1"),
+        ("serve", &["--reject-below", "2"], "expected a number from 0 to 1"),
         ("summary", &["extra"], "unexpected argument 'extra'"),
     ];
     for &(name, arguments, message) in table {

@@ -36,7 +36,7 @@ struct Arguments {
     json: bool,
     /// Reject digits of a lower confidence, 0 to 1; they are printed as ?. Of MNIST's test digits, with the
     /// shipped weights, CALIBRATION
-    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = confidence)]
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = cli::confidence)]
     reject_below: f32,
     /// Write what the network saw of each picture, its digits side by side, as PNG files in DIR.
     #[arg(long, value_name = "DIR")]
@@ -47,11 +47,6 @@ struct Arguments {
     /// CPU threads [default: all cores]
     #[arg(long)]
     threads: Option<i32>,
-}
-
-fn confidence(text: &str) -> Result<f32, String> {
-    let value = text.parse().ok().filter(|value| (0.0..=1.0).contains(value));
-    value.ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
 fn main() -> ExitCode {

@@ -12,7 +12,7 @@ use crate::data::strokes;
 const MOST_JOINED: usize = 5;
 /// What a cut through connected ink costs, as the logarithm of a likelihood.
 const CUT: f32 = -1.5;
-/// What taking connected ink for a blot costs, and how much more where it is as high as the line.
+/// What taking connected ink for a blot costs, and how much more where it is as large as the line is high.
 const BLOT: (f32, f32) = (-3.0, -6.0);
 /// What leaving out a piece of connected ink costs.
 const LOST: f32 = -30.0;
@@ -56,7 +56,7 @@ impl Graph {
                 let numbers = &line.pieces[from..to];
                 let Some(area) = pieces.area(numbers) else { continue };
                 // Wider than any digit.
-                if to > from + 1 && 2 * area.width > 3 * height.max(area.height) {
+                if to > from + 1 && 4 * area.width > 9 * height.max(area.height) {
                     break;
                 }
                 let digit = strokes::redrawn(pieces.cut_out(ink, numbers, &area), pen);
@@ -92,7 +92,7 @@ impl Graph {
                 if read > found.0 {
                     found = (read, edge.from, Some(index));
                 }
-                let part = edge.area.height as f32 / self.height as f32;
+                let part = edge.area.height.max(edge.area.width) as f32 / self.height as f32;
                 let blot = before + BLOT.0 + BLOT.1 * part + log(1.0 - digits[index]);
                 if blots && edge.whole && blot > found.0 {
                     found = (blot, edge.from, None);
