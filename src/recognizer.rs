@@ -5,7 +5,10 @@
 //! line that it finds likeliest is read.
 
 mod classifier;
+mod clutter;
+mod component;
 mod graph;
+mod lines;
 mod pieces;
 pub mod training;
 
@@ -31,6 +34,9 @@ const SIDES: [u32; 2] = [400, 1600];
 const LOWEST: usize = 48;
 /// Higher digits than this are reduced before they are cut.
 const HIGHEST: usize = 128;
+
+/// A confidence of no digit.
+const UNLIKELY: f32 = 1e-3;
 
 /// Reads the digits of pictures. Threads can share one.
 ///
@@ -245,7 +251,9 @@ impl Recognizer {
                 first = range.end;
             }
         }
-        if digits.is_empty() {
+        // Of what is no digit at all, the best is hardly one.
+        let surest = digits.iter().map(|digit| digit.confidence).fold(0.0, f32::max);
+        if surest < UNLIKELY {
             return Err(Error::Picture("expected digits, found nothing that is one".to_owned()));
         }
         let text = joined(&digits, |digit| digit.label.to_string());

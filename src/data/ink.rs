@@ -80,17 +80,22 @@ impl Ink {
     pub fn of(picture: &DynamicImage, longest: u32) -> Option<(Self, u32)> {
         let step = picture.width().max(picture.height()).div_ceil(longest);
         let (colours, alpha) = Colours::of(picture, step);
-        let mut best: Option<(Self, [f32; 2])> = None;
+        let mut best: Option<(Self, [f32; 3])> = None;
         for direction in colours.direction().into_iter().flat_map(|d| [d, d.map(|d| -d)]) {
             let (mut ink, differences) = colours.ink(direction);
             let Some(level) = ink.normalise() else { continue };
             let contrast = differences.mean_where(&ink);
-            // The other way only where far more stands out, and not in what the strokes enclose.
-            let better = |(first, [least, lowest]): &(Self, [f32; 2])| {
-                level > 1.5 * least && contrast > 1.2 * lowest && !ink.is_within(first)
+            let stroke = ink.stroke();
+            // The other way only where far more stands out, and not in what the strokes enclose; or in finer
+            // strokes on what is then paper on a table.
+            let better = |(first, [least, lowest, thick]): &(Self, [f32; 3])| {
+                let stronger = level > 1.5 * least && contrast > 1.2 * lowest;
+                let finer = 3.0 * stroke < *thick && contrast > 0.6 * lowest;
+                let within = ink.is_within(first);
+                stronger && !within || finer && within && first.is_sheet()
             };
             if best.as_ref().is_none_or(better) {
-                best = Some((ink, [level, contrast]));
+                best = Some((ink, [level, contrast, stroke]));
             }
         }
         if let Some((ink, _)) = best {
@@ -109,6 +114,29 @@ impl Ink {
             count += 1.0;
         }
         sum / count
+    }
+
+    /// Whether it covers an eighth of the picture, and that without much in between: its area is about what its
+    /// spreads are those of.
+    fn is_sheet(&self) -> bool {
+        let area = self.values.iter().filter(|value| **value > 0.5).count() as f32;
+        let [(_, across), (_, down)] = self.spreads();
+        8.0 * area > self.values.len() as f32 && area > 0.87 * 12.0 * across * down
+    }
+
+    /// Pixels across its strokes, about: twice the area by the length of the border.
+    fn stroke(&self) -> f32 {
+        let is_ink = |x: usize, y: usize| self.values[y * self.width + x] > 0.5;
+        let (mut area, mut border) = (0.0, 1.0);
+        for y in 1..self.height().saturating_sub(1) {
+            for x in (1..self.width.saturating_sub(1)).filter(|x| is_ink(*x, y)) {
+                area += 1.0;
+                let around =
+                    [is_ink(x - 1, y), is_ink(x + 1, y), is_ink(x, y - 1), is_ink(x, y + 1)];
+                border += if around.contains(&false) { 1.0 } else { 0.0 };
+            }
+        }
+        2.0 * area / border
     }
 
     /// Whether most of it is within the extent of another: their spreads, across and down.
@@ -314,6 +342,7 @@ impl Colours {
             }
         };
         let byte = |value: u8| f32::from(value) / 255.0;
+        let word = |value: u16| f32::from(value) / 65535.0;
         match picture {
             DynamicImage::ImageLuma8(grey) => {
                 for grey in grey.as_raw() {
@@ -325,9 +354,31 @@ impl Colours {
                     add(pixel.0.map(byte), 1.0);
                 }
             }
-            DynamicImage::ImageRgba8(_) | DynamicImage::ImageLumaA8(_) => {
-                for pixel in picture.to_rgba8().pixels() {
+            DynamicImage::ImageRgba8(colours) => {
+                for pixel in colours.pixels() {
                     let [r, g, b, alpha] = pixel.0.map(byte);
+                    add([r, g, b], alpha);
+                }
+            }
+            DynamicImage::ImageLumaA8(grey) => {
+                for pixel in grey.pixels() {
+                    let [grey, alpha] = pixel.0.map(byte);
+                    add([grey; 3], alpha);
+                }
+            }
+            DynamicImage::ImageLuma16(grey) => {
+                for grey in grey.as_raw() {
+                    add([word(*grey); 3], 1.0);
+                }
+            }
+            DynamicImage::ImageRgb16(colours) => {
+                for pixel in colours.pixels() {
+                    add(pixel.0.map(word), 1.0);
+                }
+            }
+            DynamicImage::ImageRgba16(colours) => {
+                for pixel in colours.pixels() {
+                    let [r, g, b, alpha] = pixel.0.map(word);
                     add([r, g, b], alpha);
                 }
             }

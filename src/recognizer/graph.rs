@@ -55,7 +55,12 @@ impl Graph {
             for from in (to.saturating_sub(MOST_JOINED)..to).rev() {
                 let numbers = &line.pieces[from..to];
                 let Some(area) = pieces.area(numbers) else { continue };
-                // Wider than any digit.
+                // Wider than any digit, or with a gap that none has.
+                let [a, b] = [&line.pieces[from], &line.pieces[(from + 1).min(to - 1)]];
+                let [a, b] = [a, b].map(|number| pieces.areas[usize::from(*number) - 1]);
+                if 2 * b.left.saturating_sub(a.right()) > height {
+                    break;
+                }
                 if to > from + 1 && 4 * area.width > 9 * height.max(area.height) {
                     break;
                 }

@@ -1,0 +1,156 @@
+//! What is no writing: rules and frames, blots, holes, what is around digits.
+
+use super::component::{Component, components};
+use crate::data::ink::Area;
+
+/// Connected ink of a mask that may be writing: rules and frames of the paper are erased from the mask, but where
+/// writing crosses them, and what is too solid, too thick or too small for writing is left out.
+pub fn writing(mask: &mut [bool], width: usize) -> Vec<Component> {
+    let height = mask.len() / width;
+    let whole = Area { left: 0, top: 0, width, height };
+    erase_lines(mask, width, &whole, [width / 4, height / 4], |rule, length| {
+        10 * rule.area.width >= 9 * length
+    });
+    let mut found = components(mask, width);
+    let frames: Vec<Area> =
+        found.iter().filter(|component| is_frame(component, width)).map(|c| c.area).collect();
+    for area in &frames {
+        let shortest = 3 * area.width.min(area.height) / 5;
+        erase_lines(mask, width, area, [shortest; 2], |_, _| true);
+    }
+    if !frames.is_empty() {
+        found = components(mask, width);
+    }
+    keep(&mut found, |component, _| !is_solid(component));
+    let mut strokes: Vec<f32> =
+        found.iter().filter(|c| c.area.height >= 20).map(Component::stroke).collect();
+    strokes.sort_by(f32::total_cmp);
+    if let Some(usual) = strokes.len().checked_sub(1).map(|last| strokes[last / 2]) {
+        keep(&mut found, |component, _| component.stroke() < 2.5 * usual);
+    }
+    keep(&mut found, |component, all| !all.iter().any(|other| encloses(component, other)));
+    found
+}
+
+/// Keeps those components for which that holds; all where it holds for none.
+fn keep(components: &mut Vec<Component>, holds: impl Fn(&Component, &[Component]) -> bool) {
+    let kept: Vec<bool> = components.iter().map(|component| holds(component, components)).collect();
+    if kept.contains(&true) {
+        let mut kept = kept.into_iter();
+        components.retain(|_| kept.next() == Some(true));
+    }
+}
+
+/// A hole, a button: fuller than any digit.
+fn is_solid(component: &Component) -> bool {
+    let Area { width, height, .. } = component.area;
+    let round = 20 * width > 9 * height && 20 * height > 9 * width;
+    width.min(height) >= 20 && round && component.fill() > 0.74
+}
+
+/// A ring around a digit.
+fn encloses(component: &Component, other: &Component) -> bool {
+    let (outer, inner) = (&component.area, &other.area);
+    outer.left < inner.left
+        && outer.top < inner.top
+        && inner.right() < outer.right()
+        && inner.bottom() < outer.bottom()
+        && 20 * inner.height >= 7 * outer.height
+}
+
+/// Whether there is ink along all four sides of the component's area, and not much else.
+fn is_frame(component: &Component, width: usize) -> bool {
+    let area = &component.area;
+    let band = (3 * area.width.min(area.height) / 50).max(2);
+    if area.width.min(area.height) < 24 || component.fill() > 0.5 {
+        return false;
+    }
+    // Columns at the upper and the lower side, rows at the left and the right one.
+    let mut columns = [vec![false; area.width], vec![false; area.width]];
+    let mut rows = [vec![false; area.height], vec![false; area.height]];
+    for pixel in &component.pixels {
+        let (x, y) = (pixel % width - area.left, pixel / width - area.top);
+        columns[0][x] |= y < band;
+        columns[1][x] |= y + band >= area.height;
+        rows[0][y] |= x < band;
+        rows[1][y] |= x + band >= area.width;
+    }
+    columns.iter().chain(&rows).all(|side| {
+        let inked = side.iter().filter(|inked| **inked).count();
+        100 * inked >= 88 * side.len()
+    })
+}
+
+/// Erases thin lines of an area, across and down, that are made of runs not shorter than `shortest`; those for
+/// which `is_rule` holds by the area's length that way. Where ink crosses them nothing is erased.
+fn erase_lines(
+    mask: &mut [bool],
+    width: usize,
+    area: &Area,
+    shortest: [usize; 2],
+    is_rule: impl Fn(&Component, usize) -> bool,
+) {
+    let Area { left, top, width: columns, height: rows } = *area;
+    let at = |x: usize, y: usize| (top + y) * width + left + x;
+    let part = |across: usize, down: usize, turned: bool| -> Vec<bool> {
+        let place = move |i: usize| match turned {
+            false => at(i % across, i / across),
+            true => at(i / across, i % across),
+        };
+        (0..across * down).map(|i| mask[place(i)]).collect()
+    };
+    let lines = |part: &[bool], across: usize, shortest: usize| {
+        let thickest = (part.len() / across / 30).max(2);
+        long_lines(part, across, shortest, thickest, |rule| is_rule(rule, across))
+    };
+    let across = lines(&part(columns, rows, false), columns, shortest[0]);
+    let down = lines(&part(rows, columns, true), rows, shortest[1]);
+    for pixel in across {
+        mask[at(pixel % columns, pixel / columns)] = false;
+    }
+    for pixel in down {
+        mask[at(pixel / rows, pixel % rows)] = false;
+    }
+}
+
+/// The pixels of thin lines across a mask, made of runs not shorter than `shortest`.
+fn long_lines(
+    mask: &[bool],
+    width: usize,
+    shortest: usize,
+    thickest: usize,
+    is_rule: impl Fn(&Component) -> bool,
+) -> Vec<usize> {
+    let mut long = vec![false; mask.len()];
+    for (row, long) in mask.chunks_exact(width).zip(long.chunks_exact_mut(width)) {
+        let mut from = 0;
+        for run in row.chunk_by(|a, b| a == b) {
+            if run[0] && run.len() >= shortest.max(8) {
+                long[from..from + run.len()].fill(true);
+            }
+            from += run.len();
+        }
+    }
+    let mut erased = Vec::new();
+    for rule in components(&long, width) {
+        if rule.pixels.len() > rule.area.width * thickest || !is_rule(&rule) {
+            continue;
+        }
+        let thickness = rule.pixels.len().div_ceil(rule.area.width);
+        // Of a column that ink crosses nothing is erased.
+        let reaches = |pixel: usize, back: bool| {
+            let mut at = pixel;
+            for _ in 0..=thickness {
+                let next = if back { at.checked_sub(width) } else { Some(at + width) };
+                match next.filter(|next| mask.get(*next) == Some(&true)) {
+                    Some(next) => at = next,
+                    None => return false,
+                }
+            }
+            true
+        };
+        let pixels = rule.pixels.iter().copied();
+        erased.extend(pixels.filter(|pixel| !reaches(*pixel, true) && !reaches(*pixel, false)));
+    }
+    erased
+}

@@ -1,0 +1,79 @@
+//! Connected ink.
+
+use crate::data::ink::Area;
+
+/// Connected ink.
+pub struct Component {
+    /// The smallest that holds it.
+    pub area: Area,
+    /// Their places in the picture.
+    pub pixels: Vec<usize>,
+    /// How many of them are at its border.
+    pub border: usize,
+}
+
+impl Component {
+    /// Pixels across its strokes, about.
+    pub fn stroke(&self) -> f32 {
+        2.0 * self.pixels.len() as f32 / self.border.max(1) as f32
+    }
+
+    /// The part of its area that is ink.
+    pub fn fill(&self) -> f32 {
+        self.pixels.len() as f32 / (self.area.width * self.area.height) as f32
+    }
+}
+
+/// The up to eight pixels around one.
+pub fn neighbours(pixel: usize, width: usize, pixels: usize) -> impl Iterator<Item = usize> {
+    let (x, y) = (pixel % width, pixel / width);
+    let rows = y.saturating_sub(1)..(y + 2).min(pixels / width);
+    let columns = move || x.saturating_sub(1)..(x + 2).min(width);
+    rows.flat_map(move |y| columns().map(move |x| y * width + x)).filter(move |i| *i != pixel)
+}
+
+/// Connected parts of a mask, diagonals too.
+pub fn components(mask: &[bool], width: usize) -> Vec<Component> {
+    let mut seen = vec![false; mask.len()];
+    let mut components = Vec::new();
+    for start in 0..mask.len() {
+        if !mask[start] || seen[start] {
+            continue;
+        }
+        let mut pixels = vec![start];
+        seen[start] = true;
+        let (mut columns, mut rows) = ([usize::MAX, 0], [usize::MAX, 0]);
+        let (mut done, mut border) = (0, 0);
+        while done < pixels.len() {
+            let pixel = pixels[done];
+            done += 1;
+            let (x, y) = (pixel % width, pixel / width);
+            columns = [columns[0].min(x), columns[1].max(x)];
+            rows = [rows[0].min(y), rows[1].max(y)];
+            let mut around = 0;
+            for neighbour in neighbours(pixel, width, mask.len()) {
+                around += usize::from(mask[neighbour]);
+                if mask[neighbour] && !seen[neighbour] {
+                    seen[neighbour] = true;
+                    pixels.push(neighbour);
+                }
+            }
+            border += usize::from(around < 8);
+        }
+        components.push(Component { area: Area::spanning(columns, rows), pixels, border });
+    }
+    components
+}
+
+/// The height of components, each counting as much as it is high: specks do not.
+pub fn typical_height<'a>(components: impl Iterator<Item = &'a Component>) -> usize {
+    let mut heights: Vec<usize> = components.map(|component| component.area.height).collect();
+    heights.sort_unstable();
+    let half = heights.iter().sum::<usize>().div_ceil(2);
+    let mut sum = 0;
+    let reached = |height: &&usize| {
+        sum += **height;
+        sum >= half
+    };
+    heights.iter().find(reached).copied().unwrap_or(0)
+}
