@@ -49,6 +49,14 @@ impl Error {
         Self::File { path: path.to_owned(), message: message.into() }
     }
 
+    /// The file or folder that it is about.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File { path, .. } | Self::Io { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
     /// From libtorch's message: TorchScript's start with an empty line, and others end in a C++
     /// backtrace.
     pub(crate) fn libtorch(text: &str) -> Self {

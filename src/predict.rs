@@ -17,45 +17,46 @@ use crate::{Error, Result};
 const BATCH: usize = 256;
 
 /// The pictures that arguments name: a file is itself; a folder is the pictures within it, by name, also in folders
-/// within; anything else is a pattern such as `scans/*.png`.
-///
-/// # Errors
-/// Where a folder cannot be read, a pattern is broken, or an argument names nothing.
-pub fn pictures(arguments: &[PathBuf]) -> Result<Vec<PathBuf>> {
+/// within; anything else is a pattern such as `scans/*.png`. In their place errors: where a folder cannot be read, a
+/// pattern is broken, or an argument names nothing.
+pub fn pictures(arguments: &[PathBuf]) -> Vec<Result<PathBuf>> {
     let mut pictures = Vec::new();
     for argument in arguments {
         let before = pictures.len();
         if argument.is_dir() {
             for entry in WalkDir::new(argument).follow_links(true).sort_by_file_name() {
-                let entry = entry.map_err(|error| {
-                    let path = error.path().unwrap_or(argument).to_owned();
-                    Error::Io { path, error: error.into() }
-                })?;
-                if entry.file_type().is_file() && is_picture(entry.path()) {
-                    pictures.push(entry.into_path());
+                match entry {
+                    Ok(entry) if entry.file_type().is_file() && is_picture(entry.path()) => {
+                        pictures.push(Ok(entry.into_path()));
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        let path = error.path().unwrap_or(argument).to_owned();
+                        pictures.push(Err(Error::Io { path, error: error.into() }));
+                    }
                 }
             }
         } else if let Some(pattern) = pattern(argument) {
-            let broken = |error: glob::PatternError| {
-                Error::file(argument, format!("a broken pattern: {error}"))
-            };
-            for path in glob::glob(pattern).map_err(broken)? {
-                let path = path.map_err(|error| {
-                    let path = error.path().to_owned();
-                    Error::Io { path, error: error.into() }
-                })?;
-                if path.is_file() {
-                    pictures.push(path);
+            match glob::glob(pattern) {
+                Ok(paths) => pictures.extend(paths.filter_map(|path| match path {
+                    Ok(path) => path.is_file().then_some(Ok(path)),
+                    Err(error) => {
+                        let path = error.path().to_owned();
+                        Some(Err(Error::Io { path, error: error.into() }))
+                    }
+                })),
+                Err(error) => {
+                    pictures.push(Err(Error::file(argument, format!("a broken pattern: {error}"))));
                 }
             }
         } else {
-            pictures.push(argument.clone());
+            pictures.push(Ok(argument.clone()));
         }
         if pictures.len() == before {
-            return Err(Error::file(argument, "expected pictures, found none"));
+            pictures.push(Err(Error::file(argument, "expected pictures, found none")));
         }
     }
-    Ok(pictures)
+    pictures
 }
 
 /// An argument that names no file, and has a pattern's characters.
@@ -75,34 +76,48 @@ fn is_picture(path: &Path) -> bool {
         || start().is_ok_and(|start| image::guess_format(&start).is_ok())
 }
 
-/// Reads picture files on all cores, some at a time in memory, and gives each reading to `each` in the files' order.
-/// Where there are many, progress is shown on stderr.
+/// Reads picture files on all cores, some at a time in memory, and gives each reading to `each` in the files' order. Where there are many, progress is shown on stderr.
 ///
 /// # Errors
 /// Those of `each`, which end it.
 pub fn read_files<E>(
     recognizer: &Recognizer,
-    files: &[PathBuf],
+    files: Vec<Result<PathBuf>>,
     limits: &Limits,
     mut each: impl FnMut(&Path, Result<Reading>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut progress = (files.len() > BATCH).then(|| Progress::new("reading", files.len() as u64));
     let mut done = 0;
-    for batch in files.chunks(BATCH) {
-        let readings = recognizer.read_by(batch, |file| images::open(file, limits));
-        for (file, reading) in batch.iter().zip(readings) {
-            let named = reading.map_err(|error| match error {
-                Error::Picture(message) => Error::file(file, message),
-                other => other,
-            });
-            each(file, named)?;
-        }
-        done += batch.len() as u64;
+    let mut files = files.into_iter().peekable();
+    while files.peek().is_some() {
         if let Some(progress) = &mut progress {
             progress.set(done);
         }
+        let batch: Vec<_> = files.by_ref().take(BATCH).collect();
+        done += batch.len() as u64;
+        let found: Vec<&PathBuf> = batch.iter().flatten().collect();
+        let mut readings =
+            recognizer.read_by(&found, |file| images::open(file, limits)).into_iter();
+        for file in batch {
+            match file {
+                Ok(file) => {
+                    let reading = readings.next().expect("one for each file");
+                    each(&file, reading.map_err(|error| named(&file, error)))?;
+                }
+                Err(error) => {
+                    each(&error.path().map(Path::to_owned).unwrap_or_default(), Err(error))?
+                }
+            }
+        }
     }
     Ok(())
+}
+
+fn named(file: &Path, error: Error) -> Error {
+    match error {
+        Error::Picture(message) => Error::file(file, message),
+        other => other,
+    }
 }
 
 /// Writes what the network saw of a picture as a PNG: its digits side by side, each of 32x32, ink white.

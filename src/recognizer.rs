@@ -35,8 +35,8 @@ const LOWEST: usize = 48;
 /// Higher digits than this are reduced before they are cut.
 const HIGHEST: usize = 128;
 
-/// A confidence of no digit.
-const UNLIKELY: f32 = 1e-3;
+/// A confidence of no digit, where there are many.
+const UNLIKELY: f32 = 0.01;
 
 /// Reads the digits of pictures. Threads can share one.
 ///
@@ -251,9 +251,9 @@ impl Recognizer {
                 first = range.end;
             }
         }
-        // Of what is no digit at all, the best is hardly one.
+        // Stars, leaves, cloth: much, and none of it like a digit.
         let surest = digits.iter().map(|digit| digit.confidence).fold(0.0, f32::max);
-        if surest < UNLIKELY {
+        if digits.is_empty() || digits.len() > 3 && surest < UNLIKELY {
             return Err(Error::Picture("expected digits, found nothing that is one".to_owned()));
         }
         let text = joined(&digits, |digit| digit.label.to_string());

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Cursor;
+use std::ops::Sub;
 use std::path::Path;
 use std::process::Stdio;
 use std::thread;
@@ -214,6 +215,40 @@ fn ink_in_any_colours_and_light() {
     }
 }
 
+#[test]
+fn what_is_around_digits_is_not_read() {
+    let (digits, labels) = digits(20);
+    let recognizer = shipped();
+    let dark = |x: u32, y: u32, [left, top, right, bottom]: [u32; 4]| {
+        (left..right).contains(&x) && (top..bottom).contains(&y)
+    };
+    type Around<'a> = (&'a str, &'a dyn Fn(u32, u32) -> bool);
+    let kinds: &[Around] = &[
+        ("specks", &|x, y| dark(x, y, [20, 380, 28, 388]) || dark(x, y, [200, 385, 209, 394])),
+        ("a frame", &|x, y| dark(x, y, [8, 8, 392, 392]) && !dark(x, y, [12, 12, 388, 388])),
+        ("a ring", &|x, y| {
+            let radius = f64::from(x).sub(200.0).hypot(f64::from(y).sub(180.0));
+            (165.0..170.0).contains(&radius)
+        }),
+        ("a hole", &|x, y| f64::from(x).sub(30.0).hypot(f64::from(y).sub(200.0)) < 18.0),
+        ("a comma", &|x, y| dark(x, y, [350, 300, 362, 330])),
+        ("a rule", &|_, y| (370..374).contains(&y)),
+    ];
+    for (name, around) in kinds {
+        let picture = |pixels| {
+            let (size, ink) = drawn(pixels);
+            GrayImage::from_fn(size, size, |x, y| {
+                let ink = if around(x, y) { 1.0 } else { ink(x, y) };
+                image::Luma([(245.0 - 220.0 * ink) as u8])
+            })
+        };
+        let texts = digits.iter().map(|digit| recognizer.read(&picture(digit).into()));
+        let texts = texts.map(|reading| reading.map(|reading| reading.text).unwrap_or_default());
+        let right = texts.zip(&labels).filter(|(text, label)| *text == label.to_string()).count();
+        assert!(right >= 18, "{name}: {right} of 20");
+    }
+}
+
 /// Strings of five digits so far apart, and how many are read right.
 fn strings(gap: i64, count: usize) -> (usize, Vec<Reading>) {
     let (digits, labels) = digits(5000);
@@ -351,6 +386,12 @@ fn what_is_no_picture_says_so() {
     let large = encoded(&GrayImage::new(2000, 2000).into(), ImageFormat::Png);
     let error = fails(&large, &limits(1 << 30, 1 << 20));
     assert_eq!(error, "expected a picture that takes at most 1 MiB to decode, found a larger PNG");
+    let picture = coloured(&digits[0], [20.0; 3], [240.0; 3], 1.0);
+    let jpeg = encoded(&picture.into(), ImageFormat::Jpeg);
+    let error = fails(&jpeg[..jpeg.len() / 2], &default);
+    assert_eq!(error, "expected a whole picture, found a JPEG that ends early");
+    let endless = images::open(Path::new("/dev/zero"), &limits(784, 1 << 20)).unwrap_err();
+    assert_eq!(endless.to_string(), "/dev/zero: expected at most 1 MiB, found more");
     for at in (0..png.len()).step_by(7) {
         let mut broken = png.clone();
         broken[at] ^= 0x55;
@@ -466,6 +507,14 @@ fn predict_says_what_is_wrong() {
     let pattern = folder.path().join("*.png");
     let nothing = predict(&[], &[&pattern]);
     nothing.fails_with(&format!("{}: expected pictures, found none", pattern.display()));
+    // The others are read nevertheless.
+    let (digits, labels) = digits(1);
+    let good = folder.path().join("good");
+    fs::write(&good, encoded(&grey(&digits[0]), ImageFormat::Png)).unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.path().join("dangling.png")).unwrap();
+    let both = predict(&[], &[&pattern.with_extension("jpg"), folder.path()]);
+    assert_eq!((both.code, both.stdout), (Some(1), format!("{}: {}\n", good.display(), labels[0])));
+    assert_eq!(both.stderr.lines().count(), 2, "{}", both.stderr);
     assert_eq!(run("predict", ["--reject-below=2", "a.png"]).code, Some(2));
     assert_eq!(run("predict", [""; 0]).code, Some(2));
 }

@@ -35,7 +35,8 @@ struct Arguments {
     #[arg(long)]
     json: bool,
     /// Reject digits of a lower confidence, 0 to 1; they are printed as ?. Of MNIST's test digits, with the
-    /// shipped weights, CALIBRATION
+    /// shipped weights, 0.5 rejects 3.2 % and leaves 0.17 % error among the others (0.48 % without), 0.7
+    /// rejects 6.1 % and leaves 0.05 %, 0.9 rejects 15.9 % and leaves 0.01 %.
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = cli::confidence)]
     reject_below: f32,
     /// Write what the network saw of each picture, its digits side by side, as PNG files in DIR.
@@ -59,19 +60,20 @@ fn predict(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     cli::set_pool(arguments.threads)?;
     let weights = arguments.read.open(arguments.weights.as_deref(), arguments.model)?;
     let recognizer = Recognizer::new(&weights)?.reject_below(arguments.reject_below);
-    let files = predict::pictures(&arguments.images)?;
+    let files = predict::pictures(&arguments.images);
+    let many = files.len() > 1;
     if let Some(folder) = &arguments.show {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("creating {}", folder.display()))?;
     }
     let limits = Limits { pixels: arguments.max_pixels * 1_000_000, ..Limits::default() };
     let (mut failed, mut shown) = (false, HashSet::new());
-    predict::read_files(&recognizer, &files, &limits, |file, reading| {
+    predict::read_files(&recognizer, files, &limits, |file, reading| {
         failed |= reading.is_err();
         if let (Some(folder), Ok(reading)) = (&arguments.show, &reading) {
             show(folder, file, reading, &mut shown)?;
         }
-        print(arguments, file, files.len() > 1, reading)
+        print(arguments, file, many, reading)
     })?;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -1,7 +1,7 @@
 //! Pictures: decoded, their ink told from their paper, and brought into MNIST's form.
 
-use std::fs;
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{Cursor, Read};
 use std::path::Path;
 
 use image::error::{LimitError, LimitErrorKind};
@@ -65,6 +65,9 @@ fn decode_as(
         return Err(format!("expected a picture (PNG, JPEG, WebP, TIFF, ...), found {found}"));
     };
     let name = format!("{format:?}").to_uppercase();
+    if format == ImageFormat::Jpeg && is_cut_off(bytes) {
+        return Err("expected a whole picture, found a JPEG that ends early".to_owned());
+    }
     let broken = |error: ImageError| match error {
         ImageError::Limits(_) => format!(
             "expected a picture that takes at most {} MiB to decode, found a larger {name}",
@@ -98,17 +101,26 @@ fn decode_as(
     Ok(picture)
 }
 
+/// Whether a JPEG has no end after its last scan's start: decoders fill up what is missing. Neither mark occurs
+/// within a scan.
+fn is_cut_off(jpeg: &[u8]) -> bool {
+    let last = |mark: [u8; 2]| jpeg.windows(2).rposition(|bytes| bytes == mark);
+    last([0xff, 0xda]) > last([0xff, 0xd9])
+}
+
 /// [`decode`] of a file.
 ///
 /// # Errors
 /// As [`decode`], and where the file cannot be read.
 pub fn open(path: &Path, limits: &Limits) -> Result<DynamicImage> {
-    let size = fs::metadata(path).map_err(Error::io(path))?.len();
-    if size > limits.memory {
+    // Not by what the system says of its size: a device has none.
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(Error::io(path))?;
+    file.take(limits.memory + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
+    if bytes.len() as u64 > limits.memory {
         let most = limits.memory >> 20;
-        return Err(Error::file(path, format!("expected at most {most} MiB, found {size} bytes")));
+        return Err(Error::file(path, format!("expected at most {most} MiB, found more")));
     }
-    let bytes = fs::read(path).map_err(Error::io(path))?;
     let unmarked = ImageFormat::from_path(path).ok().filter(|format| *format == ImageFormat::Tga);
     decode_as(unmarked, &bytes, limits).map_err(|message| Error::file(path, message))
 }

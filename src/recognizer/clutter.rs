@@ -21,14 +21,14 @@ pub fn writing(mask: &mut [bool], width: usize) -> Vec<Component> {
     if !frames.is_empty() {
         found = components(mask, width);
     }
+    keep(&mut found, |component, all| !all.iter().any(|other| encloses(component, other)));
     keep(&mut found, |component, _| !is_solid(component));
     let mut strokes: Vec<f32> =
         found.iter().filter(|c| c.area.height >= 20).map(Component::stroke).collect();
     strokes.sort_by(f32::total_cmp);
-    if let Some(usual) = strokes.len().checked_sub(1).map(|last| strokes[last / 2]) {
+    if let Some(&usual) = strokes.get(strokes.len() / 2) {
         keep(&mut found, |component, _| component.stroke() < 2.5 * usual);
     }
-    keep(&mut found, |component, all| !all.iter().any(|other| encloses(component, other)));
     found
 }
 

@@ -101,6 +101,10 @@ impl Reader {
         form: Form,
         body: Received,
     ) -> Result<Reading, Failure> {
+        // What is too large is known by a file's head, before anything is waited for.
+        if matches!(form, Form::File) {
+            pixels(&body.bytes, limits.pictures.pixels)?;
+        }
         if body.bytes.len() <= SMALL_BODY {
             let file = form.file(&body.bytes)?;
             if pixels(&file, limits.pictures.pixels)? <= SMALL_PIXELS {
