@@ -49,6 +49,14 @@ impl Error {
         Self::File { path: path.to_owned(), message: message.into() }
     }
 
+    /// Of a picture, with its file named.
+    pub fn in_file(self, path: &Path) -> Self {
+        match self {
+            Self::Picture(message) => Self::file(path, message),
+            other => other,
+        }
+    }
+
     /// The file or folder that it is about.
     pub(crate) fn path(&self) -> Option<&Path> {
         match self {

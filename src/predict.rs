@@ -102,7 +102,7 @@ pub fn read_files<E>(
             match file {
                 Ok(file) => {
                     let reading = readings.next().expect("one for each file");
-                    each(&file, reading.map_err(|error| named(&file, error)))?;
+                    each(&file, reading.map_err(|error| error.in_file(&file)))?;
                 }
                 Err(error) => {
                     each(&error.path().map(Path::to_owned).unwrap_or_default(), Err(error))?
@@ -111,13 +111,6 @@ pub fn read_files<E>(
         }
     }
     Ok(())
-}
-
-fn named(file: &Path, error: Error) -> Error {
-    match error {
-        Error::Picture(message) => Error::file(file, message),
-        other => other,
-    }
 }
 
 /// Writes what the network saw of a picture as a PNG: its digits side by side, each of 32x32, ink white.

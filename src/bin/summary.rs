@@ -85,8 +85,10 @@ fn draw_activations(arguments: &Arguments, image: &str, path: &Path) -> anyhow::
             data.images().get(number)
         }
         Err(_) => {
-            let picture = images::open(Path::new(image), &images::Limits::default())?;
-            let reading = Recognizer::new(&weights)?.read(&picture)?;
+            let file = Path::new(image);
+            let picture = images::open(file, &images::Limits::default())?;
+            let reading = Recognizer::new(&weights)?.read(&picture);
+            let reading = reading.map_err(|error| error.in_file(file))?;
             images::to_tensor(&[reading.digits[0].pixels])?.get(0)
         }
     };

@@ -82,15 +82,15 @@ impl Pieces {
             let mut numbers = Vec::new();
             for index in indices {
                 numbers.extend(pieces.add(&components[index], height, ink));
+                if pieces.areas.len() > MOST_PIECES {
+                    return None;
+                }
             }
             numbers.sort_by_key(|number| {
                 let area = &pieces.areas[usize::from(*number) - 1];
                 area.left + area.right()
             });
             pieces.lines.push(Line { pieces: numbers, height });
-        }
-        if pieces.areas.len() > MOST_PIECES {
-            return None;
         }
         pieces.grow(ink);
         Some(pieces)
