@@ -99,12 +99,8 @@ fn run_weights(arguments: &Arguments) -> anyhow::Result<(Tensor, Tensor)> {
     let weights = arguments.read.open(arguments.weights.as_deref(), arguments.model)?;
     let (device, _) = arguments.device.open()?;
     let data = Dataset::open(arguments.data.as_deref(), arguments.split, weights.config.classes)?;
-    let known = match weights.config.network {
-        Network::Modern => TrainConfig::default(),
-        Network::Original => TrainConfig::paper(),
-    };
-    let (model, engine) = (weights.config.clone(), arguments.engine);
-    let engine = TrainConfig { model, engine, ..known }.engine_on(device)?;
+    let usual = TrainConfig::usual(weights.config.clone());
+    let engine = TrainConfig { engine: arguments.engine, ..usual }.engine_on(device)?;
     let (_store, model) = weights.build(device)?;
     if engine == Engine::Fused {
         return Ok((logits_by_engine(&model, &data)?, data.labels().copy()));

@@ -218,10 +218,13 @@ fn uniform(keys: [u64; 3]) -> impl FnMut(f64, f64) -> f64 {
     }
 }
 
+/// By how much SplitMix64's state grows with each step.
+pub(crate) const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// One step of the generator SplitMix64. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number
 /// generators", OOPSLA 2014.
-fn mix(state: u64) -> u64 {
-    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+pub(crate) fn mix(state: u64) -> u64 {
+    let mut z = state.wrapping_add(GAMMA);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)

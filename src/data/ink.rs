@@ -141,8 +141,8 @@ impl Ink {
 
     /// Whether most of it is within the extent of another: their spreads, across and down.
     fn is_within(&self, other: &Self) -> bool {
-        let spreads = self.spreads().into_iter().zip(other.spreads());
-        spreads.into_iter().all(|((a, own), (b, others))| (a - b).abs() + own <= 1.1 * others)
+        let mut spreads = self.spreads().into_iter().zip(other.spreads());
+        spreads.all(|((a, own), (b, others))| (a - b).abs() + own <= 1.1 * others)
     }
 
     /// Mean and standard deviation of the columns of ink, and of its rows.

@@ -1,6 +1,6 @@
 //! Data sets: the IDX reader, and images as the network takes them.
 
-mod augment;
+pub(crate) mod augment;
 pub mod idx;
 pub mod images;
 pub mod ink;

@@ -1,20 +1,21 @@
 //! The width of strokes, and digits drawn with MNIST's.
 
 use super::images::DIGIT;
-use super::ink::{Area, Ink};
+use super::ink::Ink;
 
 /// The widths of strokes in MNIST, of digits of 20x20: nine tenths are between these.
 const IN_MNIST: (f32, f32) = (1.6, 4.0);
+/// What is more is within a stroke, of 1.
+pub const STRONG: f32 = 0.4;
 /// Digits at least this many rows high are drawn anew; of smaller ones each grey value counts.
 const REDRAWN: usize = 32;
 
-/// Pixels across the strokes of what `is_ink` says is ink of an area, by column and row in it.
+/// Pixels across the strokes of ink.
 ///
 /// The mean distance from the border within a stroke of width w is w/4.
-pub fn width(area: &Area, is_ink: impl Fn(usize, usize) -> bool) -> f32 {
-    let inside: Vec<bool> =
-        (0..area.width * area.height).map(|i| is_ink(i % area.width, i / area.width)).collect();
-    let distances = distances(&inside, area.width, false);
+pub fn width(ink: &Ink) -> f32 {
+    let inside: Vec<bool> = ink.values().iter().map(|value| *value > STRONG).collect();
+    let distances = distances(&inside, ink.width(), false);
     let (mut sum, mut count) = (0.0, 0.0);
     for distance in distances.iter().filter(|distance| **distance > 0.0) {
         sum += distance - 0.5;
@@ -40,7 +41,7 @@ pub fn redrawn(part: Ink, pen: f32) -> Ink {
     for (row, values) in part.values().chunks_exact(part.width()).enumerate() {
         let to = &mut inside[(row + margin) * width + margin..];
         for (to, value) in to.iter_mut().zip(values) {
-            *to = *value > 0.4;
+            *to = *value > STRONG;
         }
     }
     let (within, beyond) = (distances(&inside, width, false), distances(&inside, width, true));

@@ -57,11 +57,7 @@ impl Classifier {
     pub fn new(weights: &Weights) -> Result<Self> {
         let config = weights.config.clone();
         let (store, network) = weights.build(Device::Cpu)?;
-        let known = match config.network {
-            Network::Modern => TrainConfig::default(),
-            Network::Original => TrainConfig::paper(),
-        };
-        let engine = TrainConfig { model: config.clone(), ..known }.engine_on(Device::Cpu)?;
+        let engine = TrainConfig::usual(config.clone()).engine_on(Device::Cpu)?;
         let by = match (engine, config.network) {
             // To resize is libtorch's.
             _ if config.input == Input::Resized => By::Libtorch,

@@ -46,10 +46,9 @@ impl Graph {
     /// Of a line.
     pub fn of(ink: &Ink, pieces: &Pieces, line: &Line) -> Self {
         let height = line.height.max(1);
-        let pen = pieces.area(&line.pieces).map_or(0.0, |area| {
-            let all = pieces.cut_out(ink, &line.pieces, &area);
-            strokes::width(&area, |x, y| all.values()[y * area.width + x] > 0.4)
-        });
+        let pen = pieces
+            .area(&line.pieces)
+            .map_or(0.0, |area| strokes::width(&pieces.cut_out(ink, &line.pieces, &area)));
         let mut edges = Vec::new();
         for to in 1..=line.pieces.len() {
             for from in (to.saturating_sub(MOST_JOINED)..to).rev() {

@@ -4,10 +4,9 @@ use super::clutter;
 use super::component::{Component, neighbours, typical_height};
 use super::lines::lines;
 use crate::data::ink::{Area, Ink};
+use crate::data::strokes::STRONG;
 
-/// Ink above this, of 1, makes pieces.
-const STRONG: f32 = 0.4;
-/// Ink above this belongs to the piece that it touches.
+/// Ink above this, of 1, belongs to the piece that it touches.
 const WEAK: f32 = 0.15;
 /// Pixels from it, at most.
 const FADING: usize = 2;

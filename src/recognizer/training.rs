@@ -2,6 +2,7 @@
 
 use super::graph::Graph;
 use super::pieces::Pieces;
+use crate::data::augment::{GAMMA, mix};
 use crate::data::images::{PIXELS, SIDE, to_mnist};
 use crate::data::ink::Ink;
 
@@ -9,8 +10,6 @@ use crate::data::ink::Ink;
 pub const NO_DIGIT: u8 = 10;
 
 /// Random numbers: SplitMix64.
-///
-/// Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators".
 pub struct Random(u64);
 
 impl Random {
@@ -21,11 +20,9 @@ impl Random {
 
     /// The next 64 bits.
     fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
+        let bits = mix(self.0);
+        self.0 = self.0.wrapping_add(GAMMA);
+        bits
     }
 
     /// From 0 to 1.

@@ -8,7 +8,6 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use image::ImageReader;
-use serde::Serialize;
 use tch::Tensor;
 use tokio::sync::Semaphore;
 use tokio::task;
@@ -45,14 +44,6 @@ pub struct Reader {
     pub batcher: Batcher,
     /// The codes of the classes, 84 numbers each, where the network has them.
     pub codes: Option<Vec<Vec<f32>>>,
-}
-
-/// What the layers make of a digit.
-#[derive(Serialize)]
-pub struct Layer {
-    name: &'static str,
-    shape: Vec<i64>,
-    values: Vec<f32>,
 }
 
 impl Limits {
@@ -101,13 +92,11 @@ impl Reader {
         form: Form,
         body: Received,
     ) -> Result<Reading, Failure> {
+        let small = body.bytes.len() <= SMALL_BODY;
         // What is too large is known by a file's head, before anything is waited for.
-        if matches!(form, Form::File) {
-            pixels(&body.bytes, limits.pictures.pixels)?;
-        }
-        if body.bytes.len() <= SMALL_BODY {
+        if small || matches!(form, Form::File) {
             let file = form.file(&body.bytes)?;
-            if pixels(&file, limits.pictures.pixels)? <= SMALL_PIXELS {
+            if pixels(&file, limits.pictures.pixels)? <= SMALL_PIXELS && small {
                 let picture = decode(&file, &limits.pictures)?;
                 drop((file, body));
                 return self.batcher.read(picture).await;
@@ -129,13 +118,15 @@ impl Reader {
         &self,
         limits: &Limits,
         pixels: [u8; PIXELS],
-    ) -> Result<Vec<Layer>, Failure> {
+    ) -> Result<Vec<Activation>, Failure> {
         let recognizer = Arc::clone(&self.recognizer);
-        let rounded = |Activation { name, shape, values }| {
-            let values = values.into_iter().map(|x| (x * 1e4).round() / 1e4).collect();
-            Layer { name, shape, values }
+        let work = move || {
+            let mut layers = recognizer.activations(&pixels)?;
+            for value in layers.iter_mut().flat_map(|layer| &mut layer.values) {
+                *value = (*value * 1e4).round() / 1e4;
+            }
+            Ok(layers)
         };
-        let work = move || Ok(recognizer.activations(&pixels)?.into_iter().map(rounded).collect());
         limits.heavy(work).await
     }
 }

@@ -26,9 +26,9 @@ use super::failure::Failure;
 use super::form::Form;
 use super::metrics::{self, Metrics};
 use super::page;
-use super::reader::{Layer, Limits, Reader};
+use super::reader::{Limits, Reader};
 use crate::model::Network;
-use crate::recognizer::Reading;
+use crate::recognizer::{Activation, Reading};
 
 const OPENAPI: &str = include_str!("openapi.json");
 const JSON: &str = "application/json";
@@ -69,7 +69,7 @@ struct Activations<'a> {
     model: Network,
     reading: &'a Reading,
     digit: usize,
-    layers: Vec<Layer>,
+    layers: Vec<Activation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     codes: Option<&'a [Vec<f32>]>,
 }

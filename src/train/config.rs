@@ -100,6 +100,15 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
+    /// How such a network is usually trained.
+    pub fn usual(model: ModelConfig) -> Self {
+        let known = match model.network {
+            Network::Modern => Self::default(),
+            Network::Original => Self::paper(),
+        };
+        Self { model, ..known }
+    }
+
     /// The training of the 1998 paper: its network, one pattern at a time, 20 passes.
     pub fn paper() -> Self {
         Self {
