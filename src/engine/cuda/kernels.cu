@@ -1,0 +1,687 @@
+// A training step of the modern LeNet-5 in two kernels, compiled at run time by NVRTC.
+//
+// `gradient` takes a batch through the network and back: a team of 128 threads for each image, TEAMS images a
+// block. All that a layer hands on stays in shared memory; the weights of the linear layers, too many for it, are
+// read from the L2 cache once for all of a block's images. `update` makes the weights' gradients and the step.
+//
+// Sums are taken in an order that depends on the sizes alone: the same bits each time.
+//
+// Defined by the host: TEAMS (1, 2 or 4), CLASSES (1 to 128), RELU (else tanh), MAX (max pooling, else average),
+// CORNER (images of 28x28 in the upper left corner of the 32x32, no weights of C5 beyond the 4x4 units of S4 there).
+
+// What both kernels are given; as in cuda.rs.
+struct Arguments {
+  // The images: bytes of a data set, `size` x `size` each, at row and column `at` of the input; or if `pixels`
+  // is not null, float32 of this batch alone.
+  const unsigned char *grey;
+  const float *pixels;
+  // The input's value for each grey value.
+  const float *levels;
+  // Where the batch's images and labels are in the data.
+  const long long *places;
+  const long long *labels;
+  // c1, c3, c5, f6, output; weight, then bias, as PyTorch has them. The optimizer's state likewise.
+  float *parameters;
+  float *state[2];
+  // Of each image what the linear layers were given, and the derivatives by their sums.
+  float *inputs[3];
+  float *derivatives[3];
+  // Of each block the gradient of the convolutions: as in `parameters`.
+  float *convolutions;
+  // Of each image the loss, and whether it was misread.
+  float *losses;
+  unsigned char *misread;
+  int count;
+  int size;
+  int at;
+  // What is around an image.
+  float border;
+  // The optimizer's constants: as in fused/optimizer.rs.
+  float step[8];
+  // 0: SGD, 1: Adam and AdamW.
+  int rule;
+};
+
+namespace {
+
+constexpr int WARP = 32;
+constexpr int TEAM = 128;
+constexpr int THREADS = TEAM * TEAMS;
+constexpr int WARPS = THREADS / WARP;
+
+// Where parameters begin.
+constexpr int C1_BIAS = 6 * 25;
+constexpr int C3_WEIGHT = C1_BIAS + 6;
+constexpr int C3_BIAS = C3_WEIGHT + 16 * 150;
+constexpr int C5_WEIGHT = C3_BIAS + 16;
+constexpr int C5_BIAS = C5_WEIGHT + 120 * 400;
+constexpr int F6_WEIGHT = C5_BIAS + 120;
+constexpr int F6_BIAS = F6_WEIGHT + 84 * 120;
+constexpr int OUTPUT_WEIGHT = F6_BIAS + 84;
+constexpr int OUTPUT_BIAS = OUTPUT_WEIGHT + CLASSES * 84;
+
+// Floats between maps and rows in shared memory, so that threads of a warp read from different banks.
+constexpr int S2_MAP = 198; // 14 rows of 14
+constexpr int C3_MAP = 144; // 10 rows of 12, 10 of them used
+constexpr int C3_ROW = 12;
+
+// A team's part of the shared memory.
+struct Image {
+  float input[32 * 32];
+  // Values, then the derivatives by their sums.
+  float c1[6 * 784];
+  float c3[16 * C3_MAP];
+  // Values, then sums of parts of C1's gradient.
+  float s2[6 * S2_MAP];
+  float s2_back[6 * 196];
+  float s4[400]; // values, then derivatives by them
+  float c5[120];
+  float c5_back[120];
+  float f6[84];
+  float f6_back[84];
+  float output[128]; // values, then derivatives by them
+  float parts[480];
+};
+
+struct Shared {
+  float c1[25][8];      // weights by place and map
+  float c3[6][25][16];  // by input map, place, map; then the gradient as in `parameters`
+  Image images[TEAMS];
+};
+
+template <int N> struct alignas(4 * N) Pack {
+  float v[N];
+};
+
+template <int N> __device__ Pack<N> load(const float *from) {
+  return *reinterpret_cast<const Pack<N> *>(from);
+}
+
+__device__ void store(float *to, float a, float b) {
+  *reinterpret_cast<Pack<2> *>(to) = {{a, b}};
+}
+
+// N floats from an address that is a multiple of 16 bytes on.
+template <int N> __device__ void load_row(const float *from, float *row) {
+#pragma unroll
+  for (int k = 0; k + 4 <= N; k += 4) {
+    const Pack<4> four = load<4>(from + k);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) row[k + j] = four.v[j];
+  }
+  if (N % 4 == 2) {
+    const Pack<2> two = load<2>(from + N - 2);
+    row[N - 2] = two.v[0];
+    row[N - 1] = two.v[1];
+  }
+}
+
+// The sum over LANES threads, a power of 2, that lie side by side.
+template <int LANES> __device__ float sum_over(float x) {
+#pragma unroll
+  for (int other = LANES / 2; other > 0; other /= 2) x += __shfl_xor_sync(~0u, x, other);
+  return x;
+}
+
+// The sums of N numbers, a power of 2, over a warp: each thread gets that of number `thread / (32 / N)`. Threads that
+// lie OTHER apart share out the numbers, until each has one.
+template <int N, int OTHER = WARP / 2> __device__ float sums_over_warp(float *x) {
+  if constexpr (N == 1) {
+    return sum_over<2 * OTHER>(x[0]);
+  } else {
+    const bool upper = (threadIdx.x & OTHER) != 0;
+#pragma unroll
+    for (int k = 0; k < N / 2; ++k) {
+      const float mine = upper ? x[k + N / 2] : x[k], given = upper ? x[k] : x[k + N / 2];
+      x[k] = mine + __shfl_xor_sync(~0u, given, OTHER);
+    }
+    return sums_over_warp<N / 2, OTHER / 2>(x);
+  }
+}
+
+__device__ float largest(float x) {
+#pragma unroll
+  for (int other = WARP / 2; other > 0; other /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, other));
+  return x;
+}
+
+__device__ float activate(float sum) { return RELU ? fmaxf(sum, 0.0f) : tanhf(sum); }
+
+// From the derivative by a unit's value to that by its sum.
+__device__ float activate_back(float value, float d) {
+  return RELU ? (value > 0.0f ? d : 0.0f) : d * (1.0f - value * value);
+}
+
+__device__ float pool(const float *four) {
+  if (MAX) return fmaxf(fmaxf(four[0], four[1]), fmaxf(four[2], four[3]));
+  return 0.25f * ((four[0] + four[1]) + (four[2] + four[3]));
+}
+
+// The two rows of two values that are pooled, `row` floats apart, become the derivatives by their sums; of max
+// pooling the first of the largest gets all.
+__device__ void pool_back(float *top, int row, float d) {
+  const Pack<2> above = load<2>(top), below = load<2>(top + row);
+  const float four[4] = {above.v[0], above.v[1], below.v[0], below.v[1]};
+  const float pooled = pool(four);
+  float back[4];
+  bool left = true;
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    const bool takes = !MAX || (left && four[k] == pooled);
+    left = left && !takes;
+    back[k] = takes ? activate_back(four[k], MAX ? d : 0.25f * d) : 0.0f;
+  }
+  store(top, back[0], back[1]);
+  store(top + row, back[2], back[3]);
+}
+
+// A window of 6x6 from a row and column that are even, rows `stride` floats apart, stride even.
+__device__ void load_window(const float *from, int stride, float window[6][6]) {
+#pragma unroll
+  for (int y = 0; y < 6; ++y) {
+#pragma unroll
+    for (int x = 0; x < 6; x += 2) {
+      const Pack<2> two = load<2>(from + y * stride + x);
+      window[y][x] = two.v[0];
+      window[y][x + 1] = two.v[1];
+    }
+  }
+}
+
+// The image in its place in the input.
+__device__ void gather(const Arguments &a, int image, int lane, float *input) {
+  const int size = a.size;
+  const unsigned char *grey = a.grey + a.places[image] * size * size;
+  for (int k = lane; k < 32 * 32; k += TEAM) {
+    const int row = k / 32 - a.at, column = k % 32 - a.at;
+    float value = a.border;
+    if (row >= 0 && row < size && column >= 0 && column < size) {
+      const int pixel = row * size + column;
+      value = a.pixels != nullptr ? a.pixels[image * size * size + pixel]
+                                  : a.levels[grey[pixel]];
+    }
+    input[k] = value;
+  }
+}
+
+// C1 and S2: each thread the four units of all maps that one place of S2 pools.
+__device__ void c1_forward(const Shared &shared, const float *bias, int lane, Image &image) {
+  for (int item = lane; item < 196; item += TEAM) {
+    const int row = 2 * (item / 14), column = 2 * (item % 14);
+    float window[6][6], sums[6][4];
+    load_window(image.input + row * 32 + column, 32, window);
+#pragma unroll
+    for (int map = 0; map < 6; ++map) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) sums[map][k] = bias[map];
+    }
+#pragma unroll
+    for (int place = 0; place < 25; ++place) {
+      float weights[6];
+      load_row<6>(shared.c1[place], weights);
+#pragma unroll
+      for (int map = 0; map < 6; ++map) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          sums[map][k] += weights[map] * window[place / 5 + k / 2][place % 5 + k % 2];
+        }
+      }
+    }
+#pragma unroll
+    for (int map = 0; map < 6; ++map) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) sums[map][k] = activate(sums[map][k]);
+      float *top = image.c1 + map * 784 + row * 28 + column;
+      store(top, sums[map][0], sums[map][1]);
+      store(top + 28, sums[map][2], sums[map][3]);
+      image.s2[map * S2_MAP + item] = pool(sums[map]);
+    }
+  }
+}
+
+// C3 and S4: each thread the four units of four maps that one place of S4 pools.
+__device__ void c3_forward(const Shared &shared, const float *bias, int lane, Image &image) {
+  for (int item = lane; item < 100; item += TEAM) {
+    const int first = item / 25 * 4, place = item % 25;
+    const int row = 2 * (place / 5), column = 2 * (place % 5);
+    float sums[4][4];
+#pragma unroll
+    for (int map = 0; map < 4; ++map) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) sums[map][k] = bias[first + map];
+    }
+#pragma unroll 1
+    for (int from = 0; from < 6; ++from) {
+      float window[6][6];
+      load_window(image.s2 + from * S2_MAP + row * 14 + column, 14, window);
+#pragma unroll
+      for (int k = 0; k < 25; ++k) {
+        const Pack<4> weights = load<4>(&shared.c3[from][k][first]);
+#pragma unroll
+        for (int map = 0; map < 4; ++map) {
+#pragma unroll
+          for (int j = 0; j < 4; ++j) {
+            sums[map][j] += weights.v[map] * window[k / 5 + j / 2][k % 5 + j % 2];
+          }
+        }
+      }
+    }
+#pragma unroll
+    for (int map = 0; map < 4; ++map) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) sums[map][k] = activate(sums[map][k]);
+      float *top = image.c3 + (first + map) * C3_MAP + row * C3_ROW + column;
+      store(top, sums[map][0], sums[map][1]);
+      store(top + C3_ROW, sums[map][2], sums[map][3]);
+      image.s4[(first + map) * 25 + place] = pool(sums[map]);
+    }
+  }
+}
+
+// A linear layer, for all images of the block: each warp some outputs at a time.
+template <int INPUTS, int OUTPUTS, bool ACTIVATE>
+__device__ void linear(const float *weight, const float *bias, const float *from, float *to) {
+  constexpr int ROWS = 4, STRIDE = sizeof(Image) / sizeof(float);
+  const int lane = threadIdx.x % WARP;
+  for (int first = threadIdx.x / WARP * ROWS; first < OUTPUTS; first += WARPS * ROWS) {
+    float sums[ROWS * TEAMS] = {};
+#pragma unroll
+    for (int part = 0; part < INPUTS; part += 4 * WARP) {
+      const int k = part + 4 * lane;
+      if (k < INPUTS) {
+        Pack<4> inputs[TEAMS];
+#pragma unroll
+        for (int team = 0; team < TEAMS; ++team) inputs[team] = load<4>(from + team * STRIDE + k);
+#pragma unroll
+        for (int row = 0; row < ROWS; ++row) {
+          const Pack<4> weights = load<4>(weight + min(first + row, OUTPUTS - 1) * INPUTS + k);
+#pragma unroll
+          for (int team = 0; team < TEAMS; ++team) {
+#pragma unroll
+            for (int j = 0; j < 4; ++j) sums[row * TEAMS + team] += weights.v[j] * inputs[team].v[j];
+          }
+        }
+      }
+    }
+    const float sum = sums_over_warp<ROWS * TEAMS>(sums);
+    const int which = lane / (WARP / (ROWS * TEAMS)), output = first + which / TEAMS;
+    if (lane % (WARP / (ROWS * TEAMS)) == 0 && output < OUTPUTS) {
+      const float value = sum + bias[output];
+      to[which % TEAMS * STRIDE + output] = ACTIVATE ? activate(value) : value;
+    }
+  }
+}
+
+// The derivatives by a linear layer's inputs, from those by its outputs; for all images of the block. PARTS shares
+// of the outputs are summed up apart, in `parts` where there is more than one; INPUTS x PARTS threads or fewer.
+template <int INPUTS, int OUTPUTS, int PARTS>
+__device__ void linear_back(const float *weight, const float *from, float *to, float *parts) {
+  constexpr int EACH = 4 / TEAMS, STRIDE = sizeof(Image) / sizeof(float), COLUMNS = INPUTS / EACH;
+  constexpr int SHARE = (OUTPUTS + PARTS - 1) / PARTS;
+  static_assert(COLUMNS * PARTS <= THREADS, "a thread for each");
+  const int column = threadIdx.x % COLUMNS * EACH, part = threadIdx.x / COLUMNS;
+  if (part < PARTS) {
+    float sums[TEAMS][EACH] = {};
+#pragma unroll(SHARE < 24 ? SHARE : 12)
+    for (int k = 0; k < SHARE; ++k) {
+      const int output = part * SHARE + k;
+      if (OUTPUTS % PARTS != 0 && output >= OUTPUTS) break;
+      const Pack<EACH> weights = load<EACH>(weight + output * INPUTS + column);
+#pragma unroll
+      for (int team = 0; team < TEAMS; ++team) {
+        const float d = from[team * STRIDE + output];
+#pragma unroll
+        for (int j = 0; j < EACH; ++j) sums[team][j] += d * weights.v[j];
+      }
+    }
+    float *sum = PARTS == 1 ? to : parts + part * INPUTS;
+#pragma unroll
+    for (int team = 0; team < TEAMS; ++team) {
+#pragma unroll
+      for (int j = 0; j < EACH; ++j) sum[team * STRIDE + column + j] = sums[team][j];
+    }
+  }
+  __syncthreads();
+  if constexpr (PARTS > 1) {
+    for (int item = threadIdx.x; item < INPUTS * TEAMS; item += THREADS) {
+      const int team = item / INPUTS, input = item % INPUTS;
+      float sum = 0.0f;
+#pragma unroll
+      for (int k = 0; k < PARTS; ++k) sum += parts[team * STRIDE + k * INPUTS + input];
+      to[team * STRIDE + input] = sum;
+    }
+    __syncthreads();
+  }
+}
+
+// The cross entropy of one image, by one warp; `output` becomes the derivatives by it, of the mean of a batch.
+__device__ void loss(const Arguments &a, int image, bool real, int lane, float *output) {
+  const int label = static_cast<int>(a.labels[a.places[image]]);
+  float most = output[0];
+  for (int k = lane; k < CLASSES; k += WARP) most = fmaxf(most, output[k]);
+  most = largest(most);
+  float sum = 0.0f, answer = CLASSES;
+  for (int k = lane; k < CLASSES; k += WARP) {
+    sum += expf(output[k] - most);
+    if (output[k] == most) answer = fminf(answer, static_cast<float>(k));
+  }
+  sum = sum_over<WARP>(sum);
+  answer = -largest(-answer);
+  if (real && lane == 0) {
+    a.losses[image] = logf(sum) + most - output[label];
+    a.misread[image] = static_cast<int>(answer) != label;
+  }
+  __syncwarp();
+  for (int k = lane; k < CLASSES; k += WARP) {
+    output[k] = (expf(output[k] - most) / sum - (k == label ? 1.0f : 0.0f)) / a.count;
+  }
+}
+
+// C3's weights: each thread four maps at one row of weights of one input map.
+__device__ void c3_weights(int lane, const Image &image, float sums[4][5]) {
+  const int item = min(lane, 119), first = item / 30 * 4, from = item % 30 / 5, row = item % 5;
+#pragma unroll 1
+  for (int y = 0; y < 10; ++y) {
+    float inputs[14];
+#pragma unroll
+    for (int x = 0; x < 14; x += 2) {
+      const Pack<2> two = load<2>(image.s2 + from * S2_MAP + (y + row) * 14 + x);
+      inputs[x] = two.v[0];
+      inputs[x + 1] = two.v[1];
+    }
+#pragma unroll
+    for (int map = 0; map < 4; ++map) {
+      float d[10];
+      load_row<10>(image.c3 + (first + map) * C3_MAP + y * C3_ROW, d);
+#pragma unroll
+      for (int k = 0; k < 5; ++k) {
+#pragma unroll
+        for (int x = 0; x < 10; ++x) sums[map][k] += d[x] * inputs[x + k];
+      }
+    }
+  }
+}
+
+// The derivatives by S2: each thread one input map, every other map of C3, and the rows `base` and `base + 10`,
+// which between them are reached by each row of weights once.
+__device__ void c3_back(const Shared &shared, int lane, Image &image) {
+  const int item = min(lane, 119), half = item % 2, base = item / 2 % 10, map = item / 20;
+  float sums[14] = {};
+#pragma unroll 1
+  for (int ky = 0; ky < 5; ++ky) {
+    const int row = base >= ky ? base - ky : base - ky + 10;
+#pragma unroll 2
+    for (int from = half; from < 16; from += 2) {
+      float d[10], weights[5];
+      load_row<10>(image.c3 + from * C3_MAP + row * C3_ROW, d);
+#pragma unroll
+      for (int k = 0; k < 5; ++k) weights[k] = shared.c3[map][ky * 5 + k][from];
+#pragma unroll
+      for (int k = 0; k < 5; ++k) {
+#pragma unroll
+        for (int x = 0; x < 10; ++x) sums[x + k] += d[x] * weights[k];
+      }
+    }
+    const bool done = ky == base || ky == 4;
+    float *to = image.s2_back + map * 196 + (base >= ky ? base : base + 10) * 14;
+#pragma unroll
+    for (int x = 0; x < 14; ++x) {
+      const float sum = sum_over<2>(sums[x]);
+      if (done && half == 0 && lane == item) to[x] = sum;
+      if (done) sums[x] = 0.0f;
+    }
+  }
+}
+
+// C1's weights: each thread two maps at one row of weights, over every seventh row; to `s2`.
+__device__ void c1_weights(int lane, Image &image) {
+  if (lane >= 105) return;
+  const int row = lane % 5, first = lane / 5 % 3 * 2, part = lane / 15;
+  float sums[2][5] = {};
+#pragma unroll 1
+  for (int y = part; y < 28; y += 7) {
+    float inputs[32];
+    load_row<32>(image.input + (y + row) * 32, inputs);
+#pragma unroll
+    for (int map = 0; map < 2; ++map) {
+#pragma unroll
+      for (int x = 0; x < 28; x += 4) {
+        const Pack<4> d = load<4>(image.c1 + (first + map) * 784 + y * 28 + x);
+#pragma unroll
+        for (int k = 0; k < 5; ++k) {
+#pragma unroll
+          for (int j = 0; j < 4; ++j) sums[map][k] += d.v[j] * inputs[x + j + k];
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (int map = 0; map < 2; ++map) {
+#pragma unroll
+    for (int k = 0; k < 5; ++k) image.s2[part * 150 + (first + map) * 25 + row * 5 + k] = sums[map][k];
+  }
+}
+
+// The new value of a parameter; by the formulas of fused/optimizer.rs.
+__device__ void apply(const Arguments &a, int at, float g) {
+  float &p = a.parameters[at];
+  const float *c = a.step;
+  if (a.rule == 0) {
+    const float momentum = c[0], fresh = c[1], decay = c[2], nesterov = c[3], rate = c[4], plain = c[5];
+    float &v = a.state[0][at];
+    g += decay * p;
+    const float sum = momentum * v + fresh * g;
+    v = sum;
+    p -= rate * (plain != 0.0f ? g + nesterov * sum : sum);
+  } else {
+    const float keep = c[0], decay = c[1], fresh = c[2], beta2 = c[3], fresh2 = c[4];
+    const float root = c[5], eps = c[6], rate = c[7];
+    float &m = a.state[0][at], &v = a.state[1][at];
+    g += decay * p;
+    const float first = m + fresh * (g - m), second = beta2 * v + fresh2 * g * g;
+    m = first;
+    v = second;
+    p = keep * p - rate * first / (sqrtf(second) / root + eps);
+  }
+}
+
+// A part of `update`: all threads of a block sum up a tile of numbers over the batch, each warp its share.
+constexpr int UPDATE_WARPS = 16;
+// Of the convolutions: so many parameters.
+constexpr int RUN = 4 * WARP;
+constexpr int RUNS = (C5_WEIGHT + RUN - 1) / RUN;
+// Of the linear layers: outputs x inputs, and the outputs' biases.
+constexpr int HEIGHT = 24;
+constexpr int WIDTH = 16;
+constexpr int TILE = HEIGHT * WIDTH + HEIGHT;
+
+__device__ void update_convolutions(const Arguments &a, int run, float *sums) {
+  const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, first = run * RUN;
+  const int blocks = (a.count + TEAMS - 1) / TEAMS, at = min(first + 4 * lane, C5_WEIGHT - 4);
+  Pack<4> sum = {};
+#pragma unroll 4
+  for (int block = warp; block < blocks; block += UPDATE_WARPS) {
+    const Pack<4> part = load<4>(a.convolutions + block * C5_WEIGHT + at);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) sum.v[k] += part.v[k];
+  }
+#pragma unroll
+  for (int k = 0; k < 4; ++k) sums[warp * RUN + 4 * lane + k] = sum.v[k];
+  __syncthreads();
+  const int k = threadIdx.x;
+  if (k >= RUN || first + k >= C5_WEIGHT) return;
+  float g = 0.0f;
+  for (int other = 0; other < UPDATE_WARPS; ++other) g += sums[other * RUN + k];
+  apply(a, first + k, g);
+}
+
+template <int INPUTS, int OUTPUTS>
+__device__ void update_linear(
+    const Arguments &a, const float *inputs, const float *derivatives, int tile, int weight, float *sums) {
+  constexpr int ACROSS = (INPUTS + WIDTH - 1) / WIDTH;
+  const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+  const int top = tile / ACROSS * HEIGHT, left = tile % ACROSS * WIDTH;
+  // Each thread three outputs by four inputs. Beyond the layer's edge the last ones are summed up once more.
+  const int row = lane / 4 * 3, column = lane % 4 * 4, from = min(left + column, INPUTS - 4);
+  float products[3][4] = {}, biases[3] = {};
+#pragma unroll 4
+  for (int image = warp; image < a.count; image += UPDATE_WARPS) {
+    const Pack<4> x = load<4>(inputs + image * INPUTS + from);
+#pragma unroll
+    for (int k = 0; k < 3; ++k) {
+      const float d = derivatives[image * OUTPUTS + min(top + row + k, OUTPUTS - 1)];
+      biases[k] += d;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) products[k][j] += d * x.v[j];
+    }
+  }
+  float *own = sums + warp * TILE;
+#pragma unroll
+  for (int k = 0; k < 3; ++k) {
+    if (column == 0) own[HEIGHT * WIDTH + row + k] = biases[k];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) own[(row + k) * WIDTH + column + j] = products[k][j];
+  }
+  __syncthreads();
+  const int k = threadIdx.x;
+  if (k >= TILE) return;
+  const bool bias = k >= HEIGHT * WIDTH;
+  const int output = top + (bias ? k - HEIGHT * WIDTH : k / WIDTH), input = left + k % WIDTH;
+  if (output >= OUTPUTS || (bias ? left != 0 : input >= INPUTS)) return;
+  float g = 0.0f;
+  for (int other = 0; other < UPDATE_WARPS; ++other) g += sums[other * TILE + k];
+  if (CORNER && INPUTS == 400 && !bias && (input % 5 == 4 || input % 25 >= 20)) g = 0.0f;
+  apply(a, weight + (bias ? OUTPUTS * INPUTS + output : output * INPUTS + input), g);
+}
+
+__device__ constexpr int tiles(int inputs, int outputs) {
+  return ((inputs + WIDTH - 1) / WIDTH) * ((outputs + HEIGHT - 1) / HEIGHT);
+}
+
+constexpr int C5_TILES = tiles(400, 120);
+constexpr int F6_TILES = tiles(120, 84);
+
+} // namespace
+
+// ceil(count / TEAMS) blocks of THREADS threads, sizeof(Shared) bytes of shared memory.
+extern "C" __global__ void __launch_bounds__(THREADS, 4 / TEAMS) gradient(const Arguments a) {
+  extern __shared__ float4 memory[];
+  Shared &shared = *reinterpret_cast<Shared *>(memory);
+  const int team = threadIdx.x / TEAM, lane = threadIdx.x % TEAM;
+  // In the last block, what is beyond the batch does its last image once more, and keeps nothing of it.
+  const int number = blockIdx.x * TEAMS + team, own = min(number, a.count - 1);
+  const bool real = number == own;
+  Image &image = shared.images[team], &images = shared.images[0];
+  const float *p = a.parameters;
+
+  for (int k = threadIdx.x; k < C1_BIAS; k += THREADS) shared.c1[k % 25][k / 25] = p[k];
+  for (int k = threadIdx.x; k < C3_BIAS - C3_WEIGHT; k += THREADS) {
+    shared.c3[k / 25 % 6][k % 25][k / 150] = p[C3_WEIGHT + k];
+  }
+  gather(a, own, lane, image.input);
+  __syncthreads();
+  c1_forward(shared, p + C1_BIAS, lane, image);
+  __syncthreads();
+  c3_forward(shared, p + C3_BIAS, lane, image);
+  __syncthreads();
+  linear<400, 120, true>(p + C5_WEIGHT, p + C5_BIAS, images.s4, images.c5);
+  __syncthreads();
+  linear<120, 84, true>(p + F6_WEIGHT, p + F6_BIAS, images.c5, images.f6);
+  __syncthreads();
+  linear<84, CLASSES, false>(p + OUTPUT_WEIGHT, p + OUTPUT_BIAS, images.f6, images.output);
+  __syncthreads();
+
+  if (lane < WARP) loss(a, own, real, lane, image.output);
+  if (real) {
+    for (int k = lane; k < 400; k += TEAM) a.inputs[0][own * 400 + k] = image.s4[k];
+    for (int k = lane; k < 120; k += TEAM) a.inputs[1][own * 120 + k] = image.c5[k];
+    for (int k = lane; k < 84; k += TEAM) a.inputs[2][own * 84 + k] = image.f6[k];
+  }
+  __syncthreads();
+  linear_back<84, CLASSES, 4>(p + OUTPUT_WEIGHT, images.output, images.f6_back, images.parts);
+  for (int k = lane; k < 84; k += TEAM) image.f6_back[k] = activate_back(image.f6[k], image.f6_back[k]);
+  __syncthreads();
+  linear_back<120, 84, 4>(p + F6_WEIGHT, images.f6_back, images.c5_back, images.parts);
+  for (int k = lane; k < 120; k += TEAM) image.c5_back[k] = activate_back(image.c5[k], image.c5_back[k]);
+  __syncthreads();
+  if (real) {
+    for (int k = lane; k < 120; k += TEAM) a.derivatives[0][own * 120 + k] = image.c5_back[k];
+    for (int k = lane; k < 84; k += TEAM) a.derivatives[1][own * 84 + k] = image.f6_back[k];
+    for (int k = lane; k < CLASSES; k += TEAM) a.derivatives[2][own * CLASSES + k] = image.output[k];
+  }
+  linear_back<400, 120, 1>(p + C5_WEIGHT, images.c5_back, images.s4, nullptr);
+
+  for (int k = lane; k < 400; k += TEAM) {
+    float *top = image.c3 + k / 25 * C3_MAP + k % 25 / 5 * 2 * C3_ROW + k % 5 * 2;
+    pool_back(top, C3_ROW, real ? image.s4[k] : 0.0f);
+  }
+  __syncthreads();
+  float c3[4][5] = {};
+  c3_weights(lane, image, c3);
+  c3_back(shared, lane, image);
+  __syncthreads();
+  for (int k = lane; k < 6 * 196; k += TEAM) {
+    pool_back(image.c1 + k / 196 * 784 + k % 196 / 14 * 56 + k % 14 * 2, 28, image.s2_back[k]);
+  }
+  __syncthreads();
+  c1_weights(lane, image);
+
+  // The block's gradient of the convolutions, its images one after the other.
+  float *to = a.convolutions + blockIdx.x * C5_WEIGHT, *sums = &shared.c3[0][0][0];
+  for (int other = 0; other < TEAMS; ++other) {
+    if (team == other && lane < 120) {
+      const int at = lane / 30 * 4 * 150 + lane % 30 * 5;
+#pragma unroll
+      for (int map = 0; map < 4; ++map) {
+#pragma unroll
+        for (int k = 0; k < 5; ++k) {
+          float &sum = sums[at + map * 150 + k];
+          sum = other == 0 ? c3[map][k] : sum + c3[map][k];
+        }
+      }
+    }
+    __syncthreads();
+  }
+  for (int k = threadIdx.x; k < C3_BIAS - C3_WEIGHT; k += THREADS) to[C3_WEIGHT + k] = sums[k];
+  for (int k = threadIdx.x; k < C1_BIAS; k += THREADS) {
+    float sum = 0.0f;
+    for (int other = 0; other < 7 * TEAMS; ++other) {
+      sum += shared.images[other / 7].s2[other % 7 * 150 + k];
+    }
+    to[k] = sum;
+  }
+  // Biases: a warp each.
+  for (int map = threadIdx.x / WARP; map < 6 + 16; map += WARPS) {
+    float sum = 0.0f;
+    for (int other = 0; other < TEAMS; ++other) {
+      const Image &of = shared.images[other];
+      if (map < 6) {
+        for (int k = threadIdx.x % WARP; k < 784; k += WARP) sum += of.c1[map * 784 + k];
+      } else {
+        for (int k = threadIdx.x % WARP; k < 100; k += WARP) {
+          sum += of.c3[(map - 6) * C3_MAP + k / 10 * C3_ROW + k % 10];
+        }
+      }
+    }
+    sum = sum_over<WARP>(sum);
+    if (threadIdx.x % WARP == 0) to[map < 6 ? C1_BIAS + map : C3_BIAS + map - 6] = sum;
+  }
+}
+
+// RUNS + tiles of all layers blocks of 16 warps, 16 * TILE floats of shared memory.
+extern "C" __global__ void __launch_bounds__(UPDATE_WARPS *WARP) update(const Arguments a) {
+  extern __shared__ float4 memory[];
+  float *sums = reinterpret_cast<float *>(memory);
+  // The tiles of C5, which take longest, come first.
+  int part = blockIdx.x;
+  if (part < C5_TILES) {
+    return update_linear<400, 120>(a, a.inputs[0], a.derivatives[0], part, C5_WEIGHT, sums);
+  }
+  part -= C5_TILES;
+  if (part < F6_TILES) {
+    return update_linear<120, 84>(a, a.inputs[1], a.derivatives[1], part, F6_WEIGHT, sums);
+  }
+  part -= F6_TILES;
+  if (part < RUNS) return update_convolutions(a, part, sums);
+  update_linear<84, CLASSES>(a, a.inputs[2], a.derivatives[2], part - RUNS, OUTPUT_WEIGHT, sums);
+}
