@@ -17,7 +17,7 @@ use pass::Pass;
 
 use crate::data::{Dataset, Split};
 use crate::engine::original::{Network, Parameters, Rates};
-use crate::engine::{fused, graph};
+use crate::engine::{Trainer, cuda, fused, graph};
 use crate::evaluate::{Evaluation, logits_by_engine};
 use crate::libtorch;
 use crate::model::LeNet5;
@@ -87,7 +87,7 @@ enum Steps {
     /// That of the modern network, and the images as it takes them.
     Fused(Box<(fused::Engine, fused::Bytes)>),
     /// Made before the first step: by then the optimizer has its state.
-    Graph(Option<Box<graph::Engine>>),
+    Trainer(Option<Box<dyn Trainer>>),
 }
 
 #[derive(Default)]
@@ -211,12 +211,13 @@ impl Run {
         }
         let steps = match (config.engine_on(device)?, &model) {
             (Engine::Auto | Engine::Libtorch, _) => Steps::Libtorch,
+            (Engine::Graph, _) => Steps::Trainer(None),
+            (Engine::Fused, _) if device.is_cuda() => Steps::Trainer(None),
             (Engine::Fused, LeNet5::Original(_)) => Steps::Original,
             (Engine::Fused, LeNet5::Modern(_)) => {
                 let engine = fused::Engine::of(&config.model);
                 Steps::Fused(Box::new((engine, fused::Bytes::of(&train, &config.model)?)))
             }
-            (Engine::Graph, _) => Steps::Graph(None),
         };
         Ok(Self {
             folder: folder.to_owned(),
@@ -281,16 +282,12 @@ impl Run {
                     let (engine, bytes) = &mut **fused;
                     pass.modern_by_engine(engine, bytes, model, optimizer, &mut after_step)?
                 }
-                Steps::Graph(engine) => {
-                    let engine = match engine {
-                        Some(engine) => engine,
-                        None => {
-                            let data = (data, &self.test);
-                            let new = graph::Engine::new(config, model, data, optimizer)?;
-                            engine.insert(Box::new(new))
-                        }
+                Steps::Trainer(slot) => {
+                    let trainer = match slot {
+                        Some(trainer) => trainer,
+                        None => slot.insert(trainer(config, model, (data, &self.test), optimizer)?),
                     };
-                    pass.by_graph(engine, model, optimizer, &mut after_step)?
+                    pass.by_trainer(trainer.as_mut(), model, &mut after_step)?
                 }
             };
             drop(progress);
@@ -304,6 +301,9 @@ impl Run {
             self.partial.loss_sum += sums.loss;
             self.partial.misread += sums.misread;
             self.partial.seconds += start.elapsed().as_secs_f64();
+            if let Steps::Trainer(Some(trainer)) = &self.steps {
+                trainer.store(&self.model, self.optimizer.as_mut())?;
+            }
             if step < steps {
                 self.check_finite(self.partial.loss_sum)?;
                 self.save(&generator)?;
@@ -349,12 +349,13 @@ impl Run {
     fn evaluate(&mut self) -> Result<Evaluation> {
         let (model, data) = (&self.model, &self.test);
         let logits = match &mut self.steps {
-            Steps::Original => logits_by_engine(model, data)?,
-            Steps::Fused(fused) => fused.0.evaluate(model, data)?,
-            Steps::Graph(Some(engine)) => engine.evaluate(model)?,
-            Steps::Libtorch | Steps::Graph(None) => {
-                return Evaluation::of(model, data, &self.config.model);
-            }
+            Steps::Original => Some(logits_by_engine(model, data)?),
+            Steps::Fused(fused) => Some(fused.0.evaluate(model, data)?),
+            Steps::Trainer(Some(trainer)) => trainer.evaluate(model)?,
+            Steps::Libtorch | Steps::Trainer(None) => None,
+        };
+        let Some(logits) = logits else {
+            return Evaluation::of(model, data, &self.config.model);
         };
         Evaluation::new(&logits, data.labels())
     }
@@ -553,6 +554,23 @@ pub fn read_metrics(folder: &Path) -> Result<Vec<Metrics>> {
             })
         })
         .collect()
+}
+
+/// What trains on a GPU, by the settings.
+fn trainer(
+    config: &TrainConfig,
+    model: &LeNet5,
+    (train, test): (&Dataset, &Dataset),
+    optimizer: &dyn crate::optim::Optimizer,
+) -> Result<Box<dyn Trainer>> {
+    Ok(match (config.engine, train.labels().device()) {
+        (Engine::Fused, Device::Cuda(index)) => {
+            let batch = config.batch_size.min(train.len()) as usize;
+            let gpu = cuda::Gpu::new(index, &config.model, batch)?;
+            Box::new(cuda::Engine::new(config, model, train, optimizer, Box::new(gpu))?)
+        }
+        _ => Box::new(graph::Engine::new(config, model, (train, test), optimizer)?),
+    })
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {

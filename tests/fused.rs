@@ -21,7 +21,7 @@ use crate::util::{
 /// Whole groups of lanes, one more, one less; shards of one and of two groups; more than all shards at once.
 const SIZES: [i64; 10] = [1, 7, 8, 15, 16, 17, 31, 33, 145, 513];
 
-fn settings() -> impl Iterator<Item = ModelConfig> {
+pub fn settings() -> impl Iterator<Item = ModelConfig> {
     [Activation::Tanh, Activation::Relu].into_iter().flat_map(|activation| {
         let forms = [
             (Pooling::Avg, 10, Input::Padded),
@@ -40,7 +40,7 @@ fn settings() -> impl Iterator<Item = ModelConfig> {
 
 /// Of images, those where no unit of relu is so close to 0, and no two of four that are pooled so close to
 /// each other, that float32 may decide otherwise than float64: (N), bool. `p` are the parameters in float64.
-fn decided(config: &ModelConfig, p: &[Tensor], images: &Tensor) -> Tensor {
+pub fn decided(config: &ModelConfig, p: &[Tensor], images: &Tensor) -> Tensor {
     const CLOSE: f64 = 1e-6;
     let (relu, max) = (config.activation == Activation::Relu, config.pooling == Pooling::Max);
     let activate = |a: &Tensor| if relu { a.relu() } else { a.tanh() };

@@ -7,7 +7,7 @@ mod commands; // what the programs print, write and exit with
 mod engine; // the one-pattern engine against float64
 mod foreign; // other people's files: inspect, conversion, settings, TorchScript as it is
 mod fused; // the fused engine against libtorch
-mod graph; // the recorded steps of the GPU, done as they come on the CPU; precisions
+mod gpu; // what trains on a GPU, on the CPU: recorded steps as they come, kernels thread by thread
 mod idx; // the reader of data sets: good files, broken files, the embedded MNIST
 mod model; // layers, shapes, counts, loading of parameters
 mod original; // the network of 1998: counts, codes, losses, commands

@@ -14,8 +14,8 @@ use lenet5::script::Script;
 use lenet5::train::{Engine, TrainConfig, read_metrics};
 use lenet5::weights;
 use lenet5::{DeviceChoice, charts};
-use tch::Tensor;
 use tch::nn::Module;
+use tch::{Device, Tensor};
 
 /// Prints the error, a table of the classes and the confusion matrix.
 #[derive(Parser)]
@@ -102,6 +102,9 @@ fn run_weights(arguments: &Arguments) -> anyhow::Result<(Tensor, Tensor)> {
     let usual = TrainConfig::usual(weights.config.clone());
     let engine = TrainConfig { engine: arguments.engine, ..usual }.engine_on(device)?;
     let (_store, model) = weights.build(device)?;
+    if engine == Engine::Fused && device != Device::Cpu {
+        anyhow::bail!("--engine fused reads on the CPU only: --device cpu, or --engine libtorch");
+    }
     if engine == Engine::Fused {
         return Ok((logits_by_engine(&model, &data)?, data.labels().copy()));
     }

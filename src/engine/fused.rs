@@ -25,6 +25,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::simd::{Isa, Kernel, Simd, WIDEST};
 pub use images::{Bytes, Images};
 pub use optimizer::Optimizer;
+pub(super) use optimizer::Rule;
 use optimizer::Update;
 use parameters::{C1, C3, C5, F6, Layer, output};
 pub use parameters::{MAX_CLASSES, Parameters};
@@ -32,6 +33,7 @@ use profile::Clock;
 pub use profile::{Phase, Profile};
 use shard::{Batch, GROUPS, Run, Shard, derivative_rows};
 pub use single::Single;
+pub(super) use tensors::pictures;
 pub use tensors::{pixels, sgemm};
 
 /// The most shards at a time.
@@ -195,7 +197,7 @@ impl Engine {
     ) {
         const PART: usize = 1 << 14;
         let mut clock = Clock::start(self.profile.is_some());
-        let (isa, step) = (self.isa, optimizer.step(learning_rate));
+        let (isa, step) = (self.isa, optimizer.rule.step(learning_rate));
         let [first, second] = &mut optimizer.state;
         let state = first.0.chunks_mut(PART).zip(second.0.chunks_mut(PART));
         let parts: Vec<_> = parameters

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use tch::nn::Module;
 use tch::{Device, Kind, Tensor};
 
-use super::warp::Warp;
+use super::{Order, Trainer};
 use crate::data::{Dataset, Warps, to_input};
 use crate::libtorch::cuda::{Graph, Stream};
 use crate::libtorch::{fused_adam_, fused_sgd_};
@@ -55,16 +55,6 @@ struct Piece {
     work: Repeated,
 }
 
-/// The order of an epoch's images, from the first step that is to be done.
-pub struct Order<'a> {
-    /// Places in the data.
-    pub places: &'a [i64],
-    /// The learning rate of each step.
-    pub rates: &'a [f32],
-    /// How each image is distorted.
-    pub warps: Option<&'a [Warp]>,
-}
-
 impl Engine {
     /// For a network on `device`, data there, and an optimizer's state.
     ///
@@ -96,13 +86,11 @@ impl Engine {
             stream,
         })
     }
+}
 
-    /// Steps over the images in this order, until `stop`, which is given the number of steps done after each
-    /// piece. Returns the sum of the losses, and how many images were misread, if that is asked for.
-    ///
-    /// # Errors
-    /// Where libtorch or CUDA refuses.
-    pub fn pass(
+impl Trainer for Engine {
+    /// As [`Trainer::pass`]; `stop` is asked after each piece.
+    fn pass(
         &mut self,
         model: &LeNet5,
         order: &Order,
@@ -135,11 +123,7 @@ impl Engine {
         })
     }
 
-    /// The test images' logits: (N, classes), on the CPU.
-    ///
-    /// # Errors
-    /// Where libtorch or CUDA refuses.
-    pub fn evaluate(&mut self, model: &LeNet5) -> Result<Tensor> {
+    fn evaluate(&mut self, model: &LeNet5) -> Result<Option<Tensor>> {
         self.on_stream(|engine| {
             let Engine { config, test, logits, reading, stream, .. } = engine;
             reading.run(stream.is_some(), &mut || {
@@ -151,18 +135,17 @@ impl Engine {
                 }
                 Ok(())
             })?;
-            Ok(logits.to_device(Device::Cpu).copy())
+            Ok(Some(logits.to_device(Device::Cpu).copy()))
         })
     }
 
-    /// Writes the optimizer's state to another.
-    ///
-    /// # Errors
-    /// Where that refuses it.
-    pub fn store(&self, optimizer: &mut dyn optim::Optimizer) -> Result<()> {
+    /// The parameters are the network's own.
+    fn store(&self, _: &LeNet5, optimizer: &mut dyn optim::Optimizer) -> Result<()> {
         self.optimizer.store(optimizer)
     }
+}
 
+impl Engine {
     fn on_stream<R>(&mut self, work: impl FnOnce(&mut Engine) -> Result<R>) -> Result<R> {
         match self.stream.clone() {
             None => work(self),

@@ -186,6 +186,8 @@ impl TrainConfig {
             |name: &str, reason: &str| Err(Error::Config(format!("--engine {name} {reason}")));
         match (self.engine, self.fused(device), self.graph(device)) {
             (Engine::Libtorch, ..) | (Engine::Auto, Err(_), _) => Ok(Engine::Libtorch),
+            // On a GPU it has to be asked for, as it has not been run on one yet.
+            (Engine::Auto, ..) if device.is_cuda() => Ok(Engine::Libtorch),
             (Engine::Fused | Engine::Auto, Ok(()), _) => Ok(Engine::Fused),
             (Engine::Fused, Err(reason), _) => refused("fused", reason),
             (Engine::Graph, _, Ok(())) => Ok(Engine::Graph),
@@ -210,9 +212,14 @@ impl TrainConfig {
     /// Whether a hand-written engine computes such steps on this device.
     fn fused(&self, device: Device) -> Result<(), &'static str> {
         match self.model.network {
-            _ if device != Device::Cpu => Err("runs on the CPU only"),
+            _ if !matches!(device, Device::Cpu | Device::Cuda(_)) => {
+                Err("runs on the CPU and on NVIDIA GPUs only")
+            }
             _ if self.precision != Precision::Fp32 => Err("goes with --precision fp32 only"),
             Network::Modern => self.modern(),
+            Network::Original if device != Device::Cpu => {
+                Err("runs on the CPU only with --model original")
+            }
             Network::Original if self.plain() => self.original(),
             Network::Original => {
                 Err("goes with --optimizer sdlm, or sgd without momentum and decay")
@@ -286,8 +293,8 @@ pub enum Engine {
     Auto,
     /// Autograd on libtorch's kernels: the bits of PyTorch.
     Libtorch,
-    /// The hand-written one, on the CPU: of the modern network with tanh or relu, or of the original one with
-    /// sdlm or plain sgd.
+    /// The hand-written one: of the modern network with tanh or relu, on the CPU or an NVIDIA GPU; of the original
+    /// one with sdlm or plain sgd, on the CPU.
     Fused,
     /// Autograd on libtorch's kernels, some steps recorded as a CUDA graph and replayed.
     Graph,

@@ -9,9 +9,9 @@ use super::config::TrainConfig;
 use crate::Result;
 use crate::data::Dataset;
 use crate::engine::fused::{self, Images};
-use crate::engine::graph;
 use crate::engine::original::{Network, PIXELS, Rates, Sum, Work};
 use crate::engine::warp::Warp;
+use crate::engine::{self, Trainer};
 use crate::model::LeNet5;
 use crate::optim::Optimizer;
 
@@ -146,12 +146,11 @@ impl<'a> Pass<'a> {
         Ok(sums)
     }
 
-    /// The same on libtorch's kernels, recorded and replayed.
-    pub fn by_graph(
+    /// The same by a trainer, which keeps parameters and state until they are stored.
+    pub fn by_trainer(
         self,
-        engine: &mut graph::Engine,
+        trainer: &mut dyn Trainer,
         model: &LeNet5,
-        optimizer: &mut dyn Optimizer,
         stop: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Sums> {
         let rates: Vec<_> =
@@ -159,9 +158,8 @@ impl<'a> Pass<'a> {
         let places = self.left();
         let warps: Option<Vec<_>> =
             self.warp().map(|warp| places.par_iter().map(|place| warp(*place)).collect());
-        let order = graph::Order { places, rates: &rates, warps: warps.as_deref() };
-        let (loss, misread) = engine.pass(model, &order, &mut |steps| stop(self.done + steps))?;
-        engine.store(optimizer)?;
+        let order = engine::Order { places, rates: &rates, warps: warps.as_deref() };
+        let (loss, misread) = trainer.pass(model, &order, &mut |steps| stop(self.done + steps))?;
         Ok(Sums { loss, misread })
     }
 

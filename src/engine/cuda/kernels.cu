@@ -44,6 +44,9 @@ struct Arguments {
 
 namespace {
 
+static_assert(TEAMS == 1 || TEAMS == 2 || TEAMS == 4, "what threads share out comes out even");
+static_assert(CLASSES >= 1 && CLASSES <= 128, "room in Image::output");
+
 constexpr int WARP = 32;
 constexpr int TEAM = 128;
 constexpr int THREADS = TEAM * TEAMS;

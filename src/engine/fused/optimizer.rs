@@ -7,11 +7,17 @@ use crate::optim::OptimizerConfig;
 /// An optimizer and its state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Optimizer {
+    pub(in crate::engine) rule: Rule,
+    /// The running sum of gradients, or the first and the second moment: a number for each parameter.
+    pub(in crate::engine) state: [Parameters; 2],
+}
+
+/// How an optimizer steps, and how often it has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::engine) struct Rule {
     pub(super) config: OptimizerConfig,
     /// Steps done; of SGD it only counts whether there were any.
     pub(super) steps: f64,
-    /// The running sum of gradients, or the first and the second moment: a number for each parameter.
-    pub(super) state: [Parameters; 2],
 }
 
 impl Optimizer {
@@ -22,11 +28,13 @@ impl Optimizer {
     pub fn new(config: OptimizerConfig, classes: usize) -> Optimizer {
         assert!(!matches!(config, OptimizerConfig::Sdlm { .. }), "sdlm is the original network's");
         let zeros = Parameters::zeros(classes);
-        Optimizer { config, steps: 0.0, state: [zeros.clone(), zeros] }
+        Optimizer { rule: Rule { config, steps: 0.0 }, state: [zeros.clone(), zeros] }
     }
+}
 
+impl Rule {
     /// Counts a step, and gives its constants.
-    pub(super) fn step(&mut self, learning_rate: f64) -> Step {
+    pub(in crate::engine) fn step(&mut self, learning_rate: f64) -> Step {
         let first = self.steps == 0.0;
         self.steps += 1.0;
         let decoupled = matches!(self.config, OptimizerConfig::AdamW { .. });
@@ -58,7 +66,7 @@ impl Optimizer {
 
 /// The constants of a step.
 #[derive(Clone, Copy)]
-pub(super) enum Step {
+pub(in crate::engine) enum Step {
     Sgd {
         momentum: f32,
         fresh: f32,
@@ -77,6 +85,21 @@ pub(super) enum Step {
         eps: f32,
         rate: f32,
     },
+}
+
+impl Step {
+    /// As `cuda/kernels.cu` takes them, and the number of its rule.
+    pub(in crate::engine) fn constants(self) -> ([f32; 8], i32) {
+        match self {
+            Step::Sgd { momentum, fresh, weight_decay, nesterov, rate, plain } => {
+                let plain = f32::from(u8::from(plain));
+                ([momentum, fresh, weight_decay, nesterov, rate, plain, 0.0, 0.0], 0)
+            }
+            Step::Adam { keep, weight_decay, fresh, beta2, fresh2, root, eps, rate } => {
+                ([keep, weight_decay, fresh, beta2, fresh2, root, eps, rate], 1)
+            }
+        }
+    }
 }
 
 /// Some of the parameters, their gradient and their state.

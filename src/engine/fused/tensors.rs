@@ -75,19 +75,24 @@ pub fn pixels(images: &Tensor) -> Result<Vec<f32>> {
     Ok(Vec::try_from(images.f_constant_pad_nd([0, rest, 0, rest])?.flatten(0, -1))?)
 }
 
+/// The images of a data set that is resized for the network: (N, S, S), uint8. Of 32x32 the border goes where it takes
+/// 28x28.
+pub(in crate::engine) fn pictures(data: &Dataset, config: &ModelConfig) -> Tensor {
+    let images = match (config.input.size(), data.images().size()[2]) {
+        (28, 32) => data.images().narrow(1, 2, 28).narrow(2, 2, 28),
+        _ => data.images().shallow_clone(),
+    };
+    images.contiguous()
+}
+
 impl Bytes {
     /// The images of a data set on the CPU, and how the network takes them.
     ///
     /// # Errors
     /// Where libtorch refuses.
     pub fn of(data: &Dataset, config: &ModelConfig) -> Result<Bytes> {
-        let data = data.resized(config)?;
-        // Of pictures of 32x32 the border goes where the network takes 28x28.
-        let images = match (config.input.size(), data.images().size()[2]) {
-            (28, 32) => data.images().narrow(1, 2, 28).narrow(2, 2, 28),
-            _ => data.images().shallow_clone(),
-        };
-        let grey = Vec::<u8>::try_from(images.contiguous().flatten(0, -1))?;
+        let images = pictures(&data.resized(config)?, config);
+        let grey = Vec::<u8>::try_from(images.flatten(0, -1))?;
         Self::new(grey, images.size()[2] as usize, config)
     }
 
@@ -100,7 +105,14 @@ impl Bytes {
     }
 
     /// Pictures of `size` x `size`, 28 or 32.
-    fn new(grey: Vec<u8>, size: usize, config: &ModelConfig) -> Result<Bytes> {
+    ///
+    /// # Errors
+    /// Where libtorch refuses.
+    pub(in crate::engine) fn new(
+        grey: Vec<u8>,
+        size: usize,
+        config: &ModelConfig,
+    ) -> Result<Bytes> {
         // All grey values in a picture of the input's size, and a blank picture of 28x28.
         let mut all = [0_u8; 1024];
         for (value, grey) in (0..=255).zip(&mut all) {
@@ -192,7 +204,7 @@ impl Optimizer {
             return Ok(());
         }
         let refused = || Error::Config("optimizer state: expected that of all parameters".into());
-        for (name, values) in self.config.running_state().iter().zip(&mut self.state) {
+        for (name, values) in self.rule.config.running_state().iter().zip(&mut self.state) {
             let entry = |entries: Vec<(&str, Tensor)>| {
                 entries.into_iter().find(|(other, _)| other == name).map(|(_, tensor)| tensor)
             };
@@ -203,9 +215,9 @@ impl Optimizer {
         }
         let mut steps = state.iter().flatten().filter(|(name, _)| *name == "step");
         let mut step = || steps.next().map(|(_, step)| step.double_value(&[]));
-        self.steps = step().unwrap_or(1.0);
+        self.rule.steps = step().unwrap_or(1.0);
         while let Some(other) = step() {
-            if other != self.steps {
+            if other != self.rule.steps {
                 return Err(refused());
             }
         }
@@ -217,18 +229,18 @@ impl Optimizer {
     /// # Errors
     /// Where that refuses it.
     pub fn store(&self, optimizer: &mut dyn optim::Optimizer, parameters: &[Tensor]) -> Result<()> {
-        if self.steps == 0.0 || self.config.running_state().is_empty() {
+        if self.rule.steps == 0.0 || self.rule.config.running_state().is_empty() {
             return Ok(());
         }
         let mut all: Vec<Vec<(String, Tensor)>> = parameters.iter().map(|_| Vec::new()).collect();
-        for (name, values) in self.config.running_state().iter().zip(&self.state) {
+        for (name, values) in self.rule.config.running_state().iter().zip(&self.state) {
             for (entries, tensor) in all.iter_mut().zip(values.to_tensors(parameters)) {
                 entries.push(((*name).to_owned(), tensor));
             }
         }
-        if !matches!(self.config, OptimizerConfig::Sgd { .. }) {
+        if !matches!(self.rule.config, OptimizerConfig::Sgd { .. }) {
             for entries in &mut all {
-                let steps = Tensor::f_from_slice(&[self.steps])?.to_device(Device::Cpu);
+                let steps = Tensor::f_from_slice(&[self.rule.steps])?.to_device(Device::Cpu);
                 entries.push(("step".to_owned(), steps.reshape([])));
             }
         }

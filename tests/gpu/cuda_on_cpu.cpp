@@ -1,5 +1,5 @@
 // Runs the CUDA kernels of src/engine/cuda/kernels.cu (KERNELS) on the CPU, block by block, every thread of a block
-// as a fiber. Between two barriers the threads go one after the other, in an order that is drawn: where a barrier is
+// as a context of its own. Between two barriers the threads go one after the other, in an order that is drawn: where a barrier is
 // missing, results are wrong. Shared memory holds NaN at first, so that what was never written is seen.
 #include <csetjmp>
 #include <cmath>
@@ -141,8 +141,8 @@ static void run_block(int count, char *stacks) {
 extern "C" void launch(int which, unsigned blocks, unsigned count, unsigned bytes, const Arguments *given) {
   kernel = which == 0 ? gradient : update;
   arguments = given;
-  if (count > MOST_THREADS || bytes > SHARED || (which == 0 && bytes < sizeof(Shared))) {
-    std::fprintf(stderr, "%u threads, %u bytes: too many or too few\n", count, bytes);
+  if (count > MOST_THREADS || bytes > SHARED || (which == 0 && bytes != sizeof(Shared))) {
+    std::fprintf(stderr, "kernel %d: %u threads, %u bytes of shared memory\n", which, count, bytes);
     std::abort();
   }
   static std::unique_ptr<char[]> stacks(new char[static_cast<size_t>(MOST_THREADS) * STACK]);

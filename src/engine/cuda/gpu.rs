@@ -1,0 +1,138 @@
+//! The kernels on a GPU: compiled by NVRTC, which is a part of every CUDA build of libtorch, and launched by the
+//! driver on the stream that libtorch uses.
+
+use std::ffi::CString;
+use std::fmt::Display;
+use std::sync::Arc;
+
+use cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
+use cudarc::driver::sys::CUfunction_attribute_enum as FunctionAttribute;
+use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DeviceRepr, LaunchConfig};
+use cudarc::driver::{PushKernelArg, sys};
+use cudarc::nvrtc::{self, Ptx};
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+
+use super::{Arguments, Form, Kernel, Launch, Launcher, SOURCE};
+use crate::model::ModelConfig;
+use crate::{Error, Result};
+
+// SAFETY: as in the source.
+unsafe impl DeviceRepr for Arguments {}
+
+/// A GPU with the kernels.
+pub struct Gpu {
+    form: Form,
+    stream: Arc<CudaStream>,
+    gradient: CudaFunction,
+    update: CudaFunction,
+}
+
+impl Gpu {
+    /// Compiles the kernels for a GPU, a modern network whose activation is tanh or relu, and batches of so many
+    /// images.
+    ///
+    /// # Errors
+    /// Where the driver or NVRTC is missing or refuses.
+    pub fn new(index: usize, config: &ModelConfig, batch: usize) -> Result<Gpu> {
+        load_nvrtc()?;
+        let refused = |error| refused("the driver", error);
+        let context = CudaContext::new(index).map_err(refused)?;
+        let attribute = |which| context.attribute(which).map_err(refused);
+        let shared = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
+        let processors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        let form = form(config, batch, processors as usize, shared as u32);
+        let (major, minor) = context.compute_capability().map_err(refused)?;
+        let code = compile(&form, &format!("sm_{major}{minor}"))?;
+        let module = context.load_module(Ptx::from_binary(code)).map_err(refused)?;
+        let gradient = module.load_function("gradient").map_err(refused)?;
+        let most = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        gradient.set_attribute(most, form.shared() as i32).map_err(refused)?;
+        let update = module.load_function("update").map_err(refused)?;
+        Ok(Gpu { form, stream: context.default_stream(), gradient, update })
+    }
+}
+
+impl Launcher for Gpu {
+    fn form(&self) -> Form {
+        self.form
+    }
+
+    unsafe fn launch(&self, kernel: Kernel, launch: Launch, arguments: &Arguments) -> Result<()> {
+        let function = match kernel {
+            Kernel::Gradient => &self.gradient,
+            Kernel::Update => &self.update,
+        };
+        let size = LaunchConfig {
+            grid_dim: (launch.blocks, 1, 1),
+            block_dim: (launch.threads, 1, 1),
+            shared_mem_bytes: launch.shared,
+        };
+        // SAFETY: the kernel takes these arguments; that they are right is the caller's word.
+        unsafe { self.stream.launch_builder(function).arg(arguments).launch(size) }
+            .map_err(|error| refused("the driver", error))?;
+        Ok(())
+    }
+}
+
+/// The most images a block takes whose shared memory there is, while there are blocks for all processors.
+fn form(config: &ModelConfig, batch: usize, processors: usize, shared: u32) -> Form {
+    let each = batch.div_ceil(processors);
+    let forms = [4, 2].map(|teams| Form::of(config, teams));
+    let fits = |form: &Form| form.teams <= each.next_power_of_two() && form.shared() <= shared;
+    forms.into_iter().find(fits).unwrap_or(Form::of(config, 1))
+}
+
+/// The kernels for a GPU of this architecture, such as `sm_90`.
+///
+/// # Errors
+/// Where NVRTC is missing or refuses.
+pub fn compile(form: &Form, architecture: &str) -> Result<Vec<u8>> {
+    let refused = |error: nvrtc::result::NvrtcError| refused("NVRTC", error);
+    let source = CString::new(SOURCE).expect("no NUL in the source");
+    let mut options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned()];
+    options.extend(form.defines());
+    let program = nvrtc::result::create_program(&source, Some(c"kernels.cu")).map_err(refused)?;
+    // SAFETY: the program lives until it is destroyed, its source until then; the code is as long as NVRTC says.
+    unsafe {
+        let code = match nvrtc::result::compile_program(program, &options) {
+            Ok(()) => {
+                let mut size = 0;
+                let found = nvrtc::sys::nvrtcGetCUBINSize(program, &mut size).result();
+                let mut code = vec![0_u8; size];
+                found
+                    .and_then(|()| {
+                        nvrtc::sys::nvrtcGetCUBIN(program, code.as_mut_ptr().cast()).result()
+                    })
+                    .map_err(refused)
+                    .map(|()| code)
+            }
+            Err(error) => {
+                let log = nvrtc::result::get_program_log(program).unwrap_or_default();
+                let log: Vec<_> =
+                    log.into_iter().map(|c| c as u8).take_while(|c| *c != 0).collect();
+                let log = String::from_utf8_lossy(&log);
+                Err(self::refused("NVRTC", format!("{error}: {}", log.trim())))
+            }
+        };
+        nvrtc::result::destroy_program(program).map_err(refused)?;
+        code
+    }
+}
+
+/// Loads NVRTC, by libtorch's own library that needs it and knows where it is; cudarc then finds it by its name.
+fn load_nvrtc() -> Result<()> {
+    // SAFETY: libtorch's own library, never unloaded.
+    let loaded = unsafe { Library::open(Some("libcaffe2_nvrtc.so"), RTLD_NOW | RTLD_GLOBAL) };
+    let because = loaded.map(std::mem::forget).err();
+    // SAFETY: both only look for their library.
+    let there = unsafe { sys::is_culib_present() && nvrtc::sys::is_culib_present() };
+    match (there, because) {
+        (true, _) => Ok(()),
+        (false, None) => Err(refused("NVRTC", "cannot be found")),
+        (false, Some(error)) => Err(refused("NVRTC", error)),
+    }
+}
+
+fn refused(who: &str, error: impl Display) -> Error {
+    Error::Device(format!("--engine fused on a GPU: {who}: {error}; see \"GPU\" in the README"))
+}
