@@ -1,5 +1,5 @@
 //! The modern network trained on an NVIDIA GPU by two kernels written by hand for each step: `cuda/kernels.cu`,
-//! compiled at run time for the GPU and the network.
+//! compiled at run time for the GPU and the network. Distortions are drawn there too.
 //!
 //! Between host and GPU nothing goes but the launches: images, weights, the optimizer's state and the losses stay
 //! there, and what changes from step to step are the kernels' arguments.
@@ -13,7 +13,7 @@ pub use gpu::{Gpu, compile};
 use super::fused::{self, Bytes, Parameters, Rule, pictures};
 use super::{Order, Trainer};
 use crate::Result;
-use crate::data::{Dataset, Warps};
+use crate::data::{Dataset, Distortions};
 use crate::model::{LeNet5, ModelConfig};
 use crate::optim;
 use crate::train::TrainConfig;
@@ -21,8 +21,8 @@ use crate::train::TrainConfig;
 /// The kernels' source.
 pub const SOURCE: &str = include_str!("cuda/kernels.cu");
 
-/// Images that are distorted at a time.
-const DISTORTED: usize = 8192;
+/// Numbers that say how an image is distorted.
+const DISTORTION: usize = 136;
 /// Parameters of the convolutions: the first ones.
 const CONVOLUTIONS: usize = 2572;
 
@@ -82,6 +82,7 @@ impl Form {
                 threads: 512,
                 shared: 4 * 16 * (24 * 16 + 24),
             },
+            Kernel::Draw => Launch { blocks: images.div_ceil(128) as u32, threads: 128, shared: 0 },
         }
     }
 }
@@ -93,6 +94,8 @@ pub enum Kernel {
     Gradient,
     /// The weights' gradients, and the step.
     Update,
+    /// How each image of a pass is distorted.
+    Draw,
 }
 
 /// How a kernel is launched.
@@ -106,14 +109,45 @@ pub struct Launch {
     pub shared: u32,
 }
 
-/// What both kernels are given: as in the source. Pointers are those of tensors, on the kernels' device.
+/// The ranges of distortions, of sizes their logarithms: as in the source.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)] // as of `Distortions`
+pub struct Ranges {
+    pub scale: [f64; 2],
+    pub squeeze: [f64; 2],
+    pub shear: f64,
+    pub shift: f64,
+    pub rotation: f64,
+    pub elastic: f64,
+    pub seed: i64,
+    pub epoch: u64,
+}
+
+impl Ranges {
+    fn of(distortions: &Distortions, seed: i64, epoch: u32) -> Ranges {
+        let logarithms = |(low, high): (f64, f64)| [low.ln(), high.ln()];
+        Ranges {
+            scale: logarithms(distortions.scale),
+            squeeze: logarithms(distortions.squeeze),
+            shear: distortions.shear,
+            shift: distortions.shift,
+            rotation: distortions.rotation,
+            elastic: distortions.elastic,
+            seed,
+            epoch: epoch.into(),
+        }
+    }
+}
+
+/// What the kernels are given: as in the source. Pointers are those of tensors, on the kernels' device.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)] // the source has them
 pub struct Arguments {
     pub grey: u64,
-    pub pixels: u64,
     pub levels: u64,
+    pub distortions: u64,
     pub places: u64,
     pub labels: u64,
     pub parameters: u64,
@@ -126,9 +160,12 @@ pub struct Arguments {
     pub count: i32,
     pub size: i32,
     pub at: i32,
+    pub side: i32,
+    pub frame: i32,
     pub border: f32,
     pub step: [f32; 8],
     pub rule: i32,
+    pub ranges: Ranges,
 }
 
 /// What runs the kernels.
@@ -217,41 +254,38 @@ impl Trainer for Engine {
         order: &Order,
         stop: &mut dyn FnMut(u64) -> bool,
     ) -> Result<(f64, u64)> {
-        let (form, images) = (self.launcher.form(), order.places.len());
-        let batch = self.config.batch_size as usize;
+        let (images, batch) = (order.places.len(), self.config.batch_size as usize);
         let places = Tensor::f_from_slice(order.places)?.f_to_device(self.device)?;
         let losses = Tensor::f_empty([images as i64], (Kind::Float, self.device))?;
         let misread = Tensor::f_empty([images as i64], (Kind::Uint8, self.device))?;
-        let mut distorted: Option<(Tensor, usize)> = None;
+        let mut arguments = self.arguments();
+        let distortions = self.config.distortions.as_ref();
+        let distorted = distortions.map_or(0, |_| images * DISTORTION) as i64;
+        let distorted = Tensor::f_empty([distorted], (Kind::Float, self.device))?;
+        if let Some(distortions) = distortions {
+            arguments.ranges = Ranges::of(distortions, self.config.seed, order.epoch);
+            arguments.places = at(&places, 0);
+            arguments.distortions = at(&distorted, 0);
+            arguments.count = images as i32;
+            // SAFETY: as below.
+            unsafe { self.launch(Kernel::Draw, &arguments)? };
+        }
         let mut done = 0;
         for (step, rate) in (1..).zip(order.rates) {
-            let count = batch.min(images - done);
-            if let Some(warps) = order.warps
-                && distorted.as_ref().is_none_or(|(_, end)| done == *end)
-            {
-                let end = (done + DISTORTED.next_multiple_of(batch)).min(images);
-                let side = self.train.distorted_side(&self.config.model);
-                let warps = Warps::new(&warps[done..end], side, self.device);
-                let places = places.narrow(0, done as i64, (end - done) as i64);
-                let (images, _) = self.train.warped(&places, &self.config.model, &warps);
-                distorted = Some((images.contiguous(), end));
-            }
-            let mut arguments = self.arguments(count, f64::from(*rate));
+            arguments.count = batch.min(images - done) as i32;
             arguments.places = at(&places, done);
             arguments.losses = at(&losses, done);
             arguments.misread = at(&misread, done);
-            if let Some((images, end)) = &distorted {
-                let size = images.size();
-                let first = done + size[0] as usize - end;
-                arguments.pixels = at(images, first * (size[2] * size[3]) as usize);
-                (arguments.size, arguments.at) = (size[2] as i32, 0);
+            if distortions.is_some() {
+                arguments.distortions = at(&distorted, done * DISTORTION);
             }
+            (arguments.step, arguments.rule) = self.rule.step(f64::from(*rate)).constants();
             for kernel in [Kernel::Gradient, Kernel::Update] {
                 // SAFETY: all tensors live until the pass ends, have so many numbers, and are on one device, where
                 // what is launched is done in its order.
-                unsafe { self.launcher.launch(kernel, form.launch(kernel, count), &arguments)? };
+                unsafe { self.launch(kernel, &arguments)? };
             }
-            done += count;
+            done += arguments.count as usize;
             if stop(step) {
                 break;
             }
@@ -272,14 +306,14 @@ impl Trainer for Engine {
 }
 
 impl Engine {
-    /// Those of a step, but for what is somewhere else in each.
-    fn arguments(&mut self, count: usize, rate: f64) -> Arguments {
-        let (step, rule) = self.rule.step(rate).constants();
+    /// Those that are the same in each step.
+    fn arguments(&self) -> Arguments {
         let first = |tensors: &[Tensor; 3]| tensors.each_ref().map(|tensor| at(tensor, 0));
+        let Bytes { size, at: inset, frame, border, .. } = self.picture;
         Arguments {
             grey: at(&self.grey, 0),
-            pixels: 0,
             levels: at(&self.levels, 0),
+            distortions: 0,
             places: 0,
             labels: at(self.train.labels(), 0),
             parameters: at(&self.parameters, 0),
@@ -289,18 +323,29 @@ impl Engine {
             convolutions: at(&self.convolutions, 0),
             losses: 0,
             misread: 0,
-            count: count as i32,
-            size: self.picture.size as i32,
-            at: self.picture.at as i32,
-            border: self.picture.border,
-            step,
-            rule,
+            count: 0,
+            size: size as i32,
+            at: inset as i32,
+            side: (size + 2 * (inset - frame)) as i32,
+            frame: frame as i32,
+            border,
+            step: [0.0; 8],
+            rule: 0,
+            ranges: Ranges::default(),
         }
+    }
+
+    /// # Safety
+    /// As [`Launcher::launch`].
+    unsafe fn launch(&self, kernel: Kernel, arguments: &Arguments) -> Result<()> {
+        let launch = self.launcher.form().launch(kernel, arguments.count as usize);
+        // SAFETY: the caller's word.
+        unsafe { self.launcher.launch(kernel, launch, arguments) }
     }
 }
 
 /// Where a number of a contiguous tensor is.
 fn at(tensor: &Tensor, number: usize) -> u64 {
-    debug_assert!(tensor.is_contiguous() && number < tensor.numel());
+    debug_assert!(tensor.is_contiguous() && number <= tensor.numel());
     tensor.data_ptr() as u64 + (number * tensor.kind().elt_size_in_bytes()) as u64
 }

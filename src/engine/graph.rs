@@ -8,6 +8,7 @@
 
 use std::rc::Rc;
 
+use rayon::prelude::*;
 use tch::nn::Module;
 use tch::{Device, Kind, Tensor};
 
@@ -101,7 +102,11 @@ impl Trainer for Engine {
             let side = engine.train.distorted_side(&config.model);
             let places = Tensor::f_from_slice(order.places)?.to_device(device);
             let rates = Tensor::f_from_slice(order.rates)?.to_device(device);
-            let warps = order.warps.map(|warps| Warps::new(warps, side, device));
+            let warps = config.distortions.as_ref().map(|distortions| {
+                let warp = |place| distortions.warp(side, config.seed, order.epoch, place);
+                let warps: Vec<_> = order.places.par_iter().map(|place| warp(*place)).collect();
+                Warps::new(&warps, side, device)
+            });
             for sum in &mut engine.sums {
                 let _ = sum.f_zero_()?;
             }

@@ -10,7 +10,6 @@
 
 use tch::Tensor;
 
-use self::warp::Warp;
 use crate::Result;
 use crate::model::LeNet5;
 use crate::optim;
@@ -29,8 +28,8 @@ pub struct Order<'a> {
     pub places: &'a [i64],
     /// The learning rate of each step.
     pub rates: &'a [f32],
-    /// How each image is distorted.
-    pub warps: Option<&'a [Warp]>,
+    /// The epoch, from 0: of it depends how images are distorted.
+    pub epoch: u32,
 }
 
 /// Trains by passes over data that lie on a GPU.

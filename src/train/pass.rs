@@ -2,7 +2,6 @@
 
 use std::sync::mpsc;
 
-use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use super::config::TrainConfig;
@@ -155,10 +154,7 @@ impl<'a> Pass<'a> {
     ) -> Result<Sums> {
         let rates: Vec<_> =
             self.chunks(1).map(|(step, _)| (self.learning_rate)(step) as f32).collect();
-        let places = self.left();
-        let warps: Option<Vec<_>> =
-            self.warp().map(|warp| places.par_iter().map(|place| warp(*place)).collect());
-        let order = engine::Order { places, rates: &rates, warps: warps.as_deref() };
+        let order = engine::Order { places: self.left(), rates: &rates, epoch: self.epoch };
         let (loss, misread) = trainer.pass(model, &order, &mut |steps| stop(self.done + steps))?;
         Ok(Sums { loss, misread })
     }

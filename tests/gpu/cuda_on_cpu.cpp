@@ -137,9 +137,10 @@ static void run_block(int count, char *stacks) {
   }
 }
 
-// Kernel 0 is `gradient`, 1 is `update`.
+// Kernel 0 is `gradient`, 1 is `update`, 2 is `draw`.
 extern "C" void launch(int which, unsigned blocks, unsigned count, unsigned bytes, const Arguments *given) {
-  kernel = which == 0 ? gradient : update;
+  void (*const kernels[])(const Arguments) = {gradient, update, draw};
+  kernel = kernels[which];
   arguments = given;
   if (count > MOST_THREADS || bytes > SHARED || (which == 0 && bytes != sizeof(Shared))) {
     std::fprintf(stderr, "kernel %d: %u threads, %u bytes of shared memory\n", which, count, bytes);

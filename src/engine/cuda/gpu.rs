@@ -1,8 +1,10 @@
 //! The kernels on a GPU: compiled by NVRTC, which is a part of every CUDA build of libtorch, and launched by the
 //! driver on the stream that libtorch uses.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString, OsStr};
 use std::fmt::Display;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
@@ -23,8 +25,8 @@ unsafe impl DeviceRepr for Arguments {}
 pub struct Gpu {
     form: Form,
     stream: Arc<CudaStream>,
-    gradient: CudaFunction,
-    update: CudaFunction,
+    /// By [`Kernel`].
+    functions: [CudaFunction; 3],
 }
 
 impl Gpu {
@@ -34,7 +36,10 @@ impl Gpu {
     /// # Errors
     /// Where the driver or NVRTC is missing or refuses.
     pub fn new(index: usize, config: &ModelConfig, batch: usize) -> Result<Gpu> {
-        load_nvrtc()?;
+        // SAFETY: only looks for the library.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(refused("the driver", "libcuda.so.1 not found"));
+        }
         let refused = |error| refused("the driver", error);
         let context = CudaContext::new(index).map_err(refused)?;
         let attribute = |which| context.attribute(which).map_err(refused);
@@ -44,11 +49,11 @@ impl Gpu {
         let (major, minor) = context.compute_capability().map_err(refused)?;
         let code = compile(&form, &format!("sm_{major}{minor}"))?;
         let module = context.load_module(Ptx::from_binary(code)).map_err(refused)?;
-        let gradient = module.load_function("gradient").map_err(refused)?;
+        let function = |name| module.load_function(name).map_err(refused);
+        let functions = [function("gradient")?, function("update")?, function("draw")?];
         let most = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        gradient.set_attribute(most, form.shared() as i32).map_err(refused)?;
-        let update = module.load_function("update").map_err(refused)?;
-        Ok(Gpu { form, stream: context.default_stream(), gradient, update })
+        functions[0].set_attribute(most, form.shared() as i32).map_err(refused)?;
+        Ok(Gpu { form, stream: context.default_stream(), functions })
     }
 }
 
@@ -58,10 +63,7 @@ impl Launcher for Gpu {
     }
 
     unsafe fn launch(&self, kernel: Kernel, launch: Launch, arguments: &Arguments) -> Result<()> {
-        let function = match kernel {
-            Kernel::Gradient => &self.gradient,
-            Kernel::Update => &self.update,
-        };
+        let function = &self.functions[kernel as usize];
         let size = LaunchConfig {
             grid_dim: (launch.blocks, 1, 1),
             block_dim: (launch.threads, 1, 1),
@@ -87,6 +89,7 @@ fn form(config: &ModelConfig, batch: usize, processors: usize, shared: u32) -> F
 /// # Errors
 /// Where NVRTC is missing or refuses.
 pub fn compile(form: &Form, architecture: &str) -> Result<Vec<u8>> {
+    load_nvrtc()?;
     let refused = |error: nvrtc::result::NvrtcError| refused("NVRTC", error);
     let source = CString::new(SOURCE).expect("no NUL in the source");
     let mut options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned()];
@@ -119,18 +122,31 @@ pub fn compile(form: &Form, architecture: &str) -> Result<Vec<u8>> {
     }
 }
 
-/// Loads NVRTC, by libtorch's own library that needs it and knows where it is; cudarc then finds it by its name.
+/// Loads NVRTC by libtorch's own library that needs it, and so knows where it is; cudarc then finds it by its name.
+/// Its built-in headers, a library beside it, NVRTC itself looks for by name alone.
 fn load_nvrtc() -> Result<()> {
-    // SAFETY: libtorch's own library, never unloaded.
-    let loaded = unsafe { Library::open(Some("libcaffe2_nvrtc.so"), RTLD_NOW | RTLD_GLOBAL) };
-    let because = loaded.map(std::mem::forget).err();
-    // SAFETY: both only look for their library.
-    let there = unsafe { sys::is_culib_present() && nvrtc::sys::is_culib_present() };
-    match (there, because) {
-        (true, _) => Ok(()),
-        (false, None) => Err(refused("NVRTC", "cannot be found")),
-        (false, Some(error)) => Err(refused("NVRTC", error)),
+    // SAFETY: libraries of libtorch and NVIDIA, never unloaded; `info` is filled in where the call succeeds.
+    unsafe {
+        let keep = |library: Library| std::mem::forget(library);
+        let loaded = Library::open(Some("libcaffe2_nvrtc.so"), RTLD_NOW | RTLD_GLOBAL).map(keep);
+        if !nvrtc::sys::is_culib_present() {
+            let reason = loaded.err().map_or("not found".to_owned(), |error| error.to_string());
+            return Err(refused("NVRTC", reason));
+        }
+        let mut info: libc::Dl_info = std::mem::zeroed();
+        let version = nvrtc::sys::culib().get::<*const ()>(b"nvrtcVersion");
+        let version = version.map_err(|error| refused("NVRTC", error))?;
+        if libc::dladdr((*version).cast(), &mut info) == 0 {
+            return Ok(());
+        }
+        let path = Path::new(OsStr::from_bytes(CStr::from_ptr(info.dli_fname).to_bytes()));
+        for entry in path.parent().into_iter().flat_map(Path::read_dir).flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("libnvrtc-builtins.so") {
+                let _ = Library::open(Some(entry.path()), RTLD_NOW | RTLD_GLOBAL).map(keep);
+            }
+        }
     }
+    Ok(())
 }
 
 fn refused(who: &str, error: impl Display) -> Error {

@@ -1,4 +1,5 @@
-// A training step of the modern LeNet-5 in two kernels, compiled at run time by NVRTC.
+// A training step of the modern LeNet-5 in two kernels, compiled at run time by NVRTC. A third one draws how the
+// images of an epoch are distorted.
 //
 // `gradient` takes a batch through the network and back: a team of 128 threads for each image, TEAMS images a
 // block. All that a layer hands on stays in shared memory; the weights of the linear layers, too many for it, are
@@ -9,14 +10,26 @@
 // Defined by the host: TEAMS (1, 2 or 4), CLASSES (1 to 128), RELU (else tanh), MAX (max pooling, else average),
 // CORNER (images of 28x28 in the upper left corner of the 32x32, no weights of C5 beyond the 4x4 units of S4 there).
 
-// What both kernels are given; as in cuda.rs.
+// The ranges of data/augment.rs's distortions, of sizes their logarithms; and what else they depend on.
+struct Distortions {
+  double scale[2];
+  double squeeze[2];
+  double shear;
+  double shift;
+  double rotation;
+  double elastic;
+  unsigned long long seed;
+  unsigned long long epoch;
+};
+
+// What the kernels are given; as in cuda.rs.
 struct Arguments {
-  // The images: bytes of a data set, `size` x `size` each, at row and column `at` of the input; or if `pixels`
-  // is not null, float32 of this batch alone.
+  // The images: bytes of a data set, `size` x `size` each, at row and column `at` of the input.
   const unsigned char *grey;
-  const float *pixels;
   // The input's value for each grey value.
   const float *levels;
+  // How each image of the batch is distorted: DISTORTION numbers; null where it is not.
+  float *distortions;
   // Where the batch's images and labels are in the data.
   const long long *places;
   const long long *labels;
@@ -34,12 +47,16 @@ struct Arguments {
   int count;
   int size;
   int at;
+  // What is distorted: `side` x `side` pixels from row and column `frame` of the input on.
+  int side;
+  int frame;
   // What is around an image.
   float border;
   // The optimizer's constants: as in fused/optimizer.rs.
   float step[8];
   // 0: SGD, 1: Adam and AdamW.
   int rule;
+  Distortions ranges;
 };
 
 namespace {
@@ -67,6 +84,13 @@ constexpr int OUTPUT_BIAS = OUTPUT_WEIGHT + CLASSES * 84;
 constexpr int S2_MAP = 198; // 14 rows of 14
 constexpr int C3_MAP = 144; // 10 rows of 12, 10 of them used
 constexpr int C3_ROW = 12;
+
+// How an image is distorted: two rows of three of an affine map, then how far the points of the elastic sheet are
+// moved, across and down: 2 x 8 x 8 at most.
+constexpr int MOVES = 6;
+constexpr int DISTORTION = MOVES + 2 * 64 + 2;
+// Pixels between the sheet's points.
+constexpr int CELL = 8;
 
 // A team's part of the shared memory.
 struct Image {
@@ -191,21 +215,97 @@ __device__ void load_window(const float *from, int stride, float window[6][6]) {
   }
 }
 
-// The image in its place in the input.
-__device__ void gather(const Arguments &a, int image, int lane, float *input) {
+// Image number `image` of the batch, its first pixel at row and column `at` of `width` x `width` others.
+__device__ void gather(
+    const Arguments &a, int image, int at, int width, float border, int lane, float *to) {
   const int size = a.size;
   const unsigned char *grey = a.grey + a.places[image] * size * size;
-  for (int k = lane; k < 32 * 32; k += TEAM) {
-    const int row = k / 32 - a.at, column = k % 32 - a.at;
-    float value = a.border;
-    if (row >= 0 && row < size && column >= 0 && column < size) {
-      const int pixel = row * size + column;
-      value = a.pixels != nullptr ? a.pixels[image * size * size + pixel]
-                                  : a.levels[grey[pixel]];
-    }
-    input[k] = value;
+#pragma unroll 4
+  for (int k = lane; k < width * width; k += TEAM) {
+    const int row = k / width - at, column = k % width - at;
+    const bool inside = row >= 0 && row < size && column >= 0 && column < size;
+    to[k] = inside ? a.levels[grey[row * size + column]] : border;
   }
 }
+
+// The four points around a row or column of pixels: their weights, a cubic B-spline, and the first one.
+__device__ int spline(int pixel, float weights[4]) {
+  const float t = pixel % CELL * (1.0f / CELL), t2 = t * t, t3 = t2 * t;
+  weights[0] = (1.0f - 3.0f * t + 3.0f * t2 - t3) / 6.0f;
+  weights[1] = (4.0f - 6.0f * t2 + 3.0f * t3) / 6.0f;
+  weights[2] = (1.0f + 3.0f * t + 3.0f * t2 - 3.0f * t3) / 6.0f;
+  weights[3] = t3 / 6.0f;
+  return pixel / CELL;
+}
+
+// The input, distorted from what lies in `sheet`: as engine/warp.rs has it. `distortion` are the image's numbers.
+__device__ void distort(
+    const Arguments &a, const float *sheet, const float *distortion, int lane, float *input) {
+  const int side = a.side, width = side + 2, points = side / CELL + 4;
+  const float half = 0.5f * side;
+  for (int k = lane; k < 32 * 32; k += TEAM) {
+    const int row = k / 32 - a.frame, column = k % 32 - a.frame;
+    if (row < 0 || row >= side || column < 0 || column >= side) {
+      input[k] = a.border;
+      continue;
+    }
+    float from[2] = {column + 0.5f, row + 0.5f};
+    if (a.ranges.elastic > 0.0) {
+      float across[4], down[4];
+      const int first = spline(row, down) * points + spline(column, across);
+#pragma unroll
+      for (int direction = 0; direction < 2; ++direction) {
+        const float *moves = distortion + MOVES + direction * points * points + first;
+        float moved = 0.0f;
+#pragma unroll
+        for (int x = 0; x < 4; ++x) {
+          float sum = 0.0f;
+#pragma unroll
+          for (int y = 0; y < 4; ++y) sum += down[y] * moves[y * points + x];
+          moved += across[x] * sum;
+        }
+        from[direction] += moved;
+      }
+    }
+    from[0] = from[0] / half - 1.0f;
+    from[1] = from[1] / half - 1.0f;
+    // In pixels of the sheet, of which the first centre is 0.
+    int corner[2];
+    float beyond[2];
+#pragma unroll
+    for (int direction = 0; direction < 2; ++direction) {
+      const float *map = distortion + 3 * direction;
+      float place = (map[0] * from[0] + map[1] * from[1] + map[2] + 1.0f) * half + 0.5f;
+      place = fminf(fmaxf(place, 0.0f), side + 1.0f);
+      corner[direction] = static_cast<int>(fminf(place, static_cast<float>(side)));
+      beyond[direction] = place - corner[direction];
+    }
+    const float *top = sheet + corner[1] * width + corner[0], *bottom = top + width;
+    const float above = top[0] + beyond[0] * (top[1] - top[0]);
+    const float below = bottom[0] + beyond[0] * (bottom[1] - bottom[0]);
+    input[k] = above + beyond[1] * (below - above);
+  }
+}
+
+// Random numbers by SplitMix64, as in data/augment.rs.
+struct Random {
+  unsigned long long state;
+
+  __device__ Random(unsigned long long seed, unsigned long long epoch, unsigned long long place)
+      : state(mix(mix(mix(seed) ^ epoch) ^ place)) {}
+
+  static __device__ unsigned long long mix(unsigned long long state) {
+    unsigned long long z = state + 0x9e3779b97f4a7c15ull;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return z ^ (z >> 31);
+  }
+
+  __device__ double between(double low, double high) {
+    state = mix(state);
+    return low + (high - low) * static_cast<double>(state >> 11) / 9007199254740992.0;
+  }
+};
 
 // C1 and S2: each thread the four units of all maps that one place of S2 pools.
 __device__ void c1_forward(const Shared &shared, const float *bias, int lane, Image &image) {
@@ -566,6 +666,35 @@ constexpr int F6_TILES = tiles(120, 84);
 
 } // namespace
 
+// How each of `count` images is distorted: as in data/augment.rs. ceil(count / TEAM) blocks of TEAM threads.
+extern "C" __global__ void __launch_bounds__(TEAM) draw(const Arguments a) {
+  const int image = blockIdx.x * TEAM + threadIdx.x;
+  if (image >= a.count) return;
+  const Distortions &ranges = a.ranges;
+  const unsigned long long place = a.places[image];
+  float *to = a.distortions + static_cast<long long>(image) * DISTORTION;
+  Random random(ranges.seed, ranges.epoch, place);
+  const double scale = exp(random.between(ranges.scale[0], ranges.scale[1]));
+  const double squeeze = exp(random.between(ranges.squeeze[0], ranges.squeeze[1]));
+  const double shear = random.between(-ranges.shear, ranges.shear);
+  const double dx = random.between(-ranges.shift, ranges.shift);
+  double dy = random.between(-ranges.shift, ranges.shift);
+  const double width = scale / sqrt(squeeze), height = scale * sqrt(squeeze);
+  const double angle = random.between(-ranges.rotation, ranges.rotation) * (3.141592653589793 / 180.0);
+  const double sine = sin(angle), cosine = cos(angle);
+  dy -= 10.9 * (height - 1.0);
+  const double half = a.side / 2.0, area = width * height;
+  const double xx = (sine * shear + cosine * height) / area, xy = -(cosine * shear - sine * height) / area;
+  const double yx = -sine * width / area, yy = cosine * width / area;
+  const double map[MOVES] = {xx, xy, -(xx * dx + xy * dy) / half, yx, yy, -(yx * dx + yy * dy) / half};
+  for (int k = 0; k < MOVES; ++k) to[k] = static_cast<float>(map[k]);
+  const int points = a.side / CELL + 4, moves = ranges.elastic > 0.0 ? 2 * points * points : 0;
+  Random other(~ranges.seed, ranges.epoch, place);
+  for (int k = MOVES; k < DISTORTION; ++k) {
+    to[k] = k - MOVES < moves ? static_cast<float>(other.between(-ranges.elastic, ranges.elastic)) : 0.0f;
+  }
+}
+
 // ceil(count / TEAMS) blocks of THREADS threads, sizeof(Shared) bytes of shared memory.
 extern "C" __global__ void __launch_bounds__(THREADS, 4 / TEAMS) gradient(const Arguments a) {
   extern __shared__ float4 memory[];
@@ -581,7 +710,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4 / TEAMS) gradient(const 
   for (int k = threadIdx.x; k < C3_BIAS - C3_WEIGHT; k += THREADS) {
     shared.c3[k / 25 % 6][k % 25][k / 150] = p[C3_WEIGHT + k];
   }
-  gather(a, own, lane, image.input);
+  if (a.distortions == nullptr) {
+    gather(a, own, a.at, 32, a.border, lane, image.input);
+  } else {
+    // With a border of background one pixel wide.
+    gather(a, own, a.at - a.frame + 1, a.side + 2, a.levels[0], lane, image.c1);
+    for (int k = lane; k < DISTORTION; k += TEAM) image.parts[k] = a.distortions[own * DISTORTION + k];
+    __syncthreads();
+    distort(a, image.c1, image.parts, lane, image.input);
+  }
   __syncthreads();
   c1_forward(shared, p + C1_BIAS, lane, image);
   __syncthreads();
