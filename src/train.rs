@@ -6,6 +6,7 @@ mod pass;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,8 @@ pub struct Run {
     model: LeNet5,
     optimizer: Box<dyn crate::optim::Optimizer>,
     steps: Steps,
+    /// The GPU with its kernels, until training begins.
+    gpu: Option<Compiling>,
     train: Dataset,
     test: Dataset,
     metrics: Vec<Metrics>,
@@ -78,6 +81,9 @@ pub struct Run {
     /// Steps done in the epoch under way, and what they have summed up to.
     partial: Partial,
 }
+
+/// Kernels that another thread compiles while the data is read.
+type Compiling = JoinHandle<Result<cuda::Gpu>>;
 
 /// What computes the steps.
 enum Steps {
@@ -193,6 +199,14 @@ impl Run {
         };
         let config = TrainConfig { model: model.config().clone(), ..config };
         let parameters = model.parameters().into_iter().map(|(_, parameter)| parameter).collect();
+        let engine = config.engine_on(device)?;
+        let gpu = match (engine, device) {
+            (Engine::Fused, Device::Cuda(index)) => {
+                let (model, batch) = (config.model.clone(), config.batch_size as usize);
+                Some(std::thread::spawn(move || cuda::Gpu::new(index, &model, batch)))
+            }
+            _ => None,
+        };
         let open = |split| Dataset::open(config.data.as_deref(), split, config.model.classes);
         let train = open(Split::Train)?;
         let (train, test) = match config.validation {
@@ -209,10 +223,10 @@ impl Run {
         if config.precision == Precision::Tf32 {
             libtorch::allow_tf32(true)?;
         }
-        let steps = match (config.engine_on(device)?, &model) {
+        let steps = match (engine, &model) {
             (Engine::Auto | Engine::Libtorch, _) => Steps::Libtorch,
             (Engine::Graph, _) => Steps::Trainer(None),
-            (Engine::Fused, _) if device.is_cuda() => Steps::Trainer(None),
+            (Engine::Fused, _) if gpu.is_some() => Steps::Trainer(None),
             (Engine::Fused, LeNet5::Original(_)) => Steps::Original,
             (Engine::Fused, LeNet5::Modern(_)) => {
                 let engine = fused::Engine::of(&config.model);
@@ -223,6 +237,7 @@ impl Run {
             folder: folder.to_owned(),
             device,
             steps,
+            gpu,
             optimizer: config.optimizer.build(parameters),
             train: train.to_device(device),
             test: test.to_device(device),
@@ -285,7 +300,10 @@ impl Run {
                 Steps::Trainer(slot) => {
                     let trainer = match slot {
                         Some(trainer) => trainer,
-                        None => slot.insert(trainer(config, model, (data, &self.test), optimizer)?),
+                        None => {
+                            let (data, gpu) = ((data, &self.test), self.gpu.take());
+                            slot.insert(trainer(config, model, data, optimizer, gpu)?)
+                        }
                     };
                     pass.by_trainer(trainer.as_mut(), model, &mut after_step)?
                 }
@@ -349,13 +367,12 @@ impl Run {
     fn evaluate(&mut self) -> Result<Evaluation> {
         let (model, data) = (&self.model, &self.test);
         let logits = match &mut self.steps {
-            Steps::Original => Some(logits_by_engine(model, data)?),
-            Steps::Fused(fused) => Some(fused.0.evaluate(model, data)?),
+            Steps::Original => logits_by_engine(model, data)?,
+            Steps::Fused(fused) => fused.0.evaluate(model, data)?,
             Steps::Trainer(Some(trainer)) => trainer.evaluate(model)?,
-            Steps::Libtorch | Steps::Trainer(None) => None,
-        };
-        let Some(logits) = logits else {
-            return Evaluation::of(model, data, &self.config.model);
+            Steps::Libtorch | Steps::Trainer(None) => {
+                return Evaluation::of(model, data, &self.config.model);
+            }
         };
         Evaluation::new(&logits, data.labels())
     }
@@ -556,20 +573,20 @@ pub fn read_metrics(folder: &Path) -> Result<Vec<Metrics>> {
         .collect()
 }
 
-/// What trains on a GPU, by the settings.
+/// What trains on a GPU: the hand-written kernels there, or libtorch's.
 fn trainer(
     config: &TrainConfig,
     model: &LeNet5,
-    (train, test): (&Dataset, &Dataset),
+    data: (&Dataset, &Dataset),
     optimizer: &dyn crate::optim::Optimizer,
+    gpu: Option<Compiling>,
 ) -> Result<Box<dyn Trainer>> {
-    Ok(match (config.engine, train.labels().device()) {
-        (Engine::Fused, Device::Cuda(index)) => {
-            let batch = config.batch_size.min(train.len()) as usize;
-            let gpu = cuda::Gpu::new(index, &config.model, batch)?;
-            Box::new(cuda::Engine::new(config, model, train, optimizer, Box::new(gpu))?)
+    Ok(match gpu {
+        Some(gpu) => {
+            let gpu = Box::new(gpu.join().expect("cuda::Gpu::new does not panic")?);
+            Box::new(cuda::Engine::new(config, model, data, optimizer, gpu)?)
         }
-        _ => Box::new(graph::Engine::new(config, model, (train, test), optimizer)?),
+        None => Box::new(graph::Engine::new(config, model, data, optimizer)?),
     })
 }
 

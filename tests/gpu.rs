@@ -3,6 +3,7 @@
 //! is the same code: schedules, steps, batches, distortions, states.
 
 use std::process::Command;
+use std::sync::Mutex;
 
 use lenet5::data::{Dataset, Distortions, Split, to_input};
 use lenet5::engine::cuda::{self, Arguments, Form, Kernel, Launch, Launcher};
@@ -51,17 +52,17 @@ impl Training {
         self
     }
 
-    fn graph(&self) -> graph::Engine {
-        let test = Dataset::read(small_mnist(), Split::Test, 10).unwrap();
+    fn graph(&self) -> Box<dyn Trainer> {
+        let (test, optimizer) = (test_data(), &*self.optimizer);
         let data = (&self.data, &test);
-        graph::Engine::new(&self.config, &self.model, data, &*self.optimizer).unwrap()
+        Box::new(graph::Engine::new(&self.config, &self.model, data, optimizer).unwrap())
     }
 
     /// The kernels, so many images a block.
-    fn kernels(&self, teams: usize) -> cuda::Engine {
-        let launcher = Box::new(OnCpu::new(Form::of(&self.config.model, teams)));
-        let (config, optimizer) = (&self.config, &*self.optimizer);
-        cuda::Engine::new(config, &self.model, &self.data, optimizer, launcher).unwrap()
+    fn kernels(&self, teams: usize) -> Box<dyn Trainer> {
+        let (test, optimizer) = (test_data(), &*self.optimizer);
+        let (data, launcher) = ((&self.data, &test), on_cpu(Form::of(&self.config.model, teams)));
+        Box::new(cuda::Engine::new(&self.config, &self.model, data, optimizer, launcher).unwrap())
     }
 
     /// One epoch's steps from `done` on, by `trainer`, until `stop`; loss and misread.
@@ -122,36 +123,47 @@ fn weights(model: &LeNet5) -> Tensor {
     Tensor::cat(&flat, 0)
 }
 
+fn test_data() -> Dataset {
+    Dataset::read(small_mnist(), Split::Test, 10).unwrap()
+}
+
 /// The kernels, compiled for the CPU by `gpu/cuda_on_cpu.cpp`.
+#[derive(Clone, Copy)]
 struct OnCpu {
     form: Form,
     launch: unsafe extern "C" fn(u32, u32, u32, u32, *const Arguments),
-    _library: Library,
 }
 
-impl OnCpu {
-    fn new(form: Form) -> OnCpu {
-        let (folder, source) = (temp(), root().join("tests/gpu/cuda_on_cpu.cpp"));
-        let kernels = root().join("src/engine/cuda/kernels.cu");
-        let library = folder.path().join("kernels.so");
-        let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
-        // Shared memory is cast to what lies in it.
-        let status = Command::new(compiler)
-            .args(["-std=c++17", "-O2", "-w", "-fno-strict-aliasing", "-shared", "-fPIC"])
-            .arg(format!("-DKERNELS=\"{}\"", kernels.display()))
-            .args(form.defines())
-            .arg(source)
-            .arg("-o")
-            .arg(&library)
-            .status()
-            .unwrap();
-        assert!(status.success());
-        // SAFETY: a library of ours, with this function.
-        unsafe {
-            let library = Library::open(Some(library), RTLD_NOW | RTLD_LOCAL).unwrap();
-            OnCpu { form, launch: *library.get(b"launch").unwrap(), _library: library }
-        }
+fn on_cpu(form: Form) -> Box<dyn Launcher> {
+    static COMPILED: Mutex<Vec<OnCpu>> = Mutex::new(Vec::new());
+    let mut compiled = COMPILED.lock().unwrap();
+    if let Some(kernels) = compiled.iter().find(|kernels| kernels.form == form) {
+        return Box::new(*kernels);
     }
+    let (folder, source) = (temp(), root().join("tests/gpu/cuda_on_cpu.cpp"));
+    let kernels = root().join("src/engine/cuda/kernels.cu");
+    let library = folder.path().join("kernels.so");
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    // Shared memory is cast to what lies in it.
+    let status = Command::new(compiler)
+        .args(["-std=c++17", "-O2", "-w", "-fno-strict-aliasing", "-shared", "-fPIC"])
+        .arg(format!("-DKERNELS=\"{}\"", kernels.display()))
+        .args(form.defines())
+        .arg(source)
+        .arg("-o")
+        .arg(&library)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    // SAFETY: a library of ours, with this function, never unloaded.
+    let launch = unsafe {
+        let library = Library::open(Some(library), RTLD_NOW | RTLD_LOCAL).unwrap();
+        let launch = *library.get(b"launch").unwrap();
+        std::mem::forget(library);
+        launch
+    };
+    compiled.push(OnCpu { form, launch });
+    Box::new(OnCpu { form, launch })
 }
 
 impl Launcher for OnCpu {
@@ -179,8 +191,8 @@ fn settings_of_steps() -> Vec<TrainConfig> {
     optimizers().map(of_optimizer).into_iter().chain(inputs.map(of_input)).collect()
 }
 
-/// Two epochs by a trainer, which asks after these steps whether to stop: within `tolerance` of libtorch, or, as Adam
-/// makes much of gradients that are all rounding, as near to float64 as libtorch is.
+/// Two epochs by a trainer, which asks after these steps whether to stop: within 1e-5 of libtorch, or, as Adam makes
+/// much of gradients that are all rounding, as near to float64 as libtorch is.
 fn steps_as_libtorch(
     config: TrainConfig,
     trainer: &dyn Fn(&Training) -> Box<dyn Trainer>,
@@ -225,7 +237,7 @@ fn steps_as_libtorch(
 fn recorded_steps_as_libtorch() {
     let _lock = generator();
     for config in settings_of_steps() {
-        steps_as_libtorch(config, &|training| Box::new(training.graph()), &[8, 16, 22]);
+        steps_as_libtorch(config, &Training::graph, &[8, 16, 22]);
     }
 }
 
@@ -234,7 +246,7 @@ fn kernels_step_as_libtorch() {
     let _lock = generator();
     let stops: Vec<_> = (1..=STEPS as u64).collect();
     for (config, teams) in settings_of_steps().into_iter().zip([1, 2, 4].into_iter().cycle()) {
-        steps_as_libtorch(config, &|training| Box::new(training.kernels(teams)), &stops);
+        steps_as_libtorch(config, &|training| training.kernels(teams), &stops);
     }
 }
 
@@ -260,12 +272,10 @@ fn kernels_as_libtorch_in_float64() {
                 ..TrainConfig::default()
             };
             let mut optimizer = optimizer.build(parameters(&model));
-            let launcher = || Box::new(OnCpu::new(Form::of(&config, teams)));
-            let engine = || {
-                let start = optim::OptimizerConfig::build(&settings.optimizer, parameters(&model));
-                cuda::Engine::new(&settings, &model, &data, &*start, launcher()).unwrap()
-            };
-            let mut engines = [engine(), engine()];
+            let mut engines = [(), ()].map(|()| {
+                let (data, launcher) = ((&data, &data), on_cpu(Form::of(&config, teams)));
+                cuda::Engine::new(&settings, &model, data, &*optimizer, launcher).unwrap()
+            });
 
             store.double();
             let doubles = parameters(&model);
@@ -328,9 +338,10 @@ fn random_data(count: i64, classes: i64) -> Dataset {
 #[test]
 fn goes_on_where_it_was_stopped() {
     let _lock = generator();
-    let trainers: [&dyn Fn(&Training) -> Box<dyn Trainer>; 2] =
-        [&|training| Box::new(training.graph()), &|training| Box::new(training.kernels(4))];
-    for (trainer, optimizer) in trainers.iter().flat_map(|t| optimizers().map(|o| (t, o))) {
+    let by_kernels = |training: &Training| training.kernels(4);
+    let cases = optimizers().map(|optimizer| [(false, optimizer), (true, optimizer)]);
+    for (kernels, optimizer) in cases.into_iter().flatten() {
+        let trainer = if kernels { by_kernels } else { Training::graph };
         let config = TrainConfig { batch_size: BATCH, optimizer, ..TrainConfig::default() };
         let (mut whole, mut parts) = (Training::new(config.clone()), Training::new(config));
         let (loss, _) = whole.by_trainer(&mut *trainer(&whole), 0, 0, &mut |_| false);
@@ -368,15 +379,19 @@ fn kernels_compile() {
 #[test]
 fn reads_as_libtorch() {
     let _lock = generator();
-    let training = Training::new(TrainConfig::default());
-    let mut engine = training.graph();
-    let test = Dataset::read(small_mnist(), Split::Test, 10).unwrap();
-    let expected = Evaluation::of(&training.model, &test, &training.config.model).unwrap();
-    for _ in 0..3 {
-        let logits = engine.evaluate(&training.model).unwrap().unwrap();
-        let found = Evaluation::new(&logits, test.labels()).unwrap();
-        assert_eq!(found.confusion, expected.confusion);
-        assert!((found.loss / expected.loss - 1.0).abs() < 1e-6);
+    for input in [Input::Padded, Input::ZeroPadded, Input::Resized, Input::Unpadded] {
+        let model = ModelConfig { input, mean: 0.1307, std: 0.3081, ..ModelConfig::default() };
+        let training = Training::new(TrainConfig { model, ..TrainConfig::default() });
+        let test = test_data();
+        let expected = Evaluation::of(&training.model, &test, &training.config.model).unwrap();
+        for mut trainer in [training.graph(), training.kernels(1), training.kernels(4)] {
+            for _ in 0..2 {
+                let logits = trainer.evaluate(&training.model).unwrap();
+                let found = Evaluation::new(&logits, test.labels()).unwrap();
+                assert_eq!(found.confusion, expected.confusion);
+                assert!((found.loss / expected.loss - 1.0).abs() < 1e-6);
+            }
+        }
     }
 }
 

@@ -90,7 +90,7 @@ impl Form {
 /// One of the kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernel {
-    /// A batch through the network and back.
+    /// A batch through the network and back, or there only.
     Gradient,
     /// The weights' gradients, and the step.
     Update,
@@ -155,6 +155,7 @@ pub struct Arguments {
     pub inputs: [u64; 3],
     pub derivatives: [u64; 3],
     pub convolutions: u64,
+    pub logits: u64,
     pub losses: u64,
     pub misread: u64,
     pub count: i32,
@@ -188,9 +189,11 @@ pub struct Engine {
     config: TrainConfig,
     device: Device,
     launcher: Box<dyn Launcher>,
-    train: Dataset,
-    /// The training images (N, S, S), uint8, and how the network takes them.
-    grey: Tensor,
+    /// Training and test images (N, S, S), uint8; labels (N), int64, of the former.
+    train: Tensor,
+    test: Tensor,
+    labels: Tensor,
+    /// How the network takes the images.
     picture: Bytes,
     levels: Tensor,
     rule: Rule,
@@ -210,7 +213,7 @@ impl Engine {
     pub fn new(
         config: &TrainConfig,
         model: &LeNet5,
-        train: &Dataset,
+        (train, test): (&Dataset, &Dataset),
         optimizer: &dyn optim::Optimizer,
         launcher: Box<dyn Launcher>,
     ) -> Result<Engine> {
@@ -219,10 +222,12 @@ impl Engine {
         let tensors: Vec<_> = model.parameters().into_iter().map(|(_, tensor)| tensor).collect();
         let mut host = fused::Optimizer::new(config.optimizer, classes);
         host.read(optimizer, &tensors)?;
-        let train = train.resized(&config.model)?;
-        let grey = pictures(&train, &config.model);
-        let picture = Bytes::new(Vec::new(), grey.size()[2] as usize, &config.model)?;
-        let batch = config.batch_size.min(train.len()) as usize;
+        let grey = |data: &Dataset| -> Result<Tensor> {
+            Ok(pictures(&data.resized(&config.model)?, &config.model))
+        };
+        let (labels, train, test) = (train.labels().contiguous(), grey(train)?, grey(test)?);
+        let picture = Bytes::new(Vec::new(), train.size()[2] as usize, &config.model)?;
+        let batch = config.batch_size.min(train.size()[0]) as usize;
         let upload = |values: &[f32]| -> Result<Tensor> {
             Ok(Tensor::f_from_slice(values)?.f_to_device(device)?)
         };
@@ -241,7 +246,8 @@ impl Engine {
             convolutions: room(batch.div_ceil(teams), CONVOLUTIONS)?,
             launcher,
             train,
-            grey,
+            test,
+            labels,
             picture,
         })
     }
@@ -295,6 +301,22 @@ impl Trainer for Engine {
         Ok((losses.f_sum(Kind::Double)?.f_double_value(&[])?, misread as u64))
     }
 
+    fn evaluate(&mut self, model: &LeNet5) -> Result<Tensor> {
+        let (count, classes) = (self.test.size()[0], model.config().classes);
+        let places = Tensor::f_arange(count, (Kind::Int64, self.device))?;
+        let logits = Tensor::f_empty([count, classes], (Kind::Float, self.device))?;
+        let arguments = Arguments {
+            grey: at(&self.test, 0),
+            places: at(&places, 0),
+            logits: at(&logits, 0),
+            count: count as i32,
+            ..self.arguments()
+        };
+        // SAFETY: all tensors live until the logits are copied, have so many numbers, and are on one device.
+        unsafe { self.launch(Kernel::Gradient, &arguments)? };
+        Ok(logits.f_to_device(Device::Cpu)?)
+    }
+
     fn store(&self, model: &LeNet5, optimizer: &mut dyn optim::Optimizer) -> Result<()> {
         let tensors: Vec<_> = model.parameters().into_iter().map(|(_, tensor)| tensor).collect();
         let download =
@@ -311,16 +333,17 @@ impl Engine {
         let first = |tensors: &[Tensor; 3]| tensors.each_ref().map(|tensor| at(tensor, 0));
         let Bytes { size, at: inset, frame, border, .. } = self.picture;
         Arguments {
-            grey: at(&self.grey, 0),
+            grey: at(&self.train, 0),
             levels: at(&self.levels, 0),
             distortions: 0,
             places: 0,
-            labels: at(self.train.labels(), 0),
+            labels: at(&self.labels, 0),
             parameters: at(&self.parameters, 0),
             state: self.state.each_ref().map(|tensor| at(tensor, 0)),
             inputs: first(&self.inputs),
             derivatives: first(&self.derivatives),
             convolutions: at(&self.convolutions, 0),
+            logits: 0,
             losses: 0,
             misread: 0,
             count: 0,

@@ -128,7 +128,7 @@ impl Trainer for Engine {
         })
     }
 
-    fn evaluate(&mut self, model: &LeNet5) -> Result<Option<Tensor>> {
+    fn evaluate(&mut self, model: &LeNet5) -> Result<Tensor> {
         self.on_stream(|engine| {
             let Engine { config, test, logits, reading, stream, .. } = engine;
             reading.run(stream.is_some(), &mut || {
@@ -140,7 +140,7 @@ impl Trainer for Engine {
                 }
                 Ok(())
             })?;
-            Ok(Some(logits.to_device(Device::Cpu).copy()))
+            Ok(logits.to_device(Device::Cpu).copy())
         })
     }
 

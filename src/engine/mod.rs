@@ -46,14 +46,11 @@ pub trait Trainer {
         stop: &mut dyn FnMut(u64) -> bool,
     ) -> Result<(f64, u64)>;
 
-    /// How the network as it is reads the test images: logits (N, classes), on the CPU. None where that is left
-    /// to libtorch.
+    /// The test images' logits: (N, classes), on the CPU.
     ///
     /// # Errors
     /// Where libtorch or CUDA refuses.
-    fn evaluate(&mut self, _model: &LeNet5) -> Result<Option<Tensor>> {
-        Ok(None)
-    }
+    fn evaluate(&mut self, model: &LeNet5) -> Result<Tensor>;
 
     /// Writes parameters and the optimizer's state to where they are read.
     ///

@@ -1,8 +1,9 @@
 // Runs the CUDA kernels of src/engine/cuda/kernels.cu (KERNELS) on the CPU, block by block, every thread of a block
 // as a context of its own. Between two barriers the threads go one after the other, in an order that is drawn: where a barrier is
 // missing, results are wrong. Shared memory holds NaN at first, so that what was never written is seen.
-#include <csetjmp>
+#include <algorithm>
 #include <cmath>
+#include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
@@ -148,10 +149,11 @@ extern "C" void launch(int which, unsigned blocks, unsigned count, unsigned byte
   }
   static std::unique_ptr<char[]> stacks(new char[static_cast<size_t>(MOST_THREADS) * STACK]);
   float *numbers = reinterpret_cast<float *>(memory);
+  const size_t beyond = std::min<size_t>(bytes + 4096, SHARED) / sizeof(float);
   for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) {
-    for (size_t i = 0; i < SHARED / sizeof(float); ++i) numbers[i] = std::numeric_limits<float>::quiet_NaN();
+    for (size_t i = 0; i < beyond; ++i) numbers[i] = std::numeric_limits<float>::quiet_NaN();
     run_block(static_cast<int>(count), stacks.get());
-    for (size_t i = bytes / sizeof(float); i < SHARED / sizeof(float); ++i) {
+    for (size_t i = bytes / sizeof(float); i < beyond; ++i) {
       if (numbers[i] == numbers[i]) {
         std::fprintf(stderr, "block %u: written beyond its shared memory\n", blockIdx.x);
         std::abort();

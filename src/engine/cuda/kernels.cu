@@ -41,6 +41,8 @@ struct Arguments {
   float *derivatives[3];
   // Of each block the gradient of the convolutions: as in `parameters`.
   float *convolutions;
+  // If not null, `gradient` writes the logits here, and does nothing else.
+  float *logits;
   // Of each image the loss, and whether it was misread.
   float *losses;
   unsigned char *misread;
@@ -457,6 +459,36 @@ __device__ void linear_back(const float *weight, const float *from, float *to, f
   }
 }
 
+// The block's images through the network: each team number `own` of the batch.
+__device__ void forward(const Arguments &a, int own, int lane, Shared &shared) {
+  Image &image = shared.images[threadIdx.x / TEAM], &images = shared.images[0];
+  const float *p = a.parameters;
+  for (int k = threadIdx.x; k < C1_BIAS; k += THREADS) shared.c1[k % 25][k / 25] = p[k];
+  for (int k = threadIdx.x; k < C3_BIAS - C3_WEIGHT; k += THREADS) {
+    shared.c3[k / 25 % 6][k % 25][k / 150] = p[C3_WEIGHT + k];
+  }
+  if (a.distortions == nullptr) {
+    gather(a, own, a.at, 32, a.border, lane, image.input);
+  } else {
+    // With a border of background one pixel wide.
+    gather(a, own, a.at - a.frame + 1, a.side + 2, a.levels[0], lane, image.c1);
+    for (int k = lane; k < DISTORTION; k += TEAM) image.parts[k] = a.distortions[own * DISTORTION + k];
+    __syncthreads();
+    distort(a, image.c1, image.parts, lane, image.input);
+  }
+  __syncthreads();
+  c1_forward(shared, p + C1_BIAS, lane, image);
+  __syncthreads();
+  c3_forward(shared, p + C3_BIAS, lane, image);
+  __syncthreads();
+  linear<400, 120, true>(p + C5_WEIGHT, p + C5_BIAS, images.s4, images.c5);
+  __syncthreads();
+  linear<120, 84, true>(p + F6_WEIGHT, p + F6_BIAS, images.c5, images.f6);
+  __syncthreads();
+  linear<84, CLASSES, false>(p + OUTPUT_WEIGHT, p + OUTPUT_BIAS, images.f6, images.output);
+  __syncthreads();
+}
+
 // The cross entropy of one image, by one warp; `output` becomes the derivatives by it, of the mean of a batch.
 __device__ void loss(const Arguments &a, int image, bool real, int lane, float *output) {
   const int label = static_cast<int>(a.labels[a.places[image]]);
@@ -706,31 +738,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4 / TEAMS) gradient(const 
   Image &image = shared.images[team], &images = shared.images[0];
   const float *p = a.parameters;
 
-  for (int k = threadIdx.x; k < C1_BIAS; k += THREADS) shared.c1[k % 25][k / 25] = p[k];
-  for (int k = threadIdx.x; k < C3_BIAS - C3_WEIGHT; k += THREADS) {
-    shared.c3[k / 25 % 6][k % 25][k / 150] = p[C3_WEIGHT + k];
+  forward(a, own, lane, shared);
+  if (a.logits != nullptr) {
+    for (int k = lane; real && k < CLASSES; k += TEAM) {
+      a.logits[static_cast<long long>(own) * CLASSES + k] = image.output[k];
+    }
+    return;
   }
-  if (a.distortions == nullptr) {
-    gather(a, own, a.at, 32, a.border, lane, image.input);
-  } else {
-    // With a border of background one pixel wide.
-    gather(a, own, a.at - a.frame + 1, a.side + 2, a.levels[0], lane, image.c1);
-    for (int k = lane; k < DISTORTION; k += TEAM) image.parts[k] = a.distortions[own * DISTORTION + k];
-    __syncthreads();
-    distort(a, image.c1, image.parts, lane, image.input);
-  }
-  __syncthreads();
-  c1_forward(shared, p + C1_BIAS, lane, image);
-  __syncthreads();
-  c3_forward(shared, p + C3_BIAS, lane, image);
-  __syncthreads();
-  linear<400, 120, true>(p + C5_WEIGHT, p + C5_BIAS, images.s4, images.c5);
-  __syncthreads();
-  linear<120, 84, true>(p + F6_WEIGHT, p + F6_BIAS, images.c5, images.f6);
-  __syncthreads();
-  linear<84, CLASSES, false>(p + OUTPUT_WEIGHT, p + OUTPUT_BIAS, images.f6, images.output);
-  __syncthreads();
-
   if (lane < WARP) loss(a, own, real, lane, image.output);
   if (real) {
     for (int k = lane; k < 400; k += TEAM) a.inputs[0][own * 400 + k] = image.s4[k];
