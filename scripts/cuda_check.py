@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 
 import torch
-from cuda_peers import PEERS, Eager, Recipe
+from cuda_peers import PEERS, Eager, Recipe, synchronize
 from lenet5 import LeNet5
 from mnist import read_mnist, to_input, write_idx
 from torch.nn import functional as F
@@ -84,6 +84,8 @@ class Rust:
 
     def __init__(self, binaries: Path, folder: Path, device: str):
         self.binaries, self.folder, self.device, self.runs = binaries, folder, device, 0
+        # By the last training, to stdout.
+        self.printed = ""
 
     def peers(self) -> list:
         """PyTorch's ways to train here."""
@@ -105,7 +107,7 @@ class Rust:
         self.runs += 1
         out = self.folder / str(self.runs)
         device = device or self.device
-        self.run(
+        self.printed = self.run(
             "train", f"--engine={engine}", f"--device={device}", f"--out={out}", *arguments
         )  # fmt: skip
         return out, [json.loads(line) for line in (out / "metrics.jsonl").open()]
@@ -129,8 +131,8 @@ def train_eager(device: str, images, labels, epochs: int) -> LeNet5:
     return model
 
 
-def agree(report: Report, rust: Rust, engine: str, images, labels, test) -> None:
-    """The libtorch engine on CPU and GPU, and PyTorch eager."""
+def agree(report: Report, rust: Rust, engines: tuple[str, ...], images, labels, test) -> None:
+    """The libtorch engine on CPU and GPU, PyTorch eager, and the other engines by their bits."""
     device = rust.device
     settings = (f"--seed={SEED}", f"--batch-size={BATCH_SIZE}", f"--lr={RATE}")
     settings += ("--schedule=constant",)
@@ -152,10 +154,12 @@ def agree(report: Report, rust: Rust, engine: str, images, labels, test) -> None
         name = f"test error after {EPOCHS} epochs, against {what}"
         report.check(name, ok, f"{error:.2f} % and {other:.2f} %")
 
-    # The same bits twice, by the engine that is not the reference.
-    again = [weights(rust.train(*more, "--deterministic", engine=engine)[0]) for _ in range(2)]
-    equal = difference(*again) == 0
-    report.check(f"--deterministic, {engine}: the same bits twice", equal, "")
+    # The same bits twice, by the engines that are not the reference.
+    for engine in engines[1:]:
+        with report.guarded(f"--deterministic, {engine}"):
+            again = [rust.train(*more, "--deterministic", engine=engine)[0] for _ in range(2)]
+            equal = difference(*map(weights, again)) == 0
+            report.check(f"--deterministic, {engine}: the same bits twice", equal, "")
 
     # Weights saved on the GPU load where there is none, in Rust and in Python.
     model = folder / "model.pt"
@@ -225,8 +229,8 @@ def time_epochs(report: Report, rust: Rust, engines: tuple[str, ...], images, la
         base += (f"--limit={len(labels)}", "--lr=0.02")
         variants = [(engine, ()) for engine in engines]
         for option in ("--precision=tf32", "--precision=bf16", "--deterministic"):
-            if rust.device == "cuda":
-                variants.append((engines[-1], (option,)))
+            if "graph" in engines:
+                variants.append(("graph", (option,)))
         for engine, options in variants:
             what = " ".join([f"epoch, batch {batch_size}: lenet5, {engine}", *options])
             with report.guarded(what):
@@ -239,6 +243,33 @@ def time_epochs(report: Report, rust: Rust, engines: tuple[str, ...], images, la
                 recipe = Recipe(batch_size, optimizer="sgd", rate=0.02, epochs=TIMED_EPOCHS)
                 trainer = peer(recipe, images, labels, seed=1)
                 tell(what, [trainer.epoch() for _ in range(TIMED_EPOCHS)])
+
+
+def launches(report: Report, rust: Rust, engines: tuple[str, ...], data) -> None:
+    """Where a step's time goes, launch by launch: PyTorch's, and those of the fused engine."""
+    batch_size = BATCH_SIZES[1]
+    recipe = Recipe(batch_size, optimizer="sgd", rate=0.02, epochs=1)
+    what = f"launches of a step, batch {batch_size}"
+    with report.guarded(f"{what}: PyTorch, eager", ours=False):
+        trainer = Eager(recipe, *data, seed=1)
+        trainer.epoch()
+        places = torch.arange(batch_size, device=data[1].device)
+        with torch.profiler.profile() as profile:
+            trainer.step(places)
+            synchronize(places)
+        kind = torch.autograd.DeviceType.CUDA if rust.device == "cuda" else None
+        events = [event for event in profile.events() if kind in (None, event.device_type)]
+        each = [(event.name[:60], event.time_range.elapsed_us()) for event in events]
+        total = sum(time for _, time in each)
+        report.figure(
+            f"{what}: PyTorch, eager", f"{len(each)} launches, {total:.0f} us", launches=each
+        )
+    if "fused" in engines:
+        with report.guarded(f"{what}: lenet5, fused"):
+            arguments = (f"--batch-size={batch_size}", "--epochs=2", f"--limit={len(data[1])}")
+            rust.train(*arguments, "--profile", engine="fused")
+            report.figure(f"{what}: lenet5, fused", "", table=rust.printed)
+            print(rust.printed)
 
 
 def time_to_accuracy(report, rust, engines, data, test, seeds: int) -> None:
@@ -313,15 +344,16 @@ def main() -> int:
     if device == "cpu":
         images, labels = images[:640], labels[:640]
     test = [part.to(device) for part in read_mnist("t10k")]
-    engines = ("libtorch", "graph") if device == "cuda" else ("libtorch", "fused")
+    engines = ("libtorch", "graph", "fused") if device == "cuda" else ("libtorch", "fused")
     data = (images.to(device), labels.to(device))
 
     with tempfile.TemporaryDirectory() as temporary:
         rust = Rust(arguments.binaries, Path(temporary), device)
         with report.guarded("agreement"):
-            agree(report, rust, engines[-1], images, labels, test)
+            agree(report, rust, engines, images, labels, test)
         against_float64(report, rust, engines)
         time_epochs(report, rust, engines, *data)
+        launches(report, rust, engines, data)
         time_to_accuracy(report, rust, engines, data, test, SEEDS if device == "cuda" else 2)
     if arguments.results:
         text = json.dumps({"machine": machine, "figures": report.figures}, indent=1)

@@ -74,6 +74,8 @@ pub struct Run {
     steps: Steps,
     /// The GPU with its kernels, until training begins.
     gpu: Option<Compiling>,
+    /// That trainer's launches are to be measured.
+    measured: bool,
     train: Dataset,
     test: Dataset,
     metrics: Vec<Metrics>,
@@ -238,6 +240,7 @@ impl Run {
             device,
             steps,
             gpu,
+            measured: false,
             optimizer: config.optimizer.build(parameters),
             train: train.to_device(device),
             test: test.to_device(device),
@@ -302,7 +305,11 @@ impl Run {
                         Some(trainer) => trainer,
                         None => {
                             let (data, gpu) = ((data, &self.test), self.gpu.take());
-                            slot.insert(trainer(config, model, data, optimizer, gpu)?)
+                            let mut new = trainer(config, model, data, optimizer, gpu)?;
+                            if self.measured {
+                                new.measure();
+                            }
+                            slot.insert(new)
                         }
                     };
                     pass.by_trainer(trainer.as_mut(), model, &mut after_step)?
@@ -428,20 +435,30 @@ impl Run {
     /// # Errors
     /// Where another engine computes them.
     pub fn measure(&mut self) -> Result<()> {
-        let Steps::Fused(fused) = &mut self.steps else {
-            let message = "--profile goes with the modern network on the fused engine only";
-            return Err(Error::Config(message.to_owned()));
-        };
-        fused.0.measure();
+        match &mut self.steps {
+            Steps::Fused(fused) => fused.0.measure(),
+            Steps::Trainer(None) if self.gpu.is_some() => self.measured = true,
+            _ => {
+                let message = "--profile goes with the modern network on the fused engine only";
+                return Err(Error::Config(message.to_owned()));
+            }
+        }
         Ok(())
     }
 
-    /// What was measured.
-    pub fn profile(&self) -> Option<&fused::Profile> {
-        match &self.steps {
-            Steps::Fused(fused) => fused.0.profile(),
+    /// What was measured, as a table.
+    ///
+    /// # Errors
+    /// Where a GPU does not say.
+    pub fn profile(&self) -> Result<Option<String>> {
+        Ok(match &self.steps {
+            Steps::Fused(fused) => fused
+                .0
+                .profile()
+                .map(|profile| profile.table(self.config.model.classes as usize, fused::sgemm())),
+            Steps::Trainer(Some(trainer)) if self.measured => Some(trainer.profile()?),
             _ => None,
-        }
+        })
     }
 
     /// The network as it is.
@@ -583,7 +600,10 @@ fn trainer(
 ) -> Result<Box<dyn Trainer>> {
     Ok(match gpu {
         Some(gpu) => {
-            let gpu = Box::new(gpu.join().expect("cuda::Gpu::new does not panic")?);
+            // cudarc panics where the driver lacks a function.
+            let too_old =
+                |_| Err(Error::Device("--engine fused: the driver is too old".to_owned()));
+            let gpu = Box::new(gpu.join().unwrap_or_else(too_old)?);
             Box::new(cuda::Engine::new(config, model, data, optimizer, gpu)?)
         }
         None => Box::new(graph::Engine::new(config, model, data, optimizer)?),

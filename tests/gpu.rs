@@ -2,6 +2,7 @@
 //! work is done as it comes. The kernels written by hand are compiled for the CPU and run thread by thread. All else
 //! is the same code: schedules, steps, batches, distortions, states.
 
+use std::cell::RefCell;
 use std::process::Command;
 use std::sync::Mutex;
 
@@ -128,17 +129,19 @@ fn test_data() -> Dataset {
 }
 
 /// The kernels, compiled for the CPU by `gpu/cuda_on_cpu.cpp`.
-#[derive(Clone, Copy)]
 struct OnCpu {
     form: Form,
-    launch: unsafe extern "C" fn(u32, u32, u32, u32, *const Arguments),
+    launch: LaunchOnCpu,
+    measured: RefCell<Vec<(Kernel, f64)>>,
 }
 
+type LaunchOnCpu = unsafe extern "C" fn(u32, u32, u32, u32, *const Arguments);
+
 fn on_cpu(form: Form) -> Box<dyn Launcher> {
-    static COMPILED: Mutex<Vec<OnCpu>> = Mutex::new(Vec::new());
+    static COMPILED: Mutex<Vec<(Form, LaunchOnCpu)>> = Mutex::new(Vec::new());
     let mut compiled = COMPILED.lock().unwrap();
-    if let Some(kernels) = compiled.iter().find(|kernels| kernels.form == form) {
-        return Box::new(*kernels);
+    if let Some(&(_, launch)) = compiled.iter().find(|(other, _)| *other == form) {
+        return Box::new(OnCpu { form, launch, measured: RefCell::default() });
     }
     let (folder, source) = (temp(), root().join("tests/gpu/cuda_on_cpu.cpp"));
     let kernels = root().join("src/engine/cuda/kernels.cu");
@@ -162,8 +165,8 @@ fn on_cpu(form: Form) -> Box<dyn Launcher> {
         std::mem::forget(library);
         launch
     };
-    compiled.push(OnCpu { form, launch });
-    Box::new(OnCpu { form, launch })
+    compiled.push((form, launch));
+    Box::new(OnCpu { form, launch, measured: RefCell::default() })
 }
 
 impl Launcher for OnCpu {
@@ -175,7 +178,17 @@ impl Launcher for OnCpu {
         let Launch { blocks, threads, shared } = launch;
         // SAFETY: the caller's word.
         unsafe { (self.launch)(kernel as u32, blocks, threads, shared, arguments) }
+        self.measured.borrow_mut().push((kernel, 1e-5));
         Ok(())
+    }
+
+    fn measure(&mut self) {
+        self.measured.borrow_mut().clear();
+    }
+
+    /// As if each took 10 microseconds.
+    fn measured(&self) -> Result<Vec<(Kernel, f64)>> {
+        Ok(self.measured.borrow().clone())
     }
 }
 
@@ -351,6 +364,25 @@ fn goes_on_where_it_was_stopped() {
         assert_eq!(weights(&whole.model), weights(&parts.model), "{optimizer:?}");
         assert!(((first + second) / loss - 1.0).abs() < 1e-12);
     }
+}
+
+#[test]
+fn kernels_are_profiled() {
+    let _lock = generator();
+    let config = TrainConfig {
+        batch_size: BATCH,
+        distortions: Some(Distortions::best()),
+        ..TrainConfig::default()
+    };
+    let mut training = Training::new(config);
+    let mut trainer = training.kernels(4);
+    trainer.measure();
+    training.by_trainer(&mut *trainer, 0, 20, &mut |_| false);
+    let table = trainer.profile().unwrap();
+    let rows: Vec<Vec<_>> = table.lines().map(|row| row.split_whitespace().collect()).collect();
+    assert_eq!(rows[1], ["draw", "1", "10.0", "0.01", "20.0"], "{table}");
+    assert_eq!(rows[2], ["gradient", "2", "10.0", "0.02", "40.0"]);
+    assert_eq!(rows[3], ["update", "2", "10.0", "0.02", "40.0"]);
 }
 
 /// NVRTC needs neither a GPU nor its driver: the kernels compile for each architecture that libtorch knows.

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use clap::{Args, Parser, ValueEnum};
 use lenet5::data::Distortions;
-use lenet5::engine::fused::sgemm;
 use lenet5::model::{C5, Loss, ModelConfig, ModelOptions, Network, Summary};
 use lenet5::optim::{OptimizerConfig, Schedule};
 use lenet5::train::{
@@ -37,7 +36,8 @@ struct Arguments {
     /// CPU threads [default: all cores]
     #[arg(long)]
     threads: Option<i32>,
-    /// Print at the end where the time of the steps went, by layer and pass: of the fused engine, modern network.
+    /// Print at the end where the time of the steps went, by layer and pass, on a GPU by kernel: of the fused engine,
+    /// modern network.
     #[arg(long)]
     profile: bool,
     /// Go on with the run in DIR, with its settings; only --epochs, --device and --threads may change.
@@ -398,8 +398,8 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
     ));
     // A closed pipe does not stop training: the results are in the folder.
     let outcome = run.train(&stop, &mut |metrics| drop(cli::print(row(metrics))))?;
-    if let Some(profile) = run.profile() {
-        let _ = cli::print(profile.table(run.config().model.classes as usize, sgemm()));
+    if let Some(table) = run.profile()? {
+        let _ = cli::print(table);
     }
     Ok(match outcome {
         Outcome::Finished => ExitCode::SUCCESS,

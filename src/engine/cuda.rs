@@ -182,6 +182,15 @@ pub trait Launcher: Send {
     /// # Safety
     /// The pointers are of so many numbers as the source says.
     unsafe fn launch(&self, kernel: Kernel, launch: Launch, arguments: &Arguments) -> Result<()>;
+
+    /// Measures each launch from now on.
+    fn measure(&mut self);
+
+    /// How many seconds each launch took that was measured.
+    ///
+    /// # Errors
+    /// Where that cannot be said.
+    fn measured(&self) -> Result<Vec<(Kernel, f64)>>;
 }
 
 /// Trains on one device.
@@ -315,6 +324,32 @@ impl Trainer for Engine {
         // SAFETY: all tensors live until the logits are copied, have so many numbers, and are on one device.
         unsafe { self.launch(Kernel::Gradient, &arguments)? };
         Ok(logits.f_to_device(Device::Cpu)?)
+    }
+
+    fn measure(&mut self) {
+        self.launcher.measure();
+    }
+
+    /// For each kernel its launches, and what they took; evaluation's are among them.
+    fn profile(&self) -> Result<String> {
+        let launches = self.launcher.measured()?;
+        let all: f64 = launches.iter().map(|(_, seconds)| seconds).sum();
+        let mut table = format!(
+            "{:9} {:>9} {:>10} {:>9} {:>6}\n",
+            "kernel", "launches", "us, median", "ms", "%"
+        );
+        for kernel in [Kernel::Draw, Kernel::Gradient, Kernel::Update] {
+            let of_kernel = launches.iter().filter(|(other, _)| *other == kernel);
+            let mut seconds: Vec<_> = of_kernel.map(|(_, seconds)| *seconds).collect();
+            seconds.sort_by(f64::total_cmp);
+            if let Some(median) = seconds.get(seconds.len() / 2) {
+                let (count, sum) = (seconds.len(), seconds.iter().sum::<f64>());
+                let (name, percent) = (format!("{kernel:?}").to_lowercase(), 100.0 * sum / all);
+                let (median, sum) = (1e6 * median, 1e3 * sum);
+                table += &format!("{name:9} {count:>9} {median:>10.1} {sum:>9.2} {percent:>6.1}\n");
+            }
+        }
+        Ok(table)
     }
 
     fn store(&self, model: &LeNet5, optimizer: &mut dyn optim::Optimizer) -> Result<()> {

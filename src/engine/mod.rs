@@ -52,6 +52,17 @@ pub trait Trainer {
     /// Where libtorch or CUDA refuses.
     fn evaluate(&mut self, model: &LeNet5) -> Result<Tensor>;
 
+    /// Measures from now on where the time goes, where it knows how to.
+    fn measure(&mut self) {}
+
+    /// What was measured, as a table.
+    ///
+    /// # Errors
+    /// Where CUDA refuses.
+    fn profile(&self) -> Result<String> {
+        Ok(String::new())
+    }
+
     /// Writes parameters and the optimizer's state to where they are read.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The kernels on a GPU: compiled by NVRTC, which is a part of every CUDA build of libtorch, and launched by the
 //! driver on the stream that libtorch uses.
 
+use std::cell::RefCell;
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt;
@@ -8,9 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
+use cudarc::driver::sys::CUevent_flags_enum as EventFlags;
 use cudarc::driver::sys::CUfunction_attribute_enum as FunctionAttribute;
-use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DeviceRepr, LaunchConfig};
-use cudarc::driver::{PushKernelArg, sys};
+use cudarc::driver::{
+    CudaContext, CudaEvent, CudaFunction, CudaStream, DeviceRepr, DriverError, LaunchConfig,
+    PushKernelArg, sys,
+};
 use cudarc::nvrtc::{self, Ptx};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
@@ -27,7 +31,12 @@ pub struct Gpu {
     stream: Arc<CudaStream>,
     /// By [`Kernel`].
     functions: [CudaFunction; 3],
+    /// What each launch lies between, if they are measured.
+    events: Option<RefCell<Vec<Timed>>>,
 }
+
+/// A launch, and the events before and after it.
+type Timed = (Kernel, [CudaEvent; 2]);
 
 impl Gpu {
     /// Compiles the kernels for a GPU, a modern network whose activation is tanh or relu, and batches of so many
@@ -53,7 +62,7 @@ impl Gpu {
         let functions = [function("gradient")?, function("update")?, function("draw")?];
         let most = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         functions[0].set_attribute(most, form.shared() as i32).map_err(refused)?;
-        Ok(Gpu { form, stream: context.default_stream(), functions })
+        Ok(Gpu { form, stream: context.default_stream(), functions, events: None })
     }
 }
 
@@ -69,10 +78,28 @@ impl Launcher for Gpu {
             block_dim: (launch.threads, 1, 1),
             shared_mem_bytes: launch.shared,
         };
+        let refused = |error| refused("the driver", error);
+        let event = || self.stream.record_event(Some(EventFlags::CU_EVENT_DEFAULT));
+        let start = self.events.as_ref().map(|_| event()).transpose().map_err(refused)?;
         // SAFETY: the kernel takes these arguments; that they are right is the caller's word.
         unsafe { self.stream.launch_builder(function).arg(arguments).launch(size) }
-            .map_err(|error| refused("the driver", error))?;
+            .map_err(refused)?;
+        if let (Some(events), Some(start)) = (&self.events, start) {
+            events.borrow_mut().push((kernel, [start, event().map_err(refused)?]));
+        }
         Ok(())
+    }
+
+    fn measure(&mut self) {
+        self.events.get_or_insert_default();
+    }
+
+    fn measured(&self) -> Result<Vec<(Kernel, f64)>> {
+        let Some(events) = &self.events else { return Ok(Vec::new()) };
+        let seconds =
+            |(kernel, [start, end]): &Timed| Ok((*kernel, f64::from(start.elapsed_ms(end)?) / 1e3));
+        let launches: Result<Vec<_>, _> = events.borrow().iter().map(seconds).collect();
+        launches.map_err(|error: DriverError| refused("the driver", error))
     }
 }
 
