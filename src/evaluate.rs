@@ -166,6 +166,7 @@ impl Evaluation {
                 logits.size()
             )));
         }
+        let labels = &labels.f_to_device(logits.device())?;
         let answers = logits.argmax(1, false);
         let cells = (labels * classes + answers).f_bincount(None::<Tensor>, classes * classes)?;
         let confusion: Vec<Vec<i64>> =
