@@ -3,7 +3,6 @@
 //! is the same code: schedules, steps, batches, distortions, states.
 
 use std::cell::RefCell;
-use std::process::Command;
 use std::sync::Mutex;
 
 use lenet5::data::{Dataset, Distortions, Split, to_input};
@@ -21,7 +20,7 @@ use tch::{Cuda, Device, Kind, Reduction, Tensor};
 
 use crate::fused::{decided, settings};
 use crate::util::{
-    Bits, difference, generator, optimizers, root, run, sgd, small_mnist, temp, write_idx,
+    Bits, cxx, difference, generator, optimizers, root, run, sgd, small_mnist, temp, write_idx,
 };
 
 /// 22 steps an epoch: of the engine that records, two pieces of 8, then 5 and a batch of 28.
@@ -146,10 +145,9 @@ fn on_cpu(form: Form) -> Box<dyn Launcher> {
     let (folder, source) = (temp(), root().join("tests/gpu/cuda_on_cpu.cpp"));
     let kernels = root().join("src/engine/cuda/kernels.cu");
     let library = folder.path().join("kernels.so");
-    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
     // Shared memory is cast to what lies in it.
-    let status = Command::new(compiler)
-        .args(["-std=c++17", "-O2", "-w", "-fno-strict-aliasing", "-shared", "-fPIC"])
+    let status = cxx()
+        .args(["-O2", "-w", "-fno-strict-aliasing", "-shared", "-fPIC"])
         .arg(format!("-DKERNELS=\"{}\"", kernels.display()))
         .args(form.defines())
         .arg(source)

@@ -4,6 +4,7 @@ mod augment; // distortions of the training images
 mod broken; // broken files of weights: a clear error, and nothing is run
 mod checkpoint; // stopped, killed and resumed runs end in the same bits; Python takes a turn
 mod commands; // what the programs print, write and exit with
+mod device; // the programs on a GPU that is host memory: what is on which device, launches, graphs
 mod engine; // the one-pattern engine against float64
 mod foreign; // other people's files: inspect, conversion, settings, TorchScript as it is
 mod fused; // the fused engine against libtorch

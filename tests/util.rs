@@ -65,6 +65,44 @@ pub fn program(name: &str) -> Command {
     command
 }
 
+/// A folder with the libraries of a GPU that is host memory, for a program's `LD_LIBRARY_PATH`: see
+/// `gpu/fake_gpu.cpp`, `gpu/fake_driver.cpp`.
+pub fn fake_gpu() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let (folder, sources) = (shared(), root().join("tests/gpu"));
+        let libtorch =
+            PathBuf::from(std::env::var_os("LIBTORCH").expect("as in .cargo/config.toml"));
+        let library = folder.join("libtorch_cuda.so");
+        let status = cxx()
+            .args(["-O1", "-shared", "-fPIC", "-w"])
+            .arg(format!("-DON_CPU=\"{}\"", sources.join("cuda_on_cpu.cpp").display()))
+            .arg("-I")
+            .arg(libtorch.join("include"))
+            .arg("-I")
+            .arg(libtorch.join("include/torch/csrc/api/include"))
+            .args(["fake_gpu.cpp", "fake_driver.cpp"].map(|name| sources.join(name)))
+            .arg("-L")
+            .arg(libtorch.join("lib"))
+            .args(["-ltorch_cpu", "-lc10", "-o"])
+            .arg(&library)
+            .status();
+        assert!(status.unwrap().success());
+        for name in ["libc10_cuda.so", "libcuda.so.1", "libnvrtc.so.13", "libcaffe2_nvrtc.so"] {
+            std::os::unix::fs::symlink(&library, folder.join(name)).unwrap();
+        }
+        folder
+    })
+}
+
+/// The C++ compiler.
+pub fn cxx() -> Command {
+    let name = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    let mut command = Command::new(name);
+    command.arg("-std=c++17");
+    command
+}
+
 /// How a program ended.
 #[derive(Debug)]
 pub struct Ended {

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
-use super::check;
+use super::{check, reason};
 use crate::{Error, Result};
 
 /// The library; empty where this was built without CUDA's headers.
@@ -56,11 +56,10 @@ fn load() -> Result<Functions, String> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     // SAFETY: the library is the one that build.rs made; its functions have the types above.
     unsafe {
-        let library =
-            Library::open(Some(path), RTLD_NOW | RTLD_LOCAL).map_err(|e| e.to_string())?;
+        let library = Library::open(Some(path), RTLD_NOW | RTLD_LOCAL).map_err(|e| reason(&e))?;
         macro_rules! function {
             ($name:literal) => {
-                *library.get(concat!("lenet5_", $name).as_bytes()).map_err(|e| e.to_string())?
+                *library.get(concat!("lenet5_", $name).as_bytes()).map_err(|e| reason(&e))?
             };
         }
         Ok(Functions {

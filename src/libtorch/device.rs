@@ -139,7 +139,7 @@ fn load_cuda_backend() -> Result<()> {
     LOADED
         // SAFETY: libtorch's own library, whose initialisers register kernels; it is never unloaded.
         .get_or_init(|| unsafe {
-            Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL).map_err(|error| error.to_string())
+            Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL).map_err(|error| super::reason(&error))
         })
         .as_ref()
         .map(|_| ())

@@ -89,6 +89,11 @@ fn check(message: *mut c_char) -> Result<()> {
     Err(Error::libtorch(&text))
 }
 
+/// What the system says of a library that does not load.
+pub(crate) fn reason(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
 /// `this.add_(other, alpha=alpha)`: `this += alpha * other`, in one rounding where the CPU has FMA.
 pub fn add_(this: &mut Tensor, other: &Tensor, alpha: f64) -> Result<()> {
     // SAFETY: both pointers are live tensors for the length of the call.

@@ -19,6 +19,7 @@ use cudarc::nvrtc::{self, Ptx};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
 use super::{Arguments, Form, Kernel, Launch, Launcher, SOURCE};
+use crate::libtorch::reason;
 use crate::model::ModelConfig;
 use crate::{Error, Result};
 
@@ -157,12 +158,12 @@ fn load_nvrtc() -> Result<()> {
         let keep = |library: Library| std::mem::forget(library);
         let loaded = Library::open(Some("libcaffe2_nvrtc.so"), RTLD_NOW | RTLD_GLOBAL).map(keep);
         if !nvrtc::sys::is_culib_present() {
-            let reason = loaded.err().map_or("not found".to_owned(), |error| error.to_string());
+            let reason = loaded.err().map_or("not found".to_owned(), |error| reason(&error));
             return Err(refused("NVRTC", reason));
         }
         let mut info: libc::Dl_info = std::mem::zeroed();
         let version = nvrtc::sys::culib().get::<*const ()>(b"nvrtcVersion");
-        let version = version.map_err(|error| refused("NVRTC", error))?;
+        let version = version.map_err(|error| refused("NVRTC", reason(&error)))?;
         if libc::dladdr((*version).cast(), &mut info) == 0 {
             return Ok(());
         }

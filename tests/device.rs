@@ -1,0 +1,154 @@
+//! The programs on a GPU. Where there is none it is made of host memory: `gpu/fake_gpu.cpp` has libtorch's CPU kernels
+//! work there, and refuses what a real one refuses: tensors on two devices, waiting or copying while a graph is
+//! recorded; `gpu/fake_driver.cpp` compiles and launches the kernels written by hand.
+
+use std::path::Path;
+
+use lenet5::libtorch::cuda::has_graphs;
+use lenet5::train::{Metrics, read_metrics};
+use lenet5::weights::Checkpoint;
+use tch::Tensor;
+
+use crate::util::{Ended, difference, fake_gpu, program, small_mnist, temp, trained};
+
+/// The engines that train on a GPU.
+fn engines() -> impl Iterator<Item = &'static str> {
+    ["libtorch", "graph", "fused"].into_iter().filter(|engine| *engine != "graph" || has_graphs())
+}
+
+/// Runs a program where the GPU is.
+fn run(name: &str, arguments: &[&str], last: &Path) -> Ended {
+    let temporary = temp();
+    let mut command = program(name);
+    command.env("LD_LIBRARY_PATH", fake_gpu()).env("TMPDIR", temporary.path());
+    command.args(arguments).arg(last).output().unwrap().into()
+}
+
+/// Trains on 300 digits, in five batches.
+fn train(arguments: &[&str], out: &Path) -> (Checkpoint, Vec<Metrics>) {
+    let data = format!("--data={}", small_mnist().display());
+    let common = ["--limit=300", "--batch-size=64", "--threads=1", &data];
+    run("train", &[&common, arguments, &["--out"]].concat(), out).success();
+    let checkpoint = Checkpoint::read(&lenet5::train::checkpoint_path(out)).unwrap();
+    (checkpoint, read_metrics(out).unwrap())
+}
+
+/// Parameters and the optimizer's state.
+fn tensors(checkpoint: &Checkpoint) -> Vec<(&str, &Tensor)> {
+    let state = checkpoint.optimizer_state.iter().flatten();
+    let named = checkpoint.weights.tensors.iter().chain(state);
+    named.map(|(name, tensor)| (name.as_str(), tensor)).collect()
+}
+
+#[test]
+fn trains_as_on_the_cpu() {
+    let folder = temp();
+    let settings: [&[&str]; 3] = [
+        &["--validation=50", "--train-error"],
+        &["--distort=best", "--optimizer=adamw", "--schedule=one-cycle"],
+        &["--input=unpadded", "--mean=0.13", "--std=0.3", "--activation=relu", "--pooling=max"],
+    ];
+    for (number, settings) in settings.into_iter().enumerate() {
+        let of = |device: &str, engine: &str| {
+            let own = ["--epochs=2", "--device", device, "--engine", engine];
+            let out = folder.path().join(format!("{number}-{device}-{engine}"));
+            train(&[&own, settings].concat(), &out)
+        };
+        let (expected, expected_metrics) = of("cpu", "libtorch");
+        // Adam makes much of gradients that are all rounding.
+        let tolerance = if settings.contains(&"--optimizer=adamw") { 1e-3 } else { 1e-5 };
+        for engine in engines() {
+            let (found, metrics) = of("cuda", engine);
+            for ((name, ours), (_, theirs)) in tensors(&found).iter().zip(tensors(&expected)) {
+                let error = difference(ours, theirs);
+                assert!(error < tolerance, "{engine} {settings:?} {name}: {error:.1e}");
+            }
+            for (ours, theirs) in metrics.iter().zip(&expected_metrics) {
+                assert_eq!(ours.test_error_percent, theirs.test_error_percent, "{engine}");
+                assert_eq!(ours.train_error_percent, theirs.train_error_percent, "{engine}");
+                let error = (ours.train_loss / theirs.train_loss - 1.0).abs();
+                assert!(error < 1e-5, "{engine} {settings:?}: {error:.1e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn goes_on_elsewhere() {
+    let folder = temp();
+    let (whole, _) = train(&["--epochs=2", "--device=cpu"], &folder.path().join("whole"));
+    for engine in engines() {
+        let out = folder.path().join(engine);
+        train(&["--epochs=1", "--device=cuda", "--engine", engine], &out);
+        // What began on the GPU ends on the CPU: by its engine, where there is one.
+        let arguments = ["--device=cpu", "--epochs=2", "--resume"];
+        let ended = run("train", &arguments, &out);
+        if engine == "graph" {
+            assert!(ended.stderr.contains("--engine graph runs on an NVIDIA GPU only"));
+            run("train", &["--device=cuda", "--epochs=2", "--resume"], &out).success();
+        } else {
+            ended.success();
+        }
+        let found = Checkpoint::read(&lenet5::train::checkpoint_path(&out)).unwrap();
+        for ((name, ours), (_, theirs)) in tensors(&found).iter().zip(tensors(&whole)) {
+            let error = difference(ours, theirs);
+            assert!(error < 1e-4, "{engine} {name}: {error:.1e}");
+        }
+    }
+}
+
+#[test]
+fn precisions_profiles_and_the_paper() {
+    let folder = temp();
+    let arguments: [&[&str]; 6] = [
+        &["--engine=libtorch", "--precision=bf16"],
+        &["--engine=libtorch", "--precision=tf32", "--deterministic"],
+        &["--engine=graph", "--precision=bf16", "--deterministic"],
+        &["--engine=fused", "--profile"],
+        &["--model=original", "--loss=distance"],
+        &["--preset=paper"],
+    ];
+    for (number, own) in arguments.into_iter().enumerate() {
+        if own[0] == "--engine=graph" && !has_graphs() {
+            continue;
+        }
+        let out = folder.path().join(number.to_string());
+        let data = format!("--data={}", small_mnist().display());
+        let common = ["--device=cuda", "--epochs=1", "--limit=64", &data];
+        let printed = run("train", &[&common, own, &["--out"]].concat(), &out).success();
+        assert!(read_metrics(&out).unwrap()[0].train_loss.is_finite());
+        if own.contains(&"--profile") {
+            for kernel in ["gradient", "update"] {
+                assert!(printed.lines().any(|line| line.starts_with(kernel)), "{printed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn evaluates_as_on_the_cpu() {
+    let data = format!("--data={}", small_mnist().display());
+    let confusion = |device: &str, how: &str| {
+        let arguments = ["--json", &data, "--device", device];
+        let engine = ["--engine=libtorch"].into_iter().filter(|_| how == "--weights");
+        let arguments: Vec<_> = arguments.into_iter().chain(engine).chain([how]).collect();
+        let report = run("evaluate", &arguments, trained()).success();
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        report["confusion"].to_string()
+    };
+    for how in ["--weights", "--torchscript"] {
+        assert_eq!(confusion("cuda", how), confusion("cpu", how), "{how}");
+    }
+    let ended = run("evaluate", &["--engine=fused", "--device=cuda", "--weights"], trained());
+    ended.fails_with("--engine fused reads on the CPU only: --device cpu, or --engine libtorch");
+}
+
+#[test]
+fn which_device() {
+    let folder = temp();
+    let out = folder.path().join("auto");
+    let printed = run("train", &["--limit=64", "--epochs=1", "--out"], &out).success();
+    assert!(printed.contains("device cuda:0 (auto)"), "{printed}");
+    run("train", &["--device=cuda:7", "--out"], &folder.path().join("never"))
+        .fails_with("--device cuda:7: expected an index from 0 to 0, as libtorch sees 1 GPU(s)");
+}
