@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks and measures CUDA on a GPU machine that has torch 2.11 but no cargo: first that the GPU, the CPU and
-# PyTorch agree, then the time of an epoch and to 99 % and 99.4 %, beside PyTorch's ways to train.
+# PyTorch agree, then the time of an epoch, of each launch, and to 99 % and 99.4 %, beside PyTorch's ways to train.
 #
 #   scripts/cuda_check.sh [FOLDER [RESULTS.json]]
 #
