@@ -94,7 +94,7 @@ enum Steps {
     Original,
     /// That of the modern network, and the images as it takes them.
     Fused(Box<(fused::Engine, fused::Bytes)>),
-    /// Made before the first step: by then the optimizer has its state.
+    /// Made when training begins: by then the optimizer has its state.
     Trainer(Option<Box<dyn Trainer>>),
 }
 
@@ -265,6 +265,7 @@ impl Run {
     ) -> Result<Outcome> {
         let (samples, epochs) = (self.train.len(), self.config.epochs);
         let steps = self.steps_per_epoch();
+        self.make_trainer()?;
         while self.epoch < epochs {
             let generator = libtorch::generator_state()?;
             if self.config.order == Order::Constant {
@@ -300,18 +301,8 @@ impl Run {
                     let (engine, bytes) = &mut **fused;
                     pass.modern_by_engine(engine, bytes, model, optimizer, &mut after_step)?
                 }
-                Steps::Trainer(slot) => {
-                    let trainer = match slot {
-                        Some(trainer) => trainer,
-                        None => {
-                            let (data, gpu) = ((data, &self.test), self.gpu.take());
-                            let mut new = trainer(config, model, data, optimizer, gpu)?;
-                            if self.measured {
-                                new.measure();
-                            }
-                            slot.insert(new)
-                        }
-                    };
+                Steps::Trainer(trainer) => {
+                    let trainer = trainer.as_mut().expect("made above");
                     pass.by_trainer(trainer.as_mut(), model, &mut after_step)?
                 }
             };
@@ -341,6 +332,28 @@ impl Run {
         }
         charts::curve(&self.folder.join("curve.png"), &self.metrics)?;
         Ok(Outcome::Finished)
+    }
+
+    /// Makes what trains on a GPU, of the optimizer's state as it is: by the hand-written kernels, or by libtorch's.
+    fn make_trainer(&mut self) -> Result<()> {
+        let Steps::Trainer(trainer @ None) = &mut self.steps else { return Ok(()) };
+        let (config, model, optimizer) = (&self.config, &self.model, self.optimizer.as_ref());
+        let data = (&self.train, &self.test);
+        let mut new: Box<dyn Trainer> = match self.gpu.take() {
+            Some(gpu) => {
+                // cudarc panics where the driver lacks a function.
+                let too_old =
+                    |_| Err(Error::Device("--engine fused: the driver is too old".to_owned()));
+                let gpu = Box::new(gpu.join().unwrap_or_else(too_old)?);
+                Box::new(cuda::Engine::new(config, model, data, optimizer, gpu)?)
+            }
+            None => Box::new(graph::Engine::new(config, model, data, optimizer)?),
+        };
+        if self.measured {
+            new.measure();
+        }
+        *trainer = Some(new);
+        Ok(())
     }
 
     fn steps_per_epoch(&self) -> u64 {
@@ -588,26 +601,6 @@ pub fn read_metrics(folder: &Path) -> Result<Vec<Metrics>> {
             })
         })
         .collect()
-}
-
-/// What trains on a GPU: the hand-written kernels there, or libtorch's.
-fn trainer(
-    config: &TrainConfig,
-    model: &LeNet5,
-    data: (&Dataset, &Dataset),
-    optimizer: &dyn crate::optim::Optimizer,
-    gpu: Option<Compiling>,
-) -> Result<Box<dyn Trainer>> {
-    Ok(match gpu {
-        Some(gpu) => {
-            // cudarc panics where the driver lacks a function.
-            let too_old =
-                |_| Err(Error::Device("--engine fused: the driver is too old".to_owned()));
-            let gpu = Box::new(gpu.join().unwrap_or_else(too_old)?);
-            Box::new(cuda::Engine::new(config, model, data, optimizer, gpu)?)
-        }
-        None => Box::new(graph::Engine::new(config, model, data, optimizer)?),
-    })
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
