@@ -82,10 +82,15 @@ constexpr int F6_BIAS = F6_WEIGHT + 84 * 120;
 constexpr int OUTPUT_WEIGHT = F6_BIAS + 84;
 constexpr int OUTPUT_BIAS = OUTPUT_WEIGHT + CLASSES * 84;
 
-// Floats between maps and rows in shared memory, so that threads of a warp read from different banks.
-constexpr int S2_MAP = 198; // 14 rows of 14
-constexpr int C3_MAP = 144; // 10 rows of 12, 10 of them used
-constexpr int C3_ROW = 12;
+// Floats between maps and rows in shared memory: more than there are, so that threads of a warp read from different
+// banks. All are multiples of 4, for loads of 16 bytes.
+constexpr int INPUT_ROW = 36; // of 32
+constexpr int C1_ROW = 28;
+constexpr int C1_MAP = 788; // of 784
+constexpr int S2_ROW = 20;  // of 14
+constexpr int S2_MAP = 292; // of 280
+constexpr int C3_ROW = 12;  // of 10
+constexpr int C3_MAP = 144; // of 120
 
 // How an image is distorted: two rows of three of an affine map, then how far the points of the elastic sheet are
 // moved, across and down: 2 x 8 x 8 at most.
@@ -94,15 +99,16 @@ constexpr int DISTORTION = MOVES + 2 * 64 + 2;
 // Pixels between the sheet's points.
 constexpr int CELL = 8;
 
+constexpr int S2_BACK = 6 * S2_MAP;
+
 // A team's part of the shared memory.
 struct Image {
-  float input[32 * 32];
+  float input[32 * INPUT_ROW];
   // Values, then the derivatives by their sums.
-  float c1[6 * 784];
+  float c1[6 * C1_MAP];
   float c3[16 * C3_MAP];
-  // Values, then sums of parts of C1's gradient.
-  float s2[6 * S2_MAP];
-  float s2_back[6 * 196];
+  // Values, and from S2_BACK on the derivatives by them; then sums of parts of C1's gradient.
+  float s2[6 * S2_MAP + 6 * 196];
   float s4[400]; // values, then derivatives by them
   float c5[120];
   float c5_back[120];
@@ -113,7 +119,7 @@ struct Image {
 };
 
 struct Shared {
-  float c1[25][8];      // weights by place and map
+  float c1[25][8];      // weights by place and map: three, one that is not used, three
   float c3[6][25][16];  // by input map, place, map; then the gradient as in `parameters`
   Image images[TEAMS];
 };
@@ -126,8 +132,11 @@ template <int N> __device__ Pack<N> load(const float *from) {
   return *reinterpret_cast<const Pack<N> *>(from);
 }
 
-__device__ void store(float *to, float a, float b) {
-  *reinterpret_cast<Pack<2> *>(to) = {{a, b}};
+template <int N> __device__ void store(float *to, const float *from) {
+  Pack<N> pack;
+#pragma unroll
+  for (int k = 0; k < N; ++k) pack.v[k] = from[k];
+  *reinterpret_cast<Pack<N> *>(to) = pack;
 }
 
 // N floats from an address that is a multiple of 16 bytes on.
@@ -181,9 +190,10 @@ __device__ float activate_back(float value, float d) {
   return RELU ? (value > 0.0f ? d : 0.0f) : d * (1.0f - value * value);
 }
 
-__device__ float pool(const float *four) {
-  if (MAX) return fmaxf(fmaxf(four[0], four[1]), fmaxf(four[2], four[3]));
-  return 0.25f * ((four[0] + four[1]) + (four[2] + four[3]));
+// Of four values: two in each of two rows.
+__device__ float pool(const float *top, const float *bottom) {
+  if (MAX) return fmaxf(fmaxf(top[0], top[1]), fmaxf(bottom[0], bottom[1]));
+  return 0.25f * ((top[0] + top[1]) + (bottom[0] + bottom[1]));
 }
 
 // The two rows of two values that are pooled, `row` floats apart, become the derivatives by their sums; of max
@@ -191,7 +201,7 @@ __device__ float pool(const float *four) {
 __device__ void pool_back(float *top, int row, float d) {
   const Pack<2> above = load<2>(top), below = load<2>(top + row);
   const float four[4] = {above.v[0], above.v[1], below.v[0], below.v[1]};
-  const float pooled = pool(four);
+  const float pooled = pool(four, four + 2);
   float back[4];
   bool left = true;
 #pragma unroll
@@ -200,33 +210,27 @@ __device__ void pool_back(float *top, int row, float d) {
     left = left && !takes;
     back[k] = takes ? activate_back(four[k], MAX ? d : 0.25f * d) : 0.0f;
   }
-  store(top, back[0], back[1]);
-  store(top + row, back[2], back[3]);
+  store<2>(top, back);
+  store<2>(top + row, back + 2);
 }
 
-// A window of 6x6 from a row and column that are even, rows `stride` floats apart, stride even.
-__device__ void load_window(const float *from, int stride, float window[6][6]) {
+// A window of 6x8, rows `stride` floats apart.
+__device__ void load_window(const float *from, int stride, float window[6][8]) {
 #pragma unroll
-  for (int y = 0; y < 6; ++y) {
-#pragma unroll
-    for (int x = 0; x < 6; x += 2) {
-      const Pack<2> two = load<2>(from + y * stride + x);
-      window[y][x] = two.v[0];
-      window[y][x + 1] = two.v[1];
-    }
-  }
+  for (int y = 0; y < 6; ++y) load_row<8>(from + y * stride, window[y]);
 }
 
-// Image number `image` of the batch, its first pixel at row and column `at` of `width` x `width` others.
+// Image number `image` of the batch, its first pixel at row and column `at` of `width` x `width` others, rows `stride`
+// floats apart.
 __device__ void gather(
-    const Arguments &a, int image, int at, int width, float border, int lane, float *to) {
+    const Arguments &a, int image, int at, int width, int stride, float border, int lane, float *to) {
   const int size = a.size;
   const unsigned char *grey = a.grey + a.places[image] * size * size;
 #pragma unroll 4
   for (int k = lane; k < width * width; k += TEAM) {
     const int row = k / width - at, column = k % width - at;
     const bool inside = row >= 0 && row < size && column >= 0 && column < size;
-    to[k] = inside ? a.levels[grey[row * size + column]] : border;
+    to[k / width * stride + k % width] = inside ? a.levels[grey[row * size + column]] : border;
   }
 }
 
@@ -247,8 +251,9 @@ __device__ void distort(
   const float half = 0.5f * side;
   for (int k = lane; k < 32 * 32; k += TEAM) {
     const int row = k / 32 - a.frame, column = k % 32 - a.frame;
+    float &pixel = input[k / 32 * INPUT_ROW + k % 32];
     if (row < 0 || row >= side || column < 0 || column >= side) {
-      input[k] = a.border;
+      pixel = a.border;
       continue;
     }
     float from[2] = {column + 0.5f, row + 0.5f};
@@ -285,7 +290,7 @@ __device__ void distort(
     const float *top = sheet + corner[1] * width + corner[0], *bottom = top + width;
     const float above = top[0] + beyond[0] * (top[1] - top[0]);
     const float below = bottom[0] + beyond[0] * (bottom[1] - bottom[0]);
-    input[k] = above + beyond[1] * (below - above);
+    pixel = above + beyond[1] * (below - above);
   }
 }
 
@@ -309,76 +314,87 @@ struct Random {
   }
 };
 
-// C1 and S2: each thread the four units of all maps that one place of S2 pools.
+// C1 and S2: each thread the units of all maps that two neighbours in S2 pool, three maps at a time. Eight threads
+// have a row of S2, so that their loads lie side by side; one of them has nothing to do.
 __device__ void c1_forward(const Shared &shared, const float *bias, int lane, Image &image) {
-  for (int item = lane; item < 196; item += TEAM) {
-    const int row = 2 * (item / 14), column = 2 * (item % 14);
-    float window[6][6], sums[6][4];
-    load_window(image.input + row * 32 + column, 32, window);
+  const int row = lane / 8, pair = lane % 8;
+  if (row >= 14 || pair >= 7) return;
+  float window[6][8];
+  load_window(image.input + 2 * row * INPUT_ROW + 4 * pair, INPUT_ROW, window);
+#pragma unroll 1
+  for (int first = 0; first < 6; first += 3) {
+    float sums[3][2][4];
 #pragma unroll
-    for (int map = 0; map < 6; ++map) {
+    for (int map = 0; map < 3; ++map) {
 #pragma unroll
-      for (int k = 0; k < 4; ++k) sums[map][k] = bias[map];
+      for (int k = 0; k < 8; ++k) sums[map][k / 4][k % 4] = bias[first + map];
     }
 #pragma unroll
     for (int place = 0; place < 25; ++place) {
-      float weights[6];
-      load_row<6>(shared.c1[place], weights);
+      const float *at = &shared.c1[place][first / 3 * 4];
+      const Pack<2> two = load<2>(at);
+      const float weights[3] = {two.v[0], two.v[1], at[2]};
 #pragma unroll
-      for (int map = 0; map < 6; ++map) {
+      for (int map = 0; map < 3; ++map) {
 #pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          sums[map][k] += weights[map] * window[place / 5 + k / 2][place % 5 + k % 2];
+        for (int k = 0; k < 8; ++k) {
+          sums[map][k / 4][k % 4] += weights[map] * window[place / 5 + k / 4][place % 5 + k % 4];
         }
       }
     }
 #pragma unroll
-    for (int map = 0; map < 6; ++map) {
+    for (int map = 0; map < 3; ++map) {
 #pragma unroll
-      for (int k = 0; k < 4; ++k) sums[map][k] = activate(sums[map][k]);
-      float *top = image.c1 + map * 784 + row * 28 + column;
-      store(top, sums[map][0], sums[map][1]);
-      store(top + 28, sums[map][2], sums[map][3]);
-      image.s2[map * S2_MAP + item] = pool(sums[map]);
+      for (int k = 0; k < 8; ++k) sums[map][k / 4][k % 4] = activate(sums[map][k / 4][k % 4]);
+      const auto &[top, bottom] = sums[map];
+      float *to = image.c1 + (first + map) * C1_MAP + 2 * row * C1_ROW + 4 * pair;
+      store<4>(to, top);
+      store<4>(to + C1_ROW, bottom);
+      const float pooled[2] = {pool(top, bottom), pool(top + 2, bottom + 2)};
+      store<2>(image.s2 + (first + map) * S2_MAP + row * S2_ROW + 2 * pair, pooled);
     }
   }
 }
 
-// C3 and S4: each thread the four units of four maps that one place of S4 pools.
+// C3 and S4: two threads the units of four maps that two neighbours in S4 pool, each of them from three maps of S2;
+// then each has two maps. The sixth column of S4 is none: what is computed there, from what is beyond S2, is dropped.
 __device__ void c3_forward(const Shared &shared, const float *bias, int lane, Image &image) {
-  for (int item = lane; item < 100; item += TEAM) {
-    const int first = item / 25 * 4, place = item % 25;
-    const int row = 2 * (place / 5), column = 2 * (place % 5);
-    float sums[4][4];
-#pragma unroll
-    for (int map = 0; map < 4; ++map) {
-#pragma unroll
-      for (int k = 0; k < 4; ++k) sums[map][k] = bias[first + map];
-    }
+  const int item = min(lane, 119), half = item % 2, first = item / 30 * 4;
+  const int row = item / 2 % 5, pair = item / 10 % 3;
+  float sums[4][8] = {};
 #pragma unroll 1
-    for (int from = 0; from < 6; ++from) {
-      float window[6][6];
-      load_window(image.s2 + from * S2_MAP + row * 14 + column, 14, window);
+  for (int from = 3 * half; from < 3 * half + 3; ++from) {
+    float window[6][8];
+    load_window(image.s2 + from * S2_MAP + 2 * row * S2_ROW + 4 * pair, S2_ROW, window);
 #pragma unroll
-      for (int k = 0; k < 25; ++k) {
-        const Pack<4> weights = load<4>(&shared.c3[from][k][first]);
+    for (int place = 0; place < 25; ++place) {
+      const Pack<4> weights = load<4>(&shared.c3[from][place][first]);
 #pragma unroll
-        for (int map = 0; map < 4; ++map) {
+      for (int map = 0; map < 4; ++map) {
 #pragma unroll
-          for (int j = 0; j < 4; ++j) {
-            sums[map][j] += weights.v[map] * window[k / 5 + j / 2][k % 5 + j % 2];
-          }
+        for (int k = 0; k < 8; ++k) {
+          sums[map][k] += weights.v[map] * window[place / 5 + k / 4][place % 5 + k % 4];
         }
       }
     }
+  }
 #pragma unroll
-    for (int map = 0; map < 4; ++map) {
+  for (int map = 0; map < 2; ++map) {
+    const int own = first + 2 * half + map;
+    float values[8];
 #pragma unroll
-      for (int k = 0; k < 4; ++k) sums[map][k] = activate(sums[map][k]);
-      float *top = image.c3 + (first + map) * C3_MAP + row * C3_ROW + column;
-      store(top, sums[map][0], sums[map][1]);
-      store(top + C3_ROW, sums[map][2], sums[map][3]);
-      image.s4[(first + map) * 25 + place] = pool(sums[map]);
+    for (int k = 0; k < 8; ++k) {
+      const float mine = half == 0 ? sums[map][k] : sums[map + 2][k];
+      const float given = half == 0 ? sums[map + 2][k] : sums[map][k];
+      values[k] = activate(mine + __shfl_xor_sync(~0u, given, 1) + bias[own]);
+    }
+    if (lane == item) {
+      float *to = image.c3 + own * C3_MAP + 2 * row * C3_ROW + 4 * pair;
+      store<4>(to, values);
+      store<4>(to + C3_ROW, values + 4);
+      float *pooled = image.s4 + own * 25 + row * 5 + 2 * pair;
+      pooled[0] = pool(values, values + 4);
+      if (pair < 2) pooled[1] = pool(values + 2, values + 6);
     }
   }
 }
@@ -463,15 +479,16 @@ __device__ void linear_back(const float *weight, const float *from, float *to, f
 __device__ void forward(const Arguments &a, int own, int lane, Shared &shared) {
   Image &image = shared.images[threadIdx.x / TEAM], &images = shared.images[0];
   const float *p = a.parameters;
-  for (int k = threadIdx.x; k < C1_BIAS; k += THREADS) shared.c1[k % 25][k / 25] = p[k];
+  for (int k = threadIdx.x; k < C1_BIAS; k += THREADS) shared.c1[k % 25][k / 75 * 4 + k / 25 % 3] = p[k];
   for (int k = threadIdx.x; k < C3_BIAS - C3_WEIGHT; k += THREADS) {
     shared.c3[k / 25 % 6][k % 25][k / 150] = p[C3_WEIGHT + k];
   }
   if (a.distortions == nullptr) {
-    gather(a, own, a.at, 32, a.border, lane, image.input);
+    gather(a, own, a.at, 32, INPUT_ROW, a.border, lane, image.input);
   } else {
     // With a border of background one pixel wide.
-    gather(a, own, a.at - a.frame + 1, a.side + 2, a.levels[0], lane, image.c1);
+    const int width = a.side + 2;
+    gather(a, own, a.at - a.frame + 1, width, width, a.levels[0], lane, image.c1);
     for (int k = lane; k < DISTORTION; k += TEAM) image.parts[k] = a.distortions[own * DISTORTION + k];
     __syncthreads();
     distort(a, image.c1, image.parts, lane, image.input);
@@ -518,12 +535,7 @@ __device__ void c3_weights(int lane, const Image &image, float sums[4][5]) {
 #pragma unroll 1
   for (int y = 0; y < 10; ++y) {
     float inputs[14];
-#pragma unroll
-    for (int x = 0; x < 14; x += 2) {
-      const Pack<2> two = load<2>(image.s2 + from * S2_MAP + (y + row) * 14 + x);
-      inputs[x] = two.v[0];
-      inputs[x + 1] = two.v[1];
-    }
+    load_row<14>(image.s2 + from * S2_MAP + (y + row) * S2_ROW, inputs);
 #pragma unroll
     for (int map = 0; map < 4; ++map) {
       float d[10];
@@ -558,7 +570,7 @@ __device__ void c3_back(const Shared &shared, int lane, Image &image) {
       }
     }
     const bool done = ky == base || ky == 4;
-    float *to = image.s2_back + map * 196 + (base >= ky ? base : base + 10) * 14;
+    float *to = image.s2 + S2_BACK + map * 196 + (base >= ky ? base : base + 10) * 14;
 #pragma unroll
     for (int x = 0; x < 14; ++x) {
       const float sum = sum_over<2>(sums[x]);
@@ -568,24 +580,26 @@ __device__ void c3_back(const Shared &shared, int lane, Image &image) {
   }
 }
 
-// C1's weights: each thread two maps at one row of weights, over every seventh row; to `s2`.
+// C1's weights: each thread two maps at two rows of weights, over every 14th row; to `s2`. The sixth row is none: what
+// is computed there is dropped.
 __device__ void c1_weights(int lane, Image &image) {
-  if (lane >= 105) return;
-  const int row = lane % 5, first = lane / 5 % 3 * 2, part = lane / 15;
-  float sums[2][5] = {};
+  if (lane >= 126) return;
+  const int row = lane % 3 * 2, first = lane / 3 % 3 * 2, part = lane / 9;
+  float sums[2][2][5] = {};
 #pragma unroll 1
-  for (int y = part; y < 28; y += 7) {
-    float inputs[32];
-    load_row<32>(image.input + (y + row) * 32, inputs);
+  for (int y = part; y < 28; y += 14) {
+    float inputs[2][32];
+    load_row<32>(image.input + (y + row) * INPUT_ROW, inputs[0]);
+    load_row<32>(image.input + min(y + row + 1, 31) * INPUT_ROW, inputs[1]);
 #pragma unroll
     for (int map = 0; map < 2; ++map) {
 #pragma unroll
       for (int x = 0; x < 28; x += 4) {
-        const Pack<4> d = load<4>(image.c1 + (first + map) * 784 + y * 28 + x);
+        const Pack<4> d = load<4>(image.c1 + (first + map) * C1_MAP + y * C1_ROW + x);
 #pragma unroll
-        for (int k = 0; k < 5; ++k) {
+        for (int k = 0; k < 10; ++k) {
 #pragma unroll
-          for (int j = 0; j < 4; ++j) sums[map][k] += d.v[j] * inputs[x + j + k];
+          for (int j = 0; j < 4; ++j) sums[map][k / 5][k % 5] += d.v[j] * inputs[k / 5][x + j + k % 5];
         }
       }
     }
@@ -593,7 +607,10 @@ __device__ void c1_weights(int lane, Image &image) {
 #pragma unroll
   for (int map = 0; map < 2; ++map) {
 #pragma unroll
-    for (int k = 0; k < 5; ++k) image.s2[part * 150 + (first + map) * 25 + row * 5 + k] = sums[map][k];
+    for (int k = 0; k < 10; ++k) {
+      const int at = row * 5 + k;
+      if (at < 25) image.s2[part * C1_BIAS + (first + map) * 25 + at] = sums[map][k / 5][k % 5];
+    }
   }
 }
 
@@ -775,7 +792,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4 / TEAMS) gradient(const 
   c3_back(shared, lane, image);
   __syncthreads();
   for (int k = lane; k < 6 * 196; k += TEAM) {
-    pool_back(image.c1 + k / 196 * 784 + k % 196 / 14 * 56 + k % 14 * 2, 28, image.s2_back[k]);
+    float *top = image.c1 + k / 196 * C1_MAP + k % 196 / 14 * 2 * C1_ROW + k % 14 * 2;
+    pool_back(top, C1_ROW, image.s2[S2_BACK + k]);
   }
   __syncthreads();
   c1_weights(lane, image);
@@ -799,8 +817,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4 / TEAMS) gradient(const 
   for (int k = threadIdx.x; k < C3_BIAS - C3_WEIGHT; k += THREADS) to[C3_WEIGHT + k] = sums[k];
   for (int k = threadIdx.x; k < C1_BIAS; k += THREADS) {
     float sum = 0.0f;
-    for (int other = 0; other < 7 * TEAMS; ++other) {
-      sum += shared.images[other / 7].s2[other % 7 * 150 + k];
+    for (int other = 0; other < 14 * TEAMS; ++other) {
+      sum += shared.images[other / 14].s2[other % 14 * C1_BIAS + k];
     }
     to[k] = sum;
   }
@@ -810,7 +828,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4 / TEAMS) gradient(const 
     for (int other = 0; other < TEAMS; ++other) {
       const Image &of = shared.images[other];
       if (map < 6) {
-        for (int k = threadIdx.x % WARP; k < 784; k += WARP) sum += of.c1[map * 784 + k];
+        for (int k = threadIdx.x % WARP; k < 784; k += WARP) sum += of.c1[map * C1_MAP + k];
       } else {
         for (int k = threadIdx.x % WARP; k < 100; k += WARP) {
           sum += of.c3[(map - 6) * C3_MAP + k / 10 * C3_ROW + k % 10];
