@@ -63,6 +63,13 @@ static float __shfl_xor_sync(unsigned, float value, int other) {
   return threads[self ^ other].shown[turn];
 }
 
+static bool __any_sync(unsigned mask, bool word) {
+  for (int other = 1; other < WARP_SIZE; other *= 2) {
+    word |= __shfl_xor_sync(mask, word ? 1.0f : 0.0f, other) != 0.0f;
+  }
+  return word;
+}
+
 #include KERNELS
 
 static const Arguments *arguments;

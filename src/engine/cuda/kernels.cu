@@ -90,7 +90,8 @@ constexpr int C1_MAP = 788; // of 784
 constexpr int S2_ROW = 20;  // of 14
 constexpr int S2_MAP = 292; // of 280
 constexpr int C3_ROW = 12;  // of 10
-constexpr int C3_MAP = 144; // of 120
+constexpr int C3_MAP = 136; // of 120
+constexpr int C3_WEIGHTS = 404; // of 25 places of 16 maps
 
 // How an image is distorted: two rows of three of an affine map, then how far the points of the elastic sheet are
 // moved, across and down: 2 x 8 x 8 at most.
@@ -119,8 +120,8 @@ struct Image {
 };
 
 struct Shared {
-  float c1[25][8];      // weights by place and map: three, one that is not used, three
-  float c3[6][25][16];  // by input map, place, map; then the gradient as in `parameters`
+  float c1[25][8]; // weights by place and map: three, one that is not used, three
+  float c3[6][C3_WEIGHTS]; // by input map, place and map; then the gradient as in `parameters`
   Image images[TEAMS];
 };
 
@@ -368,7 +369,7 @@ __device__ void c3_forward(const Shared &shared, const float *bias, int lane, Im
     load_window(image.s2 + from * S2_MAP + 2 * row * S2_ROW + 4 * pair, S2_ROW, window);
 #pragma unroll
     for (int place = 0; place < 25; ++place) {
-      const Pack<4> weights = load<4>(&shared.c3[from][place][first]);
+      const Pack<4> weights = load<4>(shared.c3[from] + place * 16 + first);
 #pragma unroll
       for (int map = 0; map < 4; ++map) {
 #pragma unroll
@@ -481,7 +482,7 @@ __device__ void forward(const Arguments &a, int own, int lane, Shared &shared) {
   const float *p = a.parameters;
   for (int k = threadIdx.x; k < C1_BIAS; k += THREADS) shared.c1[k % 25][k / 75 * 4 + k / 25 % 3] = p[k];
   for (int k = threadIdx.x; k < C3_BIAS - C3_WEIGHT; k += THREADS) {
-    shared.c3[k / 25 % 6][k % 25][k / 150] = p[C3_WEIGHT + k];
+    shared.c3[k / 25 % 6][k % 25 * 16 + k / 150] = p[C3_WEIGHT + k];
   }
   if (a.distortions == nullptr) {
     gather(a, own, a.at, 32, INPUT_ROW, a.border, lane, image.input);
@@ -549,33 +550,48 @@ __device__ void c3_weights(int lane, const Image &image, float sums[4][5]) {
   }
 }
 
-// The derivatives by S2: each thread one input map, every other map of C3, and the rows `base` and `base + 10`,
-// which between them are reached by each row of weights once.
+// The derivatives by S2: four threads two maps at the rows `base` and `base + 10`, which between them are reached by
+// each row of weights once; each of the four from every fourth map of C3. Then each has half a row of one map.
 __device__ void c3_back(const Shared &shared, int lane, Image &image) {
-  const int item = min(lane, 119), half = item % 2, base = item / 2 % 10, map = item / 20;
-  float sums[14] = {};
+  const int item = min(lane, 119), quarter = item % 4, first = item / 4 % 3 * 2, base = item / 12;
+  const bool second = quarter / 2 == 1, right = quarter % 2 == 1;
+  float sums[2][14] = {};
 #pragma unroll 1
   for (int ky = 0; ky < 5; ++ky) {
     const int row = base >= ky ? base - ky : base - ky + 10;
-#pragma unroll 2
-    for (int from = half; from < 16; from += 2) {
-      float d[10], weights[5];
+#pragma unroll 1
+    for (int from = quarter; from < 16; from += 4) {
+      float d[10];
       load_row<10>(image.c3 + from * C3_MAP + row * C3_ROW, d);
 #pragma unroll
-      for (int k = 0; k < 5; ++k) weights[k] = shared.c3[map][ky * 5 + k][from];
+      for (int map = 0; map < 2; ++map) {
 #pragma unroll
-      for (int k = 0; k < 5; ++k) {
+        for (int k = 0; k < 5; ++k) {
+          const float weight = shared.c3[first + map][(ky * 5 + k) * 16 + from];
 #pragma unroll
-        for (int x = 0; x < 10; ++x) sums[x + k] += d[x] * weights[k];
+          for (int x = 0; x < 10; ++x) sums[map][x + k] += d[x] * weight;
+        }
       }
     }
     const bool done = ky == base || ky == 4;
-    float *to = image.s2 + S2_BACK + map * 196 + (base >= ky ? base : base + 10) * 14;
+    if (!__any_sync(~0u, done)) continue;
+    float own[14];
 #pragma unroll
     for (int x = 0; x < 14; ++x) {
-      const float sum = sum_over<2>(sums[x]);
-      if (done && half == 0 && lane == item) to[x] = sum;
-      if (done) sums[x] = 0.0f;
+      const float mine = second ? sums[1][x] : sums[0][x], given = second ? sums[0][x] : sums[1][x];
+      own[x] = mine + __shfl_xor_sync(~0u, given, 2);
+    }
+    float *to = image.s2 + S2_BACK + (first + second) * 196 + (base >= ky ? base : base + 10) * 14 + 7 * right;
+#pragma unroll
+    for (int x = 0; x < 7; ++x) {
+      const float mine = right ? own[x + 7] : own[x], given = right ? own[x] : own[x + 7];
+      const float sum = mine + __shfl_xor_sync(~0u, given, 1);
+      if (done && lane == item) to[x] = sum;
+    }
+#pragma unroll
+    for (int x = 0; x < 14; ++x) {
+      sums[0][x] = done ? 0.0f : sums[0][x];
+      sums[1][x] = done ? 0.0f : sums[1][x];
     }
   }
 }
@@ -799,7 +815,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4 / TEAMS) gradient(const 
   c1_weights(lane, image);
 
   // The block's gradient of the convolutions, its images one after the other.
-  float *to = a.convolutions + blockIdx.x * C5_WEIGHT, *sums = &shared.c3[0][0][0];
+  float *to = a.convolutions + blockIdx.x * C5_WEIGHT, *sums = shared.c3[0];
   for (int other = 0; other < TEAMS; ++other) {
     if (team == other && lane < 120) {
       const int at = lane / 30 * 4 * 150 + lane % 30 * 5;
