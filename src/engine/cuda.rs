@@ -59,8 +59,8 @@ impl Form {
     /// Bytes of shared memory that a block of `gradient` needs.
     pub fn shared(&self) -> u32 {
         let weights = 25 * 8 + 6 * 404;
-        let maps = [32 * 36, 6 * 788, 16 * 136, 6 * 292 + 6 * 196];
-        let units = [400, 120, 120, 84, 84, 128, 480];
+        let maps = [32 * 36, 6 * 788, 16 * 136, 6 * 292 + 1600];
+        let units = [400, 120, 120, 84, 84, 128];
         let image: usize = maps.iter().chain(&units).sum();
         4 * (weights + self.teams * image) as u32
     }

@@ -1,6 +1,6 @@
 // Runs the CUDA kernels of src/engine/cuda/kernels.cu (KERNELS) on the CPU, block by block, every thread of a block
-// as a context of its own. Between two barriers the threads go one after the other, in an order that is drawn: where a barrier is
-// missing, results are wrong. Shared memory holds NaN at first, so that what was never written is seen.
+// as a context of its own. Between two barriers the threads go one after the other, in an order that is drawn: where
+// a barrier is missing, results are wrong. Shared memory holds NaN at first, so that what was never written is seen.
 #include <algorithm>
 #include <cmath>
 #include <csetjmp>

@@ -108,15 +108,15 @@ struct Image {
   // Values, then the derivatives by their sums.
   float c1[6 * C1_MAP];
   float c3[16 * C3_MAP];
-  // Values, and from S2_BACK on the derivatives by them; then sums of parts of C1's gradient.
-  float s2[6 * S2_MAP + 6 * 196];
+  // Values, and from S2_BACK on sums of parts of other derivatives, then the derivatives by S2; in the end sums of
+  // parts of C1's gradient.
+  float s2[6 * S2_MAP + 1600];
   float s4[400]; // values, then derivatives by them
   float c5[120];
   float c5_back[120];
   float f6[84];
   float f6_back[84];
   float output[128]; // values, then derivatives by them
-  float parts[480];
 };
 
 struct Shared {
@@ -434,34 +434,31 @@ __device__ void linear(const float *weight, const float *bias, const float *from
   }
 }
 
-// The derivatives by a linear layer's inputs, from those by its outputs; for all images of the block. PARTS shares
-// of the outputs are summed up apart, in `parts` where there is more than one; INPUTS x PARTS threads or fewer.
+// The derivatives by a linear layer's inputs, from those by its outputs; for all images of the block: each thread four
+// inputs, and one of PARTS shares of the outputs. Shares are summed up in `parts`, where there is more than one.
 template <int INPUTS, int OUTPUTS, int PARTS>
 __device__ void linear_back(const float *weight, const float *from, float *to, float *parts) {
-  constexpr int EACH = 4 / TEAMS, STRIDE = sizeof(Image) / sizeof(float), COLUMNS = INPUTS / EACH;
+  constexpr int STRIDE = sizeof(Image) / sizeof(float), COLUMNS = INPUTS / 4;
   constexpr int SHARE = (OUTPUTS + PARTS - 1) / PARTS;
-  static_assert(COLUMNS * PARTS <= THREADS, "a thread for each");
-  const int column = threadIdx.x % COLUMNS * EACH, part = threadIdx.x / COLUMNS;
+  static_assert(COLUMNS * PARTS <= THREADS && INPUTS * PARTS <= 1600, "a thread for each, and room");
+  const int column = threadIdx.x % COLUMNS * 4, part = threadIdx.x / COLUMNS;
   if (part < PARTS) {
-    float sums[TEAMS][EACH] = {};
-#pragma unroll(SHARE < 24 ? SHARE : 12)
+    float sums[TEAMS][4] = {};
+#pragma unroll(SHARE < 24 ? SHARE : 10)
     for (int k = 0; k < SHARE; ++k) {
       const int output = part * SHARE + k;
       if (OUTPUTS % PARTS != 0 && output >= OUTPUTS) break;
-      const Pack<EACH> weights = load<EACH>(weight + output * INPUTS + column);
+      const Pack<4> weights = load<4>(weight + output * INPUTS + column);
 #pragma unroll
       for (int team = 0; team < TEAMS; ++team) {
         const float d = from[team * STRIDE + output];
 #pragma unroll
-        for (int j = 0; j < EACH; ++j) sums[team][j] += d * weights.v[j];
+        for (int j = 0; j < 4; ++j) sums[team][j] += d * weights.v[j];
       }
     }
     float *sum = PARTS == 1 ? to : parts + part * INPUTS;
 #pragma unroll
-    for (int team = 0; team < TEAMS; ++team) {
-#pragma unroll
-      for (int j = 0; j < EACH; ++j) sum[team * STRIDE + column + j] = sums[team][j];
-    }
+    for (int team = 0; team < TEAMS; ++team) store<4>(sum + team * STRIDE + column, sums[team]);
   }
   __syncthreads();
   if constexpr (PARTS > 1) {
@@ -490,9 +487,9 @@ __device__ void forward(const Arguments &a, int own, int lane, Shared &shared) {
     // With a border of background one pixel wide.
     const int width = a.side + 2;
     gather(a, own, a.at - a.frame + 1, width, width, a.levels[0], lane, image.c1);
-    for (int k = lane; k < DISTORTION; k += TEAM) image.parts[k] = a.distortions[own * DISTORTION + k];
+    for (int k = lane; k < DISTORTION; k += TEAM) image.s2[k] = a.distortions[own * DISTORTION + k];
     __syncthreads();
-    distort(a, image.c1, image.parts, lane, image.input);
+    distort(a, image.c1, image.s2, lane, image.input);
   }
   __syncthreads();
   c1_forward(shared, p + C1_BIAS, lane, image);
@@ -785,10 +782,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4 / TEAMS) gradient(const 
     for (int k = lane; k < 84; k += TEAM) a.inputs[2][own * 84 + k] = image.f6[k];
   }
   __syncthreads();
-  linear_back<84, CLASSES, 4>(p + OUTPUT_WEIGHT, images.output, images.f6_back, images.parts);
+  float *parts = images.s2 + S2_BACK;
+  linear_back<84, CLASSES, 4>(p + OUTPUT_WEIGHT, images.output, images.f6_back, parts);
   for (int k = lane; k < 84; k += TEAM) image.f6_back[k] = activate_back(image.f6[k], image.f6_back[k]);
   __syncthreads();
-  linear_back<120, 84, 4>(p + F6_WEIGHT, images.f6_back, images.c5_back, images.parts);
+  linear_back<120, 84, TEAMS == 1 ? 4 : 8>(p + F6_WEIGHT, images.f6_back, images.c5_back, parts);
   for (int k = lane; k < 120; k += TEAM) image.c5_back[k] = activate_back(image.c5[k], image.c5_back[k]);
   __syncthreads();
   if (real) {
@@ -796,7 +794,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4 / TEAMS) gradient(const 
     for (int k = lane; k < 84; k += TEAM) a.derivatives[1][own * 84 + k] = image.f6_back[k];
     for (int k = lane; k < CLASSES; k += TEAM) a.derivatives[2][own * CLASSES + k] = image.output[k];
   }
-  linear_back<400, 120, 1>(p + C5_WEIGHT, images.c5_back, images.s4, nullptr);
+  linear_back<400, 120, TEAMS>(p + C5_WEIGHT, images.c5_back, images.s4, parts);
 
   for (int k = lane; k < 400; k += TEAM) {
     float *top = image.c3 + k / 25 * C3_MAP + k % 25 / 5 * 2 * C3_ROW + k % 5 * 2;
