@@ -67,10 +67,11 @@ class Eager:
         self.optimizer.step()
 
     def epoch(self) -> float:
-        """Its seconds."""
+        """Its seconds, from the drawing of the order on."""
+        order = torch.randperm(len(self.labels))
         synchronize(self.labels)
         start = time.perf_counter()
-        order = torch.randperm(len(self.labels)).to(self.labels.device)
+        order = order.to(self.labels.device)
         for places in order.split(self.recipe.batch_size)[: self.steps]:
             self.rate.copy_(self.rates[self.done])
             self.step(places)
@@ -82,7 +83,15 @@ class Eager:
 class Compiled(Eager):
     """torch.compile(mode="reduce-overhead"), which records CUDA graphs of its own."""
 
-    compiled = None
+    # Of what was compiled last: for another one it would become dynamic.
+    batch_size = None
+
+    def __init__(self, recipe: Recipe, *arguments, **settings):
+        if recipe.batch_size != Compiled.batch_size:
+            torch.compiler.reset()
+            Compiled.batch_size = recipe.batch_size
+        super().__init__(recipe, *arguments, **settings)
+        self.compiled = None
 
     def forward(self, images: Tensor) -> Tensor:
         if self.compiled is None:

@@ -341,10 +341,13 @@ impl Run {
         let data = (&self.train, &self.test);
         let mut new: Box<dyn Trainer> = match self.gpu.take() {
             Some(gpu) => {
-                // cudarc panics where the driver lacks a function.
-                let too_old =
-                    |_| Err(Error::Device("--engine fused: the driver is too old".to_owned()));
-                let gpu = Box::new(gpu.join().unwrap_or_else(too_old)?);
+                // cudarc panics where the driver or NVRTC lacks a function, and says which.
+                let gpu = gpu.join().unwrap_or_else(|panic| {
+                    let message = panic.downcast_ref::<String>().map_or("", String::as_str);
+                    let message = format!("--engine fused: driver or NVRTC too old? {message}");
+                    Err(Error::Device(message))
+                });
+                let gpu = Box::new(gpu?);
                 Box::new(cuda::Engine::new(config, model, data, optimizer, gpu)?)
             }
             None => Box::new(graph::Engine::new(config, model, data, optimizer)?),

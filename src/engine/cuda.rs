@@ -183,7 +183,7 @@ pub trait Launcher: Send {
     /// The pointers are of so many numbers as the source says.
     unsafe fn launch(&self, kernel: Kernel, launch: Launch, arguments: &Arguments) -> Result<()>;
 
-    /// Measures each launch from now on.
+    /// Measures each launch of training from now on.
     fn measure(&mut self);
 
     /// How many seconds each launch took that was measured.
@@ -330,7 +330,7 @@ impl Trainer for Engine {
         self.launcher.measure();
     }
 
-    /// For each kernel its launches, and what they took; evaluation's are among them.
+    /// For each kernel its launches in training, and what they took.
     fn profile(&self) -> Result<String> {
         let launches = self.launcher.measured()?;
         let all: f64 = launches.iter().map(|(_, seconds)| seconds).sum();

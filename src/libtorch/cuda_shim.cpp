@@ -3,6 +3,7 @@
 #include "guarded.h"
 
 #include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <memory>
@@ -15,6 +16,7 @@ struct Stream {
       : before(c10::cuda::getCurrentCUDAStream(device)),
         own(c10::cuda::getStreamFromPool(false, device)) {}
 
+  c10::DeviceIndex device_before = 0;
   c10::cuda::CUDAStream before;
   c10::cuda::CUDAStream own;
 };
@@ -29,10 +31,12 @@ char *lenet5_stream_new(int device, Stream **stream) {
 
 void lenet5_stream_free(Stream *stream) { delete stream; }
 
-// This thread's work goes to the stream from here on, after all that came before.
+// This thread's work goes to the stream and its GPU from here on, after all that came before.
 char *lenet5_stream_enter(Stream *stream) {
   return guarded([&] {
-    stream->before = c10::cuda::getCurrentCUDAStream(stream->own.device_index());
+    stream->device_before = c10::cuda::current_device();
+    c10::cuda::set_device(stream->own.device_index());
+    stream->before = c10::cuda::getCurrentCUDAStream();
     stream->before.synchronize();
     c10::cuda::setCurrentCUDAStream(stream->own);
   });
@@ -42,6 +46,7 @@ char *lenet5_stream_enter(Stream *stream) {
 char *lenet5_stream_leave(Stream *stream) {
   return guarded([&] {
     c10::cuda::setCurrentCUDAStream(stream->before);
+    c10::cuda::set_device(stream->device_before);
     stream->own.synchronize();
   });
 }

@@ -228,6 +228,8 @@ struct CUDAStream {
 void CUDAStream::synchronize() const { recorder.refuse("waiting for a stream"); }
 CUDAStream getStreamFromPool(bool, DeviceIndex) { return {Stream(Stream::UNSAFE, gpu(), 1)}; }
 CUDAStream getCurrentCUDAStream(DeviceIndex) { return {Stream(Stream::UNSAFE, gpu(), current_stream)}; }
+DeviceIndex current_device() { return 0; }
+void set_device(DeviceIndex, bool) {}
 void setCurrentCUDAStream(CUDAStream stream) { current_stream = stream.stream.id(); }
 
 } // namespace c10::cuda

@@ -81,11 +81,13 @@ impl Launcher for Gpu {
         };
         let refused = |error| refused("the driver", error);
         let event = || self.stream.record_event(Some(EventFlags::CU_EVENT_DEFAULT));
-        let start = self.events.as_ref().map(|_| event()).transpose().map_err(refused)?;
+        // Evaluation is not measured.
+        let events = self.events.as_ref().filter(|_| arguments.logits == 0);
+        let start = events.map(|_| event()).transpose().map_err(refused)?;
         // SAFETY: the kernel takes these arguments; that they are right is the caller's word.
         unsafe { self.stream.launch_builder(function).arg(arguments).launch(size) }
             .map_err(refused)?;
-        if let (Some(events), Some(start)) = (&self.events, start) {
+        if let (Some(events), Some(start)) = (events, start) {
             events.borrow_mut().push((kernel, [start, event().map_err(refused)?]));
         }
         Ok(())
