@@ -84,14 +84,16 @@ constexpr int OUTPUT_BIAS = OUTPUT_WEIGHT + CLASSES * 84;
 
 // Floats between maps and rows in shared memory: more than there are, so that threads of a warp read from different
 // banks. All are multiples of 4, for loads of 16 bytes.
-constexpr int INPUT_ROW = 36; // of 32
+constexpr int INPUT_ROW = 36;   // of 32
 constexpr int C1_ROW = 28;
-constexpr int C1_MAP = 788; // of 784
-constexpr int S2_ROW = 20;  // of 14
-constexpr int S2_MAP = 292; // of 280
-constexpr int C3_ROW = 12;  // of 10
-constexpr int C3_MAP = 136; // of 120
+constexpr int C1_MAP = 788;     // of 784
+constexpr int S2_ROW = 20;      // of 14
+constexpr int S2_MAP = 292;     // of 280
+constexpr int C3_ROW = 12;      // of 10
+constexpr int C3_MAP = 136;     // of 120
 constexpr int C3_WEIGHTS = 404; // of 25 places of 16 maps
+// Where the derivatives by S2 are, after its values.
+constexpr int S2_BACK = 6 * S2_MAP;
 
 // How an image is distorted: two rows of three of an affine map, then how far the points of the elastic sheet are
 // moved, across and down: 2 x 8 x 8 at most.
@@ -99,8 +101,6 @@ constexpr int MOVES = 6;
 constexpr int DISTORTION = MOVES + 2 * 64 + 2;
 // Pixels between the sheet's points.
 constexpr int CELL = 8;
-
-constexpr int S2_BACK = 6 * S2_MAP;
 
 // A team's part of the shared memory.
 struct Image {
@@ -120,8 +120,10 @@ struct Image {
 };
 
 struct Shared {
-  float c1[25][8]; // weights by place and map: three, one that is not used, three
-  float c3[6][C3_WEIGHTS]; // by input map, place and map; then the gradient as in `parameters`
+  // Weights by place and map: three, one that is not used, three.
+  float c1[25][8];
+  // By input map, place and map; then the gradient, as in `parameters`.
+  float c3[6][C3_WEIGHTS];
   Image images[TEAMS];
 };
 
