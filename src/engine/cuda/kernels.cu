@@ -446,10 +446,11 @@ __device__ void linear_back(const float *weight, const float *from, float *to, f
   const int column = threadIdx.x % COLUMNS * 4, part = threadIdx.x / COLUMNS;
   if (part < PARTS) {
     float sums[TEAMS][4] = {};
+    // From the last output on: its weights, read last in `linear`, are the likeliest to be in the L1 cache still.
 #pragma unroll(SHARE < 24 ? SHARE : 10)
-    for (int k = 0; k < SHARE; ++k) {
+    for (int k = SHARE - 1; k >= 0; --k) {
       const int output = part * SHARE + k;
-      if (OUTPUTS % PARTS != 0 && output >= OUTPUTS) break;
+      if (OUTPUTS % PARTS != 0 && output >= OUTPUTS) continue;
       const Pack<4> weights = load<4>(weight + output * INPUTS + column);
 #pragma unroll
       for (int team = 0; team < TEAMS; ++team) {
@@ -595,12 +596,12 @@ __device__ void c3_back(const Shared &shared, int lane, Image &image) {
   }
 }
 
-// C1's weights: each thread two maps at two rows of weights, over every 14th row; to `s2`. The sixth row is none: what
-// is computed there is dropped.
+// C1's weights and biases: each thread two maps at two rows of weights, over every 14th row; to `s2`, the sums of each
+// such part as in `parameters`. The sixth row is none: what is computed there is dropped.
 __device__ void c1_weights(int lane, Image &image) {
   if (lane >= 126) return;
   const int row = lane % 3 * 2, first = lane / 3 % 3 * 2, part = lane / 9;
-  float sums[2][2][5] = {};
+  float sums[2][2][5] = {}, biases[2] = {};
 #pragma unroll 1
   for (int y = part; y < 28; y += 14) {
     float inputs[2][32];
@@ -611,6 +612,7 @@ __device__ void c1_weights(int lane, Image &image) {
 #pragma unroll
       for (int x = 0; x < 28; x += 4) {
         const Pack<4> d = load<4>(image.c1 + (first + map) * C1_MAP + y * C1_ROW + x);
+        biases[map] += (d.v[0] + d.v[1]) + (d.v[2] + d.v[3]);
 #pragma unroll
         for (int k = 0; k < 10; ++k) {
 #pragma unroll
@@ -619,13 +621,15 @@ __device__ void c1_weights(int lane, Image &image) {
       }
     }
   }
+  float *to = image.s2 + part * C3_WEIGHT;
 #pragma unroll
   for (int map = 0; map < 2; ++map) {
 #pragma unroll
     for (int k = 0; k < 10; ++k) {
       const int at = row * 5 + k;
-      if (at < 25) image.s2[part * C1_BIAS + (first + map) * 25 + at] = sums[map][k / 5][k % 5];
+      if (at < 25) to[(first + map) * 25 + at] = sums[map][k / 5][k % 5];
     }
+    if (row == 0) to[C1_BIAS + first + map] = biases[map];
   }
 }
 
@@ -831,28 +835,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4 / TEAMS) gradient(const 
     __syncthreads();
   }
   for (int k = threadIdx.x; k < C3_BIAS - C3_WEIGHT; k += THREADS) to[C3_WEIGHT + k] = sums[k];
-  for (int k = threadIdx.x; k < C1_BIAS; k += THREADS) {
+  for (int k = threadIdx.x; k < C3_WEIGHT; k += THREADS) {
     float sum = 0.0f;
     for (int other = 0; other < 14 * TEAMS; ++other) {
-      sum += shared.images[other / 14].s2[other % 14 * C1_BIAS + k];
+      sum += shared.images[other / 14].s2[other % 14 * C3_WEIGHT + k];
     }
     to[k] = sum;
   }
-  // Biases: a warp each.
-  for (int map = threadIdx.x / WARP; map < 6 + 16; map += WARPS) {
+  // C3's biases: eight threads a map.
+  if (threadIdx.x < 8 * 16) {
+    const int map = threadIdx.x / 8;
     float sum = 0.0f;
     for (int other = 0; other < TEAMS; ++other) {
-      const Image &of = shared.images[other];
-      if (map < 6) {
-        for (int k = threadIdx.x % WARP; k < 784; k += WARP) sum += of.c1[map * C1_MAP + k];
-      } else {
-        for (int k = threadIdx.x % WARP; k < 100; k += WARP) {
-          sum += of.c3[(map - 6) * C3_MAP + k / 10 * C3_ROW + k % 10];
-        }
+      for (int k = threadIdx.x % 8; k < 100; k += 8) {
+        sum += shared.images[other].c3[map * C3_MAP + k / 10 * C3_ROW + k % 10];
       }
     }
-    sum = sum_over<WARP>(sum);
-    if (threadIdx.x % WARP == 0) to[map < 6 ? C1_BIAS + map : C3_BIAS + map - 6] = sum;
+    sum = sum_over<8>(sum);
+    if (threadIdx.x % 8 == 0) to[C3_BIAS + map] = sum;
   }
 }
 
