@@ -2,6 +2,8 @@
 //! work there, and refuses what a real one refuses: tensors on two devices, waiting or copying while a graph is
 //! recorded; `gpu/fake_driver.cpp` compiles and launches the kernels written by hand.
 
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use lenet5::libtorch::cuda::has_graphs;
@@ -18,9 +20,14 @@ fn engines() -> impl Iterator<Item = &'static str> {
 
 /// Runs a program where the GPU is.
 fn run(name: &str, arguments: &[&str], last: &Path) -> Ended {
+    run_with(fake_gpu(), name, arguments, last)
+}
+
+/// Runs a program with the libraries of a folder.
+fn run_with(libraries: &Path, name: &str, arguments: &[&str], last: &Path) -> Ended {
     let temporary = temp();
     let mut command = program(name);
-    command.env("LD_LIBRARY_PATH", fake_gpu()).env("TMPDIR", temporary.path());
+    command.env("LD_LIBRARY_PATH", libraries).env("TMPDIR", temporary.path());
     command.args(arguments).arg(last).output().unwrap().into()
 }
 
@@ -151,4 +158,27 @@ fn which_device() {
     assert!(printed.contains("device cuda:0 (auto)"), "{printed}");
     run("train", &["--device=cuda:7", "--out"], &folder.path().join("never"))
         .fails_with("--device cuda:7: expected an index from 0 to 0, as libtorch sees 1 GPU(s)");
+}
+
+#[test]
+fn broken_libraries() {
+    let folder = temp();
+    let out = folder.path().join("never");
+    let libtorch = folder.path().join("libtorch_cuda.so");
+    fs::write(&libtorch, "").unwrap();
+    let ended = run_with(folder.path(), "train", &["--device=cuda", "--out"], &out);
+    let start = "error: --device cuda: this libtorch has no CUDA, or it cannot be loaded (";
+    assert!(ended.stderr.starts_with(start) && ended.stderr.contains("too short"), "{ended:?}");
+
+    // A driver that has nothing of what is asked of it.
+    fs::remove_file(&libtorch).unwrap();
+    for name in ["libtorch_cuda.so", "libc10_cuda.so", "libnvrtc.so.13", "libcaffe2_nvrtc.so"] {
+        symlink(fake_gpu().join(name), folder.path().join(name)).unwrap();
+    }
+    let other = Path::new(&std::env::var_os("LIBTORCH").unwrap()).join("lib/libc10.so");
+    symlink(other, folder.path().join("libcuda.so.1")).unwrap();
+    let arguments = ["--device=cuda", "--engine=fused", "--limit=64", "--out"];
+    let ended = run_with(folder.path(), "train", &arguments, &out);
+    let message = "error: --engine fused: driver or NVRTC too old? Missing symbol cuInit";
+    assert!(ended.code == Some(1) && ended.stderr.contains(message), "{ended:?}");
 }
