@@ -44,6 +44,8 @@ BATCH_SIZES = (128, 512, 2048)
 # A GPU that was idle takes a while to its full clock.
 TIMED_EPOCHS = {"fused": 30, "graph": 30}
 TIMED_EPOCHS_OF_OTHERS = 8
+# The network and the training of PEERS, but for a constant rate.
+PLAIN = ("--activation=relu", "--pooling=max", "--schedule=constant", "--lr=0.02")
 SEEDS = 20
 # For all, and for one way to train to one goal: with fewer seeds where need be.
 SECONDS = 450
@@ -282,11 +284,7 @@ def time_epochs(report: Report, rust: Rust, engines: tuple[str, ...], images, la
                 tell(what, [trainer.epoch() for _ in range(epochs)])
 
 
-# The network and the training of PEERS, but for a constant rate.
-PLAIN = ("--activation=relu", "--pooling=max", "--schedule=constant", "--lr=0.02")
-
-
-def launches(report: Report, rust: Rust, engines: tuple[str, ...], data) -> None:
+def launches(report: Report, rust: Rust, data) -> None:
     """Where a step's time goes, launch by launch: PyTorch's, and those of the fused engine."""
     batch_size = BATCH_SIZES[1]
     recipe = Recipe(batch_size, optimizer="sgd", rate=0.02, epochs=1)
@@ -307,12 +305,11 @@ def launches(report: Report, rust: Rust, engines: tuple[str, ...], data) -> None
         report.figure(
             f"{what}: PyTorch, eager", f"{len(each)} launches, {total:.0f} us", launches=each
         )
-    if "fused" in engines:
-        with report.guarded(f"{what}: lenet5, fused"):
-            arguments = (f"--batch-size={batch_size}", "--epochs=3", f"--limit={len(data[1])}")
-            rust.train(*arguments, *PLAIN, "--profile", engine="fused")
-            report.figure(f"{what}: lenet5, fused", "", table=rust.printed)
-            print(rust.printed)
+    with report.guarded(f"{what}: lenet5, fused"):
+        arguments = (f"--batch-size={batch_size}", "--epochs=3", f"--limit={len(data[1])}")
+        rust.train(*arguments, *PLAIN, "--profile", engine="fused")
+        report.figure(f"{what}: lenet5, fused", "", table=rust.printed)
+        print(rust.printed)
 
 
 def seeds_within(report: Report, seconds: float, most: int) -> Iterator[int]:
@@ -421,7 +418,7 @@ def main() -> int:
             agree(report, rust, engines, images, labels, test)
         against_float64(report, rust, engines)
         time_epochs(report, rust, engines, *data)
-        launches(report, rust, engines, data)
+        launches(report, rust, data)
         time_to_accuracy(report, rust, engines, data, test, SEEDS if device == "cuda" else 2)
     print(f"cuda check: {'FAIL' if report.failed else 'PASS'}")
     return int(report.failed)

@@ -6,7 +6,6 @@ mod pass;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -73,7 +72,7 @@ pub struct Run {
     optimizer: Box<dyn crate::optim::Optimizer>,
     steps: Steps,
     /// The GPU with its kernels, until training begins.
-    gpu: Option<Compiling>,
+    gpu: Option<cuda::Compiling>,
     /// That trainer's launches are to be measured.
     measured: bool,
     train: Dataset,
@@ -83,9 +82,6 @@ pub struct Run {
     /// Steps done in the epoch under way, and what they have summed up to.
     partial: Partial,
 }
-
-/// Kernels that another thread compiles while the data is read.
-type Compiling = JoinHandle<Result<cuda::Gpu>>;
 
 /// What computes the steps.
 enum Steps {
@@ -200,12 +196,12 @@ impl Run {
             }
         };
         let config = TrainConfig { model: model.config().clone(), ..config };
-        let parameters = model.parameters().into_iter().map(|(_, parameter)| parameter).collect();
+        let parameters = model.parameter_tensors();
         let engine = config.engine_on(device)?;
         let gpu = match (engine, device) {
+            // While the data is read.
             (Engine::Fused, Device::Cuda(index)) => {
-                let (model, batch) = (config.model.clone(), config.batch_size as usize);
-                Some(std::thread::spawn(move || cuda::Gpu::new(index, &model, batch)))
+                Some(cuda::Compiling::start(index, &config.model, config.batch_size as usize))
             }
             _ => None,
         };
@@ -265,7 +261,9 @@ impl Run {
     ) -> Result<Outcome> {
         let (samples, epochs) = (self.train.len(), self.config.epochs);
         let steps = self.steps_per_epoch();
-        self.make_trainer()?;
+        if self.epoch < epochs {
+            self.make_trainer()?;
+        }
         while self.epoch < epochs {
             let generator = libtorch::generator_state()?;
             if self.config.order == Order::Constant {
@@ -341,13 +339,7 @@ impl Run {
         let data = (&self.train, &self.test);
         let mut new: Box<dyn Trainer> = match self.gpu.take() {
             Some(gpu) => {
-                // cudarc panics where the driver or NVRTC lacks a function, and says which.
-                let gpu = gpu.join().unwrap_or_else(|panic| {
-                    let message = panic.downcast_ref::<String>().map_or("", String::as_str);
-                    let message = format!("--engine fused: driver or NVRTC too old? {message}");
-                    Err(Error::Device(message))
-                });
-                let gpu = Box::new(gpu?);
+                let gpu = Box::new(gpu.finish()?);
                 Box::new(cuda::Engine::new(config, model, data, optimizer, gpu)?)
             }
             None => Box::new(graph::Engine::new(config, model, data, optimizer)?),

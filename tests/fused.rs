@@ -82,11 +82,11 @@ fn logits_loss_and_gradients_as_libtorch_in_float64() {
         tch::manual_seed(3);
         let mut store = VarStore::new(Device::Cpu);
         let model = LeNet5::new(&store.root(), &config).unwrap();
-        let parameters: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
+        let parameters = model.parameter_tensors();
         let values = Parameters::of(&model);
         let (mut first, mut single) = (values.clone(), Single::of(&model));
         store.double();
-        let doubles: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
+        let doubles = model.parameter_tensors();
         for size in SIZES {
             let side = config.input.size();
             let images = Tensor::rand([2 * size + 8, 1, side, side], (Kind::Float, Device::Cpu));
@@ -170,7 +170,7 @@ fn images_are_the_data_sets_to_the_bit() {
         // Through the network's own shapes: of 28x28, C5 has fewer weights.
         let store = VarStore::new(Device::Cpu);
         let model = LeNet5::new(&store.root(), &config).unwrap();
-        let shapes: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
+        let shapes = model.parameter_tensors();
         let tensors = values.to_tensors(&shapes);
         values.read(&tensors);
         let bytes = Bytes::of(&data, &config).unwrap();
@@ -221,7 +221,7 @@ fn optimizers_as_libtorch() {
     for settings in optimizers() {
         let store = VarStore::new(Device::Cpu);
         let model = LeNet5::new(&store.root(), &config).unwrap();
-        let tensors: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
+        let tensors = model.parameter_tensors();
         let mut theirs = settings.build(tensors.iter().map(Tensor::shallow_clone).collect());
         let mut values = Parameters::of(&model);
         let mut engine = Engine::of(&config).with_threads(2);

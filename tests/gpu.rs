@@ -41,7 +41,7 @@ impl Training {
         tch::manual_seed(3);
         let store = VarStore::new(Device::Cpu);
         let model = LeNet5::new(&store.root(), &config.model).unwrap();
-        let optimizer = config.optimizer.build(parameters(&model));
+        let optimizer = config.optimizer.build(model.parameter_tensors());
         let data = Dataset::embedded(Split::Train, 10).unwrap().first(SAMPLES);
         Training { config, data, store, model, optimizer }
     }
@@ -84,7 +84,7 @@ impl Training {
 
     /// The same, an epoch by autograd, step by step.
     fn by_libtorch(&mut self, epoch: u32) -> (f64, u64) {
-        let parameters = parameters(&self.model);
+        let parameters = self.model.parameter_tensors();
         let (mut sum, mut misread) = (0.0, 0);
         for (step, places) in places(epoch).chunks(BATCH as usize).enumerate() {
             let indices = Tensor::from_slice(places);
@@ -104,10 +104,6 @@ impl Training {
     }
 }
 
-fn parameters(model: &LeNet5) -> Vec<Tensor> {
-    model.parameters().into_iter().map(|(_, p)| p).collect()
-}
-
 /// Another order in each epoch.
 fn places(epoch: u32) -> Vec<i64> {
     (0..SAMPLES).map(|i| (i * [331, 477][epoch as usize]) % SAMPLES).collect()
@@ -119,7 +115,8 @@ fn rate(epoch: u32, step: usize) -> f64 {
 }
 
 fn weights(model: &LeNet5) -> Tensor {
-    let flat: Vec<_> = parameters(model).iter().map(|p| p.detach().flatten(0, -1)).collect();
+    let flat: Vec<_> =
+        model.parameter_tensors().iter().map(|p| p.detach().flatten(0, -1)).collect();
     Tensor::cat(&flat, 0)
 }
 
@@ -282,14 +279,14 @@ fn kernels_as_libtorch_in_float64() {
                 optimizer,
                 ..TrainConfig::default()
             };
-            let mut optimizer = optimizer.build(parameters(&model));
+            let mut optimizer = optimizer.build(model.parameter_tensors());
             let mut engines = [(), ()].map(|()| {
                 let (data, launcher) = ((&data, &data), on_cpu(Form::of(&config, teams)));
                 cuda::Engine::new(&settings, &model, data, &*optimizer, launcher).unwrap()
             });
 
             store.double();
-            let doubles = parameters(&model);
+            let doubles = model.parameter_tensors();
             let images = to_input(data.images(), &config);
             let places = decided(&config, &doubles, &images).nonzero().flatten(0, -1);
             let places = places.narrow(0, 0, size);

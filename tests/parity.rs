@@ -42,7 +42,7 @@ fn seeded(seed: i64, config: &ModelConfig) -> (VarStore, LeNet5) {
 /// Mean loss over a batch, and the gradients.
 fn backward(model: &LeNet5, logits: &Tensor, labels: &Tensor) -> (Tensor, Vec<Tensor>) {
     let loss = logits.cross_entropy_loss(labels, None::<Tensor>, Reduction::Mean, -100, 0.0);
-    let parameters: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
+    let parameters = model.parameter_tensors();
     let gradients = Tensor::run_backward(&[&loss], &parameters, false, false);
     (loss, gradients)
 }
@@ -127,7 +127,7 @@ fn optimizers_for_20_steps() {
             || optimizers().into_iter().filter(|o| threads == 1 || with_2_threads.contains(&o.0));
         for (name, learning_rate, optimizer) in chosen() {
             let (_store, model) = seeded(1, &config);
-            let parameters = model.parameters().into_iter().map(|(_, p)| p).collect();
+            let parameters = model.parameter_tensors();
             let mut optimizer = optimizer.build(parameters);
             let order = Tensor::randperm(data.len(), (Kind::Int64, Device::Cpu));
             for (indices, step) in order.split(64, 0).iter().zip(1..=20) {
@@ -285,7 +285,7 @@ fn original() {
         let logits = model.forward(&images);
         compare("images", &images);
         compare("logits", &logits.detach());
-        let parameters: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
+        let parameters = model.parameter_tensors();
         let discriminative = Loss::Discriminative { j: 1.0 };
         for (name, loss) in [("distance", Loss::Distance), ("discriminative", discriminative)] {
             let loss = loss.of(&logits, &labels);

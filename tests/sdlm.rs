@@ -66,7 +66,7 @@ fn second_derivatives_and_steps_as_pytorch() {
     changes(model.parameters(), "engine");
     // By libtorch.
     set(&model);
-    let parameters: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
+    let parameters = model.parameter_tensors();
     let optimizer = OptimizerConfig::Sdlm { mu: 0.02, samples: 500 };
     let mut optimizer = optimizer.build(parameters.iter().map(Tensor::shallow_clone).collect());
     assert!(optimizer.step(&parameters, 5e-4).is_err(), "no curvature yet");

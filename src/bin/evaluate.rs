@@ -102,10 +102,12 @@ fn run_weights(arguments: &Arguments) -> anyhow::Result<(Tensor, Tensor)> {
     let usual = TrainConfig::usual(weights.config.clone());
     let engine = TrainConfig { engine: arguments.engine, ..usual }.engine_on(device)?;
     let (_store, model) = weights.build(device)?;
-    if engine == Engine::Fused && device != Device::Cpu {
-        anyhow::bail!("--engine fused reads on the CPU only: --device cpu, or --engine libtorch");
-    }
     if engine == Engine::Fused {
+        if device != Device::Cpu {
+            anyhow::bail!(
+                "--engine fused reads on the CPU only: --device cpu, or --engine libtorch"
+            );
+        }
         return Ok((logits_by_engine(&model, &data)?, data.labels().copy()));
     }
     let forward = |images: &Tensor| Ok(model.forward(images));

@@ -8,7 +8,7 @@ mod gpu;
 
 use tch::{Device, Kind, Tensor};
 
-pub use gpu::{Gpu, compile};
+pub use gpu::{Compiling, Gpu, compile};
 
 use super::fused::{self, Bytes, Parameters, Rule, pictures};
 use super::{Order, Trainer};
@@ -228,7 +228,7 @@ impl Engine {
     ) -> Result<Engine> {
         let device = train.labels().device();
         let Form { teams, classes, .. } = launcher.form();
-        let tensors: Vec<_> = model.parameters().into_iter().map(|(_, tensor)| tensor).collect();
+        let tensors = model.parameter_tensors();
         let mut host = fused::Optimizer::new(config.optimizer, classes);
         host.read(optimizer, &tensors)?;
         let grey = |data: &Dataset| -> Result<Tensor> {
@@ -353,7 +353,7 @@ impl Trainer for Engine {
     }
 
     fn store(&self, model: &LeNet5, optimizer: &mut dyn optim::Optimizer) -> Result<()> {
-        let tensors: Vec<_> = model.parameters().into_iter().map(|(_, tensor)| tensor).collect();
+        let tensors = model.parameter_tensors();
         let download =
             |values: &Tensor| -> Result<Parameters> { Ok(Parameters(Vec::try_from(values)?)) };
         download(&self.parameters)?.store(&tensors)?;

@@ -67,7 +67,7 @@ impl Engine {
         (train, test): (&Dataset, &Dataset),
         optimizer: &dyn optim::Optimizer,
     ) -> Result<Engine> {
-        let parameters: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
+        let parameters = model.parameter_tensors();
         let device = parameters[0].device();
         let stream = match device {
             Device::Cuda(index) => Some(Rc::new(Stream::new(index)?)),
@@ -102,8 +102,7 @@ impl Trainer for Engine {
             let side = engine.train.distorted_side(&config.model);
             let places = Tensor::f_from_slice(order.places)?.to_device(device);
             let rates = Tensor::f_from_slice(order.rates)?.to_device(device);
-            let warps = config.distortions.as_ref().map(|distortions| {
-                let warp = |place| distortions.warp(side, config.seed, order.epoch, place);
+            let warps = config.warp(side, order.epoch).map(|warp| {
                 let warps: Vec<_> = order.places.par_iter().map(|place| warp(*place)).collect();
                 Warps::new(&warps, side, device)
             });

@@ -104,6 +104,11 @@ impl LeNet5 {
         self.state().into_iter().filter(|(name, _)| !fixed(name)).collect()
     }
 
+    /// [`LeNet5::parameters`] without their names.
+    pub fn parameter_tensors(&self) -> Vec<Tensor> {
+        self.parameters().into_iter().map(|(_, tensor)| tensor).collect()
+    }
+
     /// Copies tensors into the model: strict, each name exactly once and in the right shape.
     ///
     /// # Errors

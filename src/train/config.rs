@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::data::Distortions;
 use crate::engine::fused::MAX_CLASSES;
+use crate::engine::warp::Warp;
 use crate::libtorch::{self, DeviceChoice, cuda};
 use crate::model::{Activation, LeNet5, Loss, ModelConfig, Network, Pooling};
 use crate::optim::{OptimizerConfig, Schedule};
@@ -207,6 +208,16 @@ impl TrainConfig {
                 Ok(logits.f_to_kind(Kind::Float)?)
             }
         }
+    }
+
+    /// Where images are distorted, of `side` x `side` pixels: how the one at a place is.
+    pub(crate) fn warp(
+        &self,
+        side: i64,
+        epoch: u32,
+    ) -> Option<impl Fn(i64) -> Warp + Sync + use<'_>> {
+        let (distortions, seed) = (self.distortions.as_ref()?, self.seed);
+        Some(move |place| distortions.warp(side, seed, epoch, place))
     }
 
     /// Whether a hand-written engine computes such steps on this device.

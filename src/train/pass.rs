@@ -46,7 +46,7 @@ impl<'a> Pass<'a> {
         optimizer: &mut dyn Optimizer,
         stop: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Sums> {
-        let parameters: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
+        let parameters = model.parameter_tensors();
         let (mut losses, mut misread) = (Vec::new(), Vec::new());
         for (step, places) in self.chunks(1) {
             let (images, labels) = batch(self.config, self.data, self.epoch, places);
@@ -117,7 +117,7 @@ impl<'a> Pass<'a> {
         optimizer: &mut dyn Optimizer,
         stop: &mut (dyn FnMut(u64) -> bool + Send),
     ) -> Result<Sums> {
-        let tensors: Vec<_> = model.parameters().into_iter().map(|(_, p)| p).collect();
+        let tensors = model.parameter_tensors();
         let mut parameters = fused::Parameters::of(model);
         let mut state = fused::Optimizer::new(self.config.optimizer, parameters.classes());
         state.read(optimizer, &tensors)?;
@@ -208,10 +208,7 @@ impl<'a> Pass<'a> {
 
     /// Where images are distorted: how the one at a place is.
     fn warp(&self) -> Option<impl Fn(i64) -> Warp + Sync + use<'a>> {
-        let Pass { config, epoch, .. } = *self;
-        let side = self.data.distorted_side(&config.model);
-        let distortions = config.distortions.as_ref()?;
-        Some(move |place| distortions.warp(side, config.seed, epoch, place))
+        self.config.warp(self.data.distorted_side(&self.config.model), self.epoch)
     }
 }
 

@@ -7,6 +7,7 @@ use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
 use cudarc::driver::sys::CUevent_flags_enum as EventFlags;
@@ -50,20 +51,52 @@ impl Gpu {
         if !unsafe { sys::is_culib_present() } {
             return Err(refused("the driver", "libcuda.so.1 not found"));
         }
-        let refused = |error| refused("the driver", error);
-        let context = CudaContext::new(index).map_err(refused)?;
-        let attribute = |which| context.attribute(which).map_err(refused);
+        let context = CudaContext::new(index).map_err(by_driver)?;
+        let attribute = |which| context.attribute(which).map_err(by_driver);
         let shared = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
         let processors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         let form = form(config, batch, processors as usize, shared as u32);
-        let (major, minor) = context.compute_capability().map_err(refused)?;
+        let (major, minor) = context.compute_capability().map_err(by_driver)?;
         let code = compile(&form, &format!("sm_{major}{minor}"))?;
-        let module = context.load_module(Ptx::from_binary(code)).map_err(refused)?;
-        let function = |name| module.load_function(name).map_err(refused);
+        let module = context.load_module(Ptx::from_binary(code)).map_err(by_driver)?;
+        let function = |name| module.load_function(name).map_err(by_driver);
         let functions = [function("gradient")?, function("update")?, function("draw")?];
         let most = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        functions[0].set_attribute(most, form.shared() as i32).map_err(refused)?;
+        functions[0].set_attribute(most, form.shared() as i32).map_err(by_driver)?;
         Ok(Gpu { form, stream: context.default_stream(), functions, events: None })
+    }
+}
+
+/// A GPU whose kernels another thread compiles. That ends with it: a program must not end in the midst of NVRTC.
+pub struct Compiling(Option<JoinHandle<Result<Gpu>>>);
+
+impl Compiling {
+    /// Begins with what [`Gpu::new`] does.
+    pub fn start(index: usize, config: &ModelConfig, batch: usize) -> Compiling {
+        let config = config.clone();
+        Compiling(Some(std::thread::spawn(move || Gpu::new(index, &config, batch))))
+    }
+
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// As of [`Gpu::new`].
+    pub fn finish(mut self) -> Result<Gpu> {
+        let thread = self.0.take().expect("only this takes it");
+        // cudarc panics where the driver or NVRTC lacks a function, and says which.
+        thread.join().unwrap_or_else(|panic| {
+            let message = panic.downcast_ref::<String>().map_or("", String::as_str);
+            let message = format!("--engine fused: driver or NVRTC too old? {message}");
+            Err(Error::Device(message))
+        })
+    }
+}
+
+impl Drop for Compiling {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -79,16 +112,15 @@ impl Launcher for Gpu {
             block_dim: (launch.threads, 1, 1),
             shared_mem_bytes: launch.shared,
         };
-        let refused = |error| refused("the driver", error);
         let event = || self.stream.record_event(Some(EventFlags::CU_EVENT_DEFAULT));
         // Evaluation is not measured.
         let events = self.events.as_ref().filter(|_| arguments.logits == 0);
-        let start = events.map(|_| event()).transpose().map_err(refused)?;
+        let start = events.map(|_| event()).transpose().map_err(by_driver)?;
         // SAFETY: the kernel takes these arguments; that they are right is the caller's word.
         unsafe { self.stream.launch_builder(function).arg(arguments).launch(size) }
-            .map_err(refused)?;
+            .map_err(by_driver)?;
         if let (Some(events), Some(start)) = (events, start) {
-            events.borrow_mut().push((kernel, [start, event().map_err(refused)?]));
+            events.borrow_mut().push((kernel, [start, event().map_err(by_driver)?]));
         }
         Ok(())
     }
@@ -102,7 +134,7 @@ impl Launcher for Gpu {
         let seconds =
             |(kernel, [start, end]): &Timed| Ok((*kernel, f64::from(start.elapsed_ms(end)?) / 1e3));
         let launches: Result<Vec<_>, _> = events.borrow().iter().map(seconds).collect();
-        launches.map_err(|error: DriverError| refused("the driver", error))
+        launches.map_err(by_driver)
     }
 }
 
@@ -120,35 +152,37 @@ fn form(config: &ModelConfig, batch: usize, processors: usize, shared: u32) -> F
 /// Where NVRTC is missing or refuses.
 pub fn compile(form: &Form, architecture: &str) -> Result<Vec<u8>> {
     load_nvrtc()?;
-    let refused = |error: nvrtc::result::NvrtcError| refused("NVRTC", error);
     let source = CString::new(SOURCE).expect("no NUL in the source");
     let mut options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned()];
     options.extend(form.defines());
-    let program = nvrtc::result::create_program(&source, Some(c"kernels.cu")).map_err(refused)?;
-    // SAFETY: the program lives until it is destroyed, its source until then; the code is as long as NVRTC says.
+    let program = nvrtc::result::create_program(&source, Some(c"kernels.cu"))
+        .map_err(|error| refused("NVRTC", error))?;
+    // SAFETY: the program lives until it is destroyed, its source until then.
     unsafe {
-        let code = match nvrtc::result::compile_program(program, &options) {
-            Ok(()) => {
-                let mut size = 0;
-                let found = nvrtc::sys::nvrtcGetCUBINSize(program, &mut size).result();
-                let mut code = vec![0_u8; size];
-                found
-                    .and_then(|()| {
-                        nvrtc::sys::nvrtcGetCUBIN(program, code.as_mut_ptr().cast()).result()
-                    })
-                    .map_err(refused)
-                    .map(|()| code)
-            }
-            Err(error) => {
-                let log = nvrtc::result::get_program_log(program).unwrap_or_default();
-                let log: Vec<_> =
-                    log.into_iter().map(|c| c as u8).take_while(|c| *c != 0).collect();
-                let log = String::from_utf8_lossy(&log);
-                Err(self::refused("NVRTC", format!("{error}: {}", log.trim())))
-            }
-        };
-        nvrtc::result::destroy_program(program).map_err(refused)?;
+        let code = code_of(program, &options).map_err(|error| {
+            let log = nvrtc::result::get_program_log(program).unwrap_or_default();
+            let log: Vec<_> = log.into_iter().map(|c| c as u8).take_while(|c| *c != 0).collect();
+            refused("NVRTC", format!("{error}: {}", String::from_utf8_lossy(&log).trim()))
+        });
+        nvrtc::result::destroy_program(program).map_err(|error| refused("NVRTC", error))?;
         code
+    }
+}
+
+/// # Safety
+/// The program lives.
+unsafe fn code_of(
+    program: nvrtc::sys::nvrtcProgram,
+    options: &[String],
+) -> Result<Vec<u8>, nvrtc::result::NvrtcError> {
+    // SAFETY: the caller's word; the code is as long as NVRTC says.
+    unsafe {
+        nvrtc::result::compile_program(program, options)?;
+        let mut size = 0;
+        nvrtc::sys::nvrtcGetCUBINSize(program, &mut size).result()?;
+        let mut code = vec![0_u8; size];
+        nvrtc::sys::nvrtcGetCUBIN(program, code.as_mut_ptr().cast()).result()?;
+        Ok(code)
     }
 }
 
@@ -181,4 +215,8 @@ fn load_nvrtc() -> Result<()> {
 
 fn refused(who: &str, error: impl Display) -> Error {
     Error::Device(format!("--engine fused on a GPU: {who}: {error}; see \"GPU\" in the README"))
+}
+
+fn by_driver(error: DriverError) -> Error {
+    refused("the driver", error)
 }

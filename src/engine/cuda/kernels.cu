@@ -11,7 +11,7 @@
 // CORNER (images of 28x28 in the upper left corner of the 32x32, no weights of C5 beyond the 4x4 units of S4 there).
 
 // The ranges of data/augment.rs's distortions, of sizes their logarithms; and what else they depend on.
-struct Distortions {
+struct Ranges {
   double scale[2];
   double squeeze[2];
   double shear;
@@ -58,7 +58,7 @@ struct Arguments {
   float step[8];
   // 0: SGD, 1: Adam and AdamW.
   int rule;
-  Distortions ranges;
+  Ranges ranges;
 };
 
 namespace {
@@ -127,6 +127,9 @@ struct Shared {
   Image images[TEAMS];
 };
 
+// Floats between the same of two images of a block.
+constexpr int STRIDE = sizeof(Image) / sizeof(float);
+
 template <int N> struct alignas(4 * N) Pack {
   float v[N];
 };
@@ -164,6 +167,11 @@ template <int LANES> __device__ float sum_over(float x) {
   return x;
 }
 
+// Two sums over two threads that lie `other` apart: the upper one of them gets that of `high`, the lower that of `low`.
+__device__ float share(bool upper, float low, float high, int other) {
+  return (upper ? high : low) + __shfl_xor_sync(~0u, upper ? low : high, other);
+}
+
 // The sums of N numbers, a power of 2, over a warp: each thread gets that of number `thread / (32 / N)`. Threads that
 // lie OTHER apart share out the numbers, until each has one.
 template <int N, int OTHER = WARP / 2> __device__ float sums_over_warp(float *x) {
@@ -172,10 +180,7 @@ template <int N, int OTHER = WARP / 2> __device__ float sums_over_warp(float *x)
   } else {
     const bool upper = (threadIdx.x & OTHER) != 0;
 #pragma unroll
-    for (int k = 0; k < N / 2; ++k) {
-      const float mine = upper ? x[k + N / 2] : x[k], given = upper ? x[k] : x[k + N / 2];
-      x[k] = mine + __shfl_xor_sync(~0u, given, OTHER);
-    }
+    for (int k = 0; k < N / 2; ++k) x[k] = share(upper, x[k], x[k + N / 2], OTHER);
     return sums_over_warp<N / 2, OTHER / 2>(x);
   }
 }
@@ -387,9 +392,7 @@ __device__ void c3_forward(const Shared &shared, const float *bias, int lane, Im
     float values[8];
 #pragma unroll
     for (int k = 0; k < 8; ++k) {
-      const float mine = half == 0 ? sums[map][k] : sums[map + 2][k];
-      const float given = half == 0 ? sums[map + 2][k] : sums[map][k];
-      values[k] = activate(mine + __shfl_xor_sync(~0u, given, 1) + bias[own]);
+      values[k] = activate(share(half == 1, sums[map][k], sums[map + 2][k], 1) + bias[own]);
     }
     if (lane == item) {
       float *to = image.c3 + own * C3_MAP + 2 * row * C3_ROW + 4 * pair;
@@ -405,7 +408,7 @@ __device__ void c3_forward(const Shared &shared, const float *bias, int lane, Im
 // A linear layer, for all images of the block: each warp some outputs at a time.
 template <int INPUTS, int OUTPUTS, bool ACTIVATE>
 __device__ void linear(const float *weight, const float *bias, const float *from, float *to) {
-  constexpr int ROWS = 4, STRIDE = sizeof(Image) / sizeof(float);
+  constexpr int ROWS = 4;
   const int lane = threadIdx.x % WARP;
   for (int first = threadIdx.x / WARP * ROWS; first < OUTPUTS; first += WARPS * ROWS) {
     float sums[ROWS * TEAMS] = {};
@@ -440,8 +443,7 @@ __device__ void linear(const float *weight, const float *bias, const float *from
 // inputs, and one of PARTS shares of the outputs. Shares are summed up in `parts`, where there is more than one.
 template <int INPUTS, int OUTPUTS, int PARTS>
 __device__ void linear_back(const float *weight, const float *from, float *to, float *parts) {
-  constexpr int STRIDE = sizeof(Image) / sizeof(float), COLUMNS = INPUTS / 4;
-  constexpr int SHARE = (OUTPUTS + PARTS - 1) / PARTS;
+  constexpr int COLUMNS = INPUTS / 4, SHARE = (OUTPUTS + PARTS - 1) / PARTS;
   static_assert(COLUMNS * PARTS <= THREADS && INPUTS * PARTS <= 1600, "a thread for each, and room");
   const int column = threadIdx.x % COLUMNS * 4, part = threadIdx.x / COLUMNS;
   if (part < PARTS) {
@@ -577,15 +579,11 @@ __device__ void c3_back(const Shared &shared, int lane, Image &image) {
     if (!__any_sync(~0u, done)) continue;
     float own[14];
 #pragma unroll
-    for (int x = 0; x < 14; ++x) {
-      const float mine = second ? sums[1][x] : sums[0][x], given = second ? sums[0][x] : sums[1][x];
-      own[x] = mine + __shfl_xor_sync(~0u, given, 2);
-    }
+    for (int x = 0; x < 14; ++x) own[x] = share(second, sums[0][x], sums[1][x], 2);
     float *to = image.s2 + S2_BACK + (first + second) * 196 + (base >= ky ? base : base + 10) * 14 + 7 * right;
 #pragma unroll
     for (int x = 0; x < 7; ++x) {
-      const float mine = right ? own[x + 7] : own[x], given = right ? own[x] : own[x + 7];
-      const float sum = mine + __shfl_xor_sync(~0u, given, 1);
+      const float sum = share(right, own[x], own[x + 7], 1);
       if (done && lane == item) to[x] = sum;
     }
 #pragma unroll
@@ -738,7 +736,7 @@ constexpr int F6_TILES = tiles(120, 84);
 extern "C" __global__ void __launch_bounds__(TEAM) draw(const Arguments a) {
   const int image = blockIdx.x * TEAM + threadIdx.x;
   if (image >= a.count) return;
-  const Distortions &ranges = a.ranges;
+  const Ranges &ranges = a.ranges;
   const unsigned long long place = a.places[image];
   float *to = a.distortions + static_cast<long long>(image) * DISTORTION;
   Random random(ranges.seed, ranges.epoch, place);

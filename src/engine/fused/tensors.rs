@@ -140,7 +140,7 @@ fn is_c5_of_28(parameter: &Tensor) -> bool {
 impl Parameters {
     /// Those of a modern network.
     pub fn of(model: &LeNet5) -> Parameters {
-        let tensors: Vec<_> = model.parameters().into_iter().map(|(_, tensor)| tensor).collect();
+        let tensors = model.parameter_tensors();
         let mut parameters = Parameters::zeros(model.config().classes as usize);
         parameters.read(&tensors);
         parameters
