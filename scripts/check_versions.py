@@ -33,7 +33,6 @@ OURS = torch.__version__.split("+")[0]
 VERSIONS = ["1.13.1", "2.6.0", OURS, "newest"]
 NUMPY_1 = ("1.", "2.0.", "2.1.", "2.2.")  # versions that do not work with NumPy 2
 
-MODEL = ("activation", "pooling", "c5", "classes")  # parameters of LeNet5
 PREPROCESSING = ("mean", "std", "input")  # and of to_input
 # Options of `train`.
 SETTINGS = {
@@ -51,8 +50,7 @@ State = dict[str, Tensor]
 
 
 def make_model(settings: dict) -> LeNet5:
-    size = 28 if settings.get("input") == "unpadded" else 32
-    return LeNet5(**{key: settings[key] for key in MODEL if key in settings}, input_size=size)
+    return LeNet5(**{key: value for key, value in settings.items() if key != "optimizer"})
 
 
 def check_same(found: State, expected: State) -> None:

@@ -58,8 +58,7 @@ def read_settings(path: Path) -> dict | None:
 
 
 def make_model(path: Path, settings: dict) -> LeNet5:
-    choices = {key: settings[key] for key in ("activation", "pooling", "c5", "classes")}
-    model = LeNet5(**choices, input_size=28 if settings["input"] == "unpadded" else 32)
+    model = LeNet5(**settings)
     model.load_state_dict(load_file(path), strict=True)
     return model.eval()
 

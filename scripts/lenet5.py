@@ -1,9 +1,15 @@
 """The modern LeNet-5, as any PyTorch user would write it: the reference for the Rust program.
 
-Use: from lenet5 import LeNet5
+Use: from lenet5 import LeNet5; model = LeNet5.from_file("weights/lenet5.pth")
 """
 
+import json
+import zipfile
+import zlib
+from pathlib import Path
+
 import torch
+from mnist import to_input
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,19 +26,91 @@ ACTIVATIONS = {
     "scaled-tanh": scaled_tanh,
 }
 POOLINGS = {"avg": F.avg_pool2d, "max": torch.max_pool2d}
+KEY = "lenet5"  # the settings' key in every file, which the Rust program reads and writes
+CHECKSUM_KEY = "lenet5.crc32"
+DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
-class LeNet5(nn.Module):
+class WithSettings(nn.Module):
+    """A network whose settings travel with its weights, in state dicts and in files.
+
+    `settings` are what the Rust program stores: the arguments of `__init__` by name.
+    """
+
+    settings: dict
+
+    @classmethod
+    def from_file(cls, path):
+        """The network in a file, in evaluation mode: a state dict, a checkpoint of `train`,
+        safetensors, or TorchScript (which runs the file's code, as `torch.jit.load` does)."""
+        state, settings = read(Path(path))
+        try:
+            model = cls(**settings)
+        except TypeError:
+            found = settings.get("network", "modern")
+            raise ValueError(
+                f"{path}: expected weights for {cls.__module__}, found the {found} network"
+            ) from None
+        model.load_state_dict(state)
+        return model.eval()
+
+    def save(self, path) -> None:
+        """Writes weights and settings: safetensors by that suffix, else a state dict."""
+        state = self.state_dict()
+        if Path(path).suffix == ".safetensors":
+            from safetensors.torch import save_file
+
+            state = {name: tensor.contiguous() for name, tensor in state.items()}
+            metadata = {"format": "pt", KEY: json.dumps(self.settings)}
+            save_file(state, path, {**metadata, CHECKSUM_KEY: checksum(state, metadata)})
+        else:
+            torch.save(state, path)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Bytes (N, 28, 28), 0 for background -> this network's input (N, 1, S, S), float32."""
+        return to_input(images, *(self.settings[key] for key in ("mean", "std", "input")))
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        # Any module may load this: what it does not know of the metadata it ignores.
+        destination._metadata[prefix[:-1]][KEY] = json.dumps(self.settings)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *others):
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *others)
+        for key, stored in json.loads(local_metadata.get(KEY, "{}")).items():
+            if (ours := self.settings.get(key)) != stored:
+                error = f"{key}: these weights need {stored}, this module has {ours}; use from_file"
+                others[-1].append(error)
+
+
+class LeNet5(WithSettings):
     """Images (N, 1, 32, 32) -> logits (N, classes); 61,706 parameters with 10 classes.
 
-    With `input_size=28`, for images without padding, s4 is 4x4 and c5 has 16 x 4 x 4 inputs a unit.
+    `input`, `mean` and `std` say how a picture becomes the input. With `input="unpadded"` it is
+    (N, 1, 28, 28), s4 is 4x4, and c5 has 16 x 4 x 4 inputs a unit.
     """
 
     def __init__(
-        self, activation="tanh", pooling="avg", c5="convolution", classes=10, input_size=32
+        self,
+        activation="tanh",
+        pooling="avg",
+        c5="convolution",
+        classes=10,
+        mean=0.0,
+        std=1.0,
+        input="padded",
     ):
         super().__init__()
-        s4 = ((input_size - 4) // 2 - 4) // 2
+        self.settings = {
+            "activation": activation,
+            "pooling": pooling,
+            "c5": c5,
+            "classes": classes,
+            "mean": mean,
+            "std": std,
+            "input": input,
+        }
+        s4 = 4 if input == "unpadded" else 5
         self.activation = ACTIVATIONS[activation]
         self.pooling = POOLINGS[pooling]
         self.c1 = nn.Conv2d(1, 6, 5)
@@ -52,3 +130,39 @@ class LeNet5(nn.Module):
         x = self.activation(self.c5(x)).flatten(1)  # (N, 120)
         x = self.activation(self.f6(x))  # (N, 84)
         return self.output(x)  # (N, classes)
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """The state dict and the settings in a file; settings are empty where it has none."""
+    if zipfile.is_zipfile(path) and any(
+        name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()
+    ):
+        module = torch.jit.load(path, map_location="cpu")
+        return module.state_dict(), json.loads(getattr(module, KEY, "{}"))
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:] == b"{":
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}
+            metadata = dict(file.metadata() or {})
+        stored = metadata.pop(CHECKSUM_KEY, None)
+        if stored and stored != checksum(state, metadata):
+            raise ValueError(f"{path}: the file is damaged: its checksum is not {stored}")
+        return state, json.loads(metadata.get(KEY, "{}"))
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    state = content.get("model", content)
+    stored = getattr(state, "_metadata", {}).get("", {}).get(KEY, "{}")
+    return state, json.loads(stored)
+
+
+def checksum(state: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """CRC-32 of the metadata and the tensors, each in the order of their names: hexadecimal."""
+    crc = 0
+    for key, value in sorted(metadata.items()):
+        crc = zlib.crc32(f"{key}={value}\n".encode(), crc)
+    for name, tensor in sorted(state.items()):
+        crc = zlib.crc32(f"{name} {DTYPES[tensor.dtype]} {list(tensor.shape)}\n".encode(), crc)
+        crc = zlib.crc32(tensor.contiguous().view(torch.uint8).numpy().tobytes(), crc)
+    return f"{crc:08x}"

@@ -6,6 +6,7 @@ Use: from lenet5_1998 import LeNet5, curvature, discriminative, sdlm_step, to_in
 from pathlib import Path
 
 import torch
+from lenet5 import WithSettings
 from lenet5 import scaled_tanh as squash
 from mnist import to_input as normalised
 from torch import Tensor, nn
@@ -18,6 +19,14 @@ C3_TABLE = [
     *([0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5], [0, 3, 4, 5], [0, 1, 4, 5], [0, 1, 2, 5]),
     *([0, 1, 3, 4], [1, 2, 4, 5], [0, 2, 3, 5], [0, 1, 2, 3, 4, 5]),
 ]
+
+# What the modern network leaves open, as the settings in files name it.
+FIXED = {
+    "network": "original",
+    "activation": "scaled-tanh",
+    "pooling": "avg",
+    "c5": "convolution",
+}
 
 
 class Subsampling(nn.Module):
@@ -36,9 +45,12 @@ class Subsampling(nn.Module):
 class Codes(nn.Module):
     """Squared distances from the codes: (N, 84) -> (N, classes)."""
 
-    def __init__(self, codes: Tensor):
+    def __init__(self, codes: Tensor, trained: bool):
         super().__init__()
-        self.register_buffer("weight", codes)
+        if trained:
+            self.weight = nn.Parameter(codes)
+        else:
+            self.register_buffer("weight", codes)
 
     def forward(self, x: Tensor) -> Tensor:
         return (x.unsqueeze(1) - self.weight).square().sum(-1)
@@ -52,15 +64,36 @@ def read_codes(classes: int) -> Tensor:
     return torch.tensor(codes) * 2.0 - 1.0
 
 
-class LeNet5(nn.Module):
-    """Images (N, 1, 32, 32) -> (N, classes): -scale times the distances; 60,000 parameters.
+class LeNet5(WithSettings):
+    """Images (N, 1, 32, 32) -> (N, classes): -rbf_scale times the distances; 60,000 parameters.
 
-    The codes are small pictures of characters, from the paper's Fig. 3.
+    The codes are small pictures of characters, from the paper's Fig. 3. Pixels are -0.1 for
+    background to 1.175 for ink.
     """
 
-    def __init__(self, classes=10, scale=0.025):
+    def __init__(
+        self,
+        classes=10,
+        mean=0.1 / 1.275,
+        std=1 / 1.275,
+        input="padded",
+        rbf_scale=0.025,
+        train_rbf=False,
+        **fixed,
+    ):
         super().__init__()
-        self.scale = scale
+        if fixed.items() - FIXED.items():
+            raise ValueError(f"expected {FIXED}, which the network of 1998 has, found {fixed}")
+        self.settings = {
+            **FIXED,
+            "classes": classes,
+            "mean": mean,
+            "std": std,
+            "input": input,
+            "rbf_scale": rbf_scale,
+            "train_rbf": train_rbf,
+        }
+        self.scale = rbf_scale
         mask = torch.tensor([[float(i in maps) for i in range(6)] for maps in C3_TABLE])
         self.register_buffer("c3_mask", mask.reshape(16, 6, 1, 1), persistent=False)
         self.c1 = draw(2.4 / 25, nn.Conv2d, 1, 6, 5)
@@ -73,7 +106,7 @@ class LeNet5(nn.Module):
         self.s4 = Subsampling(16)
         self.c5 = draw(2.4 / 400, nn.Conv2d, 16, 120, 5)
         self.f6 = draw(2.4 / 120, nn.Linear, 120, 84)
-        self.output = Codes(read_codes(classes))
+        self.output = Codes(read_codes(classes), train_rbf)
 
     def forward(self, x: Tensor) -> Tensor:
         x = squash(self.c1(x))  # (N, 6, 28, 28)

@@ -34,7 +34,7 @@ MODELS = {
     "linear": {"c5": "linear"},
     "relu-max": {"activation": "relu", "pooling": "max"},
     "sigmoid-47": {"activation": "sigmoid", "classes": 47},
-    "unpadded": {"activation": "scaled-tanh", "input_size": 28},
+    "unpadded": {"activation": "scaled-tanh", "input": "unpadded"},
 }
 
 OPTIMIZERS = {
@@ -68,8 +68,7 @@ def parity(folder: Path) -> None:
             model = LeNet5(**settings)
             note(f"{name}/initial", parameters(model))
             note(name, {"after": torch.rand(4)})  # the generator is where it ought to be
-            form = "unpadded" if "input_size" in settings else "padded"
-            batch = to_input(images[:100], input=form)
+            batch = model.prepare(images[:100])
             logits = model(batch)
             loss = F.cross_entropy(logits, labels[:100])
             loss.backward()
@@ -122,7 +121,7 @@ def sdlm(folder: Path) -> None:
     """In float64: second derivatives by both losses, and 200 patterns one by one."""
     images, labels = (part[:500] for part in read_mnist("train"))
     torch.manual_seed(7)
-    model = lenet5_1998.LeNet5(scale=0.02)
+    model = lenet5_1998.LeNet5(rbf_scale=0.02)
     tensors = {f"initial/{name}": tensor for name, tensor in parameters(model).items()}
     model = model.double()
     images = lenet5_1998.to_input(images).double()
@@ -183,7 +182,7 @@ def check(folder: Path) -> None:
         expected = load_file(folder / f"{name}-expected.safetensors")
         images, logits = expected.pop("images"), expected.pop("logits")
 
-        names = list(reference(config, images.shape[-1]).state_dict())
+        names = list(reference(config).state_dict())
 
         def same(
             found: dict[str, Tensor], order: bool = True, expected=expected, names=names
@@ -195,8 +194,8 @@ def check(folder: Path) -> None:
                 assert tensor.dtype == torch.float32 and tensor.is_contiguous()
                 assert same_bits(tensor, expected[key]), key
 
-        def model(state: dict[str, Tensor], config=config, images=images) -> nn.Module:
-            result = reference(config, images.shape[-1])
+        def model(state: dict[str, Tensor], config=config) -> nn.Module:
+            result = reference(config)
             result.load_state_dict(state, strict=True)
             return result
 
@@ -233,12 +232,11 @@ def check(folder: Path) -> None:
             assert file.metadata()["format"] == "pt"
 
 
-def reference(config: dict, input_size: int) -> nn.Module:
+def reference(config: dict) -> nn.Module:
     """The network in plain PyTorch."""
     if config.get("network") == "original":
-        return lenet5_1998.LeNet5(config["classes"], config.get("rbf_scale", 0.025))
-    settings = {key: config[key] for key in ("activation", "pooling", "c5", "classes")}
-    return LeNet5(**settings, input_size=input_size)
+        return lenet5_1998.LeNet5(**config)
+    return LeNet5(**config)
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:

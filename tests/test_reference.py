@@ -47,7 +47,7 @@ def test_parameters():
 def test_curvature():
     """Of C5 and F6 it is the Gauss-Newton diagonal itself: one path leads to each output of F6."""
     torch.manual_seed(1)
-    model = lenet5_1998.LeNet5(scale=0.02).double()
+    model = lenet5_1998.LeNet5(rbf_scale=0.02).double()
     image, label = torch.rand(1, 1, 32, 32).double(), torch.tensor([3])
     names = [name for name, _ in model.named_parameters()]
     h = dict(zip(names, lenet5_1998.curvature(model, image, label), strict=True))

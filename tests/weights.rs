@@ -6,11 +6,11 @@ use std::sync::OnceLock;
 
 use lenet5::data::to_input;
 use lenet5::model::{Activation, C5, Input, LeNet5, ModelConfig, ModelOptions, Network, Pooling};
-use lenet5::weights::{Format, Settings, Weights, write_tensors};
+use lenet5::weights::{Format, Limits, Settings, Weights, write_tensors};
 use tch::nn::{Module, VarStore};
 use tch::{Device, Kind, Tensor};
 
-use crate::util::{Bits, fixtures, generator, python, shared, temp, tensors};
+use crate::util::{Bits, fixtures, generator, python, root, shared, temp, tensors};
 
 pub const FORMATS: [(Format, &str); 3] =
     [(Format::TorchScript, "pt"), (Format::StateDict, "pth"), (Format::SafeTensors, "safetensors")];
@@ -290,4 +290,34 @@ fn python_reads_what_rust_wrote() {
     }
     fs::write(folder.path().join("models.json"), serde_json::to_vec(&models).unwrap()).unwrap();
     fixtures("check", folder.path());
+}
+
+/// The checksum in a safetensors file covers tensors, names, shapes and settings.
+#[test]
+fn each_flipped_bit_of_a_safetensors_file_is_found() {
+    let bytes = fs::read(root().join("weights/lenet5.safetensors")).unwrap();
+    let whole = Weights::from_bytes(&bytes, &Limits::default()).unwrap();
+    let header = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let in_data = (header..bytes.len()).step_by((bytes.len() - header) / 200);
+    for at in (0..header).chain(in_data) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << (at % 8);
+        match Weights::from_bytes(&damaged, &Limits::default()) {
+            Err(_) => {}
+            // Where the checksum's own name is hit, there is none, and the rest is whole.
+            Ok(found) => {
+                assert!(
+                    !String::from_utf8_lossy(&damaged).contains("\"lenet5.crc32\""),
+                    "byte {at}"
+                );
+                assert_eq!(found.config, whole.config);
+                assert_eq!(found.tensors, whole.tensors);
+            }
+        }
+    }
+    let mut damaged = bytes.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    let message = Weights::from_bytes(&damaged, &Limits::default()).unwrap_err();
+    assert!(message.starts_with("expected the checksum "), "{message}");
+    assert!(message.contains("the file is damaged"), "{message}");
 }

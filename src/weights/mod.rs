@@ -405,11 +405,17 @@ pub(crate) fn read_limited(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The settings in a state dict's `_metadata`.
+/// The settings in a state dict's `_metadata`: of the whole, or, where a module such as
+/// `DataParallel` wraps the network, of the only part that has any.
 fn stored_config(state_dict: &Value) -> Option<&str> {
     let Value::Dict { attributes: Some(attributes), .. } = state_dict else { return None };
     let (_, metadata) = attributes.iter().find(|(name, _)| name == "_metadata")?;
-    metadata.get("")?.get(CONFIG_KEY)?.as_str()
+    let parts = metadata.items()?.iter();
+    let mut stored = parts.filter_map(|(name, part)| Some((name, part.get(CONFIG_KEY)?.as_str()?)));
+    match (stored.next(), stored.next()) {
+        (Some((_, only)), None) => Some(only),
+        _ => metadata.get("")?.get(CONFIG_KEY)?.as_str(),
+    }
 }
 
 /// Reads and checks stored settings.

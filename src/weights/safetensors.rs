@@ -1,6 +1,6 @@
 //! The safetensors format.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tch::{Kind, Tensor};
@@ -20,6 +20,9 @@ const KINDS: [(Dtype, Kind); 7] = [
     (Dtype::I32, Kind::Int),
     (Dtype::U8, Kind::Uint8),
 ];
+
+/// The key of the checksum in the metadata; as long as it is present, it is checked.
+const CHECKSUM_KEY: &str = "lenet5.crc32";
 
 /// Tensors in the order of their data, and the text metadata.
 pub type Contents = (Vec<(String, Value)>, HashMap<String, String>);
@@ -41,6 +44,17 @@ pub fn read(bytes: &[u8], limits: &Limits) -> Result<Contents, String> {
     }
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(broken)?;
     let file = SafeTensors::deserialize(bytes).map_err(broken)?;
+    let mut text = metadata.metadata().clone().unwrap_or_default();
+    if let Some(expected) = text.remove(CHECKSUM_KEY) {
+        let found = checksum(file.iter(), &text);
+        if found != expected {
+            return Err(format!(
+                "expected the checksum {expected}, found {found}: the file is damaged, or its \
+                 metadata are from another file; to save changed tensors, leave {CHECKSUM_KEY} out \
+                 of the metadata"
+            ));
+        }
+    }
     let mut tensors = Vec::new();
     for name in metadata.offset_keys() {
         let view = file.tensor(&name).map_err(broken)?;
@@ -64,14 +78,17 @@ pub fn read(bytes: &[u8], limits: &Limits) -> Result<Contents, String> {
             .map_err(|error| format!("{}: {}", shown(&name), Error::from(error)))?;
         tensors.push((name, Value::Tensor(tensor)));
     }
-    Ok((tensors, metadata.metadata().clone().unwrap_or_default()))
+    Ok((tensors, text))
 }
 
-/// Writes tensors and metadata; `safetensors.torch.load_file` reads the result.
+/// Writes tensors and metadata with a checksum of both; `safetensors.torch.load_file` reads the result.
 ///
 /// # Errors
 /// Where a tensor's type has no counterpart.
-pub fn write(tensors: &[(String, Tensor)], metadata: HashMap<String, String>) -> Result<Vec<u8>> {
+pub fn write(
+    tensors: &[(String, Tensor)],
+    mut metadata: HashMap<String, String>,
+) -> Result<Vec<u8>> {
     let mut buffers = Vec::new();
     for (name, tensor) in tensors {
         let dtype = KINDS
@@ -90,10 +107,29 @@ pub fn write(tensors: &[(String, Tensor)], metadata: HashMap<String, String>) ->
             .map_err(|error| Error::Config(format!("{name}: {error}")))?;
         views.push((name.as_str(), view));
     }
+    let sum = checksum(views.iter().map(|(name, view)| (*name, view.clone())), &metadata);
+    metadata.insert(CHECKSUM_KEY.to_owned(), sum);
     let mut bytes = safetensors::serialize(views, Some(metadata))
         .map_err(|error| Error::Config(format!("cannot write safetensors: {error}")))?;
     sort_metadata(&mut bytes);
     Ok(bytes)
+}
+
+/// CRC-32 of the metadata and the tensors, each in the order of their names, in hexadecimal. `checksum` in
+/// scripts/lenet5.py computes it too.
+fn checksum<'a>(
+    tensors: impl Iterator<Item = (&'a str, TensorView<'a>)>,
+    metadata: &HashMap<String, String>,
+) -> String {
+    let mut sum = crc32fast::Hasher::new();
+    for (key, value) in BTreeMap::from_iter(metadata) {
+        sum.update(format!("{key}={value}\n").as_bytes());
+    }
+    for (name, view) in BTreeMap::from_iter(tensors) {
+        sum.update(format!("{name} {:?} {:?}\n", view.dtype(), view.shape()).as_bytes());
+        sum.update(view.data());
+    }
+    format!("{:08x}", sum.finalize())
 }
 
 /// The crate writes the metadata in the order of a `HashMap`, another one each time: sorted, the
