@@ -34,10 +34,9 @@ DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torc
 class WithSettings(nn.Module):
     """A network whose settings travel with its weights, in state dicts and in files.
 
-    `settings` are what the Rust program stores: the arguments of `__init__` by name.
+    A subclass puts the arguments of its `__init__` by name into `self.settings`; the Rust program
+    stores the same names and values.
     """
-
-    settings: dict
 
     @classmethod
     def from_file(cls, path):
