@@ -31,6 +31,10 @@ pub struct ReadOptions {
     /// Settings that the file does not say, or says wrongly.
     #[command(flatten)]
     pub model: ModelOptions,
+    /// Where the network is in a file that holds several, such as a teacher and a student: the keys that lead
+    /// to it, with dots between them.
+    #[arg(long, value_name = "NAME")]
+    pub key: Option<String>,
     /// The limits.
     #[command(flatten)]
     pub limits: LimitOptions,
@@ -57,10 +61,18 @@ impl ReadOptions {
     /// # Errors
     /// As [`Weights::read`] and [`Weights::set`].
     pub fn read(&self, path: &Path) -> Result<Weights> {
-        let mut weights = Weights::read_within(path, &self.limits.limits())?;
+        let mut weights = self.read_as_stored(path)?;
         weights.set(&self.model)?;
         note_all(path, &weights);
         Ok(weights)
+    }
+
+    /// Reads a file with the settings that it says or that are assumed.
+    ///
+    /// # Errors
+    /// As [`Weights::read`].
+    pub fn read_as_stored(&self, path: &Path) -> Result<Weights> {
+        Weights::read_within(path, &self.limits.limits(), self.key.as_deref())
     }
 
     /// The same, of the shipped weights where no file is named.

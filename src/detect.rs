@@ -8,8 +8,9 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::data::Dataset;
 use crate::evaluate::logits;
-use crate::model::{Activation, Input, ModelConfig, Network, Pooling};
-use crate::weights::Weights;
+use crate::model::{Activation, Input, ModelConfig, ModelOptions, Network, Pooling};
+use crate::weights::contents::Hints;
+use crate::weights::{Settings, Weights};
 use crate::{Error, Result};
 
 /// Means and standard deviations in use: pixels 0..1; MNIST's own; -1..1; pixels 0..255.
@@ -64,11 +65,12 @@ pub struct Detection {
 
 impl Detection {
     /// Tries all activations, poolings, normalisations and forms of input that fit the weights, on the
-    /// first images of `data`, which should be those of training.
+    /// first images of `data`, which should be those of training. Settings in `known`, and those that the file
+    /// tells, are kept as they are.
     ///
     /// # Errors
     /// Where libtorch refuses.
-    pub fn run(weights: &Weights, data: &Dataset) -> Result<Self> {
+    pub fn run(weights: &Weights, known: &ModelOptions, data: &Dataset) -> Result<Self> {
         if weights.config.network == Network::Original {
             return Err(Error::Config(
                 "the network of 1998 has nothing to detect: its settings are the paper's"
@@ -77,7 +79,14 @@ impl Detection {
         }
         let sample = data.first(FIRST_SAMPLES);
         let mut trials = Vec::new();
-        for config in settings(&weights.config) {
+        let all = settings(&weights.config, &known_settings(weights, known));
+        if all.is_empty() {
+            let size = weights.config.input.size();
+            return Err(Error::Config(format!(
+                "input: these weights are of a network that takes {size}x{size} pixels"
+            )));
+        }
+        for config in all {
             trials.push(Trial::new(weights, config, &sample)?);
         }
         trials.sort_by(|a, b| a.loss.total_cmp(&b.loss));
@@ -92,12 +101,15 @@ impl Detection {
         Ok(Self { finalists, others })
     }
 
-    /// The best settings, where they stand out: half of the images right, no other settings much better
-    /// in accuracy, and the losses clearly above of all that differ in more than the input.
+    /// The likeliest settings, and the runner-up where one other activation or pooling is nearly as likely.
+    ///
+    /// The likeliest are those of the lowest loss, which is the negative logarithm of the likelihood of the
+    /// labels. They have to read half of the images right. Another combination is nearly as likely where its
+    /// loss is higher by noise only, or where it reads more images right.
     ///
     /// # Errors
-    /// Says which settings are too close, or that none fit.
-    pub fn best(&self) -> Result<&ModelConfig> {
+    /// Says that no settings fit, or which are too many that fit as well.
+    pub fn best(&self) -> Result<(&ModelConfig, Option<&Trial>)> {
         let [best, others @ ..] = self.finalists.as_slice() else {
             unreachable!("the lowest loss is always tried again")
         };
@@ -114,24 +126,38 @@ impl Detection {
             ));
         }
         let mut same = vec![best];
+        let mut ties: Vec<&Trial> = Vec::new();
         for other in others {
             if best.is_as_good(other) {
                 same.push(other);
             } else if best.distance(other) < MIN_DISTANCE
                 || other.accuracy > best.accuracy + MAX_WORSE
             {
-                return refuse(format!(
-                    "{} reads {:.1} % of the images with a loss of {:.4}, and {} {:.1} % with {:.4}",
-                    best.config, best.accuracy, best.loss, other.config, other.accuracy, other.loss
-                ));
+                ties.push(other);
             }
+        }
+        let kind = |trial: &Trial| (trial.config.activation, trial.config.pooling);
+        if let Some(second) = ties.iter().find(|trial| kind(trial) != kind(ties[0])) {
+            return refuse(format!(
+                "{} reads {:.1} % of the images with a loss of {:.4}, {} {:.1} % with {:.4}, and {} \
+                 {:.1} % with {:.4}",
+                best.config,
+                best.accuracy,
+                best.loss,
+                ties[0].config,
+                ties[0].accuracy,
+                ties[0].loss,
+                second.config,
+                second.accuracy,
+                second.loss
+            ));
         }
         // Padding before or after the normalisation is told apart with difficulty: the usual one.
         let usual = ModelConfig { input: Input::Padded, ..best.config.clone() };
         let twin = same
             .iter()
             .find(|trial| best.config.input == Input::ZeroPadded && trial.config == usual);
-        Ok(&twin.unwrap_or(&best).config)
+        Ok((&twin.unwrap_or(&best).config, ties.first().copied()))
     }
 }
 
@@ -146,17 +172,44 @@ impl Detection {
     }
 }
 
-/// All combinations that fit the size of the network's input.
-fn settings(config: &ModelConfig) -> Vec<ModelConfig> {
+/// The settings that need no trial: the user's, then the file's.
+fn known_settings(weights: &Weights, given: &ModelOptions) -> ModelOptions {
+    let file = match weights.settings {
+        Settings::Known => ModelOptions::of(&weights.config),
+        Settings::Assumed(Hints { activation, pooling, input, .. }) => {
+            ModelOptions { activation, pooling, input, ..ModelOptions::default() }
+        }
+    };
+    ModelOptions {
+        activation: given.activation.or(file.activation),
+        pooling: given.pooling.or(file.pooling),
+        input: given.input.or(file.input),
+        mean: given.mean.or(file.mean),
+        std: given.std.or(file.std),
+    }
+}
+
+/// All combinations with the known settings that fit the size of the network's input.
+fn settings(config: &ModelConfig, known: &ModelOptions) -> Vec<ModelConfig> {
+    /// The known value, or all that there are.
+    fn choices<T: Copy>(known: Option<T>, all: &[T]) -> Vec<T> {
+        known.map_or_else(|| all.to_vec(), |known| vec![known])
+    }
+    let mut normalisations: Vec<(f64, f64)> = NORMALISATIONS
+        .map(|(mean, std)| (known.mean.unwrap_or(mean), known.std.unwrap_or(std)))
+        .to_vec();
+    normalisations.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+    normalisations.dedup();
     let mut settings = Vec::new();
-    for &input in Input::value_variants().iter().filter(|i| i.size() == config.input.size()) {
-        for (mean, std) in NORMALISATIONS {
+    for input in choices(known.input, Input::value_variants()) {
+        for &(mean, std) in &normalisations {
             // With a mean of 0 both paddings are one.
-            if input == Input::ZeroPadded && mean == 0.0 {
+            let twice = input == Input::ZeroPadded && mean == 0.0 && known.input.is_none();
+            if twice || input.size() != config.input.size() {
                 continue;
             }
-            for &activation in Activation::value_variants() {
-                for &pooling in Pooling::value_variants() {
+            for activation in choices(known.activation, Activation::value_variants()) {
+                for pooling in choices(known.pooling, Pooling::value_variants()) {
                     let config = config.clone();
                     settings.push(ModelConfig { activation, pooling, input, mean, std, ..config });
                 }

@@ -33,8 +33,8 @@ pub fn logits(
     Ok(Tensor::f_cat(&batches.collect::<Result<Vec<_>>>()?, 0)?)
 }
 
-/// The same by the hand-written engine of the network, on the CPU; it has to know the network:
-/// [`TrainConfig::engine_on`](crate::train::TrainConfig::engine_on) says so.
+/// The logits by the hand-written engine of the network, on the CPU; it has to know the network:
+/// [`knows`](crate::engine::knows) says so.
 ///
 /// # Errors
 /// Where libtorch refuses.

@@ -24,6 +24,7 @@ pub mod engine;
 mod error;
 pub mod evaluate;
 pub mod files;
+mod foreign;
 pub mod libtorch;
 pub mod model;
 pub mod optim;

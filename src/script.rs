@@ -5,9 +5,9 @@ use std::path::Path;
 use tch::{CModule, Device, Kind, Tensor};
 
 use crate::model::{Input, ModelConfig, ModelOptions};
-use crate::weights::contents::{self, Container, Contents};
+use crate::weights::contents::{self, Container};
 use crate::weights::{Limits, Weights, read_limited};
-use crate::{Error, Result};
+use crate::{Error, Result, foreign};
 
 /// A TorchScript module from images to scores of classes.
 #[derive(Debug)]
@@ -38,11 +38,18 @@ impl Script {
         // libtorch's own messages do not tell a missing file, or another form, from a broken one.
         std::fs::File::open(path).map_err(Error::io(path))?;
         // A file over the limit is not looked at beforehand.
-        let bytes = read_limited(path, limits).unwrap_or_default();
-        if let Ok(Contents { container, .. }) = contents::read(&bytes, limits)
-            && container != Container::TorchScript
-        {
-            let message = format!("expected TorchScript, found {container}: --weights reads it");
+        let bytes = read_limited(path, limits);
+        let within_limit = bytes.is_ok();
+        let bytes = bytes.unwrap_or_default();
+        let form = contents::read(&bytes, limits).map(|contents| contents.container);
+        let message = match form {
+            Ok(Container::TorchScript) => None,
+            Ok(other) => Some(format!("expected TorchScript, found {other}: --weights reads it")),
+            Err(_) => foreign::name(&bytes)
+                .filter(|_| within_limit && !bytes.starts_with(b"PK"))
+                .map(|name| format!("expected TorchScript, found {name}")),
+        };
+        if let Some(message) = message {
             return Err(Error::file(path, message));
         }
         let mut module = CModule::load_on_device(path, device).map_err(refused)?;
@@ -80,7 +87,40 @@ impl Script {
                 ));
             }
         };
+        script.check_repeatable().map_err(|message| Error::file(path, message))?;
         Ok(script)
+    }
+
+    /// Whether images get the same scores each time, and in any batch: not where the module was traced in
+    /// training mode, with active dropout or the statistics of the batch.
+    fn check_repeatable(&self) -> Result<(), String> {
+        let _no_grad = tch::no_grad_guard();
+        let size = self.config.input.size();
+        let pixels = Tensor::arange(16 * size * size, (Kind::Float, Device::Cpu));
+        // Any images do that differ from each other, also in their means.
+        let brightness = Tensor::linspace(0.02, 1.0, 16, (Kind::Float, Device::Cpu));
+        let images = (pixels * 0.7).sin().abs().reshape([16, 1, size, size])
+            * brightness.reshape([16, 1, 1, 1]);
+        let scores = |images: &Tensor| self.forward(images).map_err(|error| error.to_string());
+        let (first, second) = (scores(&images)?, scores(&images)?);
+        let remedy =
+            "it was traced or saved in training mode; call model.eval() first, and trace it again";
+        if !first.equal(&second) {
+            return Err(format!(
+                "expected the same scores for the same images, found others the second time: dropout \
+                 is active; {remedy}"
+            ));
+        }
+        let alone = scores(&images.narrow(0, 0, 3))?;
+        let together = first.narrow(0, 0, 3);
+        // Kernels may add up in another order for another size of the batch.
+        if !alone.allclose(&together, 1e-3, 1e-3, true) {
+            return Err(format!(
+                "expected scores of an image that do not hang on the others of its batch, found that \
+                 they do: it normalises by the batch; {remedy}"
+            ));
+        }
+        Ok(())
     }
 
     /// The settings of the input, and the number of classes.

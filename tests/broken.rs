@@ -64,12 +64,12 @@ fn files_of_something_else() {
         (
             "one byte",
             vec![b'P'],
-            "expected torch.save's archive or pickles, TorchScript or safetensors, found none of them",
+            "expected torch.save's archive or pickles, TorchScript or safetensors, found plain text",
         ),
         (
             "text",
             b"hello, these are no weights at all".to_vec(),
-            "expected torch.save's archive or pickles, TorchScript or safetensors, found none of them",
+            "expected torch.save's archive or pickles, TorchScript or safetensors, found plain text",
         ),
         (
             "a pickle without a zip",
@@ -950,7 +950,7 @@ fn other_files_of_pytorch() {
         ),
         (
             "two.pth",
-            "expected one LeNet-5, found others under first and second: save one of them"
+            "expected one LeNet-5, found others under first, second: choose by --key, or save one of them"
                 .to_owned(),
         ),
         ("optimizer.pth", format!("{dict} a dict without tensors")),

@@ -48,12 +48,34 @@ fn broken_files() {
     let max = u32::MAX;
     let table = [
         // Images where labels were expected and the other way round, other element types, other ends.
-        (file(0x0801, &[1, 2, 2], &[0; 4]), magic("0x00000801")),
-        (file(0x0804, &[1, 1, 2, 2], &[0; 4]), magic("0x00000804")),
-        (file(0x0D03, &[1, 2, 2], &[0; 16]), magic("0x00000d03")),
+        (
+            file(0x0801, &[1, 2, 2], &[0; 4]),
+            magic("0x00000801: IDX of unsigned bytes in 1 dimension(s), of sizes [1]"),
+        ),
+        (
+            file(0x0804, &[1, 1, 2, 2], &[0; 4]),
+            magic("0x00000804: IDX of unsigned bytes in 4 dimension(s), of sizes [1, 1, 2, 2]"),
+        ),
+        (
+            file(0x0D03, &[1, 2, 2], &[0; 16]),
+            magic("0x00000d03: IDX of float32 in 3 dimension(s), of sizes [1, 2, 2]"),
+        ),
+        (
+            file(0x0C02, &[9, 8], &[0; 288]),
+            magic(
+                "0x00000c02: IDX of int32 in 2 dimension(s), of sizes [9, 8]; these are QMNIST's \
+                 labels: write their first column as unsigned bytes",
+            ),
+        ),
         (file(0x0803_0000, &[1, 2, 2], &[0; 4]), magic("0x08030000")),
         (file(0x0308_0000, &[1, 2, 2], &[0; 4]), magic("0x03080000")),
-        (b"<!DOCTYPE html>".to_vec(), magic("0x3c21444f")),
+        (
+            b"<!DOCTYPE html>".to_vec(),
+            magic(
+                "0x3c21444f: a web page (HTML), not the file behind it: download it again, from its \
+                 direct address",
+            ),
+        ),
         // Shorter and longer than the header says.
         (file(0x0803, &[2, 2, 2], &[]), size("8", "[2, 2, 2]", "0")),
         (file(0x0803, &[2, 2, 2], &[0; 7]), size("8", "[2, 2, 2]", "7")),
@@ -80,7 +102,8 @@ fn truncated_files() {
     let whole = file(0x0803, &[2, 3, 4], &[7; 24]);
     for length in 0..whole.len() {
         let expected = match length {
-            0..16 => {
+            0 => "expected an IDX file, found an empty file".to_owned(),
+            1..16 => {
                 let part =
                     ["the magic number", "dimension 1", "dimension 2", "dimension 3"][length / 4];
                 format!("expected an IDX file, found the end of the file within {part}")
@@ -158,17 +181,17 @@ fn data_sets() {
         (
             &[2, 28, 28],
             &[9, 10],
-            "DIR/t10k-labels-idx1-ubyte: expected labels from 0 to 9, found 10 at index 1",
+            "DIR/t10k-labels-idx1-ubyte: expected labels from 0 to 9, found 10 at index 1; the largest is 10: give --classes 11",
         ),
         (
             &[2, 28, 28],
             &[255, 0],
-            "DIR/t10k-labels-idx1-ubyte: expected labels from 0 to 9, found 255 at index 0",
+            "DIR/t10k-labels-idx1-ubyte: expected labels from 0 to 9, found 255 at index 0; the largest is 255: give --classes 256",
         ),
         (
             &[1, 28],
             &[0],
-            "DIR/t10k-images-idx3-ubyte: expected IDX magic number 0x00000803 (unsigned bytes, 3 dimension(s)), found 0x00000802",
+            "DIR/t10k-images-idx3-ubyte: expected IDX magic number 0x00000803 (unsigned bytes, 3 dimension(s)), found 0x00000802: IDX of unsigned bytes in 2 dimension(s), of sizes [1, 28]",
         ),
     ];
     for (images, labels, expected) in table {
@@ -180,7 +203,14 @@ fn data_sets() {
     assert_eq!(Dataset::read(folder, Split::Test, 27).unwrap().len(), 2);
     assert_eq!(
         message(folder, Dataset::read(folder, Split::Test, 26)).expect_err("26 classes"),
-        "DIR/t10k-labels-idx1-ubyte: expected labels from 0 to 25, found 26 at index 1"
+        "DIR/t10k-labels-idx1-ubyte: expected labels from 0 to 25, found 26 at index 1; the largest is 26: give \
+         --classes 27"
+    );
+    write_idx(&folder.join(TEST_LABELS), &[2], &[1, 26]);
+    assert_eq!(
+        message(folder, Dataset::read(folder, Split::Test, 26)).expect_err("26 classes"),
+        "DIR/t10k-labels-idx1-ubyte: expected labels from 0 to 25, found 26 at index 1; here labels run \
+         from 1 to 26: give --classes 27, whose class 0 stays empty"
     );
 }
 
@@ -189,21 +219,51 @@ fn missing_files() {
     let folder = temp();
     let folder = folder.path();
     let read = |split| message(folder, Dataset::read(folder, split, 10)).expect_err("missing");
-    let neither =
-        "DIR: expected train-images-idx3-ubyte or train-images-idx3-ubyte.gz, found neither";
+    let neither = "DIR: expected train-images-idx3-ubyte or train-images-idx3-ubyte.gz, found an empty folder";
     assert_eq!(read(Split::Train), neither);
     write_idx(&folder.join(TEST_IMAGES), &[1, 28, 28], &[0; 28 * 28]);
     assert_eq!(
         read(Split::Test),
-        "DIR: expected t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz, found neither"
+        "DIR: expected t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz, found \
+         \"t10k-images-idx3-ubyte\""
     );
     fs::create_dir(folder.join(TEST_LABELS)).unwrap();
-    assert!(read(Split::Test).ends_with("found neither"), "a folder is no file");
+    assert!(read(Split::Test).ends_with("\"t10k-labels-idx1-ubyte/\""), "a folder is no file");
+    for number in 0..9 {
+        fs::write(folder.join(format!("mnist_{number}.csv")), "").unwrap();
+    }
+    assert!(
+        read(Split::Test).ends_with(
+            "\"mnist_5.csv\" and 5 more; CSV is not read here: write the images as IDX files"
+        ),
+        "{}",
+        read(Split::Test)
+    );
+    assert_eq!(
+        message(folder, Dataset::read(&folder.join(TEST_IMAGES), Split::Test, 10)).unwrap_err(),
+        "DIR/t10k-images-idx3-ubyte: expected a folder with the file t10k-images-idx3-ubyte, found a file"
+    );
     let nowhere = folder.join("nowhere");
     assert_eq!(
         message(folder, Dataset::read(&nowhere, Split::Test, 10)).expect_err("missing"),
         "DIR/nowhere: No such file or directory (os error 2)"
     );
+}
+
+#[test]
+fn other_layouts_of_the_same_files() {
+    let images = [7; 28 * 28];
+    for (inside, image_name, label_name) in [
+        ("", "t10k-images.idx3-ubyte", "t10k-labels.idx1-ubyte"),
+        ("MNIST/raw", TEST_IMAGES, TEST_LABELS),
+    ] {
+        let folder = temp();
+        let inside = folder.path().join(inside);
+        fs::create_dir_all(&inside).unwrap();
+        write_idx(&inside.join(image_name), &[1, 28, 28], &images);
+        write_idx(&inside.join(label_name), &[1], &[3]);
+        assert_eq!(Dataset::read(folder.path(), Split::Test, 10).unwrap().len(), 1);
+    }
 }
 
 #[test]

@@ -8,7 +8,8 @@ use clap::Parser;
 use lenet5::cli::{self, ReadOptions};
 use lenet5::data::{Dataset, Split};
 use lenet5::detect::Detection;
-use lenet5::weights::{Format, Inspection, Settings, Weights};
+use lenet5::model::ModelOptions;
+use lenet5::weights::{Format, Inspection, Settings};
 
 /// Reads LeNet-5's weights in any form that PyTorch users have, and writes them in another.
 ///
@@ -27,8 +28,9 @@ struct Arguments {
     /// Form of OUT [default: by its suffix: .pt torchscript, .pth state-dict, .safetensors]
     #[arg(long, requires = "output")]
     format: Option<Format>,
-    /// Find activation, pooling and input by trial on training images, and refuse where none stand out.
-    #[arg(long, requires = "output", conflicts_with = "ModelOptions")]
+    /// Find the activation, the pooling and the input by trial on training images. Settings that are known,
+    /// from options or from the file, are kept.
+    #[arg(long, requires = "output")]
     detect: bool,
     /// Folder of IDX files for --detect, gzip or not [default: the embedded MNIST]
     #[arg(long, value_name = "DIR", requires = "detect")]
@@ -53,19 +55,28 @@ fn convert(arguments: &Arguments, output: &Path) -> anyhow::Result<()> {
         format!("{}: expected the suffix .pt, .pth or .safetensors, or --format", output.display())
     })?;
     let mut weights = if arguments.detect {
-        Weights::read_within(&arguments.file, &arguments.read.limits.limits())?
+        arguments.read.read_as_stored(&arguments.file)?
     } else {
         arguments.read.read(&arguments.file)?
     };
     if arguments.detect {
         let classes = weights.config.classes;
         let data = Dataset::open(arguments.data.as_deref(), Split::Train, classes)?;
-        let detection = Detection::run(&weights, &data)?;
+        let known = &arguments.read.model;
+        let detection = Detection::run(&weights, known, &data)?;
         cli::print(&detection)?;
-        weights.config = detection.best()?.clone();
+        let (best, runner_up) = detection.best()?;
+        weights.config = best.clone();
         weights.settings = Settings::Known;
         cli::note_all(&arguments.file, &weights);
-        cli::note(format_args!("detected: {}", weights.config));
+        cli::note(format_args!("detected: {best}"));
+        if let Some(other) = runner_up {
+            cli::note(format_args!(
+                "note: nearly as likely: {}; for it: {}",
+                other.config,
+                ModelOptions::of(&other.config)
+            ));
+        }
         for config in detection.as_good(&weights.config) {
             cli::note(format_args!("note: as good, but for noise: {config}"));
         }

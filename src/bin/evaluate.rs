@@ -9,11 +9,11 @@ use lenet5::charts::Captioned;
 use lenet5::cli::{self, ReadOptions};
 use lenet5::data::{Dataset, Split};
 use lenet5::evaluate::{Evaluation, Misread, Rejection, logits, logits_by_engine};
-use lenet5::model::Network;
+use lenet5::model::{ModelConfig, ModelOptions, Network};
 use lenet5::script::Script;
-use lenet5::train::{Engine, TrainConfig, read_metrics};
-use lenet5::weights;
-use lenet5::{DeviceChoice, charts};
+use lenet5::train::{Engine, read_metrics};
+use lenet5::weights::{self, Settings};
+use lenet5::{DeviceChoice, charts, engine};
 use tch::nn::Module;
 use tch::{Device, Tensor};
 
@@ -21,12 +21,15 @@ use tch::{Device, Tensor};
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// TorchScript, torch.save of any age, or safetensors, of which nothing is executed [default: those
+    /// Weights: TorchScript, torch.save of any age, or safetensors, of which nothing is executed [default: those
     /// shipped, weights/lenet5.*]
+    #[arg(value_name = "FILE", conflicts_with_all = ["torchscript", "weights"])]
+    file: Option<PathBuf>,
+    /// Another way to name FILE.
     #[arg(long, value_name = "FILE", conflicts_with = "torchscript")]
     weights: Option<PathBuf>,
     /// Which of the shipped weights: of the network as PyTorch users write it today, or of the paper's of 1998.
-    #[arg(long, default_value = "modern", conflicts_with_all = ["weights", "torchscript"])]
+    #[arg(long, default_value = "modern", conflicts_with_all = ["file", "weights", "torchscript"])]
     model: Network,
     /// Run any TorchScript classifier as it is. This EXECUTES THE CODE IN THE FILE, which may do
     /// anything: only for files that you trust.
@@ -69,11 +72,18 @@ fn main() -> ExitCode {
 
 fn evaluate(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     cli::set_threads(arguments.threads)?;
-    let (logits, labels) = match &arguments.torchscript {
+    let Scores { logits, labels, config, assumed } = match &arguments.torchscript {
         Some(path) => run_script(arguments, path)?,
         None => run_weights(arguments)?,
     };
     let evaluation = Evaluation::new(&logits, &labels)?;
+    if evaluation.error_percent > SUSPICIOUS_PERCENT && assumed {
+        cli::note(format_args!(
+            "note: most images are misclassified; these settings were given or assumed: {config}; if \
+             the network was trained with others, options such as --activation give them, and convert \
+             FILE OUT --detect finds them"
+        ));
+    }
     if let Some(folder) = &arguments.report {
         report(arguments, folder, &evaluation, &logits, &labels)?;
     }
@@ -91,30 +101,50 @@ fn evaluate(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Logits and labels.
-fn run_weights(arguments: &Arguments) -> anyhow::Result<(Tensor, Tensor)> {
+/// An error above this is likely to come from settings that are not those of training.
+const SUSPICIOUS_PERCENT: f64 = 50.0;
+
+/// What a network makes of a data set.
+struct Scores {
+    /// (N, classes), float32.
+    logits: Tensor,
+    /// (N), int64.
+    labels: Tensor,
+    config: ModelConfig,
+    /// Whether settings were given by options, or assumed.
+    assumed: bool,
+}
+
+fn run_weights(arguments: &Arguments) -> anyhow::Result<Scores> {
     if arguments.engine == Engine::Graph {
         anyhow::bail!("--engine graph: images that are read once are not worth recording");
     }
-    let weights = arguments.read.open(arguments.weights.as_deref(), arguments.model)?;
+    let weights = arguments.read.open(arguments.weights(), arguments.model)?;
+    let given = arguments.read.model != ModelOptions::default();
+    let assumed = given || matches!(weights.settings, Settings::Assumed(_));
+    let config = weights.config.clone();
     let (device, _) = arguments.device.open()?;
     let data = Dataset::open(arguments.data.as_deref(), arguments.split, weights.config.classes)?;
-    let usual = TrainConfig::usual(weights.config.clone());
-    let engine = TrainConfig { engine: arguments.engine, ..usual }.engine_on(device)?;
     let (_store, model) = weights.build(device)?;
-    if engine == Engine::Fused {
-        if device != Device::Cpu {
-            anyhow::bail!(
-                "--engine fused reads on the CPU only: --device cpu, or --engine libtorch"
-            );
-        }
-        return Ok((logits_by_engine(&model, &data)?, data.labels().copy()));
-    }
-    let forward = |images: &Tensor| Ok(model.forward(images));
-    Ok((logits(&forward, &data.to_device(device), model.config())?, data.labels().copy()))
+    let by_hand = match (arguments.engine, engine::knows(&config)) {
+        (Engine::Fused, _) if device != Device::Cpu => anyhow::bail!(
+            "--engine fused evaluates on the CPU only: --device cpu, or --engine libtorch"
+        ),
+        (Engine::Fused, Err(reason)) => anyhow::bail!("--engine fused {reason}"),
+        (Engine::Fused | Engine::Auto, Ok(())) => device == Device::Cpu,
+        _ => false,
+    };
+    let labels = data.labels().copy();
+    let logits = if by_hand {
+        logits_by_engine(&model, &data)?
+    } else {
+        let forward = |images: &Tensor| Ok(model.forward(images));
+        logits(&forward, &data.to_device(device), &config)?
+    };
+    Ok(Scores { logits, labels, config, assumed })
 }
 
-fn run_script(arguments: &Arguments, path: &Path) -> anyhow::Result<(Tensor, Tensor)> {
+fn run_script(arguments: &Arguments, path: &Path) -> anyhow::Result<Scores> {
     let (device, _) = arguments.device.open()?;
     let limits = arguments.read.limits.limits();
     let script = Script::load(path, &arguments.read.model, &limits, device)?;
@@ -128,7 +158,15 @@ fn run_script(arguments: &Arguments, path: &Path) -> anyhow::Result<(Tensor, Ten
     ));
     let data = Dataset::open(arguments.data.as_deref(), arguments.split, config.classes)?;
     let forward = |images: &Tensor| script.forward(images);
-    Ok((logits(&forward, &data.to_device(device), config)?, data.labels().copy()))
+    let logits = logits(&forward, &data.to_device(device), config)?;
+    Ok(Scores { logits, labels: data.labels().copy(), config: config.clone(), assumed: true })
+}
+
+impl Arguments {
+    /// The file of weights, however it was named.
+    fn weights(&self) -> Option<&Path> {
+        self.file.as_deref().or(self.weights.as_deref())
+    }
 }
 
 /// The most misread digits that a picture shows.
@@ -167,7 +205,7 @@ fn report(
     }
     charts::captioned(&path("misread.png"), &title, &pictures.collect::<Vec<_>>())?;
     let mut written = vec!["confusion.png", "rejection.png", "misread.png"];
-    let run = arguments.weights.as_ref().and_then(|path| path.parent());
+    let run = arguments.weights().and_then(Path::parent);
     if let Some(run) = run.filter(|run| run.join("metrics.jsonl").exists()) {
         charts::curve(&path("curve.png"), &read_metrics(run)?)?;
         written.push("curve.png");

@@ -18,6 +18,9 @@ use lenet5::serve::{Log, Options, Outcome, Server};
 struct Arguments {
     /// Weights that replace the shipped ones of their kind, and are asked by default: TorchScript,
     /// torch.save of any age, or safetensors, of which nothing is executed.
+    #[arg(value_name = "FILE", conflicts_with = "weights")]
+    file: Option<PathBuf>,
+    /// Another way to name FILE.
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     #[command(flatten)]
@@ -41,7 +44,8 @@ fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     // libtorch's threads wait by spinning, and would take the cores from those of the service.
     cli::set_threads(arguments.threads.or(Some(1)))?;
     cli::set_pool(arguments.threads)?;
-    let weights = arguments.read.open(arguments.weights.as_deref(), Network::default())?;
+    let file = arguments.file.as_ref().or(arguments.weights.as_ref());
+    let weights = arguments.read.open(file.map(PathBuf::as_path), Network::default())?;
     let server = Server::bind(&arguments.service, &weights)?;
     arguments.log.start();
     let stop = server.stop();

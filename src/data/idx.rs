@@ -10,7 +10,7 @@ use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
-use crate::{Error, Result};
+use crate::{Error, Result, foreign};
 
 /// The largest file that is read, in bytes after decompression: nearly twice EMNIST's largest.
 pub const MAX_BYTES: u64 = 1 << 30;
@@ -42,6 +42,9 @@ pub fn read(path: &Path, dimensions: u8) -> Result<IdxArray> {
 /// What was expected and what was found.
 pub fn decode(mut reader: impl BufRead, dimensions: u8) -> Result<IdxArray, String> {
     let start = reader.fill_buf().map_err(|error| broken(&error))?;
+    if start.is_empty() {
+        return Err("expected an IDX file, found an empty file".to_owned());
+    }
     if start.starts_with(&GZIP_MAGIC) {
         decode_plain(MultiGzDecoder::new(reader), dimensions)
     } else {
@@ -50,11 +53,18 @@ pub fn decode(mut reader: impl BufRead, dimensions: u8) -> Result<IdxArray, Stri
 }
 
 fn decode_plain(mut reader: impl Read, dimensions: u8) -> Result<IdxArray, String> {
+    let mut start = Vec::new();
+    let limit = foreign::START as u64;
+    reader.by_ref().take(limit).read_to_end(&mut start).map_err(|error| broken(&error))?;
+    let other = other(&start);
+    let mut reader = (&start[..]).chain(reader);
     let magic = u32::from_be_bytes(header_word(&mut reader, "the magic number")?);
     let expected = 0x0800 + u32::from(dimensions);
     if magic != expected {
+        let other = other.map_or_else(String::new, |other| format!(": {other}"));
         return Err(format!(
-            "expected IDX magic number 0x{expected:08x} (unsigned bytes, {dimensions} dimension(s)), found 0x{magic:08x}"
+            "expected IDX magic number 0x{expected:08x} (unsigned bytes, {dimensions} dimension(s)), \
+             found 0x{magic:08x}{other}"
         ));
     }
     let mut sizes = Vec::with_capacity(dimensions.into());
@@ -81,6 +91,29 @@ fn decode_plain(mut reader: impl Read, dimensions: u8) -> Result<IdxArray, Strin
     }
     data.shrink_to_fit();
     Ok(IdxArray { dimensions: sizes, data })
+}
+
+/// What a file is whose magic number is not the expected one, as far as it can be told.
+fn other(start: &[u8]) -> Option<String> {
+    let [0, 0, kind @ (0x08 | 0x09 | 0x0b..=0x0e), dimensions @ 1..=4, sizes @ ..] = start else {
+        return foreign::name(start).map(str::to_owned);
+    };
+    let sizes = sizes.as_chunks::<4>().0.iter().map(|size| u32::from_be_bytes(*size));
+    let sizes: Vec<u32> = sizes.take((*dimensions).into()).collect();
+    let kind = match kind {
+        0x08 => "unsigned bytes",
+        0x09 => "signed bytes",
+        0x0b => "int16",
+        0x0c => "int32",
+        0x0d => "float32",
+        _ => "float64",
+    };
+    let qmnist = if kind == "int32" && sizes.len() == 2 && sizes[1] == 8 {
+        "; these are QMNIST's labels: write their first column as unsigned bytes"
+    } else {
+        ""
+    };
+    Some(format!("IDX of {kind} in {dimensions} dimension(s), of sizes {sizes:?}{qmnist}"))
 }
 
 fn header_word(reader: &mut impl Read, what: &str) -> Result<[u8; 4], String> {

@@ -29,9 +29,10 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads `{train|t10k}-images-idx3-ubyte` and `...-labels-idx1-ubyte` in `folder`, gzip or not,
-    /// with or without the suffix `.gz`. In EMNIST's names (`emnist-letters-train-images-idx3-ubyte`)
-    /// what comes before the split is taken too, where only one file fits.
+    /// Reads `{train|t10k}-images-idx3-ubyte` and `...-labels-idx1-ubyte` in `folder` or in `MNIST/raw` below
+    /// it, gzip or not, with or without the suffix `.gz`, also as `...-images.idx3-ubyte`. In EMNIST's names
+    /// (`emnist-letters-train-images-idx3-ubyte`) what comes before the split is taken too, where only one
+    /// file fits.
     ///
     /// # Errors
     /// Where a file is missing or broken, images and labels differ in number, there are none, the
@@ -111,9 +112,22 @@ impl Dataset {
         if let Some((i, label)) =
             labels.data.iter().enumerate().find(|&(_, &l)| i64::from(l) >= classes)
         {
+            let range = labels.data.iter().min().zip(labels.data.iter().max());
+            let hint = match range.map(|(min, max)| (*min, i64::from(*max))) {
+                // EMNIST's letters.
+                Some((1, max)) if max == classes => format!(
+                    "; here labels run from 1 to {max}: give --classes {}, whose class 0 stays empty",
+                    max + 1
+                ),
+                Some((_, max)) => format!("; the largest is {max}: give --classes {}", max + 1),
+                None => String::new(),
+            };
             return Err(Error::file(
                 labels_path,
-                format!("expected labels from 0 to {}, found {label} at index {i}", classes - 1),
+                format!(
+                    "expected labels from 0 to {}, found {label} at index {i}{hint}",
+                    classes - 1
+                ),
             ));
         }
         let size = [count as i64, height as i64, width as i64];
@@ -294,17 +308,31 @@ fn resize(images: &Tensor, size: i64) -> Tensor {
     round(weights.matmul(&rows)).to_kind(Kind::Float)
 }
 
-/// The file in `folder` for this part of the data set.
+/// The file in `folder` for this part of the data set: `suffix` is `images-idx3-ubyte` or
+/// `labels-idx1-ubyte`.
 fn find(folder: &Path, split: Split, suffix: &str) -> Result<PathBuf> {
     let split_name = match split {
         Split::Train => "train",
         Split::Test => "t10k",
     };
     let wanted = format!("{split_name}-{suffix}");
-    for name in [wanted.clone(), format!("{wanted}.gz")] {
-        let path = folder.join(name);
-        if path.is_file() {
-            return Ok(path);
+    if folder.is_file() {
+        return Err(Error::file(
+            folder,
+            format!("expected a folder with the file {wanted}, found a file"),
+        ));
+    }
+    // As torchvision lays out what it downloads.
+    let raw = folder.join("MNIST/raw");
+    let inside = if raw.is_dir() { vec![folder, raw.as_path()] } else { vec![folder] };
+    // Some programs unpack under such names.
+    let dotted = wanted.replace("-idx", ".idx");
+    for folder in &inside {
+        for name in [&wanted, &format!("{wanted}.gz"), &dotted, &format!("{dotted}.gz")] {
+            let path = folder.join(name);
+            if path.is_file() {
+                return Ok(path);
+            }
         }
     }
     // EMNIST: "emnist-digits-train-images-idx3-ubyte", and "test" for the test part.
@@ -312,17 +340,59 @@ fn find(folder: &Path, split: Split, suffix: &str) -> Result<PathBuf> {
         Split::Train => format!("-{wanted}"),
         Split::Test => format!("-test-{suffix}"),
     };
-    let mut found = Vec::new();
+    let (mut found, mut others) = (Vec::new(), Vec::new());
     for entry in folder.read_dir().map_err(Error::io(folder))? {
         let path = entry.map_err(Error::io(folder))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.trim_end_matches(".gz").ends_with(&alternative) {
             found.push(path);
+        } else {
+            others.push(if path.is_dir() { format!("{name}/") } else { name });
         }
     }
     match found.len() {
         1 => Ok(found.remove(0)),
-        0 => Err(Error::file(folder, format!("expected {wanted} or {wanted}.gz, found neither"))),
+        0 => Err(Error::file(
+            folder,
+            format!("expected {wanted} or {wanted}.gz, found {}", listed(others)),
+        )),
         n => Err(Error::file(folder, format!("expected one file *{alternative}, found {n}"))),
     }
+}
+
+/// Names for a message: a few of them, and how many more there are; what is known to be data of another form
+/// is said.
+fn listed(mut names: Vec<String>) -> String {
+    const MOST: usize = 6;
+    names.sort();
+    let form = [
+        (".csv", "CSV"),
+        (".npz", "NumPy"),
+        (".npy", "NumPy"),
+        (".parquet", "Parquet"),
+        (".h5", "HDF5"),
+        (".tar", "tar"),
+        (".tgz", "tar"),
+        (".zip", "zip"),
+        (".png", "pictures"),
+        (".jpg", "pictures"),
+    ]
+    .iter()
+    .find(|(suffix, _)| {
+        names.iter().any(|name| name.to_lowercase().trim_end_matches(".gz").ends_with(suffix))
+    });
+    let more = names.len().saturating_sub(MOST);
+    names.truncate(MOST);
+    let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    let mut text = match names.is_empty() {
+        true => return "an empty folder".to_owned(),
+        false => names.join(", "),
+    };
+    if more > 0 {
+        text += &format!(" and {more} more");
+    }
+    if let Some((_, form)) = form {
+        text += &format!("; {form} is not read here: write the images as IDX files");
+    }
+    text
 }

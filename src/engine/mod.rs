@@ -11,7 +11,7 @@
 use tch::Tensor;
 
 use crate::Result;
-use crate::model::LeNet5;
+use crate::model::{Activation, LeNet5, ModelConfig, Network};
 use crate::optim;
 
 pub mod cuda;
@@ -68,4 +68,17 @@ pub trait Trainer {
     /// # Errors
     /// Where these are refused.
     fn store(&self, model: &LeNet5, optimizer: &mut dyn optim::Optimizer) -> Result<()>;
+}
+
+/// Whether the hand-written engines compute the logits of this network on the CPU; else the reason.
+///
+/// # Errors
+/// The reason, to stand after "--engine fused".
+pub fn knows(config: &ModelConfig) -> Result<(), &'static str> {
+    match (config.network, config.activation) {
+        (Network::Original, _) => Ok(()),
+        _ if config.classes > fused::MAX_CLASSES as i64 => Err("has room for 128 classes"),
+        (Network::Modern, Activation::Tanh | Activation::Relu) => Ok(()),
+        _ => Err("goes with --activation tanh or relu only"),
+    }
 }

@@ -259,24 +259,35 @@ impl ModelConfig {
 /// The settings that shapes do not tell, as options of a command; those not given stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args)]
 pub struct ModelOptions {
-    /// Activation [default: tanh]
+    /// Activation [default: as the file says, else tanh]
     #[arg(long)]
     pub activation: Option<Activation>,
-    /// Pooling in s2 and s4 [default: avg]
+    /// Pooling in s2 and s4 [default: as the file says, else avg]
     #[arg(long)]
     pub pooling: Option<Pooling>,
-    /// How a 28x28 image becomes the input [default: padded]
+    /// How a 28x28 image becomes the input [default: as the file says, else padded]
     #[arg(long)]
     pub input: Option<Input>,
-    /// Subtracted from the pixels, which are 0..1 [default: 0]
+    /// Subtracted from the pixels, which are 0..1 [default: as the file says, else 0]
     #[arg(long, value_name = "X")]
     pub mean: Option<f64>,
-    /// What the pixels are divided by after that [default: 1]
+    /// Divides the pixels after that [default: as the file says, else 1]
     #[arg(long, value_name = "X")]
     pub std: Option<f64>,
 }
 
 impl ModelOptions {
+    /// All options, as the settings have them.
+    pub fn of(config: &ModelConfig) -> Self {
+        Self {
+            activation: Some(config.activation),
+            pooling: Some(config.pooling),
+            input: Some(config.input),
+            mean: Some(config.mean),
+            std: Some(config.std),
+        }
+    }
+
     /// Replaces what is given.
     pub fn apply(&self, config: &mut ModelConfig) {
         config.activation = self.activation.unwrap_or(config.activation);
@@ -284,6 +295,23 @@ impl ModelOptions {
         config.input = self.input.unwrap_or(config.input);
         config.mean = self.mean.unwrap_or(config.mean);
         config.std = self.std.unwrap_or(config.std);
+    }
+}
+
+/// The options as they are typed: `--activation relu --pooling max`.
+impl fmt::Display for ModelOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn option<T: fmt::Display>(name: &str, value: Option<T>) -> Option<String> {
+            value.map(|value| format!("--{name} {value}"))
+        }
+        let options = [
+            option("activation", self.activation),
+            option("pooling", self.pooling),
+            option("input", self.input),
+            option("mean", self.mean),
+            option("std", self.std),
+        ];
+        f.write_str(&options.into_iter().flatten().collect::<Vec<_>>().join(" "))
     }
 }
 

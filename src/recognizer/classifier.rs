@@ -11,9 +11,8 @@ use crate::Result;
 use crate::data::images::{PIXELS, to_tensor};
 use crate::data::to_input;
 use crate::engine::fused::{self, Bytes, Images, Parameters, Settings};
-use crate::engine::original;
+use crate::engine::{self, original};
 use crate::model::{Input, LeNet5, Loss, ModelConfig, Network};
-use crate::train::{Engine, TrainConfig};
 use crate::weights::Weights;
 
 /// Pictures that a thread takes at a time.
@@ -57,17 +56,16 @@ impl Classifier {
     pub fn new(weights: &Weights) -> Result<Self> {
         let config = weights.config.clone();
         let (store, network) = weights.build(Device::Cpu)?;
-        let engine = TrainConfig::usual(config.clone()).engine_on(Device::Cpu)?;
-        let by = match (engine, config.network) {
-            // To resize is libtorch's.
+        let by = match (engine::knows(&config), config.network) {
+            // Only libtorch's code resizes.
             _ if config.input == Input::Resized => By::Libtorch,
-            (Engine::Fused, Network::Modern) => By::Fused {
+            (Ok(()), Network::Modern) => By::Fused {
                 settings: Settings::of(&config),
                 parameters: Parameters::of(&network),
                 bytes: Bytes::none(&config)?,
                 engines: Mutex::default(),
             },
-            (Engine::Fused, Network::Original) => By::Original {
+            (Ok(()), Network::Original) => By::Original {
                 network: Box::new(original::Network::of(&network, Loss::Distance)?),
                 bytes: Bytes::none(&config)?,
             },

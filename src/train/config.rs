@@ -7,8 +7,7 @@ use tch::nn::Module;
 use tch::{Device, Kind, Tensor};
 
 use crate::data::Distortions;
-use crate::engine::fused::MAX_CLASSES;
-use crate::engine::warp::Warp;
+use crate::engine::{self, warp::Warp};
 use crate::libtorch::{self, DeviceChoice, cuda};
 use crate::model::{Activation, LeNet5, Loss, ModelConfig, Network, Pooling};
 use crate::optim::{OptimizerConfig, Schedule};
@@ -261,14 +260,10 @@ impl TrainConfig {
         }
     }
 
-    /// Whether the hand-written engine knows this form of the modern network.
+    /// Whether the hand-written engine trains this form of the modern network.
     fn modern(&self) -> Result<(), &'static str> {
-        match self.model.activation {
-            Activation::Tanh | Activation::Relu => {}
-            _ => return Err("goes with --activation tanh or relu only"),
-        }
+        engine::knows(&self.model)?;
         match () {
-            () if self.model.classes > MAX_CLASSES as i64 => Err("has room for 128 classes"),
             () if self.loss != Loss::CrossEntropy => Err("goes with --loss cross-entropy only"),
             () => Ok(()),
         }

@@ -6,6 +6,7 @@ use std::fmt;
 use super::archive::Archive;
 use super::value::Value;
 use super::{CONFIG_KEY, Limits, archive, legacy, safetensors};
+use crate::foreign;
 use crate::model::{Activation, Input, Pooling};
 
 /// The forms of files that are read.
@@ -89,22 +90,8 @@ pub fn read(bytes: &[u8], limits: &Limits) -> Result<Contents, String> {
         }
         _ => Err(format!(
             "expected torch.save's archive or pickles, TorchScript or safetensors, found {}",
-            other(bytes)
+            foreign::name(bytes).unwrap_or("none of them")
         )),
-    }
-}
-
-/// What a file is that is none of the forms, by its first bytes.
-fn other(bytes: &[u8]) -> &'static str {
-    match bytes {
-        [0x80, 2..=5, ..] => "a pickle that torch.save did not write",
-        [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => "a NumPy array",
-        [0x89, b'H', b'D', b'F', ..] => "HDF5, as Keras writes",
-        [8, _, 0x12, ..] => "ONNX, it seems",
-        [0x89, b'P', b'N', b'G', ..] | [0xff, 0xd8, 0xff, ..] => "a picture",
-        [0x1f, 0x8b, ..] => "gzip: unpack it first",
-        _ if bytes.get(257..262) == Some(b"ustar") => "a tar archive",
-        _ => "none of them",
     }
 }
 

@@ -87,7 +87,7 @@ impl Inspection {
             Err(what) => TensorInfo { name: entry.name, shape: None, dtype: what },
         });
         let forward = forward(&contents);
-        let (lenet5, error) = match Weights::from_contents(&contents) {
+        let (lenet5, error) = match Weights::from_contents(&contents, None) {
             Ok(weights) => (Some(Found::new(&weights)), None),
             Err(error) => (None, Some(error)),
         };

@@ -104,6 +104,8 @@ pub struct Weights {
     pub converted: BTreeSet<&'static str>,
     /// Tensors of the file that are none of LeNet-5's, by name, such as counters.
     pub left_out: Vec<String>,
+    /// The keys of other networks in the file, which differ from this one.
+    pub others: Vec<String>,
 }
 
 impl Weights {
@@ -125,6 +127,7 @@ impl Weights {
             found_at: String::new(),
             converted: BTreeSet::new(),
             left_out: Vec::new(),
+            others: Vec::new(),
         }
     }
 
@@ -133,16 +136,19 @@ impl Weights {
     /// # Errors
     /// Where the file holds no LeNet-5, or a broken one; the message says what it holds instead.
     pub fn read(path: &Path) -> Result<Self> {
-        Self::read_within(path, &Limits::default())
+        Self::read_within(path, &Limits::default(), None)
     }
 
-    /// As [`Weights::read`], within other limits.
+    /// As [`Weights::read`], within other limits; of several networks in the file the one under `key`, dotted
+    /// names such as `teacher` or `state.model`.
     ///
     /// # Errors
-    /// As [`Weights::read`].
-    pub fn read_within(path: &Path, limits: &Limits) -> Result<Self> {
+    /// As [`Weights::read`]; and where there is no network under `key`, those that there are.
+    pub fn read_within(path: &Path, limits: &Limits, key: Option<&str>) -> Result<Self> {
         let bytes = read_limited(path, limits)?;
-        Self::from_bytes(&bytes, limits).map_err(|message| Error::file(path, message))
+        contents::read(&bytes, limits)
+            .and_then(|contents| Self::from_contents(&contents, key))
+            .map_err(|message| Error::file(path, message))
     }
 
     /// The weights that ship with the program: `weights/lenet5.*`, for the original network
@@ -164,54 +170,89 @@ impl Weights {
     /// # Errors
     /// What was expected and what was found.
     pub fn from_bytes(bytes: &[u8], limits: &Limits) -> Result<Self, String> {
-        Self::from_contents(&contents::read(bytes, limits)?)
+        Self::from_contents(&contents::read(bytes, limits)?, None)
     }
 
-    fn from_contents(contents: &Contents) -> Result<Self, String> {
+    /// The network under `key`; without one the network under a usual key, or the only one. Others that differ
+    /// are listed in [`Weights::others`].
+    fn from_contents(contents: &Contents, key: Option<&str>) -> Result<Self, String> {
         let mut first_error = None;
-        let mut found: Option<(Self, bool)> = None;
+        let mut found: Vec<(Self, bool)> = Vec::new();
         for candidate in state_dict::candidates(&contents.value) {
-            if found.as_ref().is_some_and(|(weights, usual)| *usual || candidate.is_beside(weights))
-            {
+            if found.iter().any(|(weights, _)| candidate.is_beside(&weights.found_at)) {
                 continue;
             }
-            match (Self::from_candidate(contents, &candidate), &found) {
-                (Ok(weights), None) => found = Some((weights, candidate.usual)),
-                (Ok(weights), Some((first, _))) if first.tensors != weights.tensors => {
-                    return Err(format!(
-                        "expected one LeNet-5, found others under {} and {}: save one of them",
-                        value::shown(&first.found_at),
-                        value::shown(&weights.found_at)
-                    ));
-                }
-                (Ok(_), Some(_)) => {}
-                (Err(error), _) => drop(first_error.get_or_insert(error)),
+            match Self::from_candidate(contents, &candidate) {
+                Ok(weights) => found.push((weights, candidate.usual)),
+                Err(error) => drop(first_error.get_or_insert(error)),
             }
         }
-        if let Some((weights, _)) = found {
-            return Ok(weights);
+        let keys = |networks: &[(Self, bool)]| {
+            let keys = networks.iter().map(|(weights, _)| match weights.found_at.as_str() {
+                "" => "the whole".to_owned(),
+                key => value::shown(key),
+            });
+            keys.collect::<Vec<_>>().join(", ")
+        };
+        if let Some(key) = key {
+            let at = found.iter().position(|(weights, _)| weights.found_at == key);
+            // Of one flat state dict that holds several, the names tell.
+            let entries = state_dict::entries(&contents.value)?;
+            let below = |entry: &state_dict::Entry| state_dict::is_within(&entry.name, key);
+            let entries: Vec<_> = entries.into_iter().filter(below).collect();
+            if at.is_none() && !entries.is_empty() {
+                return Self::from_entries(contents, &contents.value, entries, key.to_owned());
+            }
+            return match (at, &first_error) {
+                (Some(at), _) => Ok(found.swap_remove(at).0),
+                (None, Some(error)) if found.is_empty() => Err(error.clone()),
+                (None, _) => {
+                    Err(format!("expected a LeNet-5 under {key}, found under: {}", keys(&found)))
+                }
+            };
         }
-        let error = first_error.expect("the whole file is a candidate");
-        Err(if contents.hints.quantised && !error.contains("quantised") {
-            format!("{error}; its layers are quantised")
-        } else {
-            error
-        })
+        if found.is_empty() {
+            let error = first_error.expect("the whole file is a candidate");
+            return Err(if contents.hints.quantised && !error.contains("quantised") {
+                format!("{error}; its layers are quantised")
+            } else {
+                error
+            });
+        }
+        let (first, usual) = &found[0];
+        let differs = |(weights, _): &&(Self, bool)| weights.tensors != first.tensors;
+        let others: Vec<_> = found[1..].iter().filter(differs).collect();
+        if !usual && !others.is_empty() {
+            return Err(format!(
+                "expected one LeNet-5, found others under {}: choose by --key, or save one of them",
+                keys(&found)
+            ));
+        }
+        let others = others.iter().map(|(weights, _)| weights.found_at.clone()).collect();
+        Ok(Self { others, ..found.swap_remove(0).0 })
     }
 
     fn from_candidate(contents: &Contents, candidate: &Candidate) -> Result<Self, String> {
-        let stored = contents.config.as_deref().or_else(|| stored_config(candidate.value));
         let entries = state_dict::entries(candidate.value)?;
+        Self::from_entries(contents, candidate.value, entries, candidate.path.clone())
+    }
+
+    fn from_entries(
+        contents: &Contents,
+        value: &Value,
+        entries: Vec<state_dict::Entry>,
+        path: String,
+    ) -> Result<Self, String> {
+        let stored = contents.config.as_deref().or_else(|| stored_config(value));
         if entries.is_empty() {
             let what = match contents.container {
                 contents::Container::TorchScript => "TorchScript without parameters".to_owned(),
-                _ => candidate.value.describe(),
+                _ => value.describe(),
             };
             return Err(format!("expected a state dict of LeNet-5, found {what}"));
         }
         let config = stored.map(parse_config).transpose()?;
         let mapping = mapping::map(&entries, config.as_ref())?;
-        let path = candidate.path.clone();
         Ok(Self::from_mapping(mapping, config.is_some(), contents, path))
     }
 
@@ -227,7 +268,8 @@ impl Weights {
                 input.filter(|i| i.size() == config.input.size()).unwrap_or(config.input);
             Settings::Assumed(contents.hints)
         };
-        Self { config, settings, tensors, names, found_at, converted, left_out }
+        let others = Vec::new();
+        Self { config, settings, tensors, names, found_at, converted, left_out, others }
     }
 
     /// Replaces settings by those that a user gives; the rest of what was assumed then counts as known.
@@ -257,6 +299,10 @@ impl Weights {
         let mut notes = Vec::new();
         if !self.found_at.is_empty() {
             notes.push(format!("weights found under {}", value::shown(&self.found_at)));
+        }
+        if !self.others.is_empty() {
+            let keys: Vec<_> = self.others.iter().map(|key| value::shown(key)).collect();
+            notes.push(format!("other networks under {}: --key chooses", keys.join(", ")));
         }
         let layers = self.foreign_layers();
         if !layers.is_empty() {

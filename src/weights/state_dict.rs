@@ -2,7 +2,6 @@
 
 use tch::Tensor;
 
-use super::Weights;
 use super::value::Value;
 
 /// The most tensors of a file, and the longest of their names.
@@ -56,10 +55,16 @@ pub struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    /// Whether one that was found lies around this place or within it.
-    pub fn is_beside(&self, found: &Weights) -> bool {
-        self.path.starts_with(&found.found_at) || found.found_at.starts_with(&self.path)
+    /// Whether the place of a network that was found lies around this one or within it.
+    pub fn is_beside(&self, found: &str) -> bool {
+        is_within(&self.path, found) || is_within(found, &self.path)
     }
+}
+
+/// Whether a dotted name is `outer` or lies below it, segment by segment: `a.b` is within `a`, `ab` is not.
+pub fn is_within(name: &str, outer: &str) -> bool {
+    let rest = name.strip_prefix(outer);
+    outer.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Parts of keys of what optimizers and training keep: it has the shapes of weights.
