@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Parser;
 use lenet5::charts::Captioned;
 use lenet5::cli::{self, ReadOptions};
@@ -13,7 +12,7 @@ use lenet5::model::Network;
 use lenet5::script::Script;
 use lenet5::train::{Engine, TrainConfig, read_metrics};
 use lenet5::weights;
-use lenet5::{DeviceChoice, charts};
+use lenet5::{DeviceChoice, charts, files};
 use tch::nn::Module;
 use tch::{Device, Tensor};
 
@@ -63,7 +62,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = cli::parse();
     cli::run(|| evaluate(&arguments))
 }
 
@@ -141,7 +140,7 @@ fn report(
     logits: &Tensor,
     labels: &Tensor,
 ) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    files::create_folder(folder)?;
     let path = |name: &str| folder.join(name);
     charts::confusion(&path("confusion.png"), &evaluation.confusion)?;
     // On MNIST's test images there is something to compare with.
