@@ -20,7 +20,10 @@ fn main() -> Result<()> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let [engine, batch, threads] = &arguments[..] else { bail!("expected ENGINE BATCH THREADS") };
     let batch: usize = batch.parse().context("BATCH")?;
-    tch::set_num_threads(threads.parse().context("THREADS")?);
+    if !(1..=10_000).contains(&batch) {
+        bail!("BATCH: expected 1 to 10000, found {batch}");
+    }
+    lenet5::cli::set_threads(Some(threads.parse().context("THREADS")?))?;
     println!("{{\"images_per_second\": {}}}", images_per_second(engine, batch)?);
     Ok(())
 }

@@ -6,13 +6,13 @@ use std::path::Path;
 use anyhow::Context;
 use lenet5::data::images::PIXELS;
 use lenet5::data::{Dataset, Split};
-use lenet5::files::write_atomic;
+use lenet5::files::{create_folder, write_atomic};
 use lenet5::recognizer::training::{Random, examples};
 
 fn main() -> anyhow::Result<()> {
     let folder = std::env::args().nth(1).context("usage: judge_data FOLDER")?;
     let folder = Path::new(&folder);
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    create_folder(folder)?;
     for (split, name, count) in [(Split::Train, "train", 400_000), (Split::Test, "t10k", 20_000)] {
         let data = Dataset::embedded(split, 10)?;
         let bytes = Vec::<u8>::try_from(data.images().flatten(0, -1))?;

@@ -22,6 +22,8 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).parent.parent
 BINARIES = ROOT / "target" / "release"
 PASSES = 20
+# Exit codes of `train` that a signal stopped, its checkpoint written.
+STOPPED = {128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
 RECIPE = ("--preset=paper", f"--epochs={PASSES}", "--train-error")
 # By name, what differs from the paper's training on 60,000 samples.
 EXPERIMENTS = {
@@ -57,9 +59,9 @@ def train(folder: Path, arguments: tuple[str, ...], stopped: threading.Event) ->
     else:
         arguments = (*RECIPE, *arguments, "--device=cpu", "--threads=1", f"--out={folder}")
     command = [BINARIES / "train", *arguments]
-    # Ctrl-C reaches the runs too: each writes its checkpoint.
+    # Ctrl-C and the end of the terminal reach the runs too: each writes its checkpoint.
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode == 130:
+    if result.returncode in STOPPED:
         stopped.set()
     elif result.returncode != 0:
         raise SystemExit(f"{' '.join(map(str, command))}\n{result.stderr}")
@@ -166,7 +168,9 @@ def main() -> None:
     seeds = list(range(1, arguments.seeds + 1))
     arguments.out.mkdir(parents=True, exist_ok=True)
     stopped = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: stopped.set())
+    # Where it is ignored, as in the background of a script, it stays so.
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: stopped.set())
     with ThreadPoolExecutor(arguments.jobs) as pool:
         runs = []
         for seed in seeds:

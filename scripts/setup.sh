@@ -213,7 +213,11 @@ case ${1:-} in
     '' | rust) ;;
     *) echo "usage: scripts/setup.sh [rust]" >&2; exit 2 ;;
 esac
-trap 'echo >&2; say "interrupted; the next run starts over"; exit 130' INT TERM
+# The exit code is 128 and the signal's number; a signal that is ignored stays so.
+interrupted() { echo >&2; say "interrupted; the next run starts over"; exit "$1"; }
+trap 'interrupted 129' HUP
+trap 'interrupted 130' INT
+trap 'interrupted 143' TERM
 
 own_libtorch=${LIBTORCH+yes}${LIBTORCH_USE_PYTORCH+yes}
 check_build_tools

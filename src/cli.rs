@@ -4,13 +4,65 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
 
 use crate::model::{ModelOptions, Network};
 use crate::weights::{Limits, Weights};
 use crate::{Error, Result};
 
-/// Exit code of a run that was stopped by a signal.
-pub const INTERRUPTED: u8 = 130;
+/// Reads the command line; wrong usage ends the program with 2.
+///
+/// A negative number is an option's value everywhere: without this the parser takes `-1` for an unknown option, and the
+/// setting's own check has no word.
+pub fn parse<T: clap::Parser>() -> T {
+    let command = T::command().mut_args(|argument| {
+        let takes_value = argument.get_long().is_some() && argument.get_action().takes_values();
+        if takes_value { argument.allow_negative_numbers(true) } else { argument }
+    });
+    T::from_arg_matches(&command.get_matches())
+        .unwrap_or_else(|error| error.format(&mut T::command()).exit())
+}
+
+/// Calls `stop` at the first SIGHUP, SIGINT or SIGTERM, with the exit code that a shell gives to a program that such a
+/// signal ended: 128 and the signal's number. A second signal ends the program at once, with its own code.
+///
+/// A signal that is ignored when the program starts stays ignored: SIGHUP under `nohup`, SIGINT in the background of
+/// a script.
+///
+/// # Errors
+/// Where the system refuses a handler.
+pub fn on_signal(stop: impl FnOnce(u8) + Send + 'static) -> io::Result<()> {
+    let mut heeded = vec![SIGHUP, SIGINT, SIGTERM];
+    heeded.retain(|signal| !is_ignored(*signal));
+    let stopping = Arc::new(AtomicBool::new(false));
+    for &signal in &heeded {
+        // In the handler itself, and in this order: the first signal sets the flag that the second one finds. It calls
+        // `_exit`, see `exit_now`.
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stopping))?;
+        flag::register(signal, Arc::clone(&stopping))?;
+    }
+    let mut signals = Signals::new(&heeded)?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            stop((128 + signal) as u8);
+        }
+    })?;
+    Ok(())
+}
+
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: it only asks, and `action` is filled in where the call succeeds.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
+    }
+}
 
 /// Runs a command: 0 done, 1 failed, with the error on stderr; wrong usage is clap's, with 2.
 /// A reader that closes our output early (`| head`) has got what it wanted: 0.
@@ -103,7 +155,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Ends the process at once, as a second Ctrl-C does; the files are as the last write left them.
+/// Ends the process at once, as a second signal does; the files are as the last write left them.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: `_exit` runs no destructors. `std::process::exit` would run libtorch's while the main
     // thread is still within libtorch, which crashes.
@@ -116,8 +168,8 @@ pub fn exit_now(code: u8) -> ! {
 /// As `write` has them.
 pub fn print(text: impl fmt::Display) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    write!(stdout, "{text}")?;
-    stdout.flush()
+    let printed = write!(stdout, "{text}").and_then(|()| stdout.flush());
+    printed.map_err(|error| io::Error::new(error.kind(), format!("stdout: {error}")))
 }
 
 /// Prints a line on stderr; where nobody reads it, nothing happens: `eprintln!` would panic.

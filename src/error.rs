@@ -72,11 +72,24 @@ impl Error {
         Self::Torch(line.to_owned())
     }
 
+    /// For `map_err` after an attempt to write `path`; what was tried is said, as "No such file or directory" of a
+    /// file that is to be written would be a riddle.
+    pub(crate) fn writing(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |error| Self::file(&path, format!("cannot be written: {}", reason(&error)))
+    }
+
     /// For `map_err` after an operation on `path`.
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |error| Self::Io { path, error }
     }
+}
+
+/// The operating system's words, without those of tempfile, which name its own file.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split_once(" at path ").map_or(text.clone(), |(reason, _)| reason.to_owned())
 }
 
 impl From<tch::TchError> for Error {

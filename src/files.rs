@@ -8,13 +8,27 @@ use tempfile::Builder;
 
 use crate::{Error, Result};
 
+/// Makes a folder, and those that it lies in; one that is there already is left as it is.
+///
+/// # Errors
+/// Where it cannot be made; a file of that name is one such reason.
+pub fn create_folder(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).map_err(|error| {
+        let reason = match folder.metadata() {
+            Ok(_) => "expected a folder or nothing, found a file".to_owned(),
+            Err(_) => format!("the folder cannot be made: {error}"),
+        };
+        Error::file(folder, format!("{reason}; name another place for the results"))
+    })
+}
+
 /// Writes `bytes` to a temporary sibling, syncs it, and renames it to `path`: a reader, a full disk
 /// or a kill at any moment sees the old file or the new one, never a part.
 ///
 /// # Errors
 /// Where the folder cannot be written to, or is full; the old file then stays.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let io = || Error::io(path);
+    let io = || Error::writing(path);
     // A link stays one: what it points to is replaced.
     let target = path.is_symlink().then(|| fs::canonicalize(path).map_err(io())).transpose()?;
     let path = target.as_deref().unwrap_or(path);
@@ -39,7 +53,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = builder.tempfile_in(folder).map_err(io())?;
     file.write_all(bytes).map_err(io())?;
     file.as_file().sync_all().map_err(io())?;
-    file.persist(path).map_err(|error| Error::io(path)(error.error))?;
+    file.persist(path).map_err(|error| Error::writing(path)(error.error))?;
     // The rename itself is on disk once the folder is.
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(io())
 }

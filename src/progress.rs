@@ -4,7 +4,8 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use console::Term;
+use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -24,14 +25,17 @@ impl Progress {
     /// Of something with `total` images.
     pub fn new(label: &str, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = "{prefix} [{bar:30}] {human_pos}/{human_len} images, {rate}/s, {eta} left";
-            let style = ProgressStyle::with_template(style)
-                .expect("a valid template")
-                .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
-                    let _ = write!(out, "{:.0}", state.per_sec());
-                })
-                .progress_chars("=> ");
-            ProgressBar::new(total).with_prefix(label.to_owned()).with_style(style)
+            let label = label.to_owned();
+            let style = ProgressStyle::with_template("{line}").expect("a valid template").with_key(
+                "line",
+                move |state: &ProgressState, out: &mut dyn fmt::Write| {
+                    let (images, left) = ((state.pos(), total), HumanDuration(state.eta()));
+                    // Asked anew for each line: the window's size may change.
+                    let width = usize::from(Term::stderr().size().1);
+                    let _ = out.write_str(&line(&label, images, state.per_sec(), &left, width));
+                },
+            );
+            ProgressBar::new(total).with_style(style)
         });
         let now = Instant::now();
         Self { label: label.to_owned(), total, bar, start: now, first: None, printed: now }
@@ -72,5 +76,65 @@ impl Drop for Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// Such as `epoch 1/10 [===>   ] 30,000/60,000 images, 9000/s, 3s left`, with what fits into `width` columns: a line
+/// that wraps would leave a trail, as only its last part is overwritten.
+fn line(
+    label: &str,
+    (done, total): (u64, u64),
+    rate: f64,
+    left: &HumanDuration,
+    width: usize,
+) -> String {
+    let (count, whole) = (HumanCount(done), HumanCount(total));
+    let percent = 100 * done / total.max(1);
+    let images = format!("{count}/{whole} images, {rate:.0}/s, {left:#} left");
+    let room = width.saturating_sub(label.len() + images.len() + "[] ".len() + 1);
+    if room >= 10 {
+        let size = room.min(30);
+        let full = size * done as usize / total.max(1) as usize;
+        let head = if full < size { ">" } else { "" };
+        return format!("{label} [{:size$}] {images}", "=".repeat(full) + head);
+    }
+    let shorter = [
+        format!("{label} {images}"),
+        format!("{label} {count}/{whole}, {left:#} left"),
+        format!("{label} {percent} %, {left:#} left"),
+        format!("{label} {percent} %"),
+        format!("{percent} %"),
+    ];
+    let fits = shorter.into_iter().find(|text| text.len() <= width);
+    fits.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_no_wider_than_the_terminal() {
+        let left = HumanDuration(Duration::from_secs(3));
+        let of = |width| line("epoch 10/120", (30_000, 60_000), 9000.4, &left, width);
+        let table = [
+            (
+                100,
+                "epoch 10/120 [===============>              ] 30,000/60,000 images, 9000/s, 3s left",
+            ),
+            (68, "epoch 10/120 [======>     ] 30,000/60,000 images, 9000/s, 3s left"),
+            (60, "epoch 10/120 30,000/60,000 images, 9000/s, 3s left"),
+            (40, "epoch 10/120 30,000/60,000, 3s left"),
+            (30, "epoch 10/120 50 %, 3s left"),
+            (20, "epoch 10/120 50 %"),
+            (5, "50 %"),
+            (2, ""),
+        ];
+        for (width, expected) in table {
+            assert_eq!(of(width), expected, "{width}");
+        }
+        assert!((0..200).all(|width| of(width).len() <= width));
+        let ended = line("epoch 1/1", (64, 64), 1.0, &left, 200);
+        assert!(ended.contains(&format!("[{}]", "=".repeat(30))), "{ended}");
     }
 }

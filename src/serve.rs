@@ -91,10 +91,9 @@ pub struct Server {
 pub struct Stop(watch::Sender<bool>);
 
 impl Stop {
-    /// Stops the service: it accepts nothing more, and finishes what it has. Returns whether it had been
-    /// told before.
-    pub fn stop(&self) -> bool {
-        self.0.send_replace(true)
+    /// Stops the service: it accepts nothing more, and finishes what it has.
+    pub fn stop(&self) {
+        self.0.send_replace(true);
     }
 }
 

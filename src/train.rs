@@ -1,6 +1,7 @@
 //! The training loop.
 
 mod config;
+mod divergence;
 mod pass;
 
 use std::fs;
@@ -9,16 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use tch::nn::VarStore;
+use tch::nn::{Module, VarStore};
 use tch::{Device, Kind, Tensor};
 
 pub use config::{Engine, Order, Precision, TrainConfig};
+use divergence::{Found, check_divergence};
 use pass::Pass;
 
 use crate::data::{Dataset, Split};
 use crate::engine::original::{Network, Parameters, Rates};
 use crate::engine::{Trainer, cuda, fused, graph};
-use crate::evaluate::{Evaluation, logits_by_engine};
+use crate::evaluate::{Evaluation, logits, logits_by_engine};
 use crate::libtorch;
 use crate::model::LeNet5;
 use crate::optim::OptimizerConfig;
@@ -71,8 +73,9 @@ pub struct Run {
     model: LeNet5,
     optimizer: Box<dyn crate::optim::Optimizer>,
     steps: Steps,
-    /// The GPU with its kernels, until training begins.
-    gpu: Option<cuda::Compiling>,
+    /// The GPU with its kernels, until training begins; or why there is none, which stays so: nothing else trains in
+    /// its place.
+    gpu: Option<std::result::Result<cuda::Compiling, String>>,
     /// That trainer's launches are to be measured.
     measured: bool,
     train: Dataset,
@@ -134,7 +137,7 @@ impl Run {
         }
         tch::manual_seed(config.seed);
         let mut run = Self::new(config, folder, device, init)?;
-        fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        files::create_folder(folder)?;
         run.write_config()?;
         run.write_model()?;
         run.save(&libtorch::generator_state()?)?;
@@ -201,7 +204,7 @@ impl Run {
         let gpu = match (engine, device) {
             // While the data is read.
             (Engine::Fused, Device::Cuda(index)) => {
-                Some(cuda::Compiling::start(index, &config.model, config.batch_size as usize))
+                Some(Ok(cuda::Compiling::start(index, &config.model, config.batch_size as usize)))
             }
             _ => None,
         };
@@ -218,8 +221,9 @@ impl Run {
             }
         };
         let train = train.first(config.limit.unwrap_or(i64::MAX));
-        if config.precision == Precision::Tf32 {
-            libtorch::allow_tf32(true)?;
+        if device.is_cuda() {
+            // The flag is libtorch's for all: a run of before may have set it.
+            libtorch::allow_tf32(config.precision == Precision::Tf32)?;
         }
         let steps = match (engine, &model) {
             (Engine::Auto | Engine::Libtorch, _) => Steps::Libtorch,
@@ -253,7 +257,8 @@ impl Run {
     /// `report` is given each epoch's measurements.
     ///
     /// # Errors
-    /// Where the loss is no longer finite, or a file cannot be written.
+    /// Where training diverges: the loss or a parameter is not finite, or beyond all that learns. The checkpoint of
+    /// before then stays. Also where a file cannot be written.
     pub fn train(
         &mut self,
         stop: &AtomicBool,
@@ -319,7 +324,8 @@ impl Run {
                 trainer.store(&self.model, self.optimizer.as_mut())?;
             }
             if step < steps {
-                self.check_finite(self.partial.loss_sum)?;
+                let samples = samples.min(step as i64 * config.batch_size);
+                self.check(Found::TrainLoss(self.partial.loss_sum / samples as f64))?;
                 self.save(&generator)?;
                 return Ok(Outcome::Interrupted);
             }
@@ -339,8 +345,11 @@ impl Run {
         let data = (&self.train, &self.test);
         let mut new: Box<dyn Trainer> = match self.gpu.take() {
             Some(gpu) => {
-                let gpu = Box::new(gpu.finish()?);
-                Box::new(cuda::Engine::new(config, model, data, optimizer, gpu)?)
+                let made = gpu.map_err(Error::Device).and_then(|gpu| {
+                    let gpu = Box::new(gpu.finish()?);
+                    cuda::Engine::new(config, model, data, optimizer, gpu)
+                });
+                Box::new(made.inspect_err(|error| self.gpu = Some(Err(error.to_string())))?)
             }
             None => Box::new(graph::Engine::new(config, model, data, optimizer)?),
         };
@@ -386,25 +395,26 @@ impl Run {
             Steps::Fused(fused) => fused.0.evaluate(model, data)?,
             Steps::Trainer(Some(trainer)) => trainer.evaluate(model)?,
             Steps::Libtorch | Steps::Trainer(None) => {
-                return Evaluation::of(model, data, &self.config.model);
+                logits(&|images| Ok(model.forward(images)), data, &self.config.model)?
             }
         };
-        Evaluation::new(&logits, data.labels())
+        if logits.isfinite().all().int64_value(&[]) == 0 {
+            self.check(Found::TestLoss(f64::NAN))?;
+        }
+        Evaluation::new(&logits, &self.test.labels().to_device(Device::Cpu))
     }
 
     /// Nothing is saved of a network that has diverged: the checkpoint before it stays.
-    fn check_finite(&self, loss: f64) -> Result<()> {
-        let finite = |parameter: &Tensor| parameter.isfinite().all().int64_value(&[]) != 0;
-        if loss.is_finite()
-            && self.model.parameters().iter().all(|(_, parameter)| finite(parameter))
-        {
-            return Ok(());
-        }
-        Err(Error::Config(format!(
-            "training diverged: the loss of epoch {} is {loss}; try a smaller --lr than {}",
-            self.epoch + 1,
-            self.config.learning_rate
-        )))
+    fn check(&self, found: Found) -> Result<()> {
+        check_divergence(&self.config, &self.model, found).map_err(|what| {
+            let (epoch, rate) = (self.epoch + 1, self.config.learning_rate);
+            let rate = if rate < 1e4 { rate.to_string() } else { format!("{rate:e}") };
+            Error::Config(format!(
+                "training diverged in epoch {epoch} at --lr {rate}: {what}; {} is still that of before; \
+                 start again with a smaller --lr",
+                checkpoint_path(&self.folder).display()
+            ))
+        })
     }
 
     fn finish_epoch(
@@ -416,8 +426,9 @@ impl Run {
         let Partial { loss_sum, misread, seconds, .. } = self.partial;
         let samples = self.train.len() as f64;
         let train_loss = loss_sum / samples;
-        self.check_finite(train_loss)?;
+        self.check(Found::TrainLoss(train_loss))?;
         let evaluation = self.evaluate()?;
+        self.check(Found::TestLoss(evaluation.loss))?;
         self.epoch += 1;
         self.partial = Partial::default();
         let metrics = Metrics {
@@ -608,13 +619,13 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 /// # Errors
 /// Where the folder cannot be made.
 pub fn new_run_folder(parent: &Path) -> Result<PathBuf> {
-    fs::create_dir_all(parent).map_err(Error::io(parent))?;
+    files::create_folder(parent)?;
     for number in 1.. {
         let folder = parent.join(number.to_string());
         match fs::create_dir(&folder) {
             Ok(()) => return Ok(folder),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(Error::io(&folder)(error)),
+            Err(error) => return Err(Error::writing(&folder)(error)),
         }
     }
     unreachable!("the numbers do not run out")

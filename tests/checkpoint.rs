@@ -14,7 +14,7 @@ use lenet5::weights::{Checkpoint, Weights};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
-use crate::util::{Bits, Ended, fixtures, program, run, shared, small_mnist, temp};
+use crate::util::{Bits, Ended, fixtures, handling, program, run, shared, small_mnist, temp};
 
 const EPOCHS: u32 = 3;
 
@@ -92,12 +92,14 @@ impl Running {
         self
     }
 
+    fn signal(&self, signal: i32) {
+        // SAFETY: to a child of ours that has not been waited for.
+        assert_eq!(unsafe { libc::kill(self.0.id() as i32, signal) }, 0);
+    }
+
     /// Ctrl-C.
     fn interrupt(mut self) -> Ended {
-        let id = self.0.id().to_string();
-        let sent = Command::new("sh").args(["-c", "kill -INT \"$0\"", &id]).output().unwrap();
-        // There is no such process any more where it has ended and was waited for; it was not yet.
-        assert!(sent.status.success(), "{sent:?}");
+        self.signal(libc::SIGINT);
         self.end()
     }
 
@@ -206,14 +208,54 @@ fn stopped_by_ctrl_c_and_resumed() {
 }
 
 #[test]
-fn a_second_ctrl_c_ends_at_once() {
+fn a_second_signal_ends_at_once() {
+    let folder = temp();
+    for (signal, code) in SIGNALS {
+        let out = folder.path().join(code.to_string());
+        let mut running = Running::new(start(OPTIMIZERS[0].1, 500, &out)).until_training();
+        running.signal(signal);
+        running.signal(signal);
+        assert_eq!(running.end().code, Some(code));
+        checkpoint(&out);
+    }
+}
+
+/// Each signal that stops a run, and the exit code that a shell gives to what it ended.
+const SIGNALS: [(i32, i32); 3] = [(libc::SIGHUP, 129), (libc::SIGINT, 130), (libc::SIGTERM, 143)];
+
+#[test]
+fn each_signal_has_its_exit_code() {
+    let folder = temp();
+    for (signal, code) in SIGNALS {
+        let out = folder.path().join(code.to_string());
+        let mut running = Running::new(start(OPTIMIZERS[0].1, 500, &out)).until_training();
+        running.signal(signal);
+        let ended = running.end();
+        assert_eq!(ended.code, Some(code), "{ended:?}");
+        let note = format!("stopped; go on with: train --resume {}\n", out.display());
+        assert!(ended.stderr.ends_with(&note), "{ended:?}");
+        let epochs = checkpoint(&out).epoch + 1;
+        Ended::from(resume(&out).arg(format!("--epochs={epochs}")).output().unwrap()).success();
+        assert_eq!(checkpoint(&out).epoch, epochs);
+    }
+}
+
+/// SIGHUP under `nohup`, SIGINT in the background of a script.
+#[test]
+fn an_ignored_signal_stays_ignored() {
     let folder = temp();
     let out = folder.path().join("run");
-    let mut running = Running::new(start(OPTIMIZERS[0].1, EPOCHS, &out)).until_training();
-    let id = running.0.id().to_string();
-    Command::new("sh").args(["-c", "kill -INT \"$0\"; kill -INT \"$0\"", &id]).status().unwrap();
-    assert_eq!(running.end().code, Some(130));
-    checkpoint(&out);
+    let mut command = start(OPTIMIZERS[0].1, 500, &out);
+    handling([libc::SIGHUP, libc::SIGINT], libc::SIG_IGN, &mut command);
+    let mut running = Running::new(command).until_training();
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGHUP, libc::SIGINT] {
+        running.signal(signal);
+    }
+    // It is the first one that the program sees, or its code would be another.
+    running.signal(libc::SIGTERM);
+    let ended = running.end();
+    assert_eq!(ended.code, Some(143), "{ended:?}");
+    assert!(ended.stderr.contains("stopped; go on with"), "{ended:?}");
 }
 
 /// Kills the run at each moment that `moments` yields, and resumes it; at last lets it end.

@@ -142,6 +142,48 @@ fn missing_and_unreadable_files_are_named() {
     ));
 }
 
+const NOTHING_THERE: &str = "No such file or directory (os error 2)";
+
+#[test]
+fn results_that_cannot_be_written_are_named() {
+    let folder = temp();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let within = file.join("run");
+    let place = "name another place for the results";
+    let a_file = format!("{}: expected a folder or nothing, found a file; {place}", file.display());
+    let a_part = format!(
+        "{}: the folder cannot be made: Not a directory (os error 20); {place}",
+        within.display()
+    );
+    let train = |out: &Path| {
+        let arguments = ["--device=cpu", "--limit=8", "--epochs=1"].map(str::to_owned);
+        let files = [option("data", small_mnist()), option("out", out)];
+        run("train", arguments.into_iter().chain(files))
+    };
+    for (path, message) in [(&file, &a_file), (&within, &a_part)] {
+        train(path).fails_with(message);
+        evaluate(&[&option("report", path)]).fails_with(message);
+        let picture = option("show", path);
+        run("predict", [picture, file.display().to_string()]).fails_with(message);
+    }
+    let nowhere = folder.path().join("missing/file.png");
+    let message = format!("{}: cannot be written: {NOTHING_THERE}", nowhere.display());
+    evaluate(&[&option("logits", &nowhere)]).fails_with(&message);
+    run("summary", [option("distortions", &nowhere)]).fails_with(&message);
+    run("summary", ["--activations=3".to_owned(), option("out", &nowhere)]).fails_with(&message);
+    if cfg!(target_os = "linux") {
+        // Not even root writes there.
+        train("/proc/x".as_ref())
+            .fails_with(&format!("/proc/x: the folder cannot be made: {NOTHING_THERE}; {place}"));
+        train("/proc/self".as_ref())
+            .fails_with(&format!("/proc/self/config.json: cannot be written: {NOTHING_THERE}"));
+    }
+    let ended = run("train", ["--out="]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("a value is required for '--out <DIR>'"), "{ended:?}");
+}
+
 #[test]
 fn devices() {
     // No machine at hand has eight GPUs: there is no such index, no GPU, or no CUDA in libtorch.
@@ -366,10 +408,20 @@ fn convert_refuses() {
     }
     let nowhere = folder.path().join("missing/weights.pt");
     convert(&nowhere)
-        .fails_with(&format!("{}: No such file or directory (os error 2)", nowhere.display()));
+        .fails_with(&format!("{}: cannot be written: {NOTHING_THERE}", nowhere.display()));
+    let beside = folder.path().join("file/weights.pt");
+    fs::write(folder.path().join("file"), "").unwrap();
+    convert(&beside).fails_with(&format!(
+        "{}: cannot be written: Not a directory (os error 20)",
+        beside.display()
+    ));
+    fs::remove_file(folder.path().join("file")).unwrap();
     let a_folder = folder.path().join("folder.pt");
     fs::create_dir(&a_folder).unwrap();
-    convert(&a_folder).fails_with(&format!("{}: Is a directory (os error 21)", a_folder.display()));
+    convert(&a_folder).fails_with(&format!(
+        "{}: cannot be written: Is a directory (os error 21)",
+        a_folder.display()
+    ));
     // A broken input leaves the output as it was.
     let (broken, kept) = (folder.path().join("broken.pt"), folder.path().join("kept.pth"));
     fs::write(&broken, b"PK\x03\x04").unwrap();
@@ -397,8 +449,9 @@ fn a_full_disk_is_an_error() {
         .output()
         .map(Ended::from)
         .unwrap()
-        .fails_with(&format!("/dev/full: {no_space}"));
-    evaluate(&["--logits=/dev/full"]).fails_with(&format!("/dev/full: {no_space}"));
+        .fails_with(&format!("/dev/full: cannot be written: {no_space}"));
+    evaluate(&["--logits=/dev/full"])
+        .fails_with(&format!("/dev/full: cannot be written: {no_space}"));
     for name in ["summary", "evaluate"] {
         let mut command = program(name);
         if name == "evaluate" {
@@ -406,7 +459,7 @@ fn a_full_disk_is_an_error() {
         }
         let output = File::options().write(true).open(full).unwrap();
         let ended: Ended = command.stdout(output).output().unwrap().into();
-        ended.fails_with(no_space);
+        ended.fails_with(&format!("stdout: {no_space}"));
     }
 }
 
@@ -462,27 +515,157 @@ fn a_closed_pipe_is_no_error() {
     assert_eq!(closed_pipe("evaluate", &arguments, true).code, Some(1));
 }
 
+/// Every engine of the CPU with every optimizer that it knows, found by the loss or by the parameters.
 #[test]
 fn training_that_diverges_says_so() {
+    let table: [(&[&str], &str); 9] = [
+        (&["--engine=libtorch", "--optimizer=sgd"], "1e9"),
+        (&["--engine=libtorch", "--optimizer=adam"], "1e9"),
+        (&["--engine=libtorch", "--optimizer=adamw"], "1e9"),
+        (&["--engine=fused", "--optimizer=sgd", "--activation=relu"], "1e38"),
+        (&["--engine=fused", "--optimizer=adam"], "1e9"),
+        (&["--engine=fused", "--optimizer=adamw"], "1e9"),
+        (&["--engine=fused", "--preset=paper"], "1e9"),
+        (&["--engine=fused", "--model=original", "--momentum=0"], "1e9"),
+        (&["--engine=libtorch", "--model=original", "--optimizer=adam"], "1e9"),
+    ];
     let folder = temp();
-    let out = folder.path().join("run");
-    let ended: Ended = program("train")
-        .args(["--epochs=2", "--lr=1e38", "--activation=relu", "--threads=1", "--device=cpu"])
-        .args([option("data", small_mnist()), option("out", &out)])
-        .output()
-        .unwrap()
-        .into();
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    let message = ended.stderr.lines().last().unwrap();
-    assert!(
-        message.starts_with(
-            "error: training diverged: the loss of epoch 1 is NaN; try a smaller --lr than"
+    for (number, (settings, rate)) in table.into_iter().enumerate() {
+        let out = folder.path().join(number.to_string());
+        let ended: Ended = program("train")
+            .args(["--epochs=2", "--limit=200", "--threads=1", "--device=cpu", "--lr", rate])
+            .args(settings)
+            .args([option("data", small_mnist()), option("out", &out)])
+            .output()
+            .unwrap()
+            .into();
+        assert_eq!(ended.code, Some(1), "{settings:?} {ended:?}");
+        let message = ended.stderr.lines().last().unwrap();
+        let start =
+            format!("error: training diverged in epoch 1 at --lr {rate}: the training loss is ");
+        let end = format!(
+            "; {} is still that of before; start again with a smaller --lr",
+            out.join("checkpoint.pth").display()
+        );
+        assert!(message.starts_with(&start) && message.ends_with(&end), "{settings:?} {message}");
+        // What was written before is whole: the start of the run.
+        let checkpoint = lenet5::weights::Checkpoint::read(&out.join("checkpoint.pth")).unwrap();
+        assert_eq!((checkpoint.epoch, checkpoint.step), (0, 0));
+    }
+}
+
+/// A rate that is too large to learn, but no divergence, ends by itself; so does training from weights whose loss is
+/// that of a trained network, and one whose losses are large as their unit is.
+#[test]
+fn training_that_is_bad_goes_on() {
+    let folder = temp();
+    let init = option("init", trained());
+    let table: [&[&str]; 4] = [
+        &["--lr=0.5", "--batch-size=16"],
+        &[&init, "--lr=0.5"],
+        &["--model=original", "--optimizer=sdlm", "--rbf-scale=100", "--lr=1e-9"],
+        &["--model=original", "--optimizer=adam", "--loss=discriminative", "--j=-1000"],
+    ];
+    for (number, settings) in table.into_iter().enumerate() {
+        let out = folder.path().join(number.to_string());
+        let ended: Ended = program("train")
+            .args(["--epochs=1", "--limit=200", "--threads=1", "--device=cpu"])
+            .args(settings)
+            .args([option("data", small_mnist()), option("out", &out)])
+            .output()
+            .unwrap()
+            .into();
+        ended.success();
+    }
+}
+
+/// A number is read as one wherever an option takes it, and what is out of range has an error of its own.
+#[test]
+fn numbers_that_make_no_sense() {
+    let options: [(&str, &[&str]); 5] = [
+        (
+            "train",
+            &[
+                "epochs",
+                "threads",
+                "j",
+                "rbf-scale",
+                "limit",
+                "validation",
+                "batch-size",
+                "lr",
+                "momentum",
+                "dampening",
+                "weight-decay",
+                "mu",
+                "hessian-samples",
+                "step-size",
+                "gamma",
+                "seed",
+                "classes",
+                "mean",
+                "std",
+            ],
         ),
-        "{message}"
-    );
-    // What was written before is whole: the start of the run.
-    let checkpoint = lenet5::weights::Checkpoint::read(&out.join("checkpoint.pth")).unwrap();
-    assert_eq!((checkpoint.epoch, checkpoint.step), (0, 0));
+        ("evaluate", &["threads", "mean", "std", "max-memory"]),
+        ("predict", &["threads", "mean", "std", "max-memory", "max-pixels", "reject-below"]),
+        (
+            "serve",
+            &[
+                "threads",
+                "mean",
+                "std",
+                "max-memory",
+                "max-body",
+                "max-pixels",
+                "timeout",
+                "max-connections",
+                "queue",
+                "batch-wait",
+                "reject-below",
+            ],
+        ),
+        ("summary", &["mean", "std"]),
+    ];
+    for (name, options) in options {
+        for option in options {
+            for value in ["-1", "1e400", "99999999999999999999"] {
+                let mut command = program(name);
+                match name {
+                    // It ends where all settings are checked and the data are read.
+                    "train" => command.arg("--data=missing"),
+                    "evaluate" => command.args(["--weights=missing", "--device=cpu"]),
+                    "predict" => command.arg("missing"),
+                    "serve" => command.arg("--addr=127.0.0.1:99999"),
+                    _ => &mut command,
+                };
+                // Options that go with another one only.
+                match *option {
+                    "mu" | "hessian-samples" => command.arg("--optimizer=sdlm"),
+                    "step-size" | "gamma" => command.arg("--schedule=step"),
+                    "j" | "rbf-scale" => command.arg("--model=original"),
+                    _ => &mut command,
+                };
+                command.arg(format!("--{option}")).arg(value);
+                let ended = Ended::from(command.output().unwrap());
+                let what = format!("{name} --{option} {value}: {ended:?}");
+                assert!(matches!(ended.code, Some(0..=2)), "{what}");
+                assert!(!ended.stderr.contains("panicked"), "{what}");
+                assert!(!ended.stderr.contains("unexpected argument"), "{what}");
+                // Wrong usage names the option and the value that was found.
+                if ended.code == Some(2) {
+                    let error = ended.stderr.lines().next().unwrap();
+                    assert!(error.contains(option) && error.contains(value), "{what}");
+                }
+            }
+        }
+    }
+    for (value, found) in [("-1", "-1"), ("-1e400", "-inf")] {
+        run("train", ["--lr", value, "--data=missing"])
+            .fails_with(&format!("lr: expected a number above 0, found {found}"));
+    }
+    run("train", ["--seed", "-1", "--data=missing"])
+        .fails_with(&format!("missing: {NOTHING_THERE}"));
 }
 
 #[test]

@@ -4,10 +4,14 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::panic::catch_unwind;
 use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
 
-use lenet5::libtorch::cuda::has_graphs;
-use lenet5::train::{Metrics, read_metrics};
+use lenet5::DeviceChoice;
+use lenet5::libtorch::cuda::{Graph, Stream, has_graphs};
+use lenet5::train::{Engine, Metrics, Run, TrainConfig, read_metrics};
 use lenet5::weights::Checkpoint;
 use tch::Tensor;
 
@@ -181,4 +185,100 @@ fn broken_libraries() {
     let ended = run_with(folder.path(), "train", &arguments, &out);
     let message = "error: --engine fused: driver or NVRTC too old? Missing symbol cuInit";
     assert!(ended.code == Some(1) && ended.stderr.contains(message), "{ended:?}");
+}
+
+#[test]
+fn divergence_is_found() {
+    let folder = temp();
+    let data = format!("--data={}", small_mnist().display());
+    for engine in engines() {
+        for optimizer in ["sgd", "adam", "adamw"] {
+            let out = folder.path().join(format!("{engine}-{optimizer}"));
+            let own = ["--engine", engine, "--optimizer", optimizer, "--lr=1e9", &data];
+            let common = ["--device=cuda", "--limit=300", "--epochs=1", "--out"];
+            let ended = run("train", &[&own[..], &common].concat(), &out);
+            let start = "error: training diverged in epoch 1 at --lr 1e9: the training loss is ";
+            let message = ended.stderr.lines().last().unwrap();
+            assert!(ended.code == Some(1) && message.starts_with(start), "{own:?} {ended:?}");
+        }
+    }
+}
+
+/// Whether this process is the one that [`within_libraries`] made.
+const INNER: &str = "LENET5_TEST_WITHIN_LIBRARIES";
+
+/// Runs a test once more, in a process that has the libraries of a folder; returns whether this is that process.
+fn within_libraries(libraries: &Path, test: &str) -> bool {
+    if std::env::var_os(INNER).is_some() {
+        return true;
+    }
+    let temporary = temp();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(INNER, "1")
+        .env("LD_LIBRARY_PATH", libraries)
+        .env("TMPDIR", temporary.path())
+        .output();
+    let ended = Ended::from(output.unwrap());
+    assert!(ended.stdout.contains("1 passed"), "{}{}", ended.stdout, ended.stderr);
+    false
+}
+
+#[test]
+fn a_panic_leaves_no_stream_and_no_recording_behind() {
+    if !has_graphs() {
+        println!("this was built without CUDA's headers");
+        return;
+    }
+    let test = "device::a_panic_leaves_no_stream_and_no_recording_behind";
+    if !within_libraries(fake_gpu(), test) {
+        return;
+    }
+    DeviceChoice::Cuda(0).open().unwrap();
+    let stream = Stream::new(0).unwrap();
+    let record = || Graph::record(|| Ok(())).map(drop).map_err(|error| error.to_string());
+    let outside = record().unwrap_err();
+    assert!(outside.contains("must be captured on a non-default stream"), "{outside}");
+    let panicked = catch_unwind(|| stream.within(|| -> lenet5::Result<()> { panic!("within") }));
+    assert!(panicked.is_err());
+    // The default stream is the current one again.
+    assert_eq!(record().unwrap_err(), outside);
+    stream
+        .within(|| {
+            assert!(catch_unwind(|| Graph::record(|| panic!("recording"))).is_err());
+            // There is no capture under way.
+            record().unwrap();
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_gpu_that_failed_stays_failed() {
+    let libraries = temp();
+    for name in ["libtorch_cuda.so", "libc10_cuda.so", "libnvrtc.so.13", "libcaffe2_nvrtc.so"] {
+        symlink(fake_gpu().join(name), libraries.path().join(name)).unwrap();
+    }
+    // A driver that has nothing of what is asked of it.
+    let other = Path::new(&std::env::var_os("LIBTORCH").unwrap()).join("lib/libc10.so");
+    symlink(other, libraries.path().join("libcuda.so.1")).unwrap();
+    if !within_libraries(libraries.path(), "device::a_gpu_that_failed_stays_failed") {
+        return;
+    }
+    let folder = temp();
+    let (device, _) = DeviceChoice::Cuda(0).open().unwrap();
+    let config = TrainConfig {
+        engine: Engine::Fused,
+        data: Some(small_mnist().to_owned()),
+        limit: Some(64),
+        epochs: 1,
+        ..TrainConfig::default()
+    };
+    let mut run = Run::start(config, None, &folder.path().join("run"), device).unwrap();
+    let mut train = || run.train(&AtomicBool::new(false), &mut |_| {}).unwrap_err().to_string();
+    let first = train();
+    assert!(first.starts_with("--engine fused: driver or NVRTC too old?"), "{first}");
+    assert_eq!(train(), first);
+    assert_eq!(train(), first);
+    assert_eq!(run.epoch(), 0);
 }

@@ -3,6 +3,7 @@
 //! is the same code: schedules, steps, batches, distortions, states.
 
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
 use lenet5::data::{Dataset, Distortions, Split, to_input};
@@ -10,6 +11,7 @@ use lenet5::engine::cuda::{self, Arguments, Form, Kernel, Launch, Launcher};
 use lenet5::engine::{Order, Trainer, graph};
 use lenet5::evaluate::Evaluation;
 use lenet5::libtorch::cuda::{Stream, has_graphs};
+use lenet5::libtorch::{in_bfloat16, with_threads};
 use lenet5::model::{Input, LeNet5, ModelConfig};
 use lenet5::optim;
 use lenet5::train::TrainConfig;
@@ -461,6 +463,33 @@ fn the_cuda_part_is_whole() {
             assert!(error.to_string().contains("driver"), "{error}");
         }
     }
+}
+
+#[test]
+fn a_panic_leaves_no_setting_behind() {
+    let _lock = generator();
+    let matrix = Tensor::ones([2, 2], (Kind::Float, Device::Cpu));
+    let kind = || matrix.matmul(&matrix).kind();
+    let inner = || in_bfloat16(Device::Cpu, kind).unwrap();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        in_bfloat16(Device::Cpu, || {
+            assert_eq!(kind(), Kind::BFloat16);
+            panic!("in bfloat16")
+        })
+        .unwrap()
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(kind(), Kind::Float);
+    // One within another leaves the outer one's setting.
+    let kinds = in_bfloat16(Device::Cpu, || (inner(), kind())).unwrap();
+    assert_eq!(kinds, (Kind::BFloat16, Kind::BFloat16));
+    assert_eq!(kind(), Kind::Float);
+
+    let threads = tch::get_num_threads();
+    let other = threads + 1;
+    let panicked = catch_unwind(|| with_threads(other, || panic!("{}", tch::get_num_threads())));
+    let message = panicked.unwrap_err().downcast::<String>().unwrap();
+    assert_eq!((*message, tch::get_num_threads()), (other.to_string(), threads));
 }
 
 #[test]

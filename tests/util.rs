@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, OnceLock};
@@ -62,7 +63,22 @@ pub fn program(name: &str) -> Command {
     };
     let mut command = Command::new(path);
     command.current_dir(env!("CARGO_TARGET_TMPDIR"));
+    // As at a terminal: where the tests run in the background of a script, SIGINT is ignored, and would stay so.
+    handling([libc::SIGHUP, libc::SIGINT, libc::SIGTERM], libc::SIG_DFL, &mut command);
     command
+}
+
+/// Has a program begin with these signals ignored, or with what they do by default.
+pub fn handling<const N: usize>(signals: [i32; N], how: libc::sighandler_t, command: &mut Command) {
+    // SAFETY: between fork and exec it calls nothing but `signal`, which is allowed there.
+    unsafe {
+        command.pre_exec(move || {
+            for signal in signals {
+                libc::signal(signal, how);
+            }
+            Ok(())
+        });
+    }
 }
 
 /// A folder with the libraries of a GPU that is host memory, for a program's `LD_LIBRARY_PATH`: see

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Parser;
 use lenet5::charts::Captioned;
 use lenet5::cli::{self, ReadOptions};
@@ -13,7 +12,7 @@ use lenet5::model::{ModelConfig, ModelOptions, Network};
 use lenet5::script::Script;
 use lenet5::train::{Engine, read_metrics};
 use lenet5::weights::{self, Settings};
-use lenet5::{DeviceChoice, charts, engine};
+use lenet5::{DeviceChoice, charts, engine, files};
 use tch::nn::Module;
 use tch::{Device, Tensor};
 
@@ -66,7 +65,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = cli::parse();
     cli::run(|| evaluate(&arguments))
 }
 
@@ -179,7 +178,7 @@ fn report(
     logits: &Tensor,
     labels: &Tensor,
 ) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    files::create_folder(folder)?;
     let path = |name: &str| folder.join(name);
     charts::confusion(&path("confusion.png"), &evaluation.confusion)?;
     // On MNIST's test images there is something to compare with.

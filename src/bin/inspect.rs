@@ -24,7 +24,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = cli::parse();
     cli::run(|| {
         let inspection = Inspection::of(&arguments.file, &arguments.limits.limits())?;
         if arguments.json {

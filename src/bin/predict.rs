@@ -4,13 +4,12 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Parser;
 use lenet5::cli::{self, ReadOptions};
 use lenet5::data::images::Limits;
 use lenet5::model::Network;
-use lenet5::predict;
 use lenet5::recognizer::{Reading, Recognizer};
+use lenet5::{files, predict};
 use serde_json::{Value, json};
 
 /// Prints the digits that it finds in each picture, a line of them on each line.
@@ -51,7 +50,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = cli::parse();
     cli::run(|| predict(&arguments))
 }
 
@@ -63,8 +62,7 @@ fn predict(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let files = predict::pictures(&arguments.images);
     let many = files.len() > 1;
     if let Some(folder) = &arguments.show {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("creating {}", folder.display()))?;
+        files::create_folder(folder)?;
     }
     let limits = Limits { pixels: arguments.max_pixels * 1_000_000, ..Limits::default() };
     let (mut failed, mut shown) = (false, HashSet::new());

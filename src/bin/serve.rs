@@ -11,8 +11,8 @@ use lenet5::serve::{Log, Options, Outcome, Server};
 
 /// Reads digits over HTTP: POST a picture to /v1/predict, or draw one on the page.
 ///
-/// /openapi.json describes what there is. Ctrl-C (or SIGTERM) finishes the requests that it has; a second one
-/// ends at once.
+/// /openapi.json describes what there is. Ctrl-C (or SIGTERM, or SIGHUP unless it is ignored, as under nohup)
+/// finishes the requests that it has, and the exit code is 0; a second one ends at once.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -36,7 +36,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = cli::parse();
     cli::run(|| serve(&arguments))
 }
 
@@ -49,12 +49,8 @@ fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let server = Server::bind(&arguments.service, &weights)?;
     arguments.log.start();
     let stop = server.stop();
-    ctrlc::set_handler(move || {
-        if stop.stop() {
-            cli::exit_now(cli::INTERRUPTED);
-        }
-    })
-    .context("handling Ctrl-C")?;
+    // However it is told to stop: to have finished what was accepted is success.
+    cli::on_signal(move |_| stop.stop()).context("handling signals")?;
     cli::print(format_args!("listening on http://{}\n", server.address()))?;
     match server.run()? {
         Outcome::Finished => Ok(ExitCode::SUCCESS),

@@ -39,7 +39,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = cli::parse();
     cli::run(|| {
         if let Some(path) = &arguments.distortions {
             charts::sheet(path, &Distortions::default().examples()?)?;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use clap::{Args, Parser, ValueEnum};
@@ -19,7 +19,9 @@ use lenet5::{DeviceChoice, cli, libtorch};
 /// Trains LeNet-5 on MNIST, or on any data set of its form.
 ///
 /// The run's folder gets config.json, metrics.jsonl, checkpoint.pth, model.pt and curve.png.
-/// Ctrl-C finishes the step and writes the checkpoint; --resume goes on from there.
+/// Ctrl-C finishes the step and writes the checkpoint; --resume goes on from there. SIGTERM and SIGHUP do so too;
+/// the exit code is then 128 and the signal's number: 130, 143, 129. A second signal ends at once. Under nohup the
+/// end of the terminal is no signal.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -352,7 +354,7 @@ impl Settings {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = cli::parse();
     cli::run(|| train(arguments))
 }
 
@@ -370,7 +372,7 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
         libtorch::deterministic()?;
     }
     let (device, device_name) = config.device.open()?;
-    let stop = stop_on_signal()?;
+    let (stop, code) = stop_on_signal()?;
     let (folder, mut run) = match (arguments.resume, arguments.out) {
         (Some(folder), _) => (folder.clone(), Run::resume(config, &folder, device)?),
         (None, Some(folder)) => (folder.clone(), Run::start(config, init, &folder, device)?),
@@ -388,16 +390,17 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let (train, test) = run.samples();
     let kind = if run.config().validation.is_some() { "validation" } else { "test" };
+    let table = Table::new(run.config(), console::Term::stdout().size_checked());
     let parameters = Summary::new(&run.config().model).total.parameters;
     let _ = cli::print(format!(
         "LeNet-5, {parameters} parameters; {train} training and {test} {kind} images; device {device_name}\n\
          {} to go; results in {}\n{}\n",
         epochs(run.config().epochs.saturating_sub(run.epoch())),
         folder.display(),
-        header(run.config()),
+        table.header(),
     ));
     // A closed pipe does not stop training: the results are in the folder.
-    let outcome = run.train(&stop, &mut |metrics| drop(cli::print(row(metrics))))?;
+    let outcome = run.train(&stop, &mut |metrics| drop(cli::print(table.row(metrics))))?;
     if let Some(table) = run.profile()? {
         let _ = cli::print(table);
     }
@@ -405,53 +408,82 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Outcome::Finished => ExitCode::SUCCESS,
         Outcome::Interrupted => {
             cli::note(format_args!("stopped; go on with: train --resume {}", folder.display()));
-            ExitCode::from(cli::INTERRUPTED)
+            ExitCode::from(*code.wait())
         }
     })
 }
 
-/// The first Ctrl-C (or SIGTERM) asks the loop to stop after the step; a second one ends at once.
-fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            cli::exit_now(cli::INTERRUPTED);
-        }
+/// A flag that a signal sets, and the exit code that is then the program's.
+type Stop = (Arc<AtomicBool>, Arc<OnceLock<u8>>);
+
+/// The first signal asks the loop to stop after the step; a second one ends at once.
+fn stop_on_signal() -> anyhow::Result<Stop> {
+    let (stop, code) = Stop::default();
+    let (flag, its_code) = (Arc::clone(&stop), Arc::clone(&code));
+    cli::on_signal(move |code| {
+        flag.store(true, Ordering::Relaxed);
+        let _ = its_code.set(code);
     })
-    .context("handling Ctrl-C")?;
-    Ok(stop)
+    .context("handling signals")?;
+    Ok((stop, code))
 }
 
 fn epochs(count: u32) -> String {
     if count == 1 { "1 epoch".to_owned() } else { format!("{count} epochs") }
 }
 
-/// Of the table; `row` has the same columns.
-fn header(config: &TrainConfig) -> String {
-    let measured = if config.validation.is_some() { "valid." } else { "test" };
-    let mut header = format!("epoch  train loss {:>10}", format!("{measured} loss"));
-    if config.train_error {
-        header += "  train error %";
+/// A column of the table: its name, its width, and its value in an epoch.
+type Column = (String, usize, fn(&Metrics) -> String);
+
+/// The table of epochs.
+struct Table(Vec<Column>);
+
+impl Table {
+    /// `size` is the terminal's, in rows and columns, where the table goes to one: what it has no room for is left
+    /// out, as `metrics.jsonl` has it all.
+    fn new(config: &TrainConfig, size: Option<(u16, u16)>) -> Self {
+        let measured = if config.validation.is_some() { "valid." } else { "test" };
+        let mut columns: Vec<(u8, Column)> = vec![
+            (0, ("epoch".into(), 5, |m| m.epoch.to_string())),
+            (1, ("train loss".into(), 12, |m| format!("{:.5}", m.train_loss))),
+            (2, (format!("{measured} loss"), 11, |m| format!("{:.5}", m.test_loss))),
+            (
+                3,
+                ("train error %".into(), 15, |m| {
+                    format!("{:.2}", m.train_error_percent.unwrap_or(0.0))
+                }),
+            ),
+            (0, (format!("{measured} error %"), 15, |m| format!("{:.2}", m.test_error_percent))),
+            (4, ("learning rate".into(), 15, |m| format!("{:.6}", m.learning_rate))),
+            (6, ("seconds".into(), 9, |m| format!("{:.2}", m.seconds))),
+            (7, ("images/s".into(), 10, |m| format!("{:.0}", m.images_per_second))),
+            (5, ("rates of weights".into(), 18, |m| range(m.weight_rates))),
+        ];
+        columns.retain(|(_, (name, ..))| match name.as_str() {
+            "train error %" => config.train_error,
+            "rates of weights" => matches!(config.optimizer, OptimizerConfig::Sdlm { .. }),
+            _ => true,
+        });
+        let room = size.map_or(usize::MAX, |(_, columns)| usize::from(columns));
+        for least in (1..=7).rev() {
+            if columns.iter().map(|(_, (_, width, _))| width).sum::<usize>() <= room {
+                break;
+            }
+            columns.retain(|(rank, _)| *rank != least);
+        }
+        Self(columns.into_iter().map(|(_, column)| column).collect())
     }
-    header += &format!(" {:>14}  learning rate  seconds  images/s", format!("{measured} error %"));
-    if matches!(config.optimizer, OptimizerConfig::Sdlm { .. }) {
-        header += "  rates of weights";
+
+    fn header(&self) -> String {
+        self.0.iter().map(|(name, width, _)| format!("{name:>width$}")).collect()
     }
-    header
+
+    fn row(&self, metrics: &Metrics) -> String {
+        let cell = |(_, width, value): &Column| format!("{:>width$}", value(metrics));
+        self.0.iter().map(cell).collect::<String>() + "\n"
+    }
 }
 
-fn row(m: &Metrics) -> String {
-    let mut row = format!("{:>5} {:>11.5} {:>10.5}", m.epoch, m.train_loss, m.test_loss);
-    if let Some(error) = m.train_error_percent {
-        row += &format!(" {error:>14.2}");
-    }
-    row += &format!(
-        " {:>14.2} {:>14.6} {:>8.2} {:>9.0}",
-        m.test_error_percent, m.learning_rate, m.seconds, m.images_per_second
-    );
-    if let Some((smallest, largest)) = m.weight_rates {
-        row += &format!("  {smallest:.1e}..{largest:.1e}");
-    }
-    row + "\n"
+fn range(rates: Option<(f32, f32)>) -> String {
+    rates.map_or_else(String::new, |(smallest, largest)| format!("{smallest:.1e}..{largest:.1e}"))
 }

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
-use super::{check, reason};
+use super::{check, reason, restoring};
 use crate::{Error, Result};
 
 /// The library; empty where this was built without CUDA's headers.
@@ -118,10 +118,10 @@ impl Stream {
         let functions = functions()?;
         // SAFETY: the stream lives.
         check(unsafe { (functions.stream_enter)(self.0) })?;
-        let result = work();
         // SAFETY: as above.
-        check(unsafe { (functions.stream_leave)(self.0) })?;
-        result
+        let (result, left) = restoring(work, || check(unsafe { (functions.stream_leave)(self.0) }));
+        // What went wrong first is said.
+        result.and_then(|result| left.map(|()| result))
     }
 }
 
@@ -152,9 +152,9 @@ impl Graph {
         // SAFETY: on success the shim hands over a graph, which `drop` frees.
         check(unsafe { (functions.graph_begin)(&mut graph) })?;
         let graph = Graph(graph);
-        let result = work();
         // SAFETY: the graph lives.
-        let ended = check(unsafe { (functions.graph_end)(graph.0) });
+        let end = || check(unsafe { (functions.graph_end)(graph.0) });
+        let (result, ended) = restoring(work, end);
         result.and(ended).map(|()| graph)
     }
 

@@ -5,6 +5,7 @@ pub mod cuda;
 mod device;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use tch::{Device, Tensor};
 use torch_sys::C_tensor;
@@ -35,7 +36,7 @@ unsafe extern "C" {
     fn lenet5_set_generator_state(state: *const C_tensor) -> *mut c_char;
     fn lenet5_allow_tf32(allow: c_int) -> *mut c_char;
     fn lenet5_deterministic() -> *mut c_char;
-    fn lenet5_autocast(cuda: c_int, on: c_int) -> *mut c_char;
+    fn lenet5_autocast(cuda: c_int, on: c_int, before: *mut c_int) -> *mut c_char;
     fn lenet5_fused_sgd_(
         parameters: *const *const C_tensor,
         gradients: *const *const C_tensor,
@@ -159,11 +160,27 @@ pub fn deterministic() -> Result<()> {
 /// Where libtorch refuses.
 pub fn in_bfloat16<R>(device: Device, work: impl FnOnce() -> R) -> Result<R> {
     let cuda = device.is_cuda().into();
-    // SAFETY: sets flags of libtorch's for this thread, here and below.
-    check(unsafe { lenet5_autocast(cuda, 1) })?;
-    let result = work();
-    check(unsafe { lenet5_autocast(cuda, 0) })?;
-    Ok(result)
+    let mut before = 0;
+    // SAFETY: sets flags of libtorch's for this thread.
+    check(unsafe { lenet5_autocast(cuda, 1, &mut before) })?;
+    // SAFETY: sets them back.
+    let restore = || check(unsafe { lenet5_autocast(cuda, before, std::ptr::null_mut()) });
+    let (result, restored) = restoring(work, restore);
+    restored.map(|()| result)
+}
+
+/// Does `work` and then `restore`, also where `work` panics: the state that it needed is not left behind.
+fn restoring<R, S>(work: impl FnOnce() -> R, restore: impl FnOnce() -> S) -> (R, S) {
+    let result = catch_unwind(AssertUnwindSafe(work));
+    let restored = restore();
+    (result.unwrap_or_else(|panic| resume_unwind(panic)), restored)
+}
+
+/// Does `work` with this number of CPU threads for libtorch's kernels, and sets the number of before again.
+pub fn with_threads<R>(threads: i32, work: impl FnOnce() -> R) -> R {
+    let before = tch::get_num_threads();
+    tch::set_num_threads(threads);
+    restoring(work, || tch::set_num_threads(before)).0
 }
 
 fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {

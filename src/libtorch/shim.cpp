@@ -86,10 +86,11 @@ char *lenet5_deterministic() {
   });
 }
 
-char *lenet5_autocast(int cuda, int on) {
+char *lenet5_autocast(int cuda, int on, int *before) {
   return guarded([&] {
     const auto type = cuda ? at::kCUDA : at::kCPU;
-    if (on) {
+    if (before) {
+      *before = at::autocast::is_autocast_enabled(type);
       at::autocast::set_autocast_dtype(type, at::kBFloat16);
       at::autocast::increment_nesting();
     } else if (at::autocast::decrement_nesting() == 0) {

@@ -26,7 +26,7 @@ char *lenet5_deterministic();
 
 // Convolutions and linear layers of the calling thread compute in bfloat16 from here on, or no longer: the
 // entry and the exit of torch.autocast(device, torch.bfloat16).
-char *lenet5_autocast(int cuda, int on);
+char *lenet5_autocast(int cuda, int on, int *before);
 
 // Optimizers in one kernel for all parameters, what changes from step to step in tensors: `rate` and `step` are
 // float32. Without momentum `buffers` may be null.

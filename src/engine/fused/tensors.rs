@@ -8,6 +8,7 @@ use super::parameters::C5;
 use super::{Bytes, Engine, Images, Optimizer, Parameters, Settings, Single};
 use crate::data::images::SIDE;
 use crate::data::{Dataset, to_input};
+use crate::libtorch::with_threads;
 use crate::model::{Activation, Input, LeNet5, ModelConfig, Pooling};
 use crate::optim::{self, OptimizerConfig};
 use crate::{Error, Result};
@@ -53,16 +54,13 @@ impl Single {
 
 /// Operations per second of libtorch's matrix product, 1,024 x 1,024, on one thread.
 pub fn sgemm() -> f64 {
-    let threads = tch::get_num_threads();
-    tch::set_num_threads(1);
     let x = Tensor::ones([1024, 1024], (Kind::Float, Device::Cpu));
-    let mut best = f64::INFINITY;
-    for _ in 0..8 {
+    let time = || {
         let start = Instant::now();
         let _ = x.matmul(&x);
-        best = best.min(start.elapsed().as_secs_f64());
-    }
-    tch::set_num_threads(threads);
+        start.elapsed().as_secs_f64()
+    };
+    let best = with_threads(1, || (0..8).map(|_| time()).fold(f64::INFINITY, f64::min));
     2.0 * 1024_f64.powi(3) / best
 }
 
