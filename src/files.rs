@@ -8,6 +8,9 @@ use tempfile::Builder;
 
 use crate::{Error, Result};
 
+/// How the names of temporary files begin.
+pub(crate) const TEMPORARY_PREFIX: &str = ".lenet5-";
+
 /// Makes a folder, and those that it lies in; one that is there already is left as it is.
 ///
 /// # Errors
@@ -24,6 +27,8 @@ pub fn create_folder(folder: &Path) -> Result<()> {
 
 /// Writes `bytes` to a temporary sibling, syncs it, and renames it to `path`: a reader, a full disk
 /// or a kill at any moment sees the old file or the new one, never a part.
+///
+/// The new file has the permissions of the one that it replaces.
 ///
 /// # Errors
 /// Where the folder cannot be written to, or is full; the old file then stays.
@@ -43,14 +48,18 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     // Else the message would name the temporary file.
     fs::metadata(folder).map_err(io())?;
     let mut builder = Builder::new();
-    builder.prefix(".lenet5-");
+    builder.prefix(TEMPORARY_PREFIX);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // As for any new file: less the umask, not tempfile's 0600.
+        // A new file's mode is less the umask; tempfile's would be 0600.
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
+    let replaced = fs::metadata(path).ok().map(|metadata| metadata.permissions());
     let mut file = builder.tempfile_in(folder).map_err(io())?;
+    if let Some(permissions) = replaced {
+        file.as_file().set_permissions(permissions).map_err(io())?;
+    }
     file.write_all(bytes).map_err(io())?;
     file.as_file().sync_all().map_err(io())?;
     file.persist(path).map_err(|error| Error::writing(path)(error.error))?;

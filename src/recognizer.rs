@@ -4,6 +4,7 @@
 //! network, LeNet-5 with an eleventh class for what is no digit, says which of them are; the path through a
 //! line that it finds likeliest is read.
 
+mod budget;
 mod classifier;
 mod clutter;
 mod component;
@@ -14,6 +15,7 @@ pub mod training;
 
 use std::borrow::Borrow;
 use std::path::Path;
+use std::time::Duration;
 
 use image::DynamicImage;
 use rayon::prelude::*;
@@ -24,6 +26,7 @@ use crate::data::ink::{Area, Ink};
 use crate::model::{ModelConfig, Network};
 use crate::weights::{Limits, Weights};
 use crate::{Error, Result};
+use budget::Budget;
 use classifier::Classifier;
 use graph::{Edge, Graph};
 use pieces::Pieces;
@@ -58,6 +61,7 @@ pub struct Recognizer {
     /// Tells digits from what is none.
     judge: Classifier,
     reject_below: f32,
+    time_limit: Option<Duration>,
 }
 
 /// What a picture says.
@@ -157,7 +161,14 @@ impl Recognizer {
             reader: Classifier::new(weights)?,
             judge: Classifier::new(&judge)?,
             reject_below: 0.0,
+            time_limit: None,
         })
+    }
+
+    /// Gives up a picture that takes longer, decoding not counted; the default is no limit.
+    pub fn time_limit(mut self, time: Duration) -> Self {
+        self.time_limit = Some(time);
+        self
     }
 
     /// Rejects digits whose confidence is below this, 0 to 1.
@@ -190,7 +201,10 @@ impl Recognizer {
         sources: &'a [T],
         open: impl Fn(&'a T) -> Result<P> + Sync,
     ) -> Vec<Result<Reading>> {
-        let find = |source| find(open(source)?.borrow());
+        let find = |source| {
+            let picture = open(source)?;
+            find(picture.borrow(), Budget::new(self.time_limit))
+        };
         let found: Vec<_> = sources.par_iter().with_max_len(1).map(find).collect();
         let graphs = || found.iter().flatten().flat_map(|found| &found.lines);
         let all: Vec<_> =
@@ -272,7 +286,7 @@ impl Recognizer {
 }
 
 /// Finds what may be digits.
-fn find(picture: &DynamicImage) -> Result<Found> {
+fn find(picture: &DynamicImage, mut budget: Budget) -> Result<Found> {
     if let Some(pixels) = images::as_in_mnist(picture) {
         let ink = Ink::of_pixels(&pixels);
         let margin = (picture.width() as usize - images::SIDE) / 2;
@@ -284,34 +298,50 @@ fn find(picture: &DynamicImage) -> Result<Found> {
     let nothing = |what: &str| Err(Error::Picture(format!("expected digits, found {what}")));
     let mut found = nothing("an empty picture: nothing in it stands out from its background");
     for side in SIDES {
-        if let Some((ink, step)) = Ink::of(picture, side) {
-            let Some((ink, pieces, reduced)) = reduced_pieces(ink) else {
-                found = nothing("nothing that looks like writing");
-                continue;
-            };
-            let lines = pieces.lines.iter().map(|line| Graph::of(&ink, &pieces, line));
-            found = Ok(Found { lines: lines.collect(), step: step as f32 * reduced });
-            let largest = picture.width().max(picture.height());
-            if largest <= side || pieces.lines.iter().all(|line| line.height >= LOWEST) {
-                break;
+        budget.check_time()?;
+        let Some((ink, step)) = Ink::of(picture, side) else { continue };
+        budget.allow(ink.values().len());
+        match graphs(ink, step as f32, &mut budget) {
+            Ok(Some((now, low))) => {
+                found = Ok(now);
+                let largest = picture.width().max(picture.height());
+                if largest <= side || !low {
+                    break;
+                }
+            }
+            // What was found in fewer pixels stays.
+            Ok(None) => found = found.or_else(|_| nothing("nothing that looks like writing")),
+            Err(error) => {
+                budget.check_time()?;
+                found = found.or(Err(error));
             }
         }
     }
     found
 }
 
+/// The graphs of the lines in ink, of which each pixel stands for `step` of the picture's; and whether there are
+/// lines that are too low to be read well. None where there is no writing.
+fn graphs(ink: Ink, step: f32, budget: &mut Budget) -> Result<Option<(Found, bool)>> {
+    let Some((ink, pieces, reduced)) = reduced_pieces(ink, budget)? else { return Ok(None) };
+    let lines = pieces.lines.iter().map(|line| Graph::of(&ink, &pieces, line, budget));
+    let lines = lines.collect::<Result<_>>()?;
+    let low = pieces.lines.iter().any(|line| line.height < LOWEST);
+    Ok(Some((Found { lines, step: step * reduced }, low)))
+}
+
 /// Ink in pieces, reduced so that digits are not higher than they need to be; and by how much.
-fn reduced_pieces(ink: Ink) -> Option<(Ink, Pieces, f32)> {
-    let pieces = Pieces::of(&ink)?;
-    let height = pieces.lines.iter().map(|line| line.height).max()?;
+fn reduced_pieces(ink: Ink, budget: &mut Budget) -> Result<Option<(Ink, Pieces, f32)>> {
+    let Some(pieces) = Pieces::of(&ink, budget)? else { return Ok(None) };
+    let Some(height) = pieces.lines.iter().map(|line| line.height).max() else { return Ok(None) };
     if height <= HIGHEST {
-        return Some((ink, pieces, 1.0));
+        return Ok(Some((ink, pieces, 1.0)));
     }
     let by = height as f32 / HIGHEST as f32;
     let side = |length: usize| ((length as f32 / by).round() as usize).max(1);
     let ink = ink.resized(side(ink.width()), side(ink.height()));
-    let pieces = Pieces::of(&ink)?;
-    (!pieces.lines.is_empty()).then_some((ink, pieces, by))
+    let pieces = Pieces::of(&ink, budget)?.filter(|pieces| !pieces.lines.is_empty());
+    Ok(pieces.map(|pieces| (ink, pieces, by)))
 }
 
 fn in_picture(area: &Area, step: f32) -> [u32; 4] {

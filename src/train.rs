@@ -2,6 +2,7 @@
 
 mod config;
 mod divergence;
+mod folder;
 mod pass;
 
 use std::fs;
@@ -15,6 +16,7 @@ use tch::{Device, Kind, Tensor};
 
 pub use config::{Engine, Order, Precision, TrainConfig};
 use divergence::{Found, check_divergence};
+use folder::RunFolder;
 use pass::Pass;
 
 use crate::data::{Dataset, Split};
@@ -23,7 +25,7 @@ use crate::engine::{Trainer, cuda, fused, graph};
 use crate::evaluate::{Evaluation, logits, logits_by_engine};
 use crate::libtorch;
 use crate::model::LeNet5;
-use crate::optim::OptimizerConfig;
+use crate::optim::{self, OptimizerConfig};
 use crate::progress::Progress;
 use crate::weights::{Checkpoint, Format, Value, Weights};
 use crate::{Error, Result, charts, files};
@@ -53,6 +55,9 @@ pub struct Metrics {
     /// The smallest and the largest rate of a weight in the epoch's first step, of SDLM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_rates: Option<(f32, f32)>,
+    /// The run's name, as in its settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
 }
 
 /// How a run ended.
@@ -68,6 +73,8 @@ pub enum Outcome {
 pub struct Run {
     config: TrainConfig,
     folder: PathBuf,
+    /// Keeps other processes out of the folder.
+    lock: Option<RunFolder>,
     device: Device,
     _store: VarStore,
     model: LeNet5,
@@ -122,6 +129,7 @@ impl Run {
             None => config,
         };
         config.validate()?;
+        let lock = RunFolder::open(folder)?;
         // A start that was killed has settings and no checkpoint yet: it may begin again.
         let begun = folder.join("config.json").exists();
         let results = ["metrics.jsonl", "model.pt", "curve.png"];
@@ -136,8 +144,16 @@ impl Run {
             ));
         }
         tch::manual_seed(config.seed);
-        let mut run = Self::new(config, folder, device, init)?;
-        files::create_folder(folder)?;
+        let config = TrainConfig { run: Some(folder::new_id()), ..config };
+        let mut run = match Self::new(config, folder, device, init) {
+            Ok(run) => Self { lock: Some(lock), ..run },
+            Err(error) => {
+                drop(lock);
+                // It goes only if it is still empty.
+                let _ = fs::remove_dir(folder);
+                return Err(error);
+            }
+        };
         run.write_config()?;
         run.write_model()?;
         run.save(&libtorch::generator_state()?)?;
@@ -153,13 +169,22 @@ impl Run {
     pub fn resume(config: TrainConfig, folder: &Path, device: Device) -> Result<Self> {
         config.validate()?;
         let path = checkpoint_path(folder);
+        fs::metadata(&path).map_err(Error::io(&path))?;
+        let lock = RunFolder::open(folder)?;
         let checkpoint = Checkpoint::read(&path)?;
+        if let Some(settings) = &checkpoint.settings {
+            let made_with: TrainConfig = serde_json::from_str(settings).map_err(|error| {
+                Error::file(&path, format!("expected the settings of a run, found {error}"))
+            })?;
+            folder::check_settings(folder, &config, &made_with)?;
+        }
         if checkpoint.weights.config != config.model {
             return Err(Error::file(&path, "expected the network of config.json, found another"));
         }
         let mut run = Self::new(config, folder, device, Some(checkpoint.weights))?;
-        run.optimizer
-            .load_state(&checkpoint.optimizer_state)
+        run.lock = Some(lock);
+        optim::check_numbers(&checkpoint.optimizer_state)
+            .and_then(|()| run.optimizer.load_state(&checkpoint.optimizer_state))
             .map_err(|error| Error::file(&path, error.to_string()))?;
         libtorch::set_generator_state(&checkpoint.generator_state)
             .map_err(|error| Error::file(&path, format!("rng_state: {error}")))?;
@@ -177,9 +202,14 @@ impl Run {
                 format!("expected a step below {steps}, found {}: other data?", checkpoint.step),
             ));
         }
-        run.metrics = read_metrics(folder)?;
-        run.metrics.retain(|metrics| metrics.epoch <= run.epoch);
+        let lines = read_metrics(folder)?;
+        run.metrics = folder::put_right(folder, lines, run.epoch, run.config.run.as_deref())?;
+        // What a run has beside its checkpoint is written again, as it may be missing.
         run.write_config()?;
+        if run.epoch > 0 {
+            run.write_metrics()?;
+        }
+        run.write_model()?;
         Ok(run)
     }
 
@@ -237,6 +267,7 @@ impl Run {
         };
         Ok(Self {
             folder: folder.to_owned(),
+            lock: None,
             device,
             steps,
             gpu,
@@ -441,6 +472,7 @@ impl Run {
             images_per_second: samples / seconds,
             learning_rate,
             weight_rates,
+            run: self.config.run.clone(),
         };
         report(&metrics);
         self.metrics.push(metrics);
@@ -516,7 +548,7 @@ impl Run {
     fn write_metrics(&self) -> Result<()> {
         let line = |metrics| serde_json::to_string(metrics).expect("metrics are plain data") + "\n";
         let text: String = self.metrics.iter().map(line).collect();
-        files::write_atomic(&self.folder.join("metrics.jsonl"), text.as_bytes())
+        files::write_atomic(&metrics_path(&self.folder), text.as_bytes())
     }
 
     fn save(&mut self, generator: &Tensor) -> Result<()> {
@@ -535,6 +567,7 @@ impl Run {
             loss_sum: self.partial.loss_sum,
             misread: self.partial.misread,
             seconds: self.partial.seconds,
+            settings: Some(serde_json::to_string(&self.config).expect("settings are plain data")),
         };
         checkpoint.write(&checkpoint_path(&self.folder), self.param_group())
     }
@@ -573,6 +606,11 @@ impl Run {
     }
 }
 
+/// Where a run's measurements lie.
+fn metrics_path(folder: &Path) -> PathBuf {
+    folder.join("metrics.jsonl")
+}
+
 /// Where a run's checkpoint lies.
 pub fn checkpoint_path(folder: &Path) -> PathBuf {
     folder.join("checkpoint.pth")
@@ -595,18 +633,7 @@ pub fn read_config(folder: &Path) -> Result<TrainConfig> {
 /// # Errors
 /// Where `metrics.jsonl` is broken.
 pub fn read_metrics(folder: &Path) -> Result<Vec<Metrics>> {
-    let path = folder.join("metrics.jsonl");
-    if !path.exists() {
-        return Ok(Vec::new());
-    }
-    let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
-    text.lines()
-        .map(|line| {
-            serde_json::from_str(line).map_err(|error| {
-                Error::file(&path, format!("expected a line of metrics, found {error}"))
-            })
-        })
-        .collect()
+    folder::read_lines(&metrics_path(folder))
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {

@@ -258,14 +258,15 @@ fn an_ignored_signal_stays_ignored() {
     assert!(ended.stderr.contains("stopped; go on with"), "{ended:?}");
 }
 
-/// Kills the run at each moment that `moments` yields, and resumes it; at last lets it end.
+/// Kills the run at each moment that `moments` yields, and resumes it; at last lets it end. Returns the number of
+/// kills, and of those that left a temporary file behind.
 fn killed(
     index: usize,
     out: &Path,
     moments: impl IntoIterator<Item = impl Fn(&Path, &mut Child)>,
-) -> usize {
+) -> (usize, usize) {
     let begin = || start(OPTIMIZERS[index].1, EPOCHS, out);
-    let mut kills = 0;
+    let (mut kills, mut in_writing) = (0, 0);
     for wait in moments {
         // Killed so early that there was no checkpoint yet: it starts anew.
         let begun = checkpoint_path(out).exists();
@@ -275,6 +276,9 @@ fn killed(
             break;
         }
         kills += 1;
+        let left = temporary_files(out).len();
+        assert!(left <= 1, "each start removes what the one before left: {left}");
+        in_writing += left;
         if checkpoint_path(out).exists() {
             let checkpoint = checkpoint(out);
             // At most the line of an epoch whose checkpoint was not yet written.
@@ -286,7 +290,8 @@ fn killed(
     }
     let mut last = if checkpoint_path(out).exists() { resume(out) } else { begin() };
     Ended::from(last.output().unwrap()).success();
-    kills
+    assert_eq!(temporary_files(out), Vec::<PathBuf>::new());
+    (kills, in_writing)
 }
 
 #[test]
@@ -298,7 +303,7 @@ fn killed_at_many_moments() {
         let moments = [1, 120, 240, 360, 480, 600, 720, 560].map(|pause| {
             move |_: &Path, _: &mut Child| sleep(Duration::from_millis(pause + 17 * index as u64))
         });
-        let kills = killed(index, &out, moments);
+        let (kills, _) = killed(index, &out, moments);
         assert!(kills >= 2, "{kills} kills"); // more, but on a very fast machine
         assert_same(&out, &uninterrupted(index));
         assert_same_metrics(&out, &uninterrupted(index));
@@ -335,8 +340,7 @@ fn killed_while_writing() {
     // The start writes config.json, model.pt and the checkpoint; each epoch three files more.
     let moments = [1, 2, 3, 4, 5, 6, 2, 4]
         .map(|count| move |out: &Path, program: &mut Child| until_writing(out, program, count));
-    let kills = killed(0, &out, moments);
-    let left = temporary_files(&out).len();
+    let (kills, left) = killed(0, &out, moments);
     assert!(left >= 1, "none of {kills} kills came while a file was being written");
     assert_same(&out, &uninterrupted(0));
     assert_same_metrics(&out, &uninterrupted(0));
@@ -469,7 +473,8 @@ fn broken_runs_are_refused() {
         ),
         (
             replace("\"tanh\"", "\"relu\""),
-            "DIR/checkpoint.pth: expected the network of config.json, found another",
+            "DIR/config.json: expected the settings that the checkpoint was made with: model.activation \
+             \"tanh\", found \"relu\"",
         ),
         (
             replace("\"name\": \"sgd\"", "\"name\": \"adam\""),

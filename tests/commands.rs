@@ -68,7 +68,6 @@ fn wrong_usage_exits_with_2() {
         ("convert", &[], "<IN>"),
         ("convert", &["in.pt", "--detect"], "<OUT>"),
         ("convert", &["in.pt", "out.pt", "--data", "folder"], "--detect"),
-        ("convert", &["in.pt", "out.pt", "--detect", "--mean", "1"], "cannot be used with"),
         ("inspect", &["in.pt", "out.pt"], "unexpected argument 'out.pt'"),
         ("serve", &["--timeout", "0"], "expected 0.1 to 3600 seconds"),
         ("serve", &["--reject-below", "2"], "expected a number from 0 to 1"),
@@ -177,7 +176,7 @@ fn results_that_cannot_be_written_are_named() {
         train("/proc/x".as_ref())
             .fails_with(&format!("/proc/x: the folder cannot be made: {NOTHING_THERE}; {place}"));
         train("/proc/self".as_ref())
-            .fails_with(&format!("/proc/self/config.json: cannot be written: {NOTHING_THERE}"));
+            .fails_with(&format!("/proc/self: cannot be written: {NOTHING_THERE}"));
     }
     let ended = run("train", ["--out="]);
     assert_eq!(ended.code, Some(2), "{ended:?}");
@@ -664,8 +663,8 @@ fn numbers_that_make_no_sense() {
         run("train", ["--lr", value, "--data=missing"])
             .fails_with(&format!("lr: expected a number above 0, found {found}"));
     }
-    run("train", ["--seed", "-1", "--data=missing"])
-        .fails_with(&format!("missing: {NOTHING_THERE}"));
+    let ended = run("train", ["--seed", "-1", "--data=missing"]);
+    assert!(ended.stderr.ends_with(&format!("missing: {NOTHING_THERE}\n")), "{ended:?}");
 }
 
 #[test]

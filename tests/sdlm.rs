@@ -159,7 +159,10 @@ fn the_preset_is_the_papers_training() {
         let data = small_mnist().to_str().unwrap();
         let common = ["--epochs=0", "--device=cpu", "--data", data, "--out", out.to_str().unwrap()];
         run("train", [&common[..], arguments].concat()).success();
-        fs::read_to_string(out.join("config.json")).unwrap()
+        let text = fs::read_to_string(out.join("config.json")).unwrap();
+        let (text, run) = text.rsplit_once("\"run\"").expect("each run has a name");
+        assert_eq!(run.len(), 40, "{run}");
+        text.to_owned()
     };
     let preset = config("preset", &["--preset=paper"]);
     assert_eq!(preset, config("options", &["--model=original", "--optimizer=sdlm"]));

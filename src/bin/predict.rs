@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use lenet5::cli::{self, ReadOptions};
@@ -44,6 +45,9 @@ struct Arguments {
     /// The most pixels of a picture, in millions.
     #[arg(long, value_name = "MILLIONS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     max_pixels: u64,
+    /// The most seconds that finding the digits of a picture may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    max_seconds: u64,
     /// CPU threads [default: all cores]
     #[arg(long)]
     threads: Option<i32>,
@@ -59,6 +63,7 @@ fn predict(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     cli::set_pool(arguments.threads)?;
     let weights = arguments.read.open(arguments.weights.as_deref(), arguments.model)?;
     let recognizer = Recognizer::new(&weights)?.reject_below(arguments.reject_below);
+    let recognizer = recognizer.time_limit(Duration::from_secs(arguments.max_seconds));
     let files = predict::pictures(&arguments.images);
     let many = files.len() > 1;
     if let Some(folder) = &arguments.show {

@@ -9,7 +9,7 @@ mod sdlm;
 mod sgd;
 
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 pub use adam::Adam;
 pub use schedule::Schedule;
@@ -190,12 +190,33 @@ fn take_entry(
         )));
     }
     // A copy of our own: the steps to come are in place.
-    Ok(Some(tensor.to_device(parameter.device()).copy()))
+    Ok(Some(tensor.to_device(parameter.device()).to_kind(parameter.kind()).copy()))
 }
 
-/// Refuses the state of another optimizer, or of another number of parameters.
+/// Checks the numbers of a state that comes from a file: they are finite, and squares and second derivatives are
+/// not negative.
+///
+/// # Errors
+/// Names the first entry that has other numbers.
+pub fn check_numbers(state: &[Vec<(String, Tensor)>]) -> Result<()> {
+    for (name, tensor) in state.iter().flatten() {
+        let not_negative = matches!(name.as_str(), "curvature" | "exp_avg_sq" | "step");
+        let numbers = tensor.f_to_kind(Kind::Double)?;
+        let finite = numbers.isfinite().all().int64_value(&[]) != 0;
+        if !finite || not_negative && numbers.lt(0.0).any().int64_value(&[]) != 0 {
+            let what = if not_negative { "finite numbers from 0" } else { "finite numbers" };
+            return Err(Error::Config(format!(
+                "optimizer state {name}: expected {what}, found others"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses the state of another optimizer, or of another number of parameters. Before the first step it is
+/// empty; afterwards it has all `known` entries of each parameter.
 fn check_state(state: &[Vec<(String, Tensor)>], parameters: usize, known: &[&str]) -> Result<()> {
-    if state.len() > parameters {
+    if !state.is_empty() && state.len() != parameters {
         return Err(Error::Config(format!(
             "optimizer state: expected {parameters} parameters, found {}",
             state.len()
@@ -207,5 +228,14 @@ fn check_state(state: &[Vec<(String, Tensor)>], parameters: usize, known: &[&str
             known.join(", ")
         ))),
         None => Ok(()),
+    }?;
+    for (i, entries) in state.iter().enumerate() {
+        if entries.len() != known.len() {
+            let (known, found) = (known.join(", "), entries.len());
+            return Err(Error::Config(format!(
+                "optimizer state of parameter {i}: expected {known}, found {found} tensors"
+            )));
+        }
     }
+    Ok(())
 }

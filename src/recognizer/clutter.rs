@@ -1,11 +1,24 @@
 //! What is no writing: rules and frames, blots, holes, what is around digits.
 
+use super::budget::Budget;
 use super::component::{Component, components};
+use crate::Result;
 use crate::data::ink::Area;
 
+/// The most components that are larger than specks; a picture that has more is no writing.
+const MOST_COMPONENTS: usize = 8000;
+
 /// Connected ink of a mask that may be writing: rules and frames of the paper are erased from the mask, but where
-/// writing crosses them, and what is too solid, too thick or too small for writing is left out.
-pub fn writing(mask: &mut [bool], width: usize) -> Vec<Component> {
+/// writing crosses them, and what is too solid, too thick or too small for writing is left out. None where there
+/// are too many components.
+///
+/// # Errors
+/// Where the budget is spent.
+pub fn writing(
+    mask: &mut [bool],
+    width: usize,
+    budget: &mut Budget,
+) -> Result<Option<Vec<Component>>> {
     let height = mask.len() / width;
     let whole = Area { left: 0, top: 0, width, height };
     erase_lines(mask, width, &whole, [width / 4, height / 4], |rule, length| {
@@ -15,26 +28,39 @@ pub fn writing(mask: &mut [bool], width: usize) -> Vec<Component> {
     let frames: Vec<Area> =
         found.iter().filter(|component| is_frame(component, width)).map(|c| c.area).collect();
     for area in &frames {
+        budget.spend(area.width * area.height)?;
         let shortest = 3 * area.width.min(area.height) / 5;
         erase_lines(mask, width, area, [shortest; 2], |_, _| true);
     }
     if !frames.is_empty() {
         found = components(mask, width);
     }
-    keep(&mut found, |component, all| !all.iter().any(|other| encloses(component, other)));
-    keep(&mut found, |component, _| !is_solid(component));
+    let large: Vec<Area> = found.iter().filter(|c| !is_speck(c)).map(|c| c.area).collect();
+    if large.len() > MOST_COMPONENTS {
+        return Ok(None);
+    }
+    budget.check_time()?;
+    keep(&mut found, |component| {
+        is_speck(component) || !large.iter().any(|other| encloses(&component.area, other))
+    });
+    keep(&mut found, |component| !is_solid(component));
     let mut strokes: Vec<f32> =
         found.iter().filter(|c| c.area.height >= 20).map(Component::stroke).collect();
     strokes.sort_by(f32::total_cmp);
     if let Some(&usual) = strokes.get(strokes.len() / 2) {
-        keep(&mut found, |component, _| component.stroke() < 2.5 * usual);
+        keep(&mut found, |component| component.stroke() < 2.5 * usual);
     }
-    found
+    Ok(Some(found))
+}
+
+/// Smaller than any part of a digit that can be read.
+fn is_speck(component: &Component) -> bool {
+    component.area.width.max(component.area.height) <= 2 || component.pixels.len() <= 2
 }
 
 /// Keeps those components for which that holds; all where it holds for none.
-fn keep(components: &mut Vec<Component>, holds: impl Fn(&Component, &[Component]) -> bool) {
-    let kept: Vec<bool> = components.iter().map(|component| holds(component, components)).collect();
+fn keep(components: &mut Vec<Component>, holds: impl Fn(&Component) -> bool) {
+    let kept: Vec<bool> = components.iter().map(holds).collect();
     if kept.contains(&true) {
         let mut kept = kept.into_iter();
         components.retain(|_| kept.next() == Some(true));
@@ -49,8 +75,7 @@ fn is_solid(component: &Component) -> bool {
 }
 
 /// A ring around a digit.
-fn encloses(component: &Component, other: &Component) -> bool {
-    let (outer, inner) = (&component.area, &other.area);
+fn encloses(outer: &Area, inner: &Area) -> bool {
     outer.left < inner.left
         && outer.top < inner.top
         && inner.right() < outer.right()

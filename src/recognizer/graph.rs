@@ -3,7 +3,9 @@
 //! Its nodes lie between the pieces of a line; an edge joins a few pieces that follow each other to what may be
 //! one digit. Source: LeCun et al. 1998, section V.
 
+use super::budget::Budget;
 use super::pieces::{Line, Pieces};
+use crate::Result;
 use crate::data::images::{PIXELS, to_mnist};
 use crate::data::ink::{Area, Ink};
 use crate::data::strokes;
@@ -43,12 +45,17 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Of a line.
-    pub fn of(ink: &Ink, pieces: &Pieces, line: &Line) -> Self {
+    /// The graph of a line.
+    ///
+    /// # Errors
+    /// Where the budget is spent.
+    pub fn of(ink: &Ink, pieces: &Pieces, line: &Line, budget: &mut Budget) -> Result<Self> {
         let height = line.height.max(1);
-        let pen = pieces
-            .area(&line.pieces)
-            .map_or(0.0, |area| strokes::width(&pieces.cut_out(ink, &line.pieces, &area)));
+        let mut pen = 0.0;
+        if let Some(area) = pieces.area(&line.pieces) {
+            budget.spend(area.width * area.height)?;
+            pen = strokes::width(&pieces.cut_out(ink, &line.pieces, &area));
+        }
         let mut edges = Vec::new();
         for to in 1..=line.pieces.len() {
             for from in (to.saturating_sub(MOST_JOINED)..to).rev() {
@@ -63,6 +70,7 @@ impl Graph {
                 if to > from + 1 && 4 * area.width > 9 * height.max(area.height) {
                     break;
                 }
+                budget.spend(area.width * area.height)?;
                 let digit = strokes::redrawn(pieces.cut_out(ink, numbers, &area), pen);
                 if let Some(pixels) = to_mnist(&digit) {
                     let whole = pieces.are_whole(numbers);
@@ -71,10 +79,10 @@ impl Graph {
                 }
             }
         }
-        Self { edges, pieces: line.pieces.len(), height }
+        Ok(Self { edges, pieces: line.pieces.len(), height })
     }
 
-    /// Of a digit alone.
+    /// The graph of a digit alone.
     pub fn of_digit(area: Area, pixels: [u8; PIXELS]) -> Self {
         let edges = vec![Edge { from: 0, to: 1, area, pixels, whole: false, cut: false }];
         Self { edges, pieces: 1, height: area.height }

@@ -1,8 +1,10 @@
 //! The pieces that digits are made of: connected ink, cut where digits may touch, in lines.
 
+use super::budget::Budget;
 use super::clutter;
 use super::component::{Component, neighbours, typical_height};
 use super::lines::lines;
+use crate::Result;
 use crate::data::ink::{Area, Ink};
 use crate::data::strokes::STRONG;
 
@@ -59,16 +61,21 @@ impl Pieces {
         areas.reduce(|a, b| a.with(&b))
     }
 
-    /// Of ink. None where there is too much of it in pieces too small.
-    pub fn of(ink: &Ink) -> Option<Self> {
+    /// The pieces of ink. None where there is too much of it in pieces too small.
+    ///
+    /// # Errors
+    /// Where the budget is spent.
+    pub fn of(ink: &Ink, budget: &mut Budget) -> Result<Option<Self>> {
         let mut strong: Vec<bool> = ink.values().iter().map(|value| *value > STRONG).collect();
-        let mut components = clutter::writing(&mut strong, ink.width());
+        let Some(mut components) = clutter::writing(&mut strong, ink.width(), budget)? else {
+            return Ok(None);
+        };
         let speck = (typical_height(components.iter()) / 12).max(2);
         components.retain(|Component { area, pixels, .. }| {
             area.width.max(area.height) > speck && pixels.len() > speck * speck / 2
         });
         if components.len() > MOST_PIECES {
-            return None;
+            return Ok(None);
         }
         let mut pieces = Self {
             labels: vec![0; strong.len()],
@@ -80,9 +87,11 @@ impl Pieces {
             let height = typical_height(indices.iter().map(|i| &components[*i]));
             let mut numbers = Vec::new();
             for index in indices {
+                let Area { width, height: rows, .. } = components[index].area;
+                budget.spend(width * rows)?;
                 numbers.extend(pieces.add(&components[index], height, ink));
                 if pieces.areas.len() > MOST_PIECES {
-                    return None;
+                    return Ok(None);
                 }
             }
             numbers.sort_by_key(|number| {
@@ -92,7 +101,7 @@ impl Pieces {
             pieces.lines.push(Line { pieces: numbers, height });
         }
         pieces.grow(ink);
-        Some(pieces)
+        Ok(Some(pieces))
     }
 
     /// Adds a component of a line so high, cut into pieces; returns their numbers.

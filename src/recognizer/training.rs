@@ -1,5 +1,6 @@
 //! What the judge learns from: digits, and what cutting and joining strings of digits makes of them.
 
+use super::budget::Budget;
 use super::graph::Graph;
 use super::pieces::Pieces;
 use crate::data::augment::{GAMMA, mix};
@@ -112,9 +113,12 @@ pub fn examples(
             let threshold = 0.2 + 0.45 * random.unit();
             text.ink = text.ink.map(|value| (5.0 * (value - threshold) + 0.5).clamp(0.0, 1.0));
         }
-        let Some(pieces) = Pieces::of(&text.ink) else { continue };
+        let mut budget = Budget::new(None);
+        budget.allow(text.ink.values().len());
+        let Ok(Some(pieces)) = Pieces::of(&text.ink, &mut budget) else { continue };
         for line in &pieces.lines {
-            for edge in Graph::of(&text.ink, &pieces, line).edges {
+            let Ok(graph) = Graph::of(&text.ink, &pieces, line, &mut budget) else { continue };
+            for edge in graph.edges {
                 let numbers = &line.pieces[edge.from..edge.to];
                 // Of each digit: all of its ink, and what of it the edge holds.
                 let parts: Vec<[f32; 2]> = text

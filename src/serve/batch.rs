@@ -17,6 +17,8 @@ use crate::{Recognizer, Result};
 
 /// The most pictures of a batch.
 const LARGEST: usize = 256;
+/// A batch of so many pixels takes no more: nobody waits long for others' pictures.
+const MOST_PIXELS: u64 = 1 << 20;
 
 /// The queue before a network.
 pub struct Batcher {
@@ -71,11 +73,17 @@ impl Batcher {
 /// The next pictures that somebody still waits for; none where there will be no more.
 fn next(jobs: &Receiver<Job>, wait: Duration) -> Option<Vec<Job>> {
     loop {
-        let mut batch = vec![jobs.recv().ok()?];
+        let first = jobs.recv().ok()?;
+        let size = |job: &Job| u64::from(job.picture.width()) * u64::from(job.picture.height());
+        let mut pixels = size(&first);
+        let mut batch = vec![first];
         let end = Instant::now() + wait;
-        while batch.len() < LARGEST {
+        while batch.len() < LARGEST && pixels < MOST_PIXELS {
             match jobs.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(job) => batch.push(job),
+                Ok(job) => {
+                    pixels += size(&job);
+                    batch.push(job);
+                }
                 Err(_) => break,
             }
         }

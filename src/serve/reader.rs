@@ -72,6 +72,7 @@ impl Limits {
 impl Reader {
     pub fn start(weights: &Weights, options: &Options, metrics: &Arc<Metrics>) -> Result<Self> {
         let recognizer = Recognizer::new(weights)?.reject_below(options.reject_below);
+        let recognizer = recognizer.time_limit(options.timeout);
         let recognizer = Arc::new(recognizer);
         let network = weights.config.network;
         let metrics = Arc::clone(metrics);

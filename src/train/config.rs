@@ -65,6 +65,9 @@ pub struct TrainConfig {
     pub threads: Option<i32>,
     /// Start from the weights of this file.
     pub init: Option<PathBuf>,
+    /// The run that these settings belong to: a random name, drawn when it starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
 }
 
 impl Default for TrainConfig {
@@ -95,6 +98,7 @@ impl Default for TrainConfig {
             deterministic: false,
             threads: None,
             init: None,
+            run: None,
         }
     }
 }

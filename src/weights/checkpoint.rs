@@ -14,6 +14,9 @@ use super::{
 };
 use crate::{Error, Result, files};
 
+/// The key of the run's settings.
+const SETTINGS_KEY: &str = "lenet5.train";
+
 /// The state of a training run between two steps.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -33,6 +36,8 @@ pub struct Checkpoint {
     pub misread: u64,
     /// Seconds spent on those steps.
     pub seconds: f64,
+    /// The settings of the run, as JSON; none in checkpoints of other programs.
+    pub settings: Option<String>,
 }
 
 impl Checkpoint {
@@ -68,6 +73,7 @@ impl Checkpoint {
             ("misread", Value::Int(self.misread as i64)),
             ("seconds", Value::Float(self.seconds)),
             (CONFIG_KEY, Value::Str(config)),
+            (SETTINGS_KEY, self.settings.clone().map_or(Value::None, Value::Str)),
         ]);
         files::write_atomic(path, &archive::write(&value)?)
     }
@@ -129,5 +135,6 @@ fn parse(bytes: &[u8], limits: &Limits) -> Result<Checkpoint, String> {
         loss_sum: number("loss_sum")?,
         misread: value.get("misread").and_then(Value::as_int).unwrap_or(0).max(0) as u64,
         seconds: number("seconds")?,
+        settings: value.get(SETTINGS_KEY).and_then(Value::as_str).map(str::to_owned),
     })
 }

@@ -21,8 +21,14 @@ impl Parameters {
     /// From tensors in the order and the shapes of [`TENSORS`], on any device.
     ///
     /// # Errors
-    /// Where a shape is another.
+    /// Where their number or a shape is another.
     pub fn from_tensors(tensors: &[Tensor]) -> Result<Parameters> {
+        if tensors.len() != TENSORS.len() {
+            let (expected, found) = (TENSORS.len(), tensors.len());
+            return Err(Error::Config(format!(
+                "the network of 1998: expected {expected} tensors, found {found}"
+            )));
+        }
         let mut parameters = Parameters::zeros();
         for ((name, values), tensor) in
             TENSORS.iter().map(|(name, _)| name).zip(&mut parameters.values).zip(tensors)
