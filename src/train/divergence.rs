@@ -7,11 +7,12 @@ use tch::{Device, Kind, Tensor};
 use super::TrainConfig;
 use crate::model::{LeNet5, Loss, Network};
 
-/// A loss above this multiple of that of a network that knows nothing has diverged. Measured over all activations,
-/// optimizers, losses and learning rates from 0.01 to 1e9: an epoch that is above 10 times was never one of a training
-/// that learned, and those that learn stay below 1.2 times.
+/// A loss above this multiple of that of a network that knows nothing has diverged. Measured on 1,000 digits in three
+/// epochs, over all activations, optimizers, losses and learning rates from 0.0005 to 1e9: those that learn stay below
+/// 1.2 times; of those with an epoch above 10 times none ended below 70 % error, but for one by Adam at a rate of 1e9,
+/// whose loss was 1e10.
 const TIMES: f64 = 100.0;
-/// A parameter above this has diverged: trained ones are below 100. The network of 1998 with its fixed codes shows it
+/// A parameter above this has diverged: the shipped networks' are below 10. The network of 1998 with its fixed codes shows it
 /// only here, as its distances are bounded.
 const LARGEST_PARAMETER: f64 = 1e6;
 
@@ -39,12 +40,12 @@ pub(super) fn check_divergence(
 ) -> Result<(), String> {
     let (Found::TrainLoss(loss) | Found::TestLoss(loss)) = found;
     let ignorant = loss_of_ignorance(config);
-    // A comparison with NaN is false.
-    if !(loss < TIMES * ignorant) {
+    let beyond = |value: f64, limit: f64| value.is_nan() || value >= limit;
+    if beyond(loss, TIMES * ignorant) {
         return Err(format!("{found}, where a network that knows nothing has {ignorant:.2}"));
     }
     let largest = |parameter: &Tensor| parameter.detach().abs().max().double_value(&[]);
-    match model.parameters().iter().find(|(_, all)| !(largest(all) < LARGEST_PARAMETER)) {
+    match model.parameters().iter().find(|(_, all)| beyond(largest(all), LARGEST_PARAMETER)) {
         Some((name, all)) => {
             Err(format!("{found}, and the largest number of {name} is {:.1e}", largest(all)))
         }
