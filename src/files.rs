@@ -1,8 +1,11 @@
-//! Files written whole or not at all.
+//! Files: read without waiting for ever, and written whole or not at all.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use tempfile::Builder;
 
@@ -10,6 +13,73 @@ use crate::{Error, Result};
 
 /// How the names of temporary files begin.
 pub(crate) const TEMPORARY_PREFIX: &str = ".lenet5-";
+
+/// How long what comes through a pipe may take in all.
+const PIPE_TIME: Duration = Duration::from_secs(30);
+
+/// A file of the outside that is read without waiting for ever.
+pub(crate) struct Source {
+    file: File,
+    end: Instant,
+}
+
+impl Source {
+    /// Opens a file, or a pipe that somebody writes to.
+    ///
+    /// # Errors
+    /// Where it is a folder, a device or a socket, which have no end; or cannot be opened.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        // A pipe is opened and read without waiting, and a terminal does not become ours.
+        options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+        let found = |what: &str| Err(Error::file(path, format!("expected a file, found {what}")));
+        let file = match options.open(path) {
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
+                return found("a socket, or a device without a driver");
+            }
+            file => file.map_err(Error::io(path))?,
+        };
+        let kind = file.metadata().map_err(Error::io(path))?.file_type();
+        match () {
+            () if kind.is_dir() => found("a folder"),
+            () if kind.is_char_device() || kind.is_block_device() => found("a device"),
+            () if kind.is_socket() => found("a socket"),
+            () => Ok(Self { file, end: Instant::now() + PIPE_TIME }),
+        }
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.file.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait()?,
+                read => return read,
+            }
+        }
+    }
+}
+
+impl Source {
+    /// Waits until there is something to read, or the pipe's end.
+    fn wait(&self) -> io::Result<()> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        let mut waiting =
+            libc::pollfd { fd: self.file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one pollfd, which lives for the length of the call.
+        match unsafe { libc::poll(&mut waiting, 1, left.as_millis() as libc::c_int) } {
+            0 => Err(io::Error::new(
+                ErrorKind::TimedOut,
+                format!(
+                    "expected a file that ends, found one that gave nothing for {} s",
+                    PIPE_TIME.as_secs()
+                ),
+            )),
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// Makes a folder, and those that it lies in; one that is there already is left as it is.
 ///

@@ -1,7 +1,9 @@
 //! Pictures by the thousand: found in folders and by patterns, read in batches as they come.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::collections::HashSet;
+use std::fs::{self, Metadata};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use image::{GrayImage, ImageFormat};
@@ -9,6 +11,7 @@ use walkdir::WalkDir;
 
 use crate::charts;
 use crate::data::images::{self, Limits};
+use crate::files::Source;
 use crate::progress::Progress;
 use crate::recognizer::{Reading, Recognizer};
 use crate::{Error, Result};
@@ -24,7 +27,15 @@ pub fn pictures(arguments: &[PathBuf]) -> Vec<Result<PathBuf>> {
     for argument in arguments {
         let before = pictures.len();
         if argument.is_dir() {
-            for entry in WalkDir::new(argument).follow_links(true).sort_by_file_name() {
+            // Each folder once, by whatever links lead to it: else there may be no end of ways.
+            let mut seen = HashSet::new();
+            let walk = WalkDir::new(argument).follow_links(true).sort_by_file_name();
+            let walk = walk.into_iter().filter_entry(|entry| {
+                let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+                !entry.file_type().is_dir()
+                    || entry.metadata().map_or(true, |metadata| seen.insert(identity(metadata)))
+            });
+            for entry in walk {
                 match entry {
                     Ok(entry) if entry.file_type().is_file() && is_picture(entry.path()) => {
                         pictures.push(Ok(entry.into_path()));
@@ -69,11 +80,11 @@ fn pattern(argument: &Path) -> Option<&str> {
 fn is_picture(path: &Path) -> bool {
     let start = || {
         let mut start = Vec::new();
-        File::open(path)?.take(64).read_to_end(&mut start)?;
-        Ok::<_, io::Error>(start)
+        Source::open(path).ok()?.take(64).read_to_end(&mut start).ok()?;
+        Some(start)
     };
     ImageFormat::from_path(path).is_ok()
-        || start().is_ok_and(|start| image::guess_format(&start).is_ok())
+        || start().is_some_and(|start| image::guess_format(&start).is_ok())
 }
 
 /// Reads picture files on all cores, some at a time in memory, and gives each reading to `each` in the files' order. Where there are many, progress is shown on stderr.

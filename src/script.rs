@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tch::{CModule, Device, Kind, Tensor};
 
+use crate::files::Source;
 use crate::model::{Input, ModelConfig, ModelOptions};
 use crate::weights::contents::{self, Container};
 use crate::weights::{Limits, Weights, read_limited};
@@ -36,7 +37,7 @@ impl Script {
     ) -> Result<Self> {
         let refused = |error: tch::TchError| Error::file(path, Error::from(error).to_string());
         // libtorch's own messages do not tell a missing file, or another form, from a broken one.
-        std::fs::File::open(path).map_err(Error::io(path))?;
+        drop(Source::open(path)?);
         // A file over the limit is not looked at beforehand.
         let bytes = read_limited(path, limits);
         let within_limit = bytes.is_ok();

@@ -11,6 +11,7 @@ mod body;
 mod connections;
 mod failure;
 mod form;
+mod guard;
 mod log;
 mod metrics;
 mod page;
@@ -32,6 +33,7 @@ use crate::model::Network;
 use crate::weights::Weights;
 use crate::{Error, Result};
 use connections::Connections;
+use guard::Guard;
 use metrics::Metrics;
 use reader::{Limits, Reader};
 use routes::App;
@@ -55,6 +57,17 @@ pub struct Options {
     /// The most connections at once.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub max_connections: u32,
+    /// The most connections of one client address at once, of IPv6 of one /64 network; 0 for no limit. Behind a proxy
+    /// all clients have its address. [default: a quarter of --max-connections; no limit for this machine's own]
+    #[arg(long, value_name = "N")]
+    pub max_per_client: Option<u32>,
+    /// Let requests with this Host header in too. On a loopback address only localhost and loopback addresses are
+    /// let in, on others all, as long as this is not given.
+    #[arg(long, value_name = "NAME")]
+    pub allow_host: Vec<String>,
+    /// Let pages of this origin, such as https://example.org, ask and read the answers (CORS); * for all.
+    #[arg(long, value_name = "ORIGIN")]
+    pub allow_origin: Vec<String>,
     /// The most small pictures that wait for a network or are being read by it.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub queue: u32,
@@ -111,7 +124,9 @@ impl Server {
         listener.set_nonblocking(true).map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
         let timeout = options.timeout;
-        let connections = Connections { most: options.max_connections, timeout };
+        let (most, per_client) = (options.max_connections, options.max_per_client);
+        let connections = Connections { most, per_client, timeout };
+        let (guard, cors) = (Guard::new(options, address), guard::cors(options)?);
         let runtime = runtime::Builder::new_multi_thread().enable_all().build().map_err(fail)?;
 
         let metrics = Arc::new(Metrics::default());
@@ -128,7 +143,8 @@ impl Server {
         };
         let (modern, original) = (reader(Network::Modern)?, reader(Network::Original)?);
         let limits = Limits::new(options);
-        let app = Arc::new(App { modern, original, default, limits, timeout, metrics });
+        let app = App { modern, original, default, limits, timeout, metrics, guard, cors };
+        let app = Arc::new(app);
         Ok(Self {
             runtime,
             listener,

@@ -161,7 +161,7 @@ fn the_preset_is_the_papers_training() {
         run("train", [&common[..], arguments].concat()).success();
         let text = fs::read_to_string(out.join("config.json")).unwrap();
         let (text, run) = text.rsplit_once("\"run\"").expect("each run has a name");
-        assert_eq!(run.len(), 40, "{run}");
+        assert_eq!(run.len(), 39, "{run}");
         text.to_owned()
     };
     let preset = config("preset", &["--preset=paper"]);

@@ -194,7 +194,7 @@ impl Answer {
 }
 
 fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n");
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n");
     for (name, value) in headers {
         let _ = write!(head, "{name}: {value}\r\n");
     }
@@ -334,34 +334,60 @@ fn errors_are_json() {
             request("GET", "/v1/predict", &[], b""),
             405,
             "method_not_allowed",
-            "/v1/predict does not take GET",
+            "/v1/predict takes POST, OPTIONS, found GET",
         ),
-        (request("POST", "/", &[], b""), 405, "method_not_allowed", "/ does not take POST"),
         (
-            predict("text/html", png),
+            request("POST", "/", &[], b""),
+            405,
+            "method_not_allowed",
+            "/ takes GET, HEAD, OPTIONS, found POST",
+        ),
+        (
+            predict("text/html", b"<p>"),
             415,
             "unsupported_media_type",
-            "expected the content type image/*, application/octet-stream, multipart/form-data or \
-             application/json, found text/html",
+            "expected a picture, or the content type image/*, application/octet-stream, \
+             multipart/form-data or application/json, found text/html; with curl: -F image=@7.png",
         ),
         (
             post("/v1/predict?model=lenet4", png),
             400,
             "bad_query",
-            "Failed to deserialize query string: model: unknown variant `lenet4`, expected `modern` or \
-             `original`",
+            "model: expected modern or original, found lenet4",
         ),
         (
             post("/v1/predict?modle=modern", png),
             400,
             "bad_query",
-            "Failed to deserialize query string: modle: unknown field `modle`, expected `model`",
+            "expected model in the query, found modle",
         ),
         (
             post("/v1/activations?digit=-1", png),
             400,
             "bad_query",
-            "Failed to deserialize query string: digit: invalid digit found in string",
+            "digit: expected the number of a digit from 0, found -1",
+        ),
+        (
+            post("/v1/predict?model=modern&model=original", png),
+            400,
+            "bad_query",
+            "model: expected one value, found more",
+        ),
+        (
+            request("POST", "/v1/predict", &[("content-encoding", "gzip")], png),
+            415,
+            "unsupported_media_type",
+            "expected a body without content encoding, found gzip",
+        ),
+        (
+            predict(
+                MULTIPART,
+                &[multipart(png).strip_suffix(b"--\r\n").unwrap(), b"\r\n", &multipart(png)[6..]]
+                    .concat(),
+            ),
+            400,
+            "several_pictures",
+            "expected one field with a file, found 2",
         ),
         (
             json("{"),
@@ -416,7 +442,7 @@ fn errors_are_json() {
         service.ask(request).fails_with(*status, code, message);
     }
     let allowed = service.get("/v1/predict");
-    assert_eq!(allowed.header("allow"), Some("post"));
+    assert_eq!(allowed.header("allow"), Some("post, options"));
 
     // What the decoder says is its own matter.
     for (name, body) in [
@@ -434,6 +460,151 @@ fn errors_are_json() {
     let broken = service.ask(&predict(MULTIPART, b"--XX\r\nwhat?"));
     assert_eq!((broken.status, &broken.json()["error"]["code"]), (400, &json!("bad_multipart")));
     service.predict(png).reads(samples()[0].label);
+}
+
+/// A picture is read whatever its content type says, and base64 in all its forms.
+#[test]
+fn pictures_as_programs_send_them() {
+    let service = Service::start(&[]);
+    let Sample { png, label } = &samples()[0];
+    // curl --data-binary @7.png
+    service.ask(&typed("application/x-www-form-urlencoded", png)).reads(*label);
+    let text = STANDARD.encode(png);
+    let lines: Vec<_> = text.as_bytes().chunks(76).map(String::from_utf8_lossy).collect();
+    let for_addresses = text.replace('+', "-").replace('/', "_");
+    for base64 in [lines.join("\r\n"), for_addresses.trim_end_matches('=').to_owned()] {
+        let body = json!({ "image": base64 }).to_string();
+        service.ask(&typed("application/json", body.as_bytes())).reads(*label);
+    }
+}
+
+#[test]
+fn text_for_those_who_ask_for_it() {
+    let service = Service::start(&[]);
+    let Sample { png, label } = &samples()[0];
+    for (accept, text) in [
+        ("text/plain", true),
+        ("text/*;q=0.9, application/json;q=0.8", true),
+        ("*/*", false),
+        ("text/plain;q=0.5, */*", false),
+        ("application/json, text/plain;q=0.9", false),
+    ] {
+        let answer = service.ask(&request("POST", "/v1/predict", &[("accept", accept)], png));
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.body == label.to_string().as_bytes(), text, "{accept}");
+    }
+}
+
+#[test]
+fn head_and_options_answer() {
+    let service = Service::start(&[]);
+    for path in ["/", "/healthz", "/openapi.json", "/metrics", "/style.css"] {
+        let mut client = service.connect();
+        client.send(&request("HEAD", path, &[("connection", "close")], b""));
+        let mut text = String::new();
+        client.0.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\n"), "{text}");
+        let answer = service.ask(&request("OPTIONS", path, &[], b""));
+        assert_eq!((answer.status, answer.header("allow")), (204, Some("get, head, options")));
+    }
+    let answer = service.ask(&request("OPTIONS", "/v1/predict", &[], b""));
+    assert_eq!((answer.status, answer.header("allow")), (204, Some("post, options")));
+}
+
+/// DNS rebinding: a page whose name points to 127.0.0.1.
+#[test]
+fn foreign_hosts_and_origins_are_refused() {
+    let service = Service::start(&["--allow-host=digits.test", "--allow-origin=https://a.test"]);
+    let Sample { png, label } = &samples()[0];
+    let with = |method: &str, path: &str, host: &str, headers: &[(&str, &str)]| {
+        let text = String::from_utf8_lossy(&request(method, path, headers, png)).into_owned();
+        let head = text.split("\r\n\r\n").next().unwrap().replace("host: localhost", host);
+        let body: &[u8] = if method == "POST" { png } else { b"" };
+        service.ask(&[head.as_bytes(), b"\r\n\r\n", body].concat())
+    };
+    for host in
+        ["localhost:8080", "127.0.0.1", "127.1.2.3:1", "[::1]:8080", "Digits.test", "a.localhost"]
+    {
+        let answer = with("POST", "/v1/predict", &format!("host: {host}"), &[]);
+        answer.reads(*label);
+    }
+    for host in ["evil.test", "127.0.0.1.evil.test:80", "10.0.0.1", "localhost.evil.test", "@"] {
+        for (method, path) in [("POST", "/v1/predict"), ("GET", "/"), ("GET", "/metrics")] {
+            let answer = with(method, path, &format!("host: {host}"), &[]);
+            let code = answer.json()["error"]["code"].clone();
+            assert_eq!((answer.status, code), (403, json!("forbidden_host")), "{host} {path}");
+        }
+    }
+    for (origin, status) in [
+        ("http://localhost:8080", 200),
+        ("http://127.0.0.1:3000", 200),
+        ("https://a.test", 200),
+        ("https://b.test", 403),
+        ("null", 403),
+    ] {
+        let answer = with("POST", "/v1/predict", "host: localhost", &[("origin", origin)]);
+        assert_eq!(answer.status, status, "{origin}");
+        let allowed = (origin == "https://a.test").then_some(origin);
+        assert_eq!(answer.header("access-control-allow-origin"), allowed);
+    }
+    // What a browser asks before a page's request.
+    let ask = [("origin", "https://a.test"), ("access-control-request-method", "POST")];
+    let answer = with("OPTIONS", "/v1/predict", "host: localhost", &ask);
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://a.test"));
+    Ended::from(program("serve").arg("--allow-origin=a.test").output().unwrap())
+        .fails_with("allow-origin: expected an origin such as https://example.org, found a.test");
+}
+
+/// A client that has said all it has to say, as `nc -N` does.
+#[test]
+fn a_half_closed_connection_is_answered() {
+    let service = Service::start(&[]);
+    let Sample { png, label } = &samples()[0];
+    for _ in 0..20 {
+        let mut client = service.connect();
+        client.send(&post("/v1/predict", png));
+        client.0.get_ref().shutdown(Shutdown::Write).unwrap();
+        client.answer().reads(*label);
+    }
+}
+
+/// All of 127.0.0.0/8 is this machine, and each address a client of its own.
+#[test]
+fn one_client_does_not_keep_others_out() {
+    let service = Service::start(&["--max-per-client=3"]);
+    let from = |last: u8| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        let own: SocketAddr = ([127, 0, 0, last], 0).into();
+        socket.bind(&own.into()).unwrap();
+        socket.connect(&service.address.into()).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        Client(BufReader::new(stream))
+    };
+    let healthy = request("GET", "/healthz", &[], b"");
+    let mut held: Vec<_> = (0..3).map(|_| from(2)).collect();
+    for client in &mut held {
+        client.send(&healthy);
+        assert_eq!(client.answer().status, 200);
+    }
+    let refused = from(2).answer();
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
+    assert_eq!(refused.json()["error"]["code"], "too_many_connections");
+    let mut other = from(3);
+    other.send(&healthy);
+    assert_eq!(other.answer().status, 200);
+    // A connection that ends makes room.
+    held.pop();
+    for attempt in 0.. {
+        let mut client = from(2);
+        client.send(&healthy);
+        if client.answer().status == 200 {
+            break;
+        }
+        assert!(attempt < 100);
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

@@ -4,12 +4,12 @@
 //! dimensions as big-endian u32, then the elements. Only unsigned bytes (type 8) are read.
 //! Source: the format's description on the MNIST page, <http://yann.lecun.com/exdb/mnist/>.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
+use crate::files::Source;
 use crate::{Error, Result, foreign};
 
 /// The largest file that is read, in bytes after decompression: nearly twice EMNIST's largest.
@@ -32,7 +32,7 @@ pub struct IdxArray {
 /// Where the file cannot be read, is no IDX file of that form, is larger than [`MAX_BYTES`], or is
 /// shorter or longer than its header says.
 pub fn read(path: &Path, dimensions: u8) -> Result<IdxArray> {
-    let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
+    let file = BufReader::new(Source::open(path)?);
     decode(file, dimensions).map_err(|message| Error::file(path, message))
 }
 

@@ -1,6 +1,5 @@
 //! Pictures: decoded, their ink told from their paper, and brought into MNIST's form.
 
-use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
 use tch::{Kind, Tensor};
 
 use super::ink::Ink;
+use crate::files::Source;
 use crate::{Error, Result};
 
 /// Rows and columns of a picture of MNIST.
@@ -115,7 +115,7 @@ fn is_cut_off(jpeg: &[u8]) -> bool {
 pub fn open(path: &Path, limits: &Limits) -> Result<DynamicImage> {
     // Not by what the system says of its size: a device has none.
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(Error::io(path))?;
+    let file = Source::open(path)?;
     file.take(limits.memory + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
     if bytes.len() as u64 > limits.memory {
         let most = limits.memory >> 20;

@@ -1,8 +1,10 @@
 //! Accepts connections and bounds them: their number, how long a request's head may take, how long they
 //! may idle; and ends them in order.
 
+use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -31,7 +33,52 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The limits.
 pub struct Connections {
     pub most: u32,
+    /// The most of one client; 0 for no limit. None: a quarter of all, and no limit for this machine.
+    pub per_client: Option<u32>,
     pub timeout: Duration,
+}
+
+/// How many connections each client has.
+#[derive(Default)]
+struct Clients(Mutex<HashMap<IpAddr, u32>>);
+
+/// A connection that counts, as long as this lives.
+struct Counted {
+    clients: Arc<Clients>,
+    client: IpAddr,
+}
+
+impl Clients {
+    /// Counts one more connection of a client, where it has fewer than `most`.
+    fn enter(self: &Arc<Self>, client: IpAddr, most: u32) -> Option<Counted> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(client).or_insert(0);
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Counted { clients: Arc::clone(self), client })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut counts = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.client);
+            }
+        }
+    }
+}
+
+/// What counts as one client: an IPv4 address, also where it comes as IPv6; of IPv6 the network of a household.
+fn client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
+    }
 }
 
 impl Connections {
@@ -49,6 +96,9 @@ impl Connections {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(self.timeout);
         http.max_header_size(HEAD).max_buf_size(2 * HEAD);
+        // A client may say that it sends nothing more, and wait for the answer.
+        http.half_close(true);
+        let clients = Arc::new(Clients::default());
         let places = Arc::new(Semaphore::new(self.most as usize));
         let refusals = Arc::new(Semaphore::new(REFUSALS));
         let stopped = stop.clone();
@@ -58,25 +108,36 @@ impl Connections {
                 _ = stop.wait_for(|stop| *stop) => break,
                 accepted = listener.accept() => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok((stream, peer)) => (stream, peer.ip()),
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection");
                     time::sleep(PAUSE).await;
                     continue;
                 }
             };
-            if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            let most = match self.per_client {
+                Some(0) => u32::MAX,
+                Some(most) => most,
+                None if peer.to_canonical().is_loopback() => u32::MAX,
+                None => (self.most / 4).max(1),
+            };
+            let counted = clients.enter(client(peer), most);
+            let mut failure = Failure::busy("connections", self.most as usize);
+            if counted.is_none() {
+                failure = Failure::too_many(most);
+            } else if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
                 let connection = Connection {
                     router: router.clone(),
                     metrics: Arc::clone(&metrics),
                     timeout: self.timeout,
                     stop: stopped.clone(),
-                    _place: place,
+                    _place: (place, counted),
                 };
                 tokio::spawn(connection.serve(stream, http.clone()));
-            } else if let Ok(place) = Arc::clone(&refusals).try_acquire_owned() {
-                let failure = Failure::busy("connections", self.most as usize);
+                continue;
+            }
+            if let Ok(place) = Arc::clone(&refusals).try_acquire_owned() {
                 metrics.refused("none", failure.status);
                 tokio::spawn(async move {
                     let _place = place;
@@ -95,7 +156,7 @@ struct Connection {
     metrics: Arc<Metrics>,
     timeout: Duration,
     stop: watch::Receiver<bool>,
-    _place: OwnedSemaphorePermit,
+    _place: (OwnedSemaphorePermit, Option<Counted>),
 }
 
 impl Connection {

@@ -35,7 +35,13 @@ impl Failure {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
     }
 
-    /// Of the head or the body.
+    /// A client that has too many connections.
+    pub fn too_many(most: u32) -> Self {
+        let message = format!("expected at most {most} connections of one client, found more");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_connections", message)
+    }
+
+    /// A request whose head or body takes too long.
     pub fn slow(part: &str, seconds: f64) -> Self {
         let message = format!("expected the request's {part} within {seconds} s, found part of it");
         Self::new(StatusCode::REQUEST_TIMEOUT, "slow_request", message)
@@ -64,7 +70,7 @@ impl Failure {
     }
 
     fn retry(&self) -> bool {
-        self.status == StatusCode::SERVICE_UNAVAILABLE
+        matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
     }
 }
 

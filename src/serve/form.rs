@@ -36,8 +36,20 @@ struct Json<'a> {
 }
 
 impl Form {
-    pub fn of(headers: &HeaderMap) -> Result<Self, Failure> {
+    /// The form of a body. A picture is one whatever the content type says: curl --data-binary says that it is a
+    /// form.
+    pub fn of(headers: &HeaderMap, body: &Bytes) -> Result<Self, Failure> {
+        let encoding = headers.get(header::CONTENT_ENCODING).filter(|name| *name != "identity");
+        if let Some(name) = encoding {
+            let name = String::from_utf8_lossy(name.as_bytes());
+            return Err(unsupported(format!(
+                "expected a body without content encoding, found {name}"
+            )));
+        }
         let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Self::File) };
+        if image::guess_format(body).is_ok() {
+            return Ok(Self::File);
+        }
         let value = String::from_utf8_lossy(value.as_bytes());
         let name = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match name.as_str() {
@@ -48,14 +60,10 @@ impl Form {
                 Err(_) => Err(bad_multipart("a boundary in the content type", "none")),
             },
             name if name.starts_with("image/") => Ok(Self::File),
-            _ => Err(Failure::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_media_type",
-                format!(
-                    "expected the content type image/*, application/octet-stream, \
-                     multipart/form-data or application/json, found {value}"
-                ),
-            )),
+            _ => Err(unsupported(format!(
+                "expected a picture, or the content type image/*, application/octet-stream, \
+                 multipart/form-data or application/json, found {value}; with curl: -F image=@7.png"
+            ))),
         }
     }
 
@@ -73,21 +81,31 @@ impl Form {
     }
 }
 
-/// The first field with a file name.
+fn unsupported(message: String) -> Failure {
+    Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
+}
+
+/// The only field with a file name.
 fn field(boundary: &str, body: &Bytes) -> Result<Bytes, Failure> {
     let body = stream::iter([Ok::<_, Infallible>(body.clone())]);
     let mut form = multer::Multipart::new(body, boundary);
     let find = async {
+        let mut files = Vec::new();
         while let Some(field) = form.next_field().await? {
             if field.file_name().is_some() {
-                return Ok(Some(field.bytes().await?));
+                files.push(field.bytes().await?);
             }
         }
-        Ok::<_, multer::Error>(None)
+        Ok::<_, multer::Error>(files)
     };
     match find.now_or_never().expect("all of the body is here") {
-        Ok(Some(file)) => Ok(file),
-        Ok(None) => Err(Failure::bad("no_picture", "expected a field with a file, found none")),
+        Ok(files) if files.len() > 1 => {
+            let message = format!("expected one field with a file, found {}", files.len());
+            Err(Failure::bad("several_pictures", message))
+        }
+        Ok(mut files) => files
+            .pop()
+            .ok_or_else(|| Failure::bad("no_picture", "expected a field with a file, found none")),
         Err(error) => Err(bad_multipart("fields with this boundary", &error.to_string())),
     }
 }
@@ -110,6 +128,16 @@ fn base64(body: &Bytes) -> Result<Bytes, Failure> {
             _ => return Err(bad_base64("a data: URL without ;base64,")),
         },
     };
+    // With line breaks, and in the alphabet for addresses, it is base64 too.
+    let text: Vec<u8> = text
+        .bytes()
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .map(|byte| match byte {
+            b'-' => b'+',
+            b'_' => b'/',
+            byte => byte,
+        })
+        .collect();
     BASE64.decode(text).map(Bytes::from).map_err(|error| bad_base64(&error.to_string()))
 }
 

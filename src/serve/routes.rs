@@ -9,21 +9,22 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
-use axum::extract::rejection::QueryRejection;
 use axum::extract::{MatchedPath, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use clap::ValueEnum;
 use futures_util::FutureExt;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 use tokio::time;
+use tower_http::cors::CorsLayer;
 
 use super::body::Received;
 use super::failure::Failure;
 use super::form::Form;
+use super::guard::Guard;
 use super::metrics::{self, Metrics};
 use super::page;
 use super::reader::{Limits, Reader};
@@ -41,20 +42,15 @@ pub struct App {
     pub limits: Limits,
     pub timeout: Duration,
     pub metrics: Arc<Metrics>,
+    pub guard: Guard,
+    pub cors: CorsLayer,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PredictQuery {
+/// What an address may say after its question mark.
+#[derive(Default)]
+struct Questions {
     model: Option<Network>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ActivationsQuery {
-    model: Option<Network>,
-    #[serde(default)]
-    digit: usize,
+    digit: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -87,6 +83,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, JSON)], OPENAPI) }))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(app.cors.clone())
+        .layer(from_fn_with_state(Arc::clone(&app), guard))
         .layer(from_fn_with_state(Arc::clone(&app), observe))
         .with_state(app)
 }
@@ -98,9 +96,12 @@ async fn predict(
     body: Body,
 ) -> Result<Response, Failure> {
     let body = app.limits.bodies.receive(body).await?;
-    let PredictQuery { model } = query(&uri)?;
+    let Questions { model, .. } = questions(&uri, &["model"])?;
     let reader = app.reader(model);
     let reading = app.read(reader, &headers, body).await?;
+    if prefers_text(&headers) {
+        return Ok(reading.accepted().into_response());
+    }
     Ok(json(&Prediction { model: reader.network, reading }))
 }
 
@@ -111,7 +112,8 @@ async fn activations(
     body: Body,
 ) -> Result<Response, Failure> {
     let body = app.limits.bodies.receive(body).await?;
-    let ActivationsQuery { model, digit } = query(&uri)?;
+    let Questions { model, digit } = questions(&uri, &["model", "digit"])?;
+    let digit = digit.unwrap_or(0);
     let reader = app.reader(model);
     let reading = app.read(reader, &headers, body).await?;
     let Some(found) = reading.digits.get(digit) else {
@@ -143,10 +145,30 @@ async fn method_not_allowed(
     method: Method,
     uri: Uri,
     body: Body,
-) -> Result<(), Failure> {
+) -> Result<Response, Failure> {
     app.limits.bodies.receive(body).await?;
-    let message = format!("{} does not take {method}", uri.path());
-    Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message))
+    let allowed =
+        if uri.path().starts_with("/v1/") { "POST, OPTIONS" } else { "GET, HEAD, OPTIONS" };
+    let mut response = if method == Method::OPTIONS {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        let message = format!("{} takes {allowed}, found {method}", uri.path());
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        Failure::new(status, "method_not_allowed", message).into_response()
+    };
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    Ok(response)
+}
+
+/// Before all routes: who may ask.
+async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    match app.guard.check(&request) {
+        Ok(()) => next.run(request).await,
+        Err(failure) => match app.limits.bodies.receive(request.into_body()).await {
+            Ok(_) => failure.into_response(),
+            Err(other) => other.into_response(),
+        },
+    }
 }
 
 impl App {
@@ -163,7 +185,7 @@ impl App {
         headers: &HeaderMap,
         body: Received,
     ) -> Result<Reading, Failure> {
-        let form = Form::of(headers)?;
+        let form = Form::of(headers, &body.bytes)?;
         let reading = self.within(reader.read(&self.limits, form, body)).await?;
         self.metrics.digits(reader.network, reading.digits.len());
         Ok(reading)
@@ -182,9 +204,60 @@ impl App {
     }
 }
 
-fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Failure> {
-    let bad = |error: QueryRejection| Failure::bad("bad_query", error.body_text());
-    Ok(Query::try_from_uri(uri).map_err(bad)?.0)
+/// What is asked after the question mark, of `known` names.
+fn questions(uri: &Uri, known: &[&str]) -> Result<Questions, Failure> {
+    let bad = |message: String| Failure::bad("bad_query", message);
+    let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri)
+        .map_err(|_| bad("expected name=value pairs after the question mark".to_owned()))?;
+    let mut questions = Questions::default();
+    for (name, value) in pairs.0 {
+        let twice = match name.as_str() {
+            name if !known.contains(&name) => {
+                return Err(bad(format!(
+                    "expected {} in the query, found {name}",
+                    known.join(", ")
+                )));
+            }
+            "model" => {
+                let model = Network::from_str(&value, false).map_err(|_| {
+                    bad(format!("model: expected modern or original, found {value}"))
+                })?;
+                questions.model.replace(model).is_some()
+            }
+            _ => {
+                let digit = value.parse().map_err(|_| {
+                    bad(format!("digit: expected the number of a digit from 0, found {value}"))
+                })?;
+                questions.digit.replace(digit).is_some()
+            }
+        };
+        if twice {
+            return Err(bad(format!("{name}: expected one value, found more")));
+        }
+    }
+    Ok(questions)
+}
+
+/// Whether the Accept header asks for text rather than JSON. The quality of a type is that of the closest range
+/// that names it: the type itself, text/* or application/*, */*.
+fn prefers_text(headers: &HeaderMap) -> bool {
+    let ranges: Vec<(String, f32)> = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|range| {
+            let mut parts = range.split(';').map(|part| part.trim().to_ascii_lowercase());
+            let name = parts.next().unwrap_or_default();
+            let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
+            (name, quality.unwrap_or(1.0))
+        })
+        .collect();
+    let quality = |names: [&str; 3]| {
+        let of = |name: &str| ranges.iter().find(|(range, _)| range == name).map(|(_, q)| *q);
+        names.into_iter().find_map(of).unwrap_or(0.0)
+    };
+    quality(["text/plain", "text/*", "*/*"]) > quality(["application/json", "application/*", "*/*"])
 }
 
 fn json(value: &impl Serialize) -> Response {

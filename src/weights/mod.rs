@@ -20,7 +20,6 @@ pub mod value;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -35,6 +34,7 @@ use mapping::Mapping;
 use state_dict::Candidate;
 pub use value::Value;
 
+use crate::files::Source;
 use crate::model::{LeNet5, ModelConfig, ModelOptions, Network, torchscript_source};
 use crate::{Error, Result, files, libtorch};
 
@@ -441,7 +441,7 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
 pub(crate) fn read_limited(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     let limit = limits.file_bytes();
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(Error::io(path))?;
+    let file = Source::open(path)?;
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(Error::io(path))?;
     if bytes.len() as u64 > limit {
         let raise = limits::RAISE;

@@ -1,0 +1,110 @@
+//! Which hosts and origins may ask.
+//!
+//! A service on a loopback address is meant for this machine. A web page from elsewhere can reach it all the same:
+//! by a request of its own, or under a name that its owner points to 127.0.0.1 (DNS rebinding). So there the `Host`
+//! header has to name this machine, and an `Origin` has to be allowed.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::Request;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+
+use super::Options;
+use super::failure::Failure;
+use crate::{Error, Result};
+
+/// The hosts and origins.
+pub struct Guard {
+    /// Whether hosts are checked.
+    checks: bool,
+    /// Names beside those of a loopback address.
+    hosts: Vec<String>,
+    origins: Vec<String>,
+}
+
+impl Guard {
+    pub fn new(options: &Options, address: SocketAddr) -> Self {
+        let lower = |names: &[String]| names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        let hosts: Vec<String> = lower(&options.allow_host);
+        let checks = address.ip().is_loopback() || !hosts.is_empty();
+        Self { checks, hosts, origins: lower(&options.allow_origin) }
+    }
+
+    /// Whether a request may go on.
+    ///
+    /// # Errors
+    /// Names the host or the origin that may not ask.
+    pub fn check(&self, request: &Request) -> Result<(), Failure> {
+        if !self.checks {
+            return Ok(());
+        }
+        let authority = request.uri().authority().map(Authority::as_str);
+        let host = text(request.headers(), header::HOST).or(authority);
+        if let Some(host) = host.filter(|host| !self.is_ours(host)) {
+            let message = format!(
+                "expected a Host header that names this machine, such as localhost, found {host}; \
+                 --allow-host lets others in"
+            );
+            return Err(Failure::new(StatusCode::FORBIDDEN, "forbidden_host", message));
+        }
+        let origin = text(request.headers(), header::ORIGIN);
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        match origin.filter(|origin| !reads && !self.is_allowed(origin)) {
+            Some(origin) => {
+                let message = format!(
+                    "expected a request from the service's own page, found the origin {origin}; \
+                     --allow-origin lets others in"
+                );
+                Err(Failure::new(StatusCode::FORBIDDEN, "forbidden_origin", message))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a host, with or without a port, is this machine or a name that is allowed.
+    fn is_ours(&self, host: &str) -> bool {
+        let Ok(authority) = host.to_ascii_lowercase().parse::<Authority>() else { return false };
+        let name = authority.host().trim_matches(['[', ']']).trim_end_matches('.');
+        name == "localhost"
+            || name.ends_with(".localhost")
+            || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+            || self.hosts.iter().any(|allowed| allowed == name)
+    }
+
+    fn is_allowed(&self, origin: &str) -> bool {
+        let origin = origin.to_ascii_lowercase();
+        let host = origin.split_once("://").map(|(_, host)| host);
+        host.is_some_and(|host| self.is_ours(host))
+            || self.origins.iter().any(|allowed| *allowed == origin || allowed == "*")
+    }
+}
+
+/// A header as text; what is no text is no name that is known.
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or("bytes that are no text"))
+}
+
+/// Answers by which browsers let pages of other origins read the service's answers.
+///
+/// # Errors
+/// Where an origin is none.
+pub fn cors(options: &Options) -> Result<CorsLayer> {
+    let origins = if options.allow_origin.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        let value = |origin: &String| {
+            let is_origin = origin == "null" || origin.contains("://") && !origin.ends_with('/');
+            HeaderValue::from_str(origin).ok().filter(|_| is_origin).ok_or_else(|| {
+                Error::Config(format!(
+                    "allow-origin: expected an origin such as https://example.org, found {origin}"
+                ))
+            })
+        };
+        let origins = options.allow_origin.iter().map(value);
+        AllowOrigin::list(origins.collect::<Result<Vec<_>>>()?)
+    };
+    let methods = [Method::GET, Method::POST];
+    Ok(CorsLayer::new().allow_origin(origins).allow_methods(methods).allow_headers(Any))
+}
