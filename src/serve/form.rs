@@ -36,8 +36,8 @@ struct Json<'a> {
 }
 
 impl Form {
-    /// The form of a body. A picture is one whatever the content type says: curl --data-binary says that it is a
-    /// form.
+    /// The form of a body. Where the content type is none of those that are known, the body's first bytes may still
+    /// be a picture's.
     pub fn of(headers: &HeaderMap, body: &Bytes) -> Result<Self, Failure> {
         let encoding = headers.get(header::CONTENT_ENCODING).filter(|name| *name != "identity");
         if let Some(name) = encoding {
@@ -47,9 +47,6 @@ impl Form {
             )));
         }
         let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Self::File) };
-        if image::guess_format(body).is_ok() {
-            return Ok(Self::File);
-        }
         let value = String::from_utf8_lossy(value.as_bytes());
         let name = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match name.as_str() {
@@ -60,6 +57,8 @@ impl Form {
                 Err(_) => Err(bad_multipart("a boundary in the content type", "none")),
             },
             name if name.starts_with("image/") => Ok(Self::File),
+            // curl --data-binary says that it sends a form.
+            _ if image::guess_format(body).is_ok() => Ok(Self::File),
             _ => Err(unsupported(format!(
                 "expected a picture, or the content type image/*, application/octet-stream, \
                  multipart/form-data or application/json, found {value}; with curl: -F image=@7.png"

@@ -86,11 +86,14 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name).map(|value| value.to_str().unwrap_or("bytes that are no text"))
 }
 
-/// Answers by which browsers let pages of other origins read the service's answers.
+/// Answers by which browsers let pages of other origins read the service's answers; none without --allow-origin.
 ///
 /// # Errors
 /// Where an origin is none.
-pub fn cors(options: &Options) -> Result<CorsLayer> {
+pub fn cors(options: &Options) -> Result<Option<CorsLayer>> {
+    if options.allow_origin.is_empty() {
+        return Ok(None);
+    }
     let origins = if options.allow_origin.iter().any(|origin| origin == "*") {
         AllowOrigin::any()
     } else {
@@ -106,5 +109,5 @@ pub fn cors(options: &Options) -> Result<CorsLayer> {
         AllowOrigin::list(origins.collect::<Result<Vec<_>>>()?)
     };
     let methods = [Method::GET, Method::POST];
-    Ok(CorsLayer::new().allow_origin(origins).allow_methods(methods).allow_headers(Any))
+    Ok(Some(CorsLayer::new().allow_origin(origins).allow_methods(methods).allow_headers(Any)))
 }

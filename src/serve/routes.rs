@@ -43,7 +43,7 @@ pub struct App {
     pub timeout: Duration,
     pub metrics: Arc<Metrics>,
     pub guard: Guard,
-    pub cors: CorsLayer,
+    pub cors: Option<CorsLayer>,
 }
 
 /// What an address may say after its question mark.
@@ -72,7 +72,7 @@ struct Activations<'a> {
 
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route("/", get(page::index))
         .route("/style.css", get(page::style))
         .route("/app.js", get(page::script))
@@ -82,8 +82,12 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, JSON)], OPENAPI) }))
         .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(app.cors.clone())
+        .method_not_allowed_fallback(method_not_allowed);
+    let routes = match app.cors.clone() {
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    };
+    routes
         .layer(from_fn_with_state(Arc::clone(&app), guard))
         .layer(from_fn_with_state(Arc::clone(&app), observe))
         .with_state(app)
