@@ -9,6 +9,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
 use tch::{Kind, Tensor};
 
 use super::ink::Ink;
+use super::jpeg::{self, Fault};
 use crate::{Error, Result};
 
 /// Rows and columns of a picture of MNIST.
@@ -65,9 +66,6 @@ fn decode_as(
         return Err(format!("expected a picture (PNG, JPEG, WebP, TIFF, ...), found {found}"));
     };
     let name = format!("{format:?}").to_uppercase();
-    if format == ImageFormat::Jpeg && is_cut_off(bytes) {
-        return Err("expected a whole picture, found a JPEG that ends early".to_owned());
-    }
     let broken = |error: ImageError| match error {
         ImageError::Limits(_) => format!(
             "expected a picture that takes at most {} MiB to decode, found a larger {name}",
@@ -92,6 +90,13 @@ fn decode_as(
     if width == 0 || height == 0 {
         return Err(format!("expected a picture, found one of {width} x {height} pixels"));
     }
+    if format == ImageFormat::Jpeg {
+        // The decoder fills up what is missing.
+        jpeg::check(bytes).map_err(|fault| match fault {
+            Fault::EndsEarly => "expected a whole picture, found a JPEG that ends early".to_owned(),
+            Fault::Broken => "expected a whole picture, found a JPEG with broken data".to_owned(),
+        })?;
+    }
     // Of a picture whose EXIF data are broken the pixels are still there.
     let orientation = decoder.orientation().ok();
     let mut picture = DynamicImage::from_decoder(decoder).map_err(broken)?;
@@ -99,13 +104,6 @@ fn decode_as(
         picture.apply_orientation(orientation);
     }
     Ok(picture)
-}
-
-/// Whether a JPEG has no end after its last scan's start: decoders fill up what is missing. Neither mark occurs
-/// within a scan.
-fn is_cut_off(jpeg: &[u8]) -> bool {
-    let last = |mark: [u8; 2]| jpeg.windows(2).rposition(|bytes| bytes == mark);
-    last([0xff, 0xda]) > last([0xff, 0xd9])
 }
 
 /// [`decode`] of a file.
