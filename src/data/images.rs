@@ -1,7 +1,6 @@
 //! Pictures: decoded, their ink told from their paper, and brought into MNIST's form.
 
-use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 use std::path::Path;
 
 use image::error::{LimitError, LimitErrorKind};
@@ -10,7 +9,7 @@ use tch::{Kind, Tensor};
 
 use super::ink::Ink;
 use super::jpeg::{self, Fault};
-use crate::{Error, Result};
+use crate::{Error, Result, files, foreign};
 
 /// Rows and columns of a picture of MNIST.
 pub const SIDE: usize = 28;
@@ -58,10 +57,8 @@ fn decode_as(
     }
     let Some(format) = reader.format() else {
         let found = match bytes {
-            [] => "an empty file",
             [_, _, _, _, b'f', b't', b'y', b'p', ..] => "HEIC, AVIF or a film",
-            [b'%', b'P', b'D', b'F', ..] => "a PDF document",
-            _ => "none that is known",
+            _ => foreign::name(bytes).unwrap_or("none that is known"),
         };
         return Err(format!("expected a picture (PNG, JPEG, WebP, TIFF, ...), found {found}"));
     };
@@ -111,14 +108,7 @@ fn decode_as(
 /// # Errors
 /// As [`decode`], and where the file cannot be read.
 pub fn open(path: &Path, limits: &Limits) -> Result<DynamicImage> {
-    // Not by what the system says of its size: a device has none.
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(Error::io(path))?;
-    file.take(limits.memory + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
-    if bytes.len() as u64 > limits.memory {
-        let most = limits.memory >> 20;
-        return Err(Error::file(path, format!("expected at most {most} MiB, found more")));
-    }
+    let bytes = files::read(path, limits.memory, "")?;
     let unmarked = ImageFormat::from_path(path).ok().filter(|format| *format == ImageFormat::Tga);
     decode_as(unmarked, &bytes, limits).map_err(|message| Error::file(path, message))
 }

@@ -168,6 +168,9 @@ impl TrainConfig {
         positive("lr", rate.is_finite() && rate > 0.0, &rate)?;
         self.model.validate()?;
         self.loss.validate()?;
+        if let Some(distortions) = &self.distortions {
+            distortions.validate()?;
+        }
         self.optimizer.validate()?;
         self.schedule.validate()?;
         if matches!(self.optimizer, OptimizerConfig::Sdlm { .. }) {

@@ -20,8 +20,6 @@ pub mod value;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use tch::nn::VarStore;
@@ -439,16 +437,7 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
 
 /// A file's bytes, as many as the limits allow.
 pub(crate) fn read_limited(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
-    let limit = limits.file_bytes();
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(Error::io(path))?;
-    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(Error::io(path))?;
-    if bytes.len() as u64 > limit {
-        let raise = limits::RAISE;
-        let message = format!("expected at most {limit} bytes, found more; {raise}");
-        return Err(Error::file(path, message));
-    }
-    Ok(bytes)
+    files::read(path, limits.file_bytes(), &format!("; {}", limits::RAISE))
 }
 
 /// The settings in a state dict's `_metadata`: of the whole, or, where a module such as
