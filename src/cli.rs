@@ -13,7 +13,7 @@ use signal_hook::iterator::Signals;
 
 use crate::model::{ModelOptions, Network};
 use crate::weights::{Limits, Weights};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Reads the command line; wrong usage ends the program with 2.
 ///
@@ -144,7 +144,7 @@ impl ReadOptions {
 /// Notes on stderr what the user should know of weights.
 pub fn note_all(path: &Path, weights: &Weights) {
     for text in weights.notes() {
-        note(format_args!("note: {}: {text}", path.display()));
+        note(format_args!("note: {}: {text}", files::shown(path)));
     }
 }
 

@@ -3,12 +3,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::files;
+
 /// What can go wrong. Messages name the file, what was expected and what was found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file is not what was expected.
-    #[error("{}: {message}", path.display())]
+    #[error("{}: {message}", files::shown(path))]
     File {
         /// The file.
         path: PathBuf,
@@ -16,7 +18,7 @@ pub enum Error {
         message: String,
     },
     /// A file could not be read or written.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {error}", files::shown(path))]
     Io {
         /// The file or folder.
         path: PathBuf,

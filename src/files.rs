@@ -1,10 +1,12 @@
-//! Files: read without waiting for ever, and written whole or not at all.
+//! Files: read without waiting for ever, written whole or not at all, and their names as text.
 
-use std::fs::{self, File, OpenOptions};
+use std::fmt::Write as _;
+use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::Builder;
@@ -14,71 +16,162 @@ use crate::{Error, Result};
 /// How the names of temporary files begin.
 pub(crate) const TEMPORARY_PREFIX: &str = ".lenet5-";
 
-/// How long what comes through a pipe may take in all.
-const PIPE_TIME: Duration = Duration::from_secs(30);
+/// How long a pipe may take until a program writes to it.
+const UNTIL_WRITER: Duration = Duration::from_secs(1);
+/// How long a pipe may take until all of its data have come.
+const UNTIL_END: Duration = Duration::from_secs(60);
+/// How long to wait for more data before a pipe is asked again.
+const PAUSE: Duration = Duration::from_millis(1);
 
-/// A file of the outside that is read without waiting for ever.
-pub(crate) struct Source {
+/// An open file, or a pipe such as `/dev/stdin` or `<(command)`, whose data come within a time limit.
+pub struct Input {
     file: File,
-    end: Instant,
+    is_pipe: bool,
+    /// When it was opened.
+    start: Instant,
+    /// Whether any data have come.
+    begun: bool,
 }
 
-impl Source {
-    /// Opens a file, or a pipe that somebody writes to.
-    ///
-    /// # Errors
-    /// Where it is a folder, a device or a socket, which have no end; or cannot be opened.
-    pub fn open(path: &Path) -> Result<Self> {
-        let mut options = OpenOptions::new();
-        // A pipe is opened and read without waiting, and a terminal does not become ours.
-        options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-        let found = |what: &str| Err(Error::file(path, format!("expected a file, found {what}")));
-        let file = match options.open(path) {
-            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
-                return found("a socket, or a device without a driver");
-            }
-            file => file.map_err(Error::io(path))?,
-        };
-        let kind = file.metadata().map_err(Error::io(path))?.file_type();
-        match () {
-            () if kind.is_dir() => found("a folder"),
-            () if kind.is_char_device() || kind.is_block_device() => found("a device"),
-            () if kind.is_socket() => found("a socket"),
-            () => Ok(Self { file, end: Instant::now() + PIPE_TIME }),
+/// Opens a file for reading. Every program opens what it is given by this function: reading what it gives always ends.
+///
+/// Regular files and pipes are read. A pipe has a time limit: a second until a program writes to it, a minute until
+/// all of its data are there. Devices and sockets are refused without being opened, as that alone may have effects.
+///
+/// # Errors
+/// Where it cannot be opened, or is of another kind.
+pub fn open(path: &Path) -> Result<Input> {
+    is_readable(path, fs::metadata(path).map_err(Error::io(path))?.file_type())?;
+    // Without O_NONBLOCK, opening a pipe waits for its writer. Reading does not wait either: there are files in /proc
+    // and /sys that count as regular, and whose data come when something happens.
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    let file = options.open(path).map_err(Error::io(path))?;
+    // It may be another file by now.
+    let kind = file.metadata().map_err(Error::io(path))?.file_type();
+    is_readable(path, kind)?;
+    Ok(Input { file, is_pipe: kind.is_fifo(), start: Instant::now(), begun: false })
+}
+
+fn is_readable(path: &Path, kind: FileType) -> Result<()> {
+    let found = match kind {
+        _ if kind.is_file() || kind.is_fifo() => return Ok(()),
+        // In the words that reading it would give.
+        _ if kind.is_dir() => {
+            return Err(Error::io(path)(io::Error::from_raw_os_error(libc::EISDIR)));
         }
+        _ if kind.is_char_device() => "a device (of characters)",
+        _ if kind.is_block_device() => "a device (of blocks)",
+        _ if kind.is_socket() => "a socket",
+        _ => "something else",
+    };
+    Err(Error::file(path, format!("expected a file, found {found}")))
+}
+
+/// Checks that a file is a regular one: for libraries that open it themselves.
+///
+/// # Errors
+/// As [`open`], and where it is a pipe.
+pub fn check_regular(path: &Path) -> Result<()> {
+    match open(path)?.is_pipe {
+        true => Err(Error::file(path, "expected a file, found a pipe: write its data to a file")),
+        false => Ok(()),
     }
 }
 
-impl Read for Source {
+/// Reads a file whole, as [`open`] opens it.
+///
+/// # Errors
+/// As [`open`]; where there are more bytes than `limit`, with `hint` at the end of the message; and where the data do
+/// not come.
+pub fn read(path: &Path, limit: u64, hint: &str) -> Result<Vec<u8>> {
+    let input = open(path)?;
+    let mut bytes = Vec::new();
+    // What the system says of the size counts for regular files only, and not for all of them.
+    let size = input.file.metadata().map_err(Error::io(path))?.len();
+    if size <= limit {
+        input.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(Error::io(path))?;
+    }
+    if size > limit || bytes.len() as u64 > limit {
+        let limit = match limit.is_multiple_of(1 << 20) {
+            true => format!("{} MiB", limit >> 20),
+            false => format!("{limit} bytes"),
+        };
+        return Err(Error::file(path, format!("expected at most {limit}, found more{hint}")));
+    }
+    Ok(bytes)
+}
+
+/// Reads a text of at most 64 MiB.
+///
+/// # Errors
+/// As [`read`], and where it is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    String::from_utf8(read(path, 64 << 20, "")?)
+        .map_err(|_| Error::file(path, "expected text, found bytes that are not UTF-8"))
+}
+
+impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let late = |text: &str| Err(io::Error::new(ErrorKind::TimedOut, text));
         loop {
             match self.file.read(buffer) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait()?,
-                read => return read,
+                // A pipe that nobody writes to yet is at its end, too.
+                Ok(0) if self.is_pipe && !self.begun && !buffer.is_empty() => {
+                    if self.start.elapsed() > UNTIL_WRITER {
+                        return late("expected data, found a pipe that nobody writes to");
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if !self.is_pipe {
+                        return late(
+                            "expected a file, found one whose data come at some later time",
+                        );
+                    }
+                    if self.start.elapsed() > UNTIL_END {
+                        let seconds = UNTIL_END.as_secs();
+                        return late(&format!("expected the end of the data within {seconds} s"));
+                    }
+                }
+                read => {
+                    self.begun |= read.is_ok();
+                    return read;
+                }
             }
+            thread::sleep(PAUSE);
         }
     }
 }
 
-impl Source {
-    /// Waits until there is something to read, or the pipe's end.
-    fn wait(&self) -> io::Result<()> {
-        let left = self.end.saturating_duration_since(Instant::now());
-        let mut waiting =
-            libc::pollfd { fd: self.file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one pollfd, which lives for the length of the call.
-        match unsafe { libc::poll(&mut waiting, 1, left.as_millis() as libc::c_int) } {
-            0 => Err(io::Error::new(
-                ErrorKind::TimedOut,
-                format!(
-                    "expected a file that ends, found one that gave nothing for {} s",
-                    PIPE_TIME.as_secs()
-                ),
-            )),
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
+/// A file's name as text for people, on one line and without tricks: control characters, marks that change the order
+/// of writing, invisible characters, backslashes and bytes that are not UTF-8 are escaped, as in a string of Rust.
+pub fn shown(path: &Path) -> String {
+    let mut text = String::new();
+    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match is_hidden(c) || c == '\\' {
+                true => text.extend(c.escape_default()),
+                false => text.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(text, "\\x{byte:02x}");
         }
     }
+    text
+}
+
+/// Whether a character is not seen as itself: control characters, and those of Unicode's category "format".
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{180e}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// The exact bytes of a name that is not UTF-8, for JSON, whose strings cannot hold it.
+pub fn exact(path: &Path) -> Option<&[u8]> {
+    path.to_str().is_none().then(|| path.as_os_str().as_bytes())
 }
 
 /// Makes a folder, and those that it lies in; one that is there already is left as it is.

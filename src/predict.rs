@@ -1,11 +1,12 @@
 //! Pictures by the thousand: found in folders and by patterns, read in batches as they come.
 
 use std::collections::HashSet;
-use std::fs::{self, Metadata};
+use std::fs::Metadata;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use glob::{MatchOptions, Pattern, PatternError};
 use image::{GrayImage, ImageFormat};
 use walkdir::WalkDir;
 
@@ -14,7 +15,7 @@ use crate::data::images::{self, Limits};
 use crate::files::Source;
 use crate::progress::Progress;
 use crate::recognizer::{Reading, Recognizer};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Pictures read in one batch.
 const BATCH: usize = 256;
@@ -22,40 +23,18 @@ const BATCH: usize = 256;
 /// The pictures that arguments name: a file is itself; a folder is the pictures within it, by name, also in folders
 /// within; anything else is a pattern such as `scans/*.png`. In their place errors: where a folder cannot be read, a
 /// pattern is broken, or an argument names nothing.
+///
+/// In folders only regular files are looked at. Links are followed; a folder that several lead to is entered once, so
+/// that links in a circle have an end.
 pub fn pictures(arguments: &[PathBuf]) -> Vec<Result<PathBuf>> {
     let mut pictures = Vec::new();
     for argument in arguments {
         let before = pictures.len();
         if argument.is_dir() {
-            // Each folder once, by whatever links lead to it: else there may be no end of ways.
-            let mut seen = HashSet::new();
-            let walk = WalkDir::new(argument).follow_links(true).sort_by_file_name();
-            let walk = walk.into_iter().filter_entry(|entry| {
-                let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
-                !entry.file_type().is_dir()
-                    || entry.metadata().map_or(true, |metadata| seen.insert(identity(metadata)))
-            });
-            for entry in walk {
-                match entry {
-                    Ok(entry) if entry.file_type().is_file() && is_picture(entry.path()) => {
-                        pictures.push(Ok(entry.into_path()));
-                    }
-                    Ok(_) => {}
-                    Err(error) => {
-                        let path = error.path().unwrap_or(argument).to_owned();
-                        pictures.push(Err(Error::Io { path, error: error.into() }));
-                    }
-                }
-            }
+            pictures.extend(files_below(argument, is_picture));
         } else if let Some(pattern) = pattern(argument) {
-            match glob::glob(pattern) {
-                Ok(paths) => pictures.extend(paths.filter_map(|path| match path {
-                    Ok(path) => path.is_file().then_some(Ok(path)),
-                    Err(error) => {
-                        let path = error.path().to_owned();
-                        Some(Err(Error::Io { path, error: error.into() }))
-                    }
-                })),
+            match matches(pattern) {
+                Ok(matches) => pictures.extend(matches),
                 Err(error) => {
                     pictures.push(Err(Error::file(argument, format!("a broken pattern: {error}"))));
                 }
@@ -70,18 +49,73 @@ pub fn pictures(arguments: &[PathBuf]) -> Vec<Result<PathBuf>> {
     pictures
 }
 
+/// The regular files of a folder that `wanted` takes, also in folders within, by name.
+fn files_below(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Vec<Result<PathBuf>> {
+    let mut entered = HashSet::new();
+    let walk = WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter();
+    let walk = walk.filter_entry(|entry| {
+        let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        let is_new = |metadata| entered.insert(identity(metadata));
+        !entry.file_type().is_dir() || entry.metadata().map_or(true, is_new)
+    });
+    let files = walk.filter_map(|entry| match entry {
+        Ok(entry) if entry.file_type().is_file() && wanted(entry.path()) => {
+            Some(Ok(entry.into_path()))
+        }
+        Ok(_) => None,
+        // A link to a folder that it lies in.
+        Err(error) if error.loop_ancestor().is_some() => None,
+        Err(error) => {
+            let path = error.path().unwrap_or(folder).to_owned();
+            Some(Err(Error::Io { path, error: error.into() }))
+        }
+    });
+    files.collect()
+}
+
+/// The files that a pattern matches.
+fn matches(pattern: &str) -> Result<Vec<Result<PathBuf>>, PatternError> {
+    if let Some(at) = pattern.find("**") {
+        // glob would go round and round where links lead in a circle.
+        let pattern = Pattern::new(pattern)?;
+        let above = Path::new(&pattern.as_str()[..at]).ancestors();
+        let special = |path: &Path| path.to_string_lossy().contains(['*', '?', '[']);
+        let root = above.into_iter().find(|path| !special(path)).unwrap_or(Path::new(""));
+        let options = MatchOptions { require_literal_separator: true, ..MatchOptions::new() };
+        let wanted = |path: &Path| pattern.matches_path_with(path, options);
+        let here = root.as_os_str().is_empty();
+        let name = |path: &Path| path.strip_prefix("./").unwrap_or(path).to_owned();
+        return Ok(match here {
+            true => files_below(Path::new("."), |path| wanted(&name(path)))
+                .into_iter()
+                .map(|path| path.map(|path| name(&path)))
+                .collect(),
+            false => files_below(root, wanted),
+        });
+    }
+    let found = glob::glob(pattern)?.filter_map(|path| match path {
+        Ok(path) => path.is_file().then_some(Ok(path)),
+        Err(error) => {
+            let path = error.path().to_owned();
+            Some(Err(Error::Io { path, error: error.into() }))
+        }
+    });
+    Ok(found.collect())
+}
+
 /// An argument that names no file, and has a pattern's characters.
 fn pattern(argument: &Path) -> Option<&str> {
     let text = argument.to_str()?;
-    (text.contains(['*', '?', '[']) && fs::symlink_metadata(argument).is_err()).then_some(text)
+    (text.contains(['*', '?', '[']) && argument.symlink_metadata().is_err()).then_some(text)
 }
 
 /// By its name, else by its first bytes.
 fn is_picture(path: &Path) -> bool {
     let start = || {
         let mut start = Vec::new();
-        Source::open(path).ok()?.take(64).read_to_end(&mut start).ok()?;
-        Some(start)
+        let read = files::open(path)?.take(64).read_to_end(&mut start);
+        read.map_err(Error::io(path))?;
+        Ok::<_, Error>(start)
     };
     ImageFormat::from_path(path).is_ok()
         || start().is_some_and(|start| image::guess_format(&start).is_ok())

@@ -8,7 +8,7 @@ use crate::files::Source;
 use crate::model::{Input, ModelConfig, ModelOptions};
 use crate::weights::contents::{self, Container};
 use crate::weights::{Limits, Weights, read_limited};
-use crate::{Error, Result, foreign};
+use crate::{Error, Result, files, foreign};
 
 /// A TorchScript module from images to scores of classes.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Script {
     ) -> Result<Self> {
         let refused = |error: tch::TchError| Error::file(path, Error::from(error).to_string());
         // libtorch's own messages do not tell a missing file, or another form, from a broken one.
-        drop(Source::open(path)?);
+        files::check_regular(path)?;
         // A file over the limit is not looked at beforehand.
         let bytes = read_limited(path, limits);
         let within_limit = bytes.is_ok();

@@ -28,7 +28,7 @@ use crate::model::LeNet5;
 use crate::optim::{self, OptimizerConfig};
 use crate::progress::Progress;
 use crate::weights::{Checkpoint, Format, Value, Weights};
-use crate::{Error, Result, charts, files};
+use crate::{Error, Result, charts, files, foreign};
 
 /// What is measured in an epoch: a line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -139,7 +139,7 @@ impl Run {
                 folder,
                 format!(
                     "holds a run already; go on with it by --resume {}, or choose another --out",
-                    folder.display()
+                    files::shown(folder)
                 ),
             ));
         }
@@ -443,7 +443,7 @@ impl Run {
             Error::Config(format!(
                 "training diverged in epoch {epoch} at --lr {rate}: {what}; {} is still that of before; \
                  start again with a smaller --lr",
-                checkpoint_path(&self.folder).display()
+                files::shown(&checkpoint_path(&self.folder))
             ))
         })
     }
@@ -622,10 +622,14 @@ pub fn checkpoint_path(folder: &Path) -> PathBuf {
 /// Where there is no run, or its `config.json` is broken.
 pub fn read_config(folder: &Path) -> Result<TrainConfig> {
     let path = folder.join("config.json");
-    let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
-    serde_json::from_str(&text).map_err(|error| {
-        Error::file(&path, format!("expected the settings of a run, found {error}"))
-    })
+    let text = files::read_text(&path)?;
+    let config: TrainConfig = serde_json::from_str(&text).map_err(|error| {
+        let other = foreign::name(text.as_bytes()).filter(|_| !text.trim_start().starts_with('{'));
+        let found = other.map_or_else(|| error.to_string(), str::to_owned);
+        Error::file(&path, format!("expected the settings of a run, found {found}"))
+    })?;
+    config.validate().map_err(|error| Error::file(&path, error.to_string()))?;
+    Ok(config)
 }
 
 /// What the run in `folder` has measured so far.

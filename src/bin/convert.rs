@@ -8,6 +8,7 @@ use clap::Parser;
 use lenet5::cli::{self, ReadOptions};
 use lenet5::data::{Dataset, Split};
 use lenet5::detect::Detection;
+use lenet5::files;
 use lenet5::model::ModelOptions;
 use lenet5::weights::{Format, Inspection, Settings};
 
@@ -52,7 +53,10 @@ fn main() -> ExitCode {
 
 fn convert(arguments: &Arguments, output: &Path) -> anyhow::Result<()> {
     let format = arguments.format.or_else(|| Format::from_path(output)).with_context(|| {
-        format!("{}: expected the suffix .pt, .pth or .safetensors, or --format", output.display())
+        format!(
+            "{}: expected the suffix .pt, .pth or .safetensors, or --format",
+            files::shown(output)
+        )
     })?;
     let mut weights = if arguments.detect {
         arguments.read.read_as_stored(&arguments.file)?
@@ -82,6 +86,6 @@ fn convert(arguments: &Arguments, output: &Path) -> anyhow::Result<()> {
         }
     }
     weights.write(output, format)?;
-    cli::note(format_args!("wrote {} ({format})", output.display()));
+    cli::note(format_args!("wrote {} ({format})", files::shown(output)));
     Ok(())
 }

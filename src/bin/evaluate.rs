@@ -150,7 +150,7 @@ fn run_script(arguments: &Arguments, path: &Path) -> anyhow::Result<Scores> {
     let config = script.config();
     cli::note(format_args!(
         "note: {}: running its code on {} input, mean {}, std {}",
-        path.display(),
+        files::shown(path),
         config.input,
         config.mean,
         config.std
@@ -209,6 +209,6 @@ fn report(
         charts::curve(&path("curve.png"), &read_metrics(run)?)?;
         written.push("curve.png");
     }
-    cli::note(format_args!("wrote {} in {}", written.join(", "), folder.display()));
+    cli::note(format_args!("wrote {} in {}", written.join(", "), files::shown(folder)));
     Ok(())
 }

@@ -31,7 +31,7 @@ struct Arguments {
     #[command(flatten)]
     read: ReadOptions,
     /// A line of JSON for each picture: file, text, digits (label, confidence, probabilities, box as left, top,
-    /// width and height, rejected), rejected; or file, error.
+    /// width and height, rejected), rejected; or file, error. Where a name is not UTF-8, file_bytes has its bytes.
     #[arg(long)]
     json: bool,
     /// Reject digits of a lower confidence, 0 to 1; they are printed as ?. Of MNIST's test digits, with the
@@ -84,12 +84,12 @@ fn predict(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn print(
     arguments: &Arguments,
     file: &Path,
-    named: bool,
+    with_name: bool,
     reading: lenet5::Result<Reading>,
 ) -> anyhow::Result<()> {
     match reading {
         Ok(reading) if arguments.json => {
-            let mut line = json!({ "file": file.display().to_string() });
+            let mut line = named(file);
             if let (Value::Object(line), Value::Object(reading)) =
                 (&mut line, serde_json::to_value(&reading)?)
             {
@@ -99,13 +99,14 @@ fn print(
         }
         Err(error) if arguments.json => {
             let error = error.to_string();
-            let line = json!({ "file": file.display().to_string(), "error": error });
+            let mut line = named(file);
+            line["error"] = error.into();
             cli::print(format_args!("{line}\n"))?;
         }
         Ok(reading) => {
             for line in reading.accepted().lines() {
-                match named {
-                    true => cli::print(format_args!("{}: {line}\n", file.display()))?,
+                match with_name {
+                    true => cli::print(format_args!("{}: {line}\n", files::shown(file)))?,
                     false => cli::print(format_args!("{line}\n"))?,
                 }
             }
@@ -113,6 +114,15 @@ fn print(
         Err(error) => cli::note(format_args!("error: {error}")),
     }
     Ok(())
+}
+
+/// An object with the file's name, and with its bytes where it is not UTF-8.
+fn named(file: &Path) -> Value {
+    let mut line = json!({ "file": file.display().to_string() });
+    if let Some(bytes) = files::exact(file) {
+        line["file_bytes"] = bytes.into();
+    }
+    line
 }
 
 /// Writes DIR/NAME.png; of files of one name, NAME-2.png, ...

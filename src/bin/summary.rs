@@ -7,7 +7,7 @@ use clap::Parser;
 use lenet5::data::{Dataset, Distortions, Split, images, to_input};
 use lenet5::model::{ModelConfig, ModelOptions, Network, Summary};
 use lenet5::weights::Weights;
-use lenet5::{Recognizer, charts, cli};
+use lenet5::{Recognizer, charts, cli, files};
 use tch::Device;
 
 /// Prints LeNet-5's layers: output shapes, parameters, connections, multiply-adds.
@@ -43,12 +43,12 @@ fn main() -> ExitCode {
     cli::run(|| {
         if let Some(path) = &arguments.distortions {
             charts::sheet(path, &Distortions::default().examples()?)?;
-            cli::note(format_args!("wrote {}", path.display()));
+            cli::note(format_args!("wrote {}", files::shown(path)));
             return Ok(ExitCode::SUCCESS);
         }
         if let (Some(image), Some(path)) = (&arguments.activations, &arguments.out) {
             draw_activations(&arguments, image, path)?;
-            cli::note(format_args!("wrote {}", path.display()));
+            cli::note(format_args!("wrote {}", files::shown(path)));
             return Ok(ExitCode::SUCCESS);
         }
         let mut config = match arguments.model {

@@ -14,7 +14,7 @@ use lenet5::train::{
     Engine, Metrics, Order, Outcome, Precision, Run, TrainConfig, new_run_folder, read_config,
 };
 use lenet5::weights::Weights;
-use lenet5::{DeviceChoice, cli, libtorch};
+use lenet5::{DeviceChoice, cli, files, libtorch};
 
 /// Trains LeNet-5 on MNIST, or on any data set of its form.
 ///
@@ -396,7 +396,7 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
         "LeNet-5, {parameters} parameters; {train} training and {test} {kind} images; device {device_name}\n\
          {} to go; results in {}\n{}\n",
         epochs(run.config().epochs.saturating_sub(run.epoch())),
-        folder.display(),
+        files::shown(&folder),
         table.header(),
     ));
     // A closed pipe does not stop training: the results are in the folder.
@@ -407,7 +407,10 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(match outcome {
         Outcome::Finished => ExitCode::SUCCESS,
         Outcome::Interrupted => {
-            cli::note(format_args!("stopped; go on with: train --resume {}", folder.display()));
+            cli::note(format_args!(
+                "stopped; go on with: train --resume {}",
+                files::shown(&folder)
+            ));
             ExitCode::from(*code.wait())
         }
     })

@@ -4,6 +4,8 @@
 //! The paper gives no ranges. These are fitted to the 100 examples in its Fig. 7: sizes are log-uniform,
 //! the rest is uniform; digits grow and shrink about their foot, not about the centre of the image.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -49,6 +51,9 @@ impl Default for Distortions {
     }
 }
 
+/// The least and the largest factor of scaling and squeezing: beyond them nothing of a digit is left.
+const FACTORS: RangeInclusive<f64> = 0.1..=10.0;
+
 /// Pixels below the centre of the image where the foot of a digit is: the point that scaling leaves.
 const FOOT: f64 = 10.9;
 
@@ -89,6 +94,34 @@ impl Distortions {
     /// Mild ones, turned and bent too: chosen on 20,000 of MNIST's training images for the modern network.
     pub fn best() -> Self {
         Self { rotation: 10.0, elastic: 3.0, ..Self::mild() }
+    }
+
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// Names the first setting that is out of its range.
+    pub fn validate(&self) -> Result<()> {
+        let wrong = |name: &str, expected: String, found: String| {
+            Err(Error::Config(format!("distortions.{name}: expected {expected}, found {found}")))
+        };
+        for (name, (least, most)) in [("scale", self.scale), ("squeeze", self.squeeze)] {
+            let (low, high) = (FACTORS.start(), FACTORS.end());
+            if !(FACTORS.contains(&least) && FACTORS.contains(&most) && least <= most) {
+                let expected = format!("two factors from {low} to {high}, the smaller one first");
+                return wrong(name, expected, format!("{least} and {most}"));
+            }
+        }
+        for (name, value, most, unit) in [
+            ("shear", self.shear, 4.0, "pixels to the side per pixel of height"),
+            ("shift", self.shift, 32.0, "pixels"),
+            ("rotation", self.rotation, 180.0, "degrees"),
+            ("elastic", self.elastic, 32.0, "pixels"),
+        ] {
+            if !(0.0..=most).contains(&value) {
+                return wrong(name, format!("0 to {most} {unit}"), value.to_string());
+            }
+        }
+        Ok(())
     }
 
     /// The affine map of one image, from the output to the image, in coordinates from -1 to 1 across

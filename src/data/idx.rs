@@ -9,8 +9,7 @@ use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
-use crate::files::Source;
-use crate::{Error, Result, foreign};
+use crate::{Error, Result, files, foreign};
 
 /// The largest file that is read, in bytes after decompression: nearly twice EMNIST's largest.
 pub const MAX_BYTES: u64 = 1 << 30;
@@ -32,8 +31,8 @@ pub struct IdxArray {
 /// Where the file cannot be read, is no IDX file of that form, is larger than [`MAX_BYTES`], or is
 /// shorter or longer than its header says.
 pub fn read(path: &Path, dimensions: u8) -> Result<IdxArray> {
-    let file = BufReader::new(Source::open(path)?);
-    decode(file, dimensions).map_err(|message| Error::file(path, message))
+    decode(BufReader::new(files::open(path)?), dimensions)
+        .map_err(|message| Error::file(path, message))
 }
 
 /// As [`read`], from anything that can be read.
@@ -109,7 +108,8 @@ fn other(start: &[u8]) -> Option<String> {
         _ => "float64",
     };
     let qmnist = if kind == "int32" && sizes.len() == 2 && sizes[1] == 8 {
-        "; these are QMNIST's labels: write their first column as unsigned bytes"
+        "; these are QMNIST's labels: write their first column, numpy.fromfile(FILE, '>i4')[3::8], as \
+         unsigned bytes"
     } else {
         ""
     };
@@ -128,5 +128,9 @@ fn header_word(reader: &mut impl Read, what: &str) -> Result<[u8; 4], String> {
 }
 
 fn broken(error: &std::io::Error) -> String {
+    if error.kind() == std::io::ErrorKind::UnexpectedEof {
+        return "expected IDX data, found gzip that ends early: download or copy it again"
+            .to_owned();
+    }
     format!("expected IDX data, plain or gzip, found a broken stream ({error})")
 }

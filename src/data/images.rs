@@ -1,6 +1,6 @@
 //! Pictures: decoded, their ink told from their paper, and brought into MNIST's form.
 
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 use std::path::Path;
 
 use image::error::{LimitError, LimitErrorKind};
@@ -8,8 +8,8 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
 use tch::{Kind, Tensor};
 
 use super::ink::Ink;
-use crate::files::Source;
-use crate::{Error, Result};
+use super::jpeg::{self, Fault};
+use crate::{Error, Result, files, foreign};
 
 /// Rows and columns of a picture of MNIST.
 pub const SIDE: usize = 28;
@@ -57,17 +57,12 @@ fn decode_as(
     }
     let Some(format) = reader.format() else {
         let found = match bytes {
-            [] => "an empty file",
             [_, _, _, _, b'f', b't', b'y', b'p', ..] => "HEIC, AVIF or a film",
-            [b'%', b'P', b'D', b'F', ..] => "a PDF document",
-            _ => "none that is known",
+            _ => foreign::name(bytes).unwrap_or("none that is known"),
         };
         return Err(format!("expected a picture (PNG, JPEG, WebP, TIFF, ...), found {found}"));
     };
     let name = format!("{format:?}").to_uppercase();
-    if format == ImageFormat::Jpeg && is_cut_off(bytes) {
-        return Err("expected a whole picture, found a JPEG that ends early".to_owned());
-    }
     let broken = |error: ImageError| match error {
         ImageError::Limits(_) => format!(
             "expected a picture that takes at most {} MiB to decode, found a larger {name}",
@@ -92,6 +87,13 @@ fn decode_as(
     if width == 0 || height == 0 {
         return Err(format!("expected a picture, found one of {width} x {height} pixels"));
     }
+    if format == ImageFormat::Jpeg {
+        // The decoder fills up what is missing.
+        jpeg::check(bytes).map_err(|fault| match fault {
+            Fault::EndsEarly => "expected a whole picture, found a JPEG that ends early".to_owned(),
+            Fault::Broken => "expected a whole picture, found a JPEG with broken data".to_owned(),
+        })?;
+    }
     // Of a picture whose EXIF data are broken the pixels are still there.
     let orientation = decoder.orientation().ok();
     let mut picture = DynamicImage::from_decoder(decoder).map_err(broken)?;
@@ -101,26 +103,12 @@ fn decode_as(
     Ok(picture)
 }
 
-/// Whether a JPEG has no end after its last scan's start: decoders fill up what is missing. Neither mark occurs
-/// within a scan.
-fn is_cut_off(jpeg: &[u8]) -> bool {
-    let last = |mark: [u8; 2]| jpeg.windows(2).rposition(|bytes| bytes == mark);
-    last([0xff, 0xda]) > last([0xff, 0xd9])
-}
-
 /// [`decode`] of a file.
 ///
 /// # Errors
 /// As [`decode`], and where the file cannot be read.
 pub fn open(path: &Path, limits: &Limits) -> Result<DynamicImage> {
-    // Not by what the system says of its size: a device has none.
-    let mut bytes = Vec::new();
-    let file = Source::open(path)?;
-    file.take(limits.memory + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
-    if bytes.len() as u64 > limits.memory {
-        let most = limits.memory >> 20;
-        return Err(Error::file(path, format!("expected at most {most} MiB, found more")));
-    }
+    let bytes = files::read(path, limits.memory, "")?;
     let unmarked = ImageFormat::from_path(path).ok().filter(|format| *format == ImageFormat::Tga);
     decode_as(unmarked, &bytes, limits).map_err(|message| Error::file(path, message))
 }

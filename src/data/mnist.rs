@@ -1,5 +1,6 @@
 //! MNIST, and any data set in its form: images and labels as IDX files.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use tch::{Device, IndexOp, Kind, Tensor};
@@ -7,7 +8,7 @@ use tch::{Device, IndexOp, Kind, Tensor};
 use super::augment::{Distortions, Warps};
 use super::idx::{self, IdxArray};
 use crate::model::{Input, ModelConfig};
-use crate::{Error, Result};
+use crate::{Error, Result, files, foreign};
 
 /// One of the two parts of a data set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -104,7 +105,7 @@ impl Dataset {
                 labels_path,
                 format!(
                     "expected {count} labels, one for each image of {}, found {}",
-                    images_path.display(),
+                    files::shown(images_path),
                     labels.data.len()
                 ),
             ));
@@ -116,10 +117,10 @@ impl Dataset {
             let hint = match range.map(|(min, max)| (*min, i64::from(*max))) {
                 // EMNIST's letters.
                 Some((1, max)) if max == classes => format!(
-                    "; here labels run from 1 to {max}: give --classes {}, whose class 0 stays empty",
+                    "; here labels run from 1 to {max}: train --classes {}, whose class 0 stays empty",
                     max + 1
                 ),
-                Some((_, max)) => format!("; the largest is {max}: give --classes {}", max + 1),
+                Some((_, max)) => format!("; the largest is {max}: train --classes {}", max + 1),
                 None => String::new(),
             };
             return Err(Error::file(
@@ -309,63 +310,102 @@ fn resize(images: &Tensor, size: i64) -> Tensor {
 }
 
 /// The file in `folder` for this part of the data set: `suffix` is `images-idx3-ubyte` or
-/// `labels-idx1-ubyte`.
+/// `labels-idx1-ubyte`. It may lie in a folder `raw` within, or in `MNIST/raw`, as torchvision lays out what it
+/// downloads.
 fn find(folder: &Path, split: Split, suffix: &str) -> Result<PathBuf> {
-    let split_name = match split {
-        Split::Train => "train",
-        Split::Test => "t10k",
-    };
-    let wanted = format!("{split_name}-{suffix}");
-    if folder.is_file() {
-        return Err(Error::file(
-            folder,
-            format!("expected a folder with the file {wanted}, found a file"),
-        ));
-    }
-    // As torchvision lays out what it downloads.
-    let raw = folder.join("MNIST/raw");
-    let inside = if raw.is_dir() { vec![folder, raw.as_path()] } else { vec![folder] };
-    // Some programs unpack under such names.
-    let dotted = wanted.replace("-idx", ".idx");
-    for folder in &inside {
-        for name in [&wanted, &format!("{wanted}.gz"), &dotted, &format!("{dotted}.gz")] {
-            let path = folder.join(name);
-            if path.is_file() {
-                return Ok(path);
-            }
-        }
-    }
     // EMNIST: "emnist-digits-train-images-idx3-ubyte", and "test" for the test part.
-    let alternative = match split {
-        Split::Train => format!("-{wanted}"),
-        Split::Test => format!("-test-{suffix}"),
+    let (wanted, alternative) = match split {
+        Split::Train => (format!("train-{suffix}"), format!("-train-{suffix}")),
+        Split::Test => (format!("t10k-{suffix}"), format!("-test-{suffix}")),
     };
-    let (mut found, mut others) = (Vec::new(), Vec::new());
-    for entry in folder.read_dir().map_err(Error::io(folder))? {
-        let path = entry.map_err(Error::io(folder))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.trim_end_matches(".gz").ends_with(&alternative) {
-            found.push(path);
-        } else {
-            others.push(if path.is_dir() { format!("{name}/") } else { name });
-        }
+    if folder.is_file() {
+        let what = kind(folder).map_or_else(String::new, |what| format!(" ({what})"));
+        let message = format!("expected a folder with the file {wanted}, found a file{what}");
+        return Err(Error::file(folder, message));
     }
-    match found.len() {
-        1 => Ok(found.remove(0)),
-        0 => Err(Error::file(
+    let entries = sorted(folder)?;
+    let within = |path: &PathBuf| path.is_dir().then(|| path.join("raw"));
+    let raw = std::iter::once(folder.join("raw")).chain(entries.iter().filter_map(within));
+    if let Some(path) = find_within(folder, &entries, &wanted, &alternative)? {
+        return Ok(path);
+    }
+    let mut found = Vec::new();
+    for raw in raw.filter(|raw| raw.is_dir()) {
+        found.extend(find_within(&raw, &sorted(&raw)?, &wanted, &alternative)?);
+    }
+    match &found[..] {
+        [path] => Ok(path.clone()),
+        [] => Err(Error::file(
             folder,
-            format!("expected {wanted} or {wanted}.gz, found {}", listed(others)),
+            format!("expected {wanted} or {wanted}.gz, found {}", listed(&entries)),
         )),
-        n => Err(Error::file(folder, format!("expected one file *{alternative}, found {n}"))),
+        [first, second, ..] => Err(Error::file(
+            folder,
+            format!(
+                "expected one data set, found {} and {}: name the folder of one of them",
+                files::shown(first),
+                files::shown(second)
+            ),
+        )),
     }
 }
 
-/// Names for a message: a few of them, and how many more there are; what is known to be data of another form
-/// is said.
-fn listed(mut names: Vec<String>) -> String {
+/// The one of a folder's files that has the name, or else ends in the alternative one. Some programs unpack under names
+/// with a dot, such as `train-images.idx3-ubyte`.
+fn find_within(
+    folder: &Path,
+    entries: &[PathBuf],
+    wanted: &str,
+    alternative: &str,
+) -> Result<Option<PathBuf>> {
+    let mut others = Vec::new();
+    for path in entries.iter().filter(|path| path.is_file()) {
+        let name = name(path).replace(".idx", "-idx");
+        let name = name.strip_suffix(".gz").unwrap_or(&name);
+        if name == wanted {
+            return Ok(Some(path.clone()));
+        }
+        if name.ends_with(alternative) && others.iter().all(|(other, _)| other != name) {
+            others.push((name.to_owned(), path));
+        }
+    }
+    match &others[..] {
+        [] => Ok(None),
+        [(_, path)] => Ok(Some(path.to_path_buf())),
+        _ => Err(Error::file(
+            folder,
+            format!("expected one file *{alternative}, found {}", others.len()),
+        )),
+    }
+}
+
+/// What a folder holds, by name.
+fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = folder.read_dir().map_err(Error::io(folder))?;
+    let paths = entries.map(|entry| Ok(entry.map_err(Error::io(folder))?.path()));
+    let mut paths = paths.collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+fn name(path: &Path) -> String {
+    files::shown(Path::new(path.file_name().unwrap_or_default()))
+}
+
+/// What a file is by its content, in a word or two.
+fn kind(path: &Path) -> Option<&'static str> {
+    let mut start = Vec::new();
+    let read = files::open(path).ok()?.take(foreign::START as u64).read_to_end(&mut start);
+    let name = read.ok().and_then(|_| foreign::name(&start))?;
+    // Without the remedy.
+    name.split(':').next()
+}
+
+/// What a folder holds, for a message: a few names with their kinds, and how many more there are; what is known to
+/// be data of another form is said.
+fn listed(entries: &[PathBuf]) -> String {
     const MOST: usize = 6;
-    names.sort();
-    let form = [
+    const FORMS: [(&str, &str); 10] = [
         (".csv", "CSV"),
         (".npz", "NumPy"),
         (".npy", "NumPy"),
@@ -376,21 +416,24 @@ fn listed(mut names: Vec<String>) -> String {
         (".zip", "zip"),
         (".png", "pictures"),
         (".jpg", "pictures"),
-    ]
-    .iter()
-    .find(|(suffix, _)| {
-        names.iter().any(|name| name.to_lowercase().trim_end_matches(".gz").ends_with(suffix))
+    ];
+    if entries.is_empty() {
+        return "an empty folder".to_owned();
+    }
+    let shown = entries.iter().take(MOST).map(|path| match (path.is_dir(), kind(path)) {
+        (true, _) => format!("\"{}/\"", name(path)),
+        (false, Some(kind)) => format!("\"{}\" ({kind})", name(path)),
+        (false, None) => format!("\"{}\"", name(path)),
     });
-    let more = names.len().saturating_sub(MOST);
-    names.truncate(MOST);
-    let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
-    let mut text = match names.is_empty() {
-        true => return "an empty folder".to_owned(),
-        false => names.join(", "),
-    };
-    if more > 0 {
+    let mut text = shown.collect::<Vec<_>>().join(", ");
+    if let more @ 1.. = entries.len().saturating_sub(MOST) {
         text += &format!(" and {more} more");
     }
+    let mut names = entries.iter().map(|path| name(path).to_lowercase());
+    let form = names.find_map(|name| {
+        let name = name.trim_end_matches(".gz");
+        FORMS.iter().find(|(suffix, _)| name.ends_with(suffix))
+    });
     if let Some((_, form)) = form {
         text += &format!("; {form} is not read here: write the images as IDX files");
     }

@@ -4,6 +4,7 @@ pub(crate) mod augment;
 pub mod idx;
 pub mod images;
 pub mod ink;
+mod jpeg;
 mod mnist;
 pub(crate) mod strokes;
 

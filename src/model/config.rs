@@ -160,7 +160,9 @@ impl ModelConfig {
                 self.classes
             )));
         }
-        if !(self.rbf_scale.is_finite() && self.rbf_scale > 0.0) {
+        // In float32, as it is used.
+        let scale = self.rbf_scale as f32;
+        if !(scale.is_finite() && scale > 0.0) {
             return Err(Error::Config(format!(
                 "rbf-scale: expected a positive number, found {}",
                 self.rbf_scale

@@ -46,7 +46,8 @@ impl Loss {
     /// Where it is not finite.
     pub fn validate(self) -> Result<()> {
         match self {
-            Self::Discriminative { j } if !j.is_finite() => {
+            // In float32, as it is used.
+            Self::Discriminative { j } if !(j as f32).is_finite() => {
                 Err(Error::Config(format!("j: expected a finite number, found {j}")))
             }
             _ => Ok(()),

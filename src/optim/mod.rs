@@ -132,7 +132,8 @@ impl OptimizerConfig {
                 at_least_0("weight-decay", weight_decay)
             }
             Self::Sdlm { mu, samples } => {
-                if !(mu.is_finite() && mu > 0.0) {
+                // In float32, as it is used.
+                if !((mu as f32).is_finite() && mu as f32 > 0.0) {
                     return Err(Error::Config(format!(
                         "mu: expected a number above 0, found {mu}"
                     )));

@@ -169,6 +169,9 @@ impl TrainConfig {
         self.model.validate()?;
         self.distortions.as_ref().map_or(Ok(()), Distortions::validate)?;
         self.loss.validate()?;
+        if let Some(distortions) = &self.distortions {
+            distortions.validate()?;
+        }
         self.optimizer.validate()?;
         self.schedule.validate()?;
         if matches!(self.optimizer, OptimizerConfig::Sdlm { .. }) {

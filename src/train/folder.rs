@@ -56,7 +56,7 @@ impl RunFolder {
                     ));
                 }
                 Err(TryLockError::Error(error)) => {
-                    let path = path.display();
+                    let path = files::shown(path);
                     cli::note(format_args!(
                         "note: {path}: the file system has no locks ({error}): let no other process \
                          train there"
@@ -188,12 +188,12 @@ pub fn put_right(
         }
     }
     if !missing.is_empty() {
-        let (path, missing) = (path.display(), missing.join(", "));
+        let (path, missing) = (files::shown(&path), missing.join(", "));
         cli::note(format_args!("note: {path}: nothing is known of epoch {missing}"));
     }
     let count = lines.iter().filter(|line| line.epoch <= epochs).count();
     if count > right.len() {
-        let (path, twice) = (path.display(), count - right.len());
+        let (path, twice) = (files::shown(&path), count - right.len());
         cli::note(format_args!(
             "note: {path}: left out {twice} lines of epochs that have a later one"
         ));
@@ -206,10 +206,12 @@ pub fn put_right(
 /// # Errors
 /// Where a line is broken.
 pub fn read_lines(path: &Path) -> Result<Vec<Metrics>> {
-    let text = match fs::read_to_string(path) {
+    let text = match files::read_text(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io(path)(error)),
+        Err(Error::Io { error, .. }) if error.kind() == ErrorKind::NotFound => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error),
     };
     text.lines()
         .map(|line| {

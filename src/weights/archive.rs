@@ -13,7 +13,7 @@ use super::limits::{Limits, RAISE};
 use super::resolve::{Resolved, Source, resolve};
 use super::value::{Value, shown};
 use super::{pickle, pickle_write};
-use crate::Result;
+use crate::{Result, foreign};
 
 /// `torch.save` aligns storages so that `torch.load(mmap=True)` can map them.
 const ALIGNMENT: u16 = 64;
@@ -23,6 +23,9 @@ const MAX_MEMBERS: usize = 10_000;
 
 /// Starts each entry of a zip's directory.
 const DIRECTORY_ENTRY: [u8; 4] = *b"PK\x01\x02";
+
+/// Starts the end of the directory, and with it of the file.
+const DIRECTORY_END: [u8; 4] = *b"PK\x05\x06";
 
 /// What an archive holds.
 #[derive(Debug)]
@@ -94,6 +97,16 @@ impl<'a> Members<'a> {
                 "expected at most {MAX_MEMBERS} members of the zip archive, found more"
             ));
         }
+        if !bytes.starts_with(b"PK\x03\x04") {
+            let found = foreign::name(bytes).unwrap_or("another form");
+            return Err(format!("expected a zip archive, found {found}"));
+        }
+        if !bytes.windows(4).any(|window| window == DIRECTORY_END) {
+            return Err(
+                "expected a zip archive, found one that ends early: download or copy it again"
+                    .to_owned(),
+            );
+        }
         let broken =
             |error| format!("expected a zip archive, found a broken one ({})", shown_error(&error));
         // The archive starts where the file does. Left to find the start itself, zip 9.8 mistakes the
@@ -128,7 +141,8 @@ impl<'a> Members<'a> {
         } else if any(&|name| name.ends_with("model.json")) {
             "TorchScript of PyTorch 1.3 or older, which PyTorch 2.11 does not read either"
         } else if any(&|name| name.ends_with(".npy")) {
-            "NumPy arrays (.npz)"
+            "NumPy arrays (.npz): in Python, torch.save({name: torch.tensor(array) for name, array in \
+             numpy.load(FILE).items()}, 'weights.pth')"
         } else {
             "a zip without data.pkl"
         };

@@ -1,6 +1,8 @@
 //! What a file of weights holds, for a person to read.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -10,7 +12,7 @@ use super::dtype::DType;
 use super::value::{Value, shown};
 use super::{Limits, Settings, Weights, read_limited, state_dict};
 use crate::model::ModelConfig;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// The most entries of a list that `Display` shows.
 const MAX_SHOWN: usize = 40;
@@ -20,6 +22,9 @@ const MAX_SHOWN: usize = 40;
 pub struct Inspection {
     /// The file.
     pub file: String,
+    /// The bytes of its name, where the name is not UTF-8: `file` then has marks in their places.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_bytes: Option<Vec<u8>>,
     /// Its size.
     pub bytes: usize,
     /// Its form, such as "torch.save (zip archive)".
@@ -93,6 +98,7 @@ impl Inspection {
         };
         Ok(Self {
             file: path.display().to_string(),
+            file_bytes: files::exact(path).map(<[u8]>::to_vec),
             bytes: bytes.len(),
             container: contents.container.to_string(),
             producer: contents.producer.clone(),
@@ -185,7 +191,9 @@ fn from_one_tensor_to_one(forward: &str) -> bool {
 
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "file       {}, {} bytes", self.file, self.bytes)?;
+        let name = self.file_bytes.as_deref().unwrap_or(self.file.as_bytes());
+        let name = files::shown(Path::new(OsStr::from_bytes(name)));
+        writeln!(f, "file       {name}, {} bytes", self.bytes)?;
         writeln!(f, "container  {}", self.container)?;
         writeln!(f, "producer   {}", self.producer)?;
         if !self.locations.is_empty() {
@@ -195,7 +203,7 @@ impl fmt::Display for Inspection {
             writeln!(f, "code       {}", shown(forward))?;
         }
         if self.runnable {
-            writeln!(f, "           runs as it is: evaluate --torchscript {}", self.file)?;
+            writeln!(f, "           runs as it is: evaluate --torchscript {name}")?;
         }
         section(f, "entries", &self.top, |f, (key, what)| writeln!(f, "  {}: {what}", shown(key)))?;
         section(f, "tensors", &self.tensors, |f, tensor| {

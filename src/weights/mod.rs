@@ -20,7 +20,6 @@ pub mod value;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::io::Read;
 use std::path::Path;
 
 use tch::nn::VarStore;
@@ -439,16 +438,7 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
 
 /// A file's bytes, as many as the limits allow.
 pub(crate) fn read_limited(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
-    let limit = limits.file_bytes();
-    let mut bytes = Vec::new();
-    let file = Source::open(path)?;
-    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(Error::io(path))?;
-    if bytes.len() as u64 > limit {
-        let raise = limits::RAISE;
-        let message = format!("expected at most {limit} bytes, found more; {raise}");
-        return Err(Error::file(path, message));
-    }
-    Ok(bytes)
+    files::read(path, limits.file_bytes(), &format!("; {}", limits::RAISE))
 }
 
 /// The settings in a state dict's `_metadata`: of the whole, or, where a module such as
