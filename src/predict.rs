@@ -12,7 +12,6 @@ use walkdir::WalkDir;
 
 use crate::charts;
 use crate::data::images::{self, Limits};
-use crate::files::Source;
 use crate::progress::Progress;
 use crate::recognizer::{Reading, Recognizer};
 use crate::{Error, Result, files};
@@ -118,7 +117,7 @@ fn is_picture(path: &Path) -> bool {
         Ok::<_, Error>(start)
     };
     ImageFormat::from_path(path).is_ok()
-        || start().is_some_and(|start| image::guess_format(&start).is_ok())
+        || start().is_ok_and(|start| image::guess_format(&start).is_ok())
 }
 
 /// Reads picture files on all cores, some at a time in memory, and gives each reading to `each` in the files' order. Where there are many, progress is shown on stderr.

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use tch::{CModule, Device, Kind, Tensor};
 
-use crate::files::Source;
 use crate::model::{Input, ModelConfig, ModelOptions};
 use crate::weights::contents::{self, Container};
 use crate::weights::{Limits, Weights, read_limited};

@@ -58,34 +58,6 @@ const FACTORS: RangeInclusive<f64> = 0.1..=10.0;
 const FOOT: f64 = 10.9;
 
 impl Distortions {
-    /// Checks the ranges: beyond them nothing is left of a digit.
-    ///
-    /// # Errors
-    /// Names the first one that is out of bounds.
-    pub fn validate(&self) -> Result<()> {
-        for (name, (least, most)) in [("scale", self.scale), ("squeeze", self.squeeze)] {
-            if !(0.1..=10.0).contains(&least) || !(least..=10.0).contains(&most) {
-                return Err(Error::Config(format!(
-                    "distortions: {name}: expected two factors from 0.1 to 10, the smaller one first, \
-                     found {least} and {most}"
-                )));
-            }
-        }
-        for (name, value, most, unit) in [
-            ("shear", self.shear, 5.0, "pixels per pixel"),
-            ("shift", self.shift, 32.0, "pixels"),
-            ("rotation", self.rotation, 180.0, "degrees"),
-            ("elastic", self.elastic, 32.0, "pixels"),
-        ] {
-            if !(0.0..=most).contains(&value) {
-                return Err(Error::Config(format!(
-                    "distortions: {name}: expected 0 to {most} {unit}, found {value}"
-                )));
-            }
-        }
-        Ok(())
-    }
-
     /// Milder ones than the paper's: chosen on 10,000 of MNIST's training images for the original network.
     pub fn mild() -> Self {
         Self { scale: (0.8, 1.2), squeeze: (0.87, 1.14), shear: 0.1, shift: 1.5, ..Self::default() }

@@ -167,7 +167,6 @@ impl TrainConfig {
         let rate = self.learning_rate;
         positive("lr", rate.is_finite() && rate > 0.0, &rate)?;
         self.model.validate()?;
-        self.distortions.as_ref().map_or(Ok(()), Distortions::validate)?;
         self.loss.validate()?;
         if let Some(distortions) = &self.distortions {
             distortions.validate()?;

@@ -33,7 +33,6 @@ use mapping::Mapping;
 use state_dict::Candidate;
 pub use value::Value;
 
-use crate::files::Source;
 use crate::model::{LeNet5, ModelConfig, ModelOptions, Network, torchscript_source};
 use crate::{Error, Result, files, libtorch};
 
