@@ -358,6 +358,47 @@ def test_touch_and_pen(browser, address):
     visit.close()
 
 
+def test_a_pen_goes_before_a_palm(browser, address):
+    """The palm touches first and rests while the pen writes, and touches once more after it."""
+    visit = Visit(browser, address, viewport=PHONE, has_touch=True)
+    devtools = visit.context.new_cdp_session(visit.page)
+    path = visit.path(DIGITS["2"][0])
+    palm = visit.path([(0.1, 0.95), (0.5, 0.9), (0.9, 0.95)], part=(0, 0, 1, 1))
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        points = [{"x": x, "y": y, "radiusX": 40, "radiusY": 30} for x, y in points]
+        devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def pen(kind: str, x: float, y: float) -> None:
+        event = {"type": kind, "x": x, "y": y, "pointerType": "pen", "force": 0.5}
+        button = {"button": "left", "buttons": int(kind != "mouseReleased"), "clickCount": 1}
+        devtools.send("Input.dispatchMouseEvent", event | button)
+
+    touch("touchStart", palm[0])
+    touch("touchMove", palm[1])
+    pen("mousePressed", *path[0])
+    for i, point in enumerate(path):
+        pen("mouseMoved", *point)
+        touch("touchMove", palm[i % 3])
+    pen("mouseReleased", *path[-1])
+    touch("touchEnd")
+    touch("touchStart", palm[2])
+    touch("touchEnd")
+    visit.reads("2")
+    # The pen's stroke is all that there is.
+    undo = visit.page.locator("#undo")
+    undo.click()
+    visit.reads("")
+    assert undo.is_disabled()
+    # Afterwards a finger writes again.
+    visit.page.wait_for_timeout(1100)
+    touch("touchStart", palm[0])
+    touch("touchEnd")
+    visit.settle()
+    assert undo.is_enabled()
+    visit.close()
+
+
 def test_layers(visit):
     visit.write("5")
     with visit.page.expect_response("**/v1/activations?*") as response:

@@ -20,6 +20,8 @@ const INTERVAL_MS = 40;
 const TIMEOUT_MS = 10_000;
 /** From the last answer until it is read aloud. */
 const QUIET_MS = 700;
+/** From a sign of the pen on, a touch is a palm. */
+const PALM_MS = 1000;
 const CODE_COLUMNS = 7;
 const INK = "#10151a";
 /** Of the keyboard's pen. */
@@ -208,29 +210,49 @@ function pointAt(event) {
   return { x, y, width: penWidth() * pressure };
 }
 
+/**
+ * One pointer writes at a time. A pen goes before fingers: what a palm has begun to write goes when the pen comes,
+ * and touches count for nothing while the pen is near and a moment after.
+ */
 function listenToPointer() {
-  let pointer = null;
+  /** @type {PointerEvent | null} the one that writes, when it came down */
+  let writing = null;
+  let penNear = -Infinity;
+  const noticePen = (event) => {
+    if (event.pointerType === "pen") penNear = event.timeStamp;
+  };
+  const isPalm = ({ pointerType, timeStamp }) =>
+    pointerType === "touch" && timeStamp - penNear < PALM_MS;
+  for (const name of ["pointerover", "pointermove", "pointerup"]) {
+    sheet.addEventListener(name, noticePen);
+  }
   sheet.addEventListener("pointerdown", (event) => {
-    if (pointer !== null || event.button !== 0) return;
+    if (event.button !== 0 || isPalm(event)) return;
+    noticePen(event);
+    if (writing && (event.pointerType !== "pen" || writing.pointerType === "pen")) return;
+    if (writing) unfinished = [];
     finishStrokes();
-    pointer = event.pointerId;
-    sheet.setPointerCapture(pointer);
+    writing = event;
+    sheet.setPointerCapture(event.pointerId);
     paper.classList.add("writing");
     cursor.shown = chosen = false;
     unfinished = [[pointAt(event)]];
     changed();
   });
   sheet.addEventListener("pointermove", (event) => {
-    if (event.pointerId !== pointer || !unfinished.length) return;
+    if (event.pointerId !== writing?.pointerId || !unfinished.length) return;
     const events = event.getCoalescedEvents?.() ?? [];
     unfinished[0].push(...(events.length ? events : [event]).map(pointAt));
     changed();
   });
   const lift = (event) => {
-    if (event.pointerId !== pointer) return;
-    pointer = null;
+    if (event.pointerId !== writing?.pointerId) return;
+    // The system takes back a touch that it finds to be a palm.
+    if (event.type === "pointercancel" && event.pointerType === "touch") unfinished = [];
+    writing = null;
     paper.classList.remove("writing");
     finishStrokes();
+    changed();
   };
   sheet.addEventListener("pointerup", lift);
   sheet.addEventListener("pointercancel", lift);
