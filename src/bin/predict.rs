@@ -45,8 +45,8 @@ struct Arguments {
     /// The most pixels of a picture, in millions.
     #[arg(long, value_name = "MILLIONS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     max_pixels: u64,
-    /// The most seconds that finding the digits of a picture may take.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    /// The most seconds that finding the digits of a picture may take; on an idle machine none needs three.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     max_seconds: u64,
     /// CPU threads [default: all cores]
     #[arg(long)]
