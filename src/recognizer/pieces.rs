@@ -1,8 +1,9 @@
 //! The pieces that digits are made of: connected ink, cut where digits may touch, in lines.
 
 use super::clutter;
-use super::component::{Component, neighbours, typical_height};
+use super::component::{Component, components, neighbours, typical_height};
 use super::lines::lines;
+use super::marks;
 use crate::data::ink::{Area, Ink};
 use crate::data::strokes::STRONG;
 
@@ -25,6 +26,8 @@ pub struct Pieces {
     pub origins: Vec<[u16; 2]>,
     /// Pieces from left to right, line by line from above.
     pub lines: Vec<Line>,
+    /// Where ink is in no line that may be a sign or a point.
+    pub left_out: Vec<Area>,
 }
 
 /// A line of writing.
@@ -62,12 +65,12 @@ impl Pieces {
     /// Of ink. None where there is too much of it in pieces too small.
     pub fn of(ink: &Ink) -> Option<Self> {
         let mut strong: Vec<bool> = ink.values().iter().map(|value| *value > STRONG).collect();
-        let mut components = clutter::writing(&mut strong, ink.width());
-        let speck = (typical_height(components.iter()) / 12).max(2);
-        components.retain(|Component { area, pixels, .. }| {
+        let mut writing = clutter::writing(&mut strong, ink.width());
+        let speck = (typical_height(writing.iter()) / 12).max(2);
+        writing.retain(|Component { area, pixels, .. }| {
             area.width.max(area.height) > speck && pixels.len() > speck * speck / 2
         });
-        if components.len() > MOST_PIECES {
+        if writing.len() > MOST_PIECES {
             return None;
         }
         let mut pieces = Self {
@@ -75,12 +78,13 @@ impl Pieces {
             areas: Vec::new(),
             origins: Vec::new(),
             lines: Vec::new(),
+            left_out: Vec::new(),
         };
-        for indices in lines(&components) {
-            let height = typical_height(indices.iter().map(|i| &components[*i]));
+        for indices in lines(&writing) {
+            let height = typical_height(indices.iter().map(|i| &writing[*i]));
             let mut numbers = Vec::new();
             for index in indices {
-                numbers.extend(pieces.add(&components[index], height, ink));
+                numbers.extend(pieces.add(&writing[index], height, ink));
                 if pieces.areas.len() > MOST_PIECES {
                     return None;
                 }
@@ -91,6 +95,10 @@ impl Pieces {
             });
             pieces.lines.push(Line { pieces: numbers, height });
         }
+        let others = components(&strong, ink.width()).into_iter();
+        let others =
+            others.filter(|other| pieces.labels[other.pixels[0]] == 0).map(|other| other.area);
+        pieces.left_out = marks::by_size(others.collect(), ink, &pieces);
         pieces.grow(ink);
         Some(pieces)
     }
