@@ -13,7 +13,7 @@ use walkdir::WalkDir;
 use crate::charts;
 use crate::data::images::{self, Limits};
 use crate::progress::Progress;
-use crate::recognizer::{Reading, Recognizer};
+use crate::recognizer::{Mark, Reading, Recognizer};
 use crate::{Error, Result, files};
 
 /// Pictures read in one batch.
@@ -155,6 +155,34 @@ pub fn read_files<E>(
         }
     }
     Ok(())
+}
+
+/// What a person should know of a reading whose text does not tell it: ink that was left out beside the digits, and
+/// that no digit is sure enough.
+pub fn notes(reading: &Reading) -> Vec<String> {
+    let mut notes = Vec::new();
+    if reading.digits.iter().all(|digit| digit.rejected) {
+        let surest = reading.digits.iter().map(|digit| digit.confidence).fold(0.0, f32::max);
+        notes.push(format!(
+            "rejected all digits, of confidence {surest:.3} at most; --reject-below 0 prints them"
+        ));
+    }
+    if !reading.left_out.is_empty() {
+        let count = reading.left_out.len();
+        let marks = if count == 1 { "1 mark" } else { &format!("{count} marks") };
+        let places: Vec<_> = reading
+            .left_out
+            .iter()
+            .map(|Mark { area: [left, top, width, height], .. }| {
+                format!("{width}x{height} at {left},{top}")
+            })
+            .collect();
+        let places = places.join("; ");
+        notes.push(format!(
+            "left out {marks} beside the digits, a sign or a point perhaps: {places}"
+        ));
+    }
+    notes
 }
 
 /// Writes what the network saw of a picture as a PNG: its digits side by side, each of 32x32, ink white.

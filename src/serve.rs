@@ -75,9 +75,10 @@ pub struct Options {
     /// one was read.
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=10_000_000))]
     pub batch_wait: u64,
-    /// Reject digits of a lower confidence, 0 to 1.
-    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = cli::confidence)]
-    pub reject_below: f32,
+    /// Reject digits of a lower confidence, 0 to 1; 0 rejects none [default: 0.05, and 0 for networks of other
+    /// classes than ten]
+    #[arg(long, value_name = "X", value_parser = cli::confidence)]
+    pub reject_below: Option<f32>,
 }
 
 /// How a service that was told to stop ended.

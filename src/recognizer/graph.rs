@@ -39,9 +39,10 @@ pub struct Edge {
 pub struct Graph {
     /// In the order of their last piece.
     pub edges: Vec<Edge>,
-    pieces: usize,
-    /// The line's, in pixels.
-    height: usize,
+    /// Where the line's pieces are.
+    areas: Vec<Area>,
+    /// Rows of most of the line's digits.
+    pub height: usize,
 }
 
 impl Graph {
@@ -79,23 +80,25 @@ impl Graph {
                 }
             }
         }
-        Ok(Self { edges, pieces: line.pieces.len(), height })
+        let areas =
+            line.pieces.iter().map(|number| pieces.areas[usize::from(*number) - 1]).collect();
+        Ok(Self { edges, areas, height })
     }
 
     /// The graph of a digit alone.
     pub fn of_digit(area: Area, pixels: [u8; PIXELS]) -> Self {
         let edges = vec![Edge { from: 0, to: 1, area, pixels, whole: false, cut: false }];
-        Self { edges, pieces: 1, height: area.height }
+        Self { edges, areas: vec![area], height: area.height }
     }
 
-    /// The edges of the likeliest path, by the probabilities that they are digits, and read right. With `blots`
-    /// what is connected may be no digit at all.
-    pub fn best(&self, digits: &[f32], right: &[f32], blots: bool) -> Vec<usize> {
+    /// The edges of the likeliest path, by the probabilities that they are digits, and read right; and where it
+    /// leaves out pieces. With `blots` what is connected may be no digit at all.
+    pub fn best(&self, digits: &[f32], right: &[f32], blots: bool) -> (Vec<usize>, Vec<Area>) {
         let log = |probability: f32| probability.max(1e-9).ln();
         // Of each node the best sum to there, the node before it, and the edge that is read between them.
         let mut best: Vec<(f32, usize, Option<usize>)> = vec![(0.0, 0, None)];
         let mut edges = self.edges.iter().enumerate().peekable();
-        for last in 0..self.pieces {
+        for last in 0..self.areas.len() {
             let mut found = (best[last].0 + LOST, last, None);
             while let Some((index, edge)) = edges.next_if(|(_, edge)| edge.to == last + 1) {
                 let before = best[edge.from].0;
@@ -112,13 +115,17 @@ impl Graph {
             }
             best.push(found);
         }
-        let (mut path, mut node) = (Vec::new(), self.pieces);
+        let (mut path, mut left_out, mut node) = (Vec::new(), Vec::new(), self.areas.len());
         while node > 0 {
             let (_, before, edge) = best[node];
-            path.extend(edge);
+            match edge {
+                Some(edge) => path.push(edge),
+                None => left_out
+                    .extend(self.areas[before..node].iter().copied().reduce(|a, b| a.with(&b))),
+            }
             node = before;
         }
         path.reverse();
-        path
+        (path, left_out)
     }
 }

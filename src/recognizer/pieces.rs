@@ -2,8 +2,9 @@
 
 use super::budget::Budget;
 use super::clutter;
-use super::component::{Component, neighbours, typical_height};
+use super::component::{Component, components, neighbours, typical_height};
 use super::lines::lines;
+use super::marks;
 use crate::Result;
 use crate::data::ink::{Area, Ink};
 use crate::data::strokes::STRONG;
@@ -27,6 +28,8 @@ pub struct Pieces {
     pub origins: Vec<[u16; 2]>,
     /// Pieces from left to right, line by line from above.
     pub lines: Vec<Line>,
+    /// Where ink is in no line that may be a sign or a point.
+    pub left_out: Vec<Area>,
 }
 
 /// A line of writing.
@@ -67,14 +70,14 @@ impl Pieces {
     /// Where the budget is spent.
     pub fn of(ink: &Ink, budget: &mut Budget) -> Result<Option<Self>> {
         let mut strong: Vec<bool> = ink.values().iter().map(|value| *value > STRONG).collect();
-        let Some(mut components) = clutter::writing(&mut strong, ink.width(), budget)? else {
+        let Some(mut writing) = clutter::writing(&mut strong, ink.width(), budget)? else {
             return Ok(None);
         };
-        let speck = (typical_height(components.iter()) / 12).max(2);
-        components.retain(|Component { area, pixels, .. }| {
+        let speck = (typical_height(writing.iter()) / 12).max(2);
+        writing.retain(|Component { area, pixels, .. }| {
             area.width.max(area.height) > speck && pixels.len() > speck * speck / 2
         });
-        if components.len() > MOST_PIECES {
+        if writing.len() > MOST_PIECES {
             return Ok(None);
         }
         let mut pieces = Self {
@@ -82,14 +85,15 @@ impl Pieces {
             areas: Vec::new(),
             origins: Vec::new(),
             lines: Vec::new(),
+            left_out: Vec::new(),
         };
-        for indices in lines(&components) {
-            let height = typical_height(indices.iter().map(|i| &components[*i]));
+        for indices in lines(&writing) {
+            let height = typical_height(indices.iter().map(|i| &writing[*i]));
             let mut numbers = Vec::new();
             for index in indices {
-                let Area { width, height: rows, .. } = components[index].area;
+                let Area { width, height: rows, .. } = writing[index].area;
                 budget.spend(width * rows)?;
-                numbers.extend(pieces.add(&components[index], height, ink));
+                numbers.extend(pieces.add(&writing[index], height, ink));
                 if pieces.areas.len() > MOST_PIECES {
                     return Ok(None);
                 }
@@ -100,6 +104,10 @@ impl Pieces {
             });
             pieces.lines.push(Line { pieces: numbers, height });
         }
+        let others = components(&strong, ink.width()).into_iter();
+        let others =
+            others.filter(|other| pieces.labels[other.pixels[0]] == 0).map(|other| other.area);
+        pieces.left_out = marks::by_size(others.collect(), ink, &pieces);
         pieces.grow(ink);
         Ok(Some(pieces))
     }

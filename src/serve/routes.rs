@@ -104,7 +104,7 @@ async fn predict(
     let reader = app.reader(model);
     let reading = app.read(reader, &headers, body).await?;
     if prefers_text(&headers) {
-        return Ok(reading.accepted().into_response());
+        return Ok(reading.accepted.into_response());
     }
     Ok(json(&Prediction { model: reader.network, reading }))
 }
