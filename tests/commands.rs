@@ -82,7 +82,7 @@ fn wrong_usage_exits_with_2() {
 
 #[test]
 fn settings_out_of_range() {
-    let table: [(&[&str], &str); 13] = [
+    let table: [(&[&str], &str); 16] = [
         (&["--batch-size=0"], "batch-size: expected a number above 0, found 0"),
         (&["--batch-size=-3"], "batch-size: expected a number above 0, found -3"),
         (&["--limit=0"], "limit: expected a number above 0, found 0"),
@@ -99,6 +99,16 @@ fn settings_out_of_range() {
             "--momentum, --dampening and --nesterov go with --optimizer sgd only",
         ),
         (&["--threads=0"], "threads: expected 1 to 1024, found 0"),
+        // They would be 0 or infinite in float32.
+        (
+            &["--optimizer=sdlm", "--model=original", "--mu=1e-300"],
+            "mu: expected a number above 0, found 1e-300",
+        ),
+        (
+            &["--model=original", "--rbf-scale=1e-300"],
+            "rbf-scale: expected a positive number, found 1e-300",
+        ),
+        (&["--model=original", "--j=1e300"], "j: expected a finite number, found 1e300"),
     ];
     let folder = temp();
     let out = folder.path().join("run");

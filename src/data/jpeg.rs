@@ -1,6 +1,6 @@
 //! Whether a JPEG holds all of its pixels: its coded data are walked through, and no pixel is decoded.
 //!
-//! Decoders fill up pixels that are missing, and say nothing. Walking takes about a third of the time of decoding.
+//! Decoders fill up pixels that are missing, and say nothing. Walking takes about half as long as decoding.
 //!
 //! Source: ITU-T T.81 (1992), annexes B (markers), F (sequential) and G (progressive).
 
