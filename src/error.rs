@@ -94,6 +94,12 @@ fn reason(error: &io::Error) -> String {
     text.split_once(" at path ").map_or(text.clone(), |(reason, _)| reason.to_owned())
 }
 
+/// A number for a message: very large and very small ones with an exponent.
+pub(crate) fn number(value: f64) -> String {
+    let text = format!("{value:?}");
+    text.strip_suffix(".0").unwrap_or(&text).to_owned()
+}
+
 impl From<tch::TchError> for Error {
     fn from(error: tch::TchError) -> Self {
         let text = match error {

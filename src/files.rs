@@ -16,7 +16,7 @@ use crate::{Error, Result};
 /// How the names of temporary files begin.
 pub(crate) const TEMPORARY_PREFIX: &str = ".lenet5-";
 
-/// How long a pipe may take until a program writes to it.
+/// How long a pipe may take until a program opens it to write.
 const UNTIL_WRITER: Duration = Duration::from_secs(1);
 /// How long a pipe may take until all of its data have come.
 const UNTIL_END: Duration = Duration::from_secs(60);
@@ -35,7 +35,7 @@ pub struct Input {
 
 /// Opens a file for reading. Every program opens what it is given by this function: reading what it gives always ends.
 ///
-/// Regular files and pipes are read. A pipe has a time limit: a second until a program writes to it, a minute until
+/// Regular files and pipes are read. A pipe has a time limit: a second until a program opens it to write, a minute until
 /// all of its data are there. Devices and sockets are refused without being opened, as that alone may have effects.
 ///
 /// # Errors

@@ -132,3 +132,60 @@ fn a_sheet_shows_them() {
     let size = image::image_dimensions(&file).unwrap();
     assert_eq!(size, (10 * 36 * 2, 10 * 36 * 2));
 }
+
+#[test]
+fn ranges_of_distortions() {
+    let good = Distortions::default;
+    for distortions in [good(), Distortions::mild(), Distortions::best()] {
+        distortions.validate().unwrap();
+    }
+    let factors = "expected two factors from 0.1 to 10, the smaller one first, found";
+    type Change = fn(&mut Distortions, f64);
+    let (scale, squeeze): (Change, Change) =
+        (|d, low| d.scale = (low, 10.0), |d, high| d.squeeze = (0.1, high));
+    let (shear, shift): (Change, Change) = (|d, value| d.shear = value, |d, value| d.shift = value);
+    let (rotation, elastic): (Change, Change) =
+        (|d, value| d.rotation = value, |d, value| d.elastic = value);
+    // The last good value, the first bad one, and what is said of it.
+    let table: [(Change, f64, f64, String); 16] = [
+        (scale, 0.1, 0.0999, format!("scale: {factors} 0.0999 and 10")),
+        (scale, 10.0, 10.001, format!("scale: {factors} 10.001 and 10")),
+        (scale, 1.0, 0.0, format!("scale: {factors} 0 and 10")),
+        (scale, 1.0, -1.0, format!("scale: {factors} -1 and 10")),
+        (scale, 1.0, f64::NAN, format!("scale: {factors} NaN and 10")),
+        (squeeze, 10.0, 10.001, format!("squeeze: {factors} 0.1 and 10.001")),
+        (squeeze, 0.1, 0.0999, format!("squeeze: {factors} 0.1 and 0.0999")),
+        (squeeze, 1.0, f64::INFINITY, format!("squeeze: {factors} 0.1 and inf")),
+        (
+            shear,
+            4.0,
+            4.001,
+            "shear: expected 0 to 4 pixels to the side per pixel of height, found 4.001".into(),
+        ),
+        (
+            shear,
+            0.0,
+            -0.001,
+            "shear: expected 0 to 4 pixels to the side per pixel of height, found -0.001".into(),
+        ),
+        (shift, 32.0, 32.001, "shift: expected 0 to 32 pixels, found 32.001".into()),
+        (shift, 0.0, f64::NAN, "shift: expected 0 to 32 pixels, found NaN".into()),
+        (rotation, 180.0, 180.1, "rotation: expected 0 to 180 degrees, found 180.1".into()),
+        (rotation, 0.0, -1.0, "rotation: expected 0 to 180 degrees, found -1".into()),
+        (elastic, 32.0, 32.1, "elastic: expected 0 to 32 pixels, found 32.1".into()),
+        (elastic, 0.0, f64::NEG_INFINITY, "elastic: expected 0 to 32 pixels, found -inf".into()),
+    ];
+    let data = Dataset::embedded(Split::Train, 10).unwrap().first(4);
+    for (change, last_good, first_bad, message) in table {
+        let mut distortions = good();
+        change(&mut distortions, last_good);
+        distortions.validate().unwrap();
+        // As far as the ranges go, pixels are finite.
+        let config = ModelConfig::default();
+        let images = data.distorted(&indices(0..4), &config, &distortions, (1, 1)).0;
+        assert_eq!(images.isfinite().all().int64_value(&[]), 1, "{message}");
+        change(&mut distortions, first_bad);
+        let error = distortions.validate().unwrap_err().to_string();
+        assert_eq!(error, format!("distortions.{message}"));
+    }
+}

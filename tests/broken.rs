@@ -84,7 +84,7 @@ fn files_of_something_else() {
         (
             "a zip's first bytes",
             b"PK\x03\x04".to_vec(),
-            "expected a zip archive, found a broken one (invalid Zip archive: Could not find EOCD)",
+            "expected a zip archive, found one that ends early: download or copy it again",
         ),
         (
             "a zip of something else",
@@ -959,7 +959,9 @@ fn other_files_of_pytorch() {
         ("text.pth", format!("{dict} a string")),
         ("numpy_dict.pth", format!("{dict} a dict without tensors, with NumPy arrays")),
         ("pickle.pth", format!("{container} a pickle that torch.save did not write")),
-        ("numpy.npz", "expected a PyTorch archive, found NumPy arrays (.npz)".to_owned()),
+        ("numpy.npz", "expected a PyTorch archive, found NumPy arrays (.npz): in Python, torch.save({name: \
+             torch.tensor(array) for name, array in numpy.load(FILE).items()}, 'weights.pth')"
+                .to_owned()),
         ("numpy.npy", format!("{container} a NumPy array")),
     ];
     let mut wrong = String::new();
@@ -1272,10 +1274,13 @@ fn weights_are_no_checkpoint() {
         error(weights.to_bytes(Format::StateDict).unwrap()),
         "F: expected a checkpoint of lenet5 with the entry lenet5, found none"
     );
-    let broken =
-        "F: expected a zip archive, found a broken one (invalid Zip archive: Could not find EOCD)";
-    assert_eq!(error(weights.to_bytes(Format::SafeTensors).unwrap()), broken);
-    assert_eq!(error(vec![]), broken);
+    let other = "F: expected a zip archive, found another form";
+    assert_eq!(error(weights.to_bytes(Format::SafeTensors).unwrap()), other);
+    assert_eq!(error(vec![]), "F: expected a zip archive, found an empty file");
+    assert_eq!(
+        error(b"version https://git-lfs.github.com/spec/v1\n".to_vec()),
+        "F: expected a zip archive, found a Git LFS pointer in place of the file: run `git lfs pull`"
+    );
 }
 
 #[test]

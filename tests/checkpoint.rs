@@ -457,11 +457,11 @@ fn broken_runs_are_refused() {
     check_table([
         (
             cut("checkpoint.pth", 10_000),
-            "DIR/checkpoint.pth: expected a zip archive, found a broken one (invalid Zip archive: Could not find EOCD)",
+            "DIR/checkpoint.pth: expected a zip archive, found one that ends early: download or copy it again",
         ),
         (
             cut("checkpoint.pth", 0),
-            "DIR/checkpoint.pth: expected a zip archive, found a broken one (invalid Zip archive: Could not find EOCD)",
+            "DIR/checkpoint.pth: expected a zip archive, found an empty file",
         ),
         (
             cut("config.json", 20),
@@ -482,7 +482,25 @@ fn broken_runs_are_refused() {
         ),
         (
             replace("\"batch_size\": 4", "\"batch_size\": 0"),
-            "batch-size: expected a number above 0, found 0",
+            "DIR/config.json: batch-size: expected a number above 0, found 0",
+        ),
+        (
+            // The logarithm of 0 would give maps of NaN.
+            replace(
+                "\"distortions\": null",
+                r#""distortions": {"scale": [0, 1], "squeeze": [1, 1], "shear": 0, "shift": 0}"#,
+            ),
+            "DIR/config.json: distortions.scale: expected two factors from 0.1 to 10, the smaller one \
+             first, found 0 and 1",
+        ),
+        (
+            replace("\"learning_rate\": 0", "\"learning_rate\": 1e400"),
+            "DIR/config.json: expected the settings of a run, found number out of range at line 30 column 24",
+        ),
+        (
+            refusal(|out| fs::write(out.join("config.json"), "<!DOCTYPE html>").unwrap()),
+            "DIR/config.json: expected the settings of a run, found a web page (HTML), not the file behind \
+             it: download it again, from its direct address",
         ),
     ]);
     let unknown = replace("\"seed\"", "\"sead\"");

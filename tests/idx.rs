@@ -64,7 +64,7 @@ fn broken_files() {
             file(0x0C02, &[9, 8], &[0; 288]),
             magic(
                 "0x00000c02: IDX of int32 in 2 dimension(s), of sizes [9, 8]; these are QMNIST's \
-                 labels: write their first column as unsigned bytes",
+                 labels: write their first column, numpy.fromfile(FILE, '>i4')[3::8], as unsigned bytes",
             ),
         ),
         (file(0x0803_0000, &[1, 2, 2], &[0; 4]), magic("0x08030000")),
@@ -181,12 +181,12 @@ fn data_sets() {
         (
             &[2, 28, 28],
             &[9, 10],
-            "DIR/t10k-labels-idx1-ubyte: expected labels from 0 to 9, found 10 at index 1; the largest is 10: give --classes 11",
+            "DIR/t10k-labels-idx1-ubyte: expected labels from 0 to 9, found 10 at index 1; the largest is 10: train --classes 11",
         ),
         (
             &[2, 28, 28],
             &[255, 0],
-            "DIR/t10k-labels-idx1-ubyte: expected labels from 0 to 9, found 255 at index 0; the largest is 255: give --classes 256",
+            "DIR/t10k-labels-idx1-ubyte: expected labels from 0 to 9, found 255 at index 0; the largest is 255: train --classes 256",
         ),
         (
             &[1, 28],
@@ -203,14 +203,14 @@ fn data_sets() {
     assert_eq!(Dataset::read(folder, Split::Test, 27).unwrap().len(), 2);
     assert_eq!(
         message(folder, Dataset::read(folder, Split::Test, 26)).expect_err("26 classes"),
-        "DIR/t10k-labels-idx1-ubyte: expected labels from 0 to 25, found 26 at index 1; the largest is 26: give \
+        "DIR/t10k-labels-idx1-ubyte: expected labels from 0 to 25, found 26 at index 1; the largest is 26: train \
          --classes 27"
     );
     write_idx(&folder.join(TEST_LABELS), &[2], &[1, 26]);
     assert_eq!(
         message(folder, Dataset::read(folder, Split::Test, 26)).expect_err("26 classes"),
         "DIR/t10k-labels-idx1-ubyte: expected labels from 0 to 25, found 26 at index 1; here labels run \
-         from 1 to 26: give --classes 27, whose class 0 stays empty"
+         from 1 to 26: train --classes 27, whose class 0 stays empty"
     );
 }
 
@@ -225,7 +225,7 @@ fn missing_files() {
     assert_eq!(
         read(Split::Test),
         "DIR: expected t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz, found \
-         \"t10k-images-idx3-ubyte\""
+         \"t10k-images-idx3-ubyte\" (IDX images)"
     );
     fs::create_dir(folder.join(TEST_LABELS)).unwrap();
     assert!(read(Split::Test).ends_with("\"t10k-labels-idx1-ubyte/\""), "a folder is no file");
@@ -234,14 +234,14 @@ fn missing_files() {
     }
     assert!(
         read(Split::Test).ends_with(
-            "\"mnist_5.csv\" and 5 more; CSV is not read here: write the images as IDX files"
+            "\"mnist_5.csv\" (an empty file) and 5 more; CSV is not read here: write the images as IDX files"
         ),
         "{}",
         read(Split::Test)
     );
     assert_eq!(
         message(folder, Dataset::read(&folder.join(TEST_IMAGES), Split::Test, 10)).unwrap_err(),
-        "DIR/t10k-images-idx3-ubyte: expected a folder with the file t10k-images-idx3-ubyte, found a file"
+        "DIR/t10k-images-idx3-ubyte: expected a folder with the file t10k-images-idx3-ubyte, found a file (IDX images)"
     );
     let nowhere = folder.join("nowhere");
     assert_eq!(
@@ -256,6 +256,12 @@ fn other_layouts_of_the_same_files() {
     for (inside, image_name, label_name) in [
         ("", "t10k-images.idx3-ubyte", "t10k-labels.idx1-ubyte"),
         ("MNIST/raw", TEST_IMAGES, TEST_LABELS),
+        ("FashionMNIST/raw", "t10k-images.idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+        (
+            "raw",
+            "emnist-letters-test-images-idx3-ubyte.gz",
+            "emnist-letters-test-labels-idx1-ubyte",
+        ),
     ] {
         let folder = temp();
         let inside = folder.path().join(inside);
@@ -263,7 +269,33 @@ fn other_layouts_of_the_same_files() {
         write_idx(&inside.join(image_name), &[1, 28, 28], &images);
         write_idx(&inside.join(label_name), &[1], &[3]);
         assert_eq!(Dataset::read(folder.path(), Split::Test, 10).unwrap().len(), 1);
+        // A file beside its compressed form is no second data set.
+        let plain = image_name.trim_end_matches(".gz");
+        write_idx(&inside.join(plain), &[1, 28, 28], &images);
+        write_idx(&inside.join(format!("{plain}.gz")), &[1, 28, 28], &images);
+        assert_eq!(Dataset::read(folder.path(), Split::Test, 10).unwrap().len(), 1);
     }
+    let folder = temp();
+    for name in ["KMNIST/raw", "MNIST/raw"] {
+        let inside = folder.path().join(name);
+        fs::create_dir_all(&inside).unwrap();
+        write_idx(&inside.join(TEST_IMAGES), &[1, 28, 28], &images);
+    }
+    assert_eq!(
+        message(folder.path(), Dataset::read(folder.path(), Split::Test, 10)).unwrap_err(),
+        "DIR: expected one data set, found DIR/KMNIST/raw/t10k-images-idx3-ubyte and \
+         DIR/MNIST/raw/t10k-images-idx3-ubyte: name the folder of one of them"
+    );
+}
+
+#[test]
+fn half_a_gzip_is_named() {
+    let data: Vec<u8> = (0..2000u32).map(|i| (i.wrapping_mul(2654435761) >> 13) as u8).collect();
+    let whole = gzip(&file(0x0801, &[2000], &data));
+    assert_eq!(
+        error(&whole[..whole.len() / 2], 1),
+        "expected IDX data, found gzip that ends early: download or copy it again"
+    );
 }
 
 #[test]

@@ -368,7 +368,13 @@ fn what_is_no_picture_says_so() {
         (b"", default, "an empty file"),
         (b"%PDF-1.7 and more", default, "a PDF document"),
         (b"\0\0\0\x18ftypheic and more", default, "HEIC, AVIF or a film"),
-        (b"seven", default, "none that is known"),
+        (b"seven", default, "plain text"),
+        (b"\x01\x02\xff\xfe", default, "none that is known"),
+        (
+            b"<html>",
+            default,
+            "a web page (HTML), not the file behind it: download it again, from its direct address",
+        ),
     ];
     for (bytes, limits, found) in table {
         let error = images::decode(bytes, limits).unwrap_err();
@@ -391,7 +397,7 @@ fn what_is_no_picture_says_so() {
     let error = fails(&jpeg[..jpeg.len() / 2], &default);
     assert_eq!(error, "expected a whole picture, found a JPEG that ends early");
     let endless = images::open(Path::new("/dev/zero"), &limits(784, 1 << 20)).unwrap_err();
-    assert_eq!(endless.to_string(), "/dev/zero: expected at most 1 MiB, found more");
+    assert_eq!(endless.to_string(), "/dev/zero: expected a file, found a device (of characters)");
     for at in (0..png.len()).step_by(7) {
         let mut broken = png.clone();
         broken[at] ^= 0x55;
@@ -423,6 +429,74 @@ fn what_has_no_digits_says_so() {
             (Err(error), Some(found)) => assert_eq!(error.to_string(), found),
             (reading, None) => drop(reading),
             (reading, Some(_)) => panic!("{reading:?}"),
+        }
+    }
+}
+
+/// Each format's data, cut off: nothing is filled up.
+#[test]
+fn what_is_cut_off_is_no_picture() {
+    let (digits, _) = digits(1);
+    let picture = coloured(&digits[0], [30.0, 30.0, 60.0], [240.0, 240.0, 235.0], 1.0);
+    let picture = DynamicImage::from(picture);
+    let folder = temp();
+    use ImageFormat::*;
+    for format in [Bmp, Farbfeld, Gif, Ico, Jpeg, Png, Pnm, Qoi, Tga, Tiff, WebP, Hdr, OpenExr] {
+        let picture = match format {
+            Farbfeld => picture.to_rgba16().into(),
+            Hdr | OpenExr => picture.to_rgb32f().into(),
+            Ico => picture.thumbnail(200, 200).to_rgba8().into(),
+            _ => picture.clone(),
+        };
+        let bytes = encoded(&picture, format);
+        let path = folder.path().join(if format == Tga { "digit.tga" } else { "digit" });
+        for percent in [10, 50, 90, 100] {
+            fs::write(&path, &bytes[..bytes.len() * percent / 100]).unwrap();
+            let opened = images::open(&path, &Limits::default());
+            match (percent, opened) {
+                (100, opened) => drop(opened.unwrap_or_else(|e| panic!("{format:?}: {e}"))),
+                (_, Ok(_)) => panic!("{format:?}: {percent} % are read as if whole"),
+                (_, Err(error)) => assert!(error.to_string().contains(": expected a "), "{error}"),
+            }
+        }
+    }
+}
+
+/// Where the size lies in a JPEG: height, then width, in two bytes each.
+fn jpeg_size(bytes: &mut [u8]) -> &mut [u8] {
+    let frame = bytes.windows(2).position(|two| two == [0xff, 0xc0]).expect("a frame");
+    &mut bytes[frame + 5..][..4]
+}
+
+#[test]
+fn a_jpeg_holds_as_many_pixels_as_its_header_says() {
+    let (digits, _) = digits(1);
+    let picture = coloured(&digits[0], [30.0, 30.0, 60.0], [240.0, 240.0, 235.0], 1.0);
+    let picture = DynamicImage::from(picture);
+    let early = Err("expected a whole picture, found a JPEG that ends early".to_owned());
+    for picture in [picture.clone(), picture.to_luma8().into()] {
+        let jpeg = encoded(&picture, ImageFormat::Jpeg);
+        let size = |height: u16, width: u16| {
+            let mut bytes = jpeg.clone();
+            jpeg_size(&mut bytes)
+                .copy_from_slice(&[height.to_be_bytes(), width.to_be_bytes()].concat());
+            images::decode(&bytes, &Limits::default()).map(|picture| picture.height())
+        };
+        assert_eq!(size(400, 400), Ok(400));
+        assert_eq!(size(7000, 7000), early);
+        // 400 rows end in a block: one more row takes 50 blocks more.
+        assert_eq!(size(401, 400), early);
+        assert_eq!(size(393, 400), Ok(393));
+        let decode =
+            |bytes: &[u8]| images::decode(bytes, &Limits::default()).map(|p| p.into_bytes());
+        let whole = decode(&jpeg);
+        // The mark of the end alone is missing; or other data follow it.
+        assert_eq!(decode(&jpeg[..jpeg.len() - 2]), whole);
+        assert_eq!(decode(&[&jpeg[..], b"more"].concat()), whole);
+        // The mark of the end comes too early.
+        let early = early.clone().map(|_: u32| Vec::new());
+        for length in (700..jpeg.len() - 3).step_by(97) {
+            assert_eq!(decode(&[&jpeg[..length], &[0xff, 0xd9]].concat()), early, "{length}");
         }
     }
 }

@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 #[command(version)]
 struct Arguments {
     /// Pictures of any format (PNG, JPEG, WebP, TIFF, GIF, BMP, ...), found by their content; folders of
-    /// them; patterns such as 'scans/*.png'.
+    /// them; patterns such as 'scans/*.png'. A pipe such as /dev/stdin has a second until a program opens it to write, and
+    /// a minute until its end; devices and sockets are refused.
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// TorchScript, torch.save of any age, or safetensors, of which nothing is executed [default: those

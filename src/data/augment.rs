@@ -11,6 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::mnist::{Dataset, Split};
 use crate::engine::warp::{self, Warp};
+use crate::error::number;
 use crate::model::ModelConfig;
 use crate::{Error, Result};
 
@@ -80,7 +81,7 @@ impl Distortions {
             let (low, high) = (FACTORS.start(), FACTORS.end());
             if !(FACTORS.contains(&least) && FACTORS.contains(&most) && least <= most) {
                 let expected = format!("two factors from {low} to {high}, the smaller one first");
-                return wrong(name, expected, format!("{least} and {most}"));
+                return wrong(name, expected, format!("{} and {}", number(least), number(most)));
             }
         }
         for (name, value, most, unit) in [
@@ -90,7 +91,7 @@ impl Distortions {
             ("elastic", self.elastic, 32.0, "pixels"),
         ] {
             if !(0.0..=most).contains(&value) {
-                return wrong(name, format!("0 to {most} {unit}"), value.to_string());
+                return wrong(name, format!("0 to {most} {unit}"), number(value));
             }
         }
         Ok(())

@@ -30,8 +30,8 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads `{train|t10k}-images-idx3-ubyte` and `...-labels-idx1-ubyte` in `folder` or in `MNIST/raw` below
-    /// it, gzip or not, with or without the suffix `.gz`, also as `...-images.idx3-ubyte`. In EMNIST's names
+    /// Reads `{train|t10k}-images-idx3-ubyte` and `...-labels-idx1-ubyte` in `folder`, or in `raw` or
+    /// `MNIST/raw` (any name for `MNIST`) below it, gzip or not, with or without the suffix `.gz`, also as `...-images.idx3-ubyte`. In EMNIST's names
     /// (`emnist-letters-train-images-idx3-ubyte`) what comes before the split is taken too, where only one
     /// file fits.
     ///

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
+use crate::error::number;
 use crate::{Error, Result};
 
 /// The two networks.
@@ -165,7 +166,7 @@ impl ModelConfig {
         if !(scale.is_finite() && scale > 0.0) {
             return Err(Error::Config(format!(
                 "rbf-scale: expected a positive number, found {}",
-                self.rbf_scale
+                number(self.rbf_scale)
             )));
         }
         if self.network == Network::Original {

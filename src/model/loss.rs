@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, Tensor};
 
+use crate::error::number;
 use crate::{Error, Result};
 
 /// A loss, averaged over a batch. For the original network the logits are -y, y being the distances of
@@ -48,7 +49,7 @@ impl Loss {
         match self {
             // In float32, as it is used.
             Self::Discriminative { j } if !(j as f32).is_finite() => {
-                Err(Error::Config(format!("j: expected a finite number, found {j}")))
+                Err(Error::Config(format!("j: expected a finite number, found {}", number(j))))
             }
             _ => Ok(()),
         }

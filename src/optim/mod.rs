@@ -16,6 +16,7 @@ pub use schedule::Schedule;
 pub use sdlm::Sdlm;
 pub use sgd::Sgd;
 
+use crate::error::number;
 use crate::{Error, Result};
 
 /// An optimizer over a fixed list of parameters.
@@ -134,6 +135,7 @@ impl OptimizerConfig {
             Self::Sdlm { mu, samples } => {
                 // In float32, as it is used.
                 if !((mu as f32).is_finite() && mu as f32 > 0.0) {
+                    let mu = number(mu);
                     return Err(Error::Config(format!(
                         "mu: expected a number above 0, found {mu}"
                     )));
