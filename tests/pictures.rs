@@ -10,14 +10,15 @@ use std::thread;
 use image::{DynamicImage, GrayImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 use lenet5::data::images::{self, Limits, PIXELS, SIDE};
 use lenet5::data::{Dataset, Split, to_input};
-use lenet5::model::{Activation, Input, Network};
+use lenet5::model::{Activation, Input, ModelConfig, Network};
 use lenet5::recognizer::training::{Random, Text};
-use lenet5::recognizer::{Reading, Recognizer};
+use lenet5::recognizer::{REJECT_BELOW, Reading, Recognizer};
 use lenet5::weights::Weights;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tch::nn::Module;
 use tch::{Device, Kind, Tensor};
 
+use crate::model::new;
 use crate::util::{Ended, program, run, temp};
 
 /// The first test images, and what they are.
@@ -246,6 +247,195 @@ fn what_is_around_digits_is_not_read() {
         let texts = texts.map(|reading| reading.map(|reading| reading.text).unwrap_or_default());
         let right = texts.zip(&labels).filter(|(text, label)| *text == label.to_string()).count();
         assert!(right >= 18, "{name}: {right} of 20");
+    }
+}
+
+/// A number written large on white paper, with digits of MNIST that are easily read, and where its signs are: left,
+/// top, width and height.
+fn number(text: &str) -> (GrayImage, Vec<[u32; 4]>) {
+    const SCALE: u32 = 4;
+    let (digits, labels) = digits(200);
+    let pictures: Vec<_> = digits.iter().map(grey).collect();
+    let readings: Vec<_> = shipped().read_all(&pictures).into_iter().map(Result::unwrap).collect();
+    let surest = |label: i64| {
+        let of_label = (0..digits.len()).filter(|i| labels[*i] == label);
+        let confidence = |i: &usize| readings[*i].digits[0].confidence;
+        of_label.max_by(|a, b| confidence(a).total_cmp(&confidence(b))).unwrap()
+    };
+    let mut sheet = GrayImage::from_pixel(text.len() as u32 * 110 + 80, 240, image::Luma([250]));
+    let (mut left, mut marks) = (40, Vec::new());
+    // A digit's ink is 80 high, from row 76 on; the pen is about 12 wide.
+    for sign in text.chars() {
+        let boxes: &[[u32; 4]] = match sign {
+            '-' => &[[0, 116, 44, 12]],
+            '.' => &[[0, 142, 14, 14]],
+            ',' => &[[0, 144, 12, 26]],
+            digit => {
+                let Reading { digits: seen, .. } =
+                    &readings[surest(digit.to_digit(10).unwrap().into())];
+                let [column, _, width, _] = seen[0].area;
+                let small = GrayImage::from_raw(28, 28, seen[0].pixels.to_vec()).unwrap();
+                let ink = image::imageops::crop_imm(&small, column, 0, width, 28).to_image();
+                let filter = image::imageops::FilterType::CatmullRom;
+                let ink = image::imageops::resize(&ink, SCALE * width, SCALE * 28, filter);
+                for (x, y, grey) in ink.enumerate_pixels() {
+                    sheet.put_pixel(left + x, 60 + y, image::Luma([250 - grey.0[0].min(230)]));
+                }
+                left += SCALE * width + 16;
+                continue;
+            }
+        };
+        for &[x, top, width, height] in boxes {
+            for (column, row) in (0..width).flat_map(|c| (0..height).map(move |r| (c, r))) {
+                sheet.put_pixel(left + x + column, top + row, image::Luma([20]));
+            }
+            marks.push([left + x, top, width, height]);
+            left += x + width + 16;
+        }
+    }
+    (image::imageops::crop_imm(&sheet, 0, 0, left + 24, 240).to_image(), marks)
+}
+
+#[test]
+fn signs_and_points_are_left_out_and_said() {
+    let recognizer = shipped();
+    let reads = |picture: GrayImage, text: &str, marks: &[[u32; 4]]| {
+        let reading = recognizer.read(&picture.into()).unwrap();
+        let expected: String = text.chars().filter(char::is_ascii_digit).collect();
+        assert_eq!((reading.accepted, reading.text), (expected.clone(), expected));
+        assert_eq!(reading.left_out.len(), marks.len(), "{text}: {:?}", reading.left_out);
+        let mut found: Vec<_> =
+            reading.left_out.iter().map(|mark| (mark.area, mark.line)).collect();
+        found.sort_unstable();
+        for ((area, line), mark) in found.iter().zip(marks) {
+            // Reduced before it is looked at, and with soft borders.
+            let near = area.iter().zip(mark).all(|(a, b)| a.abs_diff(*b) <= 4);
+            assert!(near && *line == 0, "{text}: {area:?} for {mark:?}");
+        }
+    };
+    for text in ["-264.27", "3.5", "12,50", "1-2", "26427"] {
+        let (picture, marks) = number(text);
+        assert_eq!(marks.len(), text.chars().filter(|sign| !sign.is_ascii_digit()).count());
+        reads(picture, text, &marks);
+    }
+    // On ruled paper, in a frame, with dust and what is far away.
+    let spoilt = |spoil: &dyn Fn(u32, u32) -> bool| {
+        let (mut picture, _) = number("26427");
+        for (x, y, pixel) in picture.enumerate_pixels_mut() {
+            if spoil(x, y) {
+                pixel.0[0] = pixel.0[0].min(110);
+            }
+        }
+        picture
+    };
+    reads(spoilt(&|_, y| y % 60 < 3), "26427", &[]);
+    reads(spoilt(&|_, y| (190..194).contains(&y)), "26427", &[]);
+    reads(spoilt(&|x, y| x % 90 < 2 && y % 50 < 2), "26427", &[]);
+    reads(spoilt(&|x, y| (40..60).contains(&x) && (5..17).contains(&y)), "26427", &[]);
+    let cut_off = |x: u32, y: u32| x < 16 && (110..124).contains(&y);
+    reads(spoilt(&cut_off), "26427", &[]);
+}
+
+#[test]
+fn digits_beside_no_digit_have_no_signs() {
+    // Blots in a row: none of them is a digit, so none of them can be the sign of one.
+    let picture = GrayImage::from_fn(400, 160, |x, y| {
+        let far = |left: f64| f64::from(x).sub(left).hypot(f64::from(y).sub(80.0));
+        let blot = far(80.0) < 30.0 || far(180.0) < 30.0 || far(240.0) < 6.0;
+        image::Luma([if blot { 20 } else { 245 }])
+    });
+    let reading = shipped().read(&picture.into()).unwrap();
+    assert!(reading.digits.iter().all(|digit| digit.rejected), "{reading:?}");
+    assert_eq!(reading.left_out, []);
+}
+
+/// What a palm leaves on a sheet.
+fn palm() -> DynamicImage {
+    let ink = |x: u32, y: u32| {
+        let [x, y] = [x, y].map(f64::from);
+        x.sub(200.0).hypot(y.sub(150.0)) < 22.0 || x.sub(222.0).hypot(y.sub(140.0)) < 17.0
+    };
+    let sheet =
+        GrayImage::from_fn(400, 300, |x, y| image::Luma([if ink(x, y) { 16 } else { 255 }]));
+    sheet.into()
+}
+
+#[test]
+fn what_is_hardly_a_digit_is_rejected() {
+    let reading = shipped().read(&palm()).unwrap();
+    assert_eq!((reading.accepted.as_str(), reading.rejected), ("?", true));
+    assert!(reading.digits[0].confidence < REJECT_BELOW);
+    let off = shipped().reject_below(0.0).read(&palm()).unwrap();
+    assert_eq!((&off.accepted, &off.text, off.rejected), (&reading.text, &reading.text, false));
+    let same = shipped().reject_below(None).read(&palm()).unwrap();
+    assert_eq!(same, reading);
+
+    // Letters are no digits, whatever their network's classes are.
+    let config = ModelConfig { classes: 26, ..ModelConfig::default() };
+    let (_store, model) = new(&config);
+    let letters = Recognizer::new(&Weights::of(&model)).unwrap();
+    assert!(!letters.read(&palm()).unwrap().rejected);
+    assert!(letters.reject_below(REJECT_BELOW).read(&palm()).unwrap().rejected);
+}
+
+#[test]
+fn the_floor_rejects_few_digits() {
+    let (digits, labels) = digits(2000);
+    let pictures: Vec<_> = digits.iter().map(grey).collect();
+    let readings: Vec<_> = shipped().read_all(&pictures).into_iter().map(Result::unwrap).collect();
+    let rejected = readings.iter().filter(|reading| reading.rejected).count();
+    assert!(rejected <= 20, "{rejected} of 2000");
+    assert!(readings.iter().all(|reading| reading.left_out.is_empty()));
+    let accepted = readings.iter().zip(labels).filter(|(reading, _)| !reading.rejected);
+    let wrong = accepted.filter(|(reading, label)| reading.accepted != label.to_string()).count();
+    assert!(wrong <= 12, "{wrong} of 2000");
+}
+
+#[test]
+fn predict_says_what_it_rejects_and_leaves_out() {
+    let folder = temp();
+    let at = |name: &str| folder.path().join(name);
+    let (picture, marks) = number("3.5");
+    picture.save(at("3.5.png")).unwrap();
+    palm().save(at("palm.png")).unwrap();
+
+    let ended = predict(&[], &[&at("palm.png")]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "?\n"));
+    let name = at("palm.png").display().to_string();
+    let start = format!("note: {name}: rejected all digits, of confidence 0.0");
+    assert!(ended.stderr.starts_with(&start), "{}", ended.stderr);
+    assert!(ended.stderr.ends_with(" at most; --reject-below 0 prints them\n"), "{}", ended.stderr);
+    let off = predict(&["--reject-below=0"], &[&at("palm.png")]);
+    assert!(off.stdout.trim().parse::<u8>().is_ok() && off.stderr.is_empty(), "{off:?}");
+
+    let ended = predict(&[], &[&at("3.5.png")]);
+    let name = at("3.5.png").display().to_string();
+    let start =
+        format!("note: {name}: left out 1 mark beside the digits, a sign or a point perhaps: ");
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "35\n"));
+    assert!(ended.stderr.starts_with(&start), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1);
+
+    let ended = predict(&["--json"], &[folder.path()]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    let lines: Vec<Value> =
+        ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&lines[0]["text"], &lines[0]["accepted"]), (&json!("35"), &json!("35")));
+    let [left_out] = lines[0]["left_out"].as_array().unwrap().as_slice() else {
+        panic!("{lines:?}")
+    };
+    assert_eq!(left_out["line"], 0);
+    let area: [u32; 4] = serde_json::from_value(left_out["box"].clone()).unwrap();
+    assert!(area.iter().zip(marks[0]).all(|(a, b)| a.abs_diff(b) <= 4), "{area:?}");
+    assert_eq!((&lines[1]["accepted"], &lines[1]["rejected"]), (&json!("?"), &json!(true)));
+    assert_eq!(
+        (&lines[1]["digits"][0]["rejected"], &lines[1]["left_out"]),
+        (&json!(true), &json!([]))
+    );
+
+    for name in ["predict", "serve"] {
+        let help = run(name, ["--help"]).success();
+        assert!(help.contains(&format!("[default: {REJECT_BELOW}, and")), "{help}");
     }
 }
 

@@ -244,7 +244,7 @@ fn a_picture_in_three_forms() {
         }
         let json = answers[0].json();
         let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-        assert_eq!(keys(&json), ["model", "text", "digits", "rejected"]);
+        assert_eq!(keys(&json), ["model", "text", "accepted", "digits", "rejected", "left_out"]);
         assert_eq!((&json["model"], &json["rejected"]), (&json!("modern"), &json!(false)));
         let digit = &json["digits"][0];
         assert_eq!(

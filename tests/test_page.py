@@ -21,7 +21,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 try:
     from playwright.sync_api import expect, sync_playwright
@@ -323,38 +323,161 @@ def test_answer_follows_the_stroke(visit):
     assert 5 < len(visit.requests) < 3 + 31 * seconds
 
 
-def test_touch_and_pen(browser, address):
-    visit = Visit(browser, address, viewport=PHONE, has_touch=True)
-    devtools = visit.context.new_cdp_session(visit.page)
-    path = visit.path(DIGITS["3"][0])
+class Hand:
+    """Fingers, a palm and a pen on a page with touch."""
 
-    def touch(kind: str, *points: tuple[float, float]) -> None:
+    def __init__(self, browser, address: str):
+        self.visit = Visit(browser, address, viewport=PHONE, has_touch=True)
+        self.devtools = self.visit.context.new_cdp_session(self.visit.page)
+
+    def touch(self, kind: str, *points: tuple[float, float]) -> None:
         points = [{"x": x, "y": y} for x, y in points]
-        devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        self.devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
-    touch("touchStart", path[0])
-    for point in path[1:]:
-        touch("touchMove", point)
-    touch("touchEnd")
-    visit.reads("3")
-    assert visit.page.evaluate("scrollY") == 0
+    def held(self, pointer: str, kind: str, point: tuple[float, float], force: float = 0.5) -> None:
+        """A pen, or a mouse."""
+        x, y = point
+        event = {"type": kind, "x": x, "y": y, "pointerType": pointer, "force": force}
+        event |= {"button": "left", "buttons": 1, "clickCount": 1}
+        self.devtools.send("Input.dispatchMouseEvent", event)
 
+    def write(self, digit: str, pointer: str) -> None:
+        for stroke in DIGITS[digit]:
+            path = self.visit.path(stroke)
+            self.held(pointer, "mousePressed", path[0], 0.3)
+            for i, point in enumerate(path):
+                self.held(pointer, "mouseMoved", point, 0.3 + 0.5 * i / len(path))
+            self.held(pointer, "mouseReleased", path[-1])
+
+    def rest(self) -> None:
+        """A palm comes down, moves a little and stays."""
+        first, *others = self.visit.path([(1.1, 0.9), (1.12, 0.95), (1.15, 0.98)])
+        self.touch("touchStart", first)
+        for point in others:
+            self.touch("touchMove", point)
+
+    def strokes(self) -> int:
+        """How often there is something to undo."""
+        undo = self.visit.page.get_by_role("button", name="Undo")
+        count = 0
+        while undo.is_enabled():
+            self.visit.page.keyboard.press("Control+z")
+            count += 1
+        return count
+
+
+@pytest.fixture
+def hand(browser, address):
+    hand = Hand(browser, address)
+    yield hand
+    hand.visit.close()
+
+
+def test_touch_and_pen(hand):
+    first, *others = hand.visit.path(DIGITS["3"][0])
+    hand.touch("touchStart", first)
+    for point in others:
+        hand.touch("touchMove", point)
+    hand.touch("touchEnd")
+    hand.visit.reads("3")
+    assert hand.visit.page.evaluate("scrollY") == 0
+
+    hand.visit.page.keyboard.press("Escape")
+    hand.visit.reads("")
+    hand.write("2", "pen")
+    hand.visit.reads("2")
+
+
+@pytest.mark.parametrize("pointer", ["pen", "mouse"])
+def test_what_is_held_takes_over_from_a_palm(hand, pointer):
+    hand.rest()
+    hand.visit.settle()
+    hand.write("4", pointer)  # two strokes
+    hand.touch("touchMove", hand.visit.path([(1.2, 0.9)])[0])
+    hand.touch("touchEnd")
+    hand.visit.settle()
+    hand.visit.reads("4")
+    assert hand.strokes() == 2
+
+
+def test_a_palm_just_before_and_just_after_a_pen(hand):
+    hand.rest()
+    hand.touch("touchEnd")
+    hand.write("7", "pen")
+    hand.rest()
+    hand.touch("touchEnd")
+    hand.visit.settle()
+    hand.visit.reads("7")
+    assert hand.strokes() == 1
+
+
+def test_a_finger_long_before_and_long_after_a_pen(hand):
+    finger = hand.visit.path([(0.1, 0.1), (0.1, 0.5), (0.1, 0.9)])
+    for pointer in ["finger", "pen", "finger"]:
+        if pointer == "pen":
+            hand.write("7", "pen")
+        else:
+            hand.touch("touchStart", finger[0])
+            for point in finger[1:]:
+                hand.touch("touchMove", point)
+            hand.touch("touchEnd")
+        hand.visit.page.wait_for_timeout(700)
+    assert hand.strokes() == 3
+
+
+def test_a_touch_that_the_system_takes_away(hand):
+    hand.rest()
+    hand.touch("touchCancel")
+    hand.visit.settle()
+    hand.visit.reads("")
+    assert hand.strokes() == 0
+
+
+def number(text: str) -> bytes:
+    """A PNG of a number with its signs, in Pillow's own font."""
+    picture = Image.new("L", (120 * len(text) + 80, 240), 255)
+    font = ImageFont.load_default(size=150)
+    ImageDraw.Draw(picture).text((60, 40), text, 0, font)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_what_is_left_out_and_rejected(browser, address, shoot, viewport, scheme):
+    visit = Visit(browser, address, viewport=viewport, color_scheme=scheme)
+
+    def show(picture: bytes) -> None:
+        file = {"name": "number.png", "mimeType": "image/png", "buffer": picture}
+        visit.page.get_by_label("Open a picture").set_input_files(file)
+
+    marks = visit.page.locator("#marks div")
+    show(number("-264.27"))
+    visit.reads("26427")
+    visit.says("2 marks are left out")
+    assert marks.count() == 2
+    assert visit.fits() and visit.page.evaluate(CONTRASTS) == []
+    shoot(visit, f"marks-{viewport['width']}-{scheme}")
+    show(number("26427"))
+    expect(marks).to_have_count(0)
+    visit.reads("26427")
+    assert visit.page.locator("#message").inner_text() == ""
+
+    # A palm: a blot that is no digit.
     visit.page.keyboard.press("Escape")
     visit.reads("")
-    path = visit.path(DIGITS["2"][0])
-    for i, (x, y) in enumerate(path):
-        kind = "mousePressed" if i == 0 else "mouseMoved"
-        devtools.send(
-            "Input.dispatchMouseEvent",
-            {"type": kind, "x": x, "y": y, "button": "left", "buttons": 1, "clickCount": 1}
-            | {"pointerType": "pen", "force": 0.3 + 0.5 * i / len(path)},
-        )
-    x, y = path[-1]
-    devtools.send(
-        "Input.dispatchMouseEvent",
-        {"type": "mouseReleased", "x": x, "y": y, "button": "left", "pointerType": "pen"},
-    )
-    visit.reads("2")
+    x, y = visit.path([(0.5, 0.5)])[0]
+    visit.page.mouse.move(x, y)
+    visit.page.mouse.down()
+    for dx, dy in [(8, 2), (10, 8), (4, 12), (-4, 10), (-6, 4), (2, 6), (6, 7)]:
+        visit.page.mouse.move(x + dx, y + dy)
+    visit.page.mouse.up()
+    visit.reads("?")
+    assert "rejected" in visit.page.locator("#text button").get_attribute("class")
+    expect(visit.page.locator("#verdict")).to_contain_text("Rejected, not sure")
+    assert visit.fits() and visit.page.evaluate(CONTRASTS) == []
+    shoot(visit, f"rejected-{viewport['width']}-{scheme}")
     visit.close()
 
 
@@ -507,14 +630,18 @@ def test_doubt_and_other_shapes(visit, shoot):
         {"name": name, "shape": shape, "values": [math.sin(i) for i in range(math.prod(shape))]}
         for name, shape in shapes.items()
     ]
-    digit = {"label": 11, "confidence": 0.3, "rejected": True, "box": [120, 20, 100, 200]}
+    digit = {"label": 11, "confidence": 0.03, "rejected": True, "box": [120, 20, 100, 200]}
     digit["probabilities"] = [0.7 / 11] * 11 + [0.3]
-    reading = {"text": "11", "digits": [digit], "rejected": True}
+    reading = {"text": "11", "accepted": "?", "digits": [digit], "rejected": True, "left_out": []}
     answer = {"model": "modern", "reading": reading, "digit": 0, "layers": layers}
     visit.page.route("**/v1/activations?*", lambda route: route.fulfill(json=answer))
     visit.write("1")
-    visit.reads("11")
-    assert visit.page.locator("#verdict").inner_text() == "Not sure: rejected, at 30.0 %"
+    visit.reads("?")
+    verdict = visit.page.locator("#verdict").inner_text()
+    assert verdict == "Rejected, not sure: perhaps 11, at 3.0 %"
+    product = visit.page.locator("#product").inner_text()
+    assert "30.0 % that it is 11" in product and "10.0 % that it is a digit at all" in product
+    visit.page.locator("#live").get_by_text("Read ?: 3.0 %, not sure").wait_for(state="attached")
     assert visit.page.locator("#bars li").count() == 12
     assert visit.page.locator("#bars .best b").inner_text() == "11"
     assert visit.page.locator('[data-layer="c5"] .shape').inner_text() == "120"

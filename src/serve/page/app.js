@@ -5,7 +5,9 @@
  * @typedef {{picture: ImageBitmap | null, strokes: Point[][]}} Drawing
  * @typedef {{label: number, confidence: number, probabilities: number[], rejected: boolean,
  *   box: [left: number, top: number, width: number, height: number]}} Digit
- * @typedef {{text: string, digits: Digit[], rejected: boolean}} Reading
+ * @typedef {{box: [left: number, top: number, width: number, height: number]}} Mark  ink that is not read
+ * @typedef {{text: string, accepted: string, digits: Digit[], rejected: boolean,
+ *   left_out: Mark[]}} Reading  `accepted` has a question mark for each digit that is rejected
  * @typedef {{name: string, shape: number[], values: number[]}} Layer  row by row, map after map
  * @typedef {{model: string, reading: Reading, digit: number, layers: Layer[],
  *   codes?: number[][]}} Answer  with the layers of one digit
@@ -20,8 +22,8 @@ const INTERVAL_MS = 40;
 const TIMEOUT_MS = 10_000;
 /** From the last answer until it is read aloud. */
 const QUIET_MS = 700;
-/** From a sign of the pen on, a touch is a palm. */
-const PALM_MS = 1000;
+/** Around its use, a pen is held by a hand that may touch the sheet too. */
+const PALM_MS = 500;
 const CODE_COLUMNS = 7;
 const INK = "#10151a";
 /** Of the keyboard's pen. */
@@ -211,48 +213,62 @@ function pointAt(event) {
 }
 
 /**
- * One pointer writes at a time. A pen goes before fingers: what a palm has begun to write goes when the pen comes,
- * and touches count for nothing while the pen is near and a moment after.
+ * One pointer writes at a time. A pen or a mouse takes over from a touch, whose stroke goes: it was the hand that
+ * holds the pen. While a pen is used, touches are that hand too.
  */
 function listenToPointer() {
-  /** @type {PointerEvent | null} the one that writes, when it came down */
+  /** @type {PointerEvent | null} the event with which the pointer that writes came down */
   let writing = null;
-  let penNear = -Infinity;
-  const noticePen = (event) => {
-    if (event.pointerType === "pen") penNear = event.timeStamp;
+  let penUsed = -Infinity;
+  /** By stroke of a touch, the time of its last event. @type {WeakMap<Point[], number>} */
+  const touches = new WeakMap();
+
+  const writes = ({ pointerId }) => pointerId === writing?.pointerId && unfinished.length > 0;
+  const note = (event) => {
+    const { pointerType, timeStamp } = event;
+    if (pointerType === "pen") penUsed = timeStamp;
+    if (pointerType === "touch" && writes(event)) touches.set(unfinished[0], timeStamp);
   };
-  const isPalm = ({ pointerType, timeStamp }) =>
-    pointerType === "touch" && timeStamp - penNear < PALM_MS;
-  for (const name of ["pointerover", "pointermove", "pointerup"]) {
-    sheet.addEventListener(name, noticePen);
-  }
+  /** Takes back the stroke that a touch is writing, and those that it has just written. */
+  const takeBack = (now) => {
+    unfinished = [];
+    while (now - (touches.get(history[position].strokes.at(-1)) ?? -Infinity) < PALM_MS) {
+      history.splice(position, Infinity);
+      position -= 1;
+    }
+  };
   sheet.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0 || isPalm(event)) return;
-    noticePen(event);
-    if (writing && (event.pointerType !== "pen" || writing.pointerType === "pen")) return;
-    if (writing) unfinished = [];
+    const { pointerType, pointerId, timeStamp } = event;
+    const isTouch = pointerType === "touch";
+    if (event.button !== 0 || (isTouch && timeStamp - penUsed < PALM_MS)) return;
+    if (writing && (isTouch || writing.pointerType !== "touch")) return;
+    if (writing || pointerType === "pen") takeBack(timeStamp);
     finishStrokes();
     writing = event;
-    sheet.setPointerCapture(event.pointerId);
+    sheet.setPointerCapture(pointerId);
     paper.classList.add("writing");
     cursor.shown = chosen = false;
     unfinished = [[pointAt(event)]];
+    note(event);
     changed();
   });
   sheet.addEventListener("pointermove", (event) => {
-    if (event.pointerId !== writing?.pointerId || !unfinished.length) return;
+    note(event); // a pen may hover
+    if (!writes(event)) return;
     const events = event.getCoalescedEvents?.() ?? [];
     unfinished[0].push(...(events.length ? events : [event]).map(pointAt));
     changed();
   });
   const lift = (event) => {
     if (event.pointerId !== writing?.pointerId) return;
-    // The system takes back a touch that it finds to be a palm.
-    if (event.type === "pointercancel" && event.pointerType === "touch") unfinished = [];
+    note(event);
     writing = null;
     paper.classList.remove("writing");
+    if (event.type === "pointercancel" && event.pointerType === "touch") {
+      unfinished = []; // the system has found a palm
+      changed();
+    }
     finishStrokes();
-    changed();
   };
   sheet.addEventListener("pointerup", lift);
   sheet.addEventListener("pointercancel", lift);
@@ -449,15 +465,17 @@ let quiet = 0;
 function show(answer) {
   shown = answer;
   showMessage("");
-  const { text, digits } = answer?.reading ?? { text: "", digits: [] };
-  byId("glance").textContent = text;
+  const nothing = { text: "", accepted: "", digits: [], left_out: [] };
+  const { text, accepted, digits, left_out: marks } = answer?.reading ?? nothing;
+  byId("glance").textContent = accepted;
   showText(text, digits);
   showBoxes(digits);
+  showMarks(marks);
   showDigit(digits);
   showLayers(answer?.layers ?? []);
   showCodes(answer);
   clearTimeout(quiet);
-  quiet = setTimeout(readAloud, QUIET_MS, text, digits);
+  quiet = setTimeout(readAloud, QUIET_MS, accepted, digits);
 }
 
 function showMessage(text, kind = "") {
@@ -490,28 +508,42 @@ function makeDigitButton() {
 
 function updateDigitButton(button, digits, i) {
   const { label, confidence, rejected } = digits[i];
-  const doubt = rejected ? ", not sure" : "";
   button.dataset.digit = i;
-  button.textContent = label;
+  button.textContent = rejected ? "?" : label;
   button.classList.toggle("rejected", rejected);
   button.setAttribute("aria-pressed", i === shown.digit);
-  button.setAttribute("aria-label", `Digit ${i + 1}: ${label}, ${percent(confidence)}${doubt}`);
+  const answer = rejected ? `not sure, perhaps ${label}` : label;
+  button.setAttribute("aria-label", `Digit ${i + 1}: ${answer}, ${percent(confidence)}`);
 }
 
 /** Frames over the sheet; where there are several, each has a tag to choose it by. */
 function showBoxes(digits) {
   const makeFrame = () => make("div", "", makeDigitButton());
   children(byId("boxes"), digits.length, makeFrame).forEach((frame, i) => {
-    const [left, top, width, height] = digits[i].box;
-    frame.style.left = `${(100 * left) / size().width}%`;
-    frame.style.top = `${(100 * top) / size().height}%`;
-    frame.style.width = `${(100 * width) / size().width}%`;
-    frame.style.height = `${(100 * height) / size().height}%`;
+    const { box } = digits[i];
+    place(frame, box);
     frame.classList.toggle("selected", i === shown.digit);
-    frame.classList.toggle("at-top", top < 0.1 * size().height);
+    frame.classList.toggle("at-top", box[1] < 0.1 * size().height);
     frame.firstChild.hidden = digits.length === 1;
     updateDigitButton(frame.firstChild, digits, i);
   });
+}
+
+/** Puts an element over a box of the sheet. */
+function place({ style }, [left, top, width, height]) {
+  style.left = `${(100 * left) / size().width}%`;
+  style.top = `${(100 * top) / size().height}%`;
+  style.width = `${(100 * width) / size().width}%`;
+  style.height = `${(100 * height) / size().height}%`;
+}
+
+/** Frames around what may be signs and points, and a line that says that they are not read. */
+function showMarks(marks) {
+  const frames = children(byId("marks"), marks.length, () => make("div"));
+  frames.forEach((frame, i) => place(frame, marks[i].box));
+  if (!marks.length) return;
+  const many = marks.length === 1 ? "1 mark is" : `${marks.length} marks are`;
+  showMessage(`${many} left out, perhaps a sign or a point: only digits are read.`);
 }
 
 /** Confidence and probabilities of the digit that is shown. */
@@ -521,8 +553,9 @@ function showDigit(digits) {
   byId("bars-heading").textContent = `Probabilities${which}`;
   const verdict = byId("verdict");
   verdict.classList.toggle("rejected", Boolean(digit?.rejected));
-  const words = digit?.rejected ? "Not sure: rejected, at" : "Confidence";
+  const words = digit?.rejected ? `Rejected, not sure: perhaps ${digit.label}, at` : "Confidence";
   verdict.textContent = digit ? `${words} ${percent(digit.confidence)}` : "";
+  byId("product").textContent = digit ? product(digit) : "";
   const probabilities = digit?.probabilities ?? Array(10).fill(0);
   byId("bars").tabIndex = probabilities.length > 10 ? 0 : -1; // to scroll it by keyboard
   const makeBar = (i) =>
@@ -532,6 +565,15 @@ function showDigit(digits) {
     bar.querySelector("i").style.transform = `scaleX(${probabilities[i]})`;
     bar.lastChild.textContent = digit ? percent(probabilities[i]) : "";
   });
+}
+
+/** Why the confidence is not what the longest bar says. */
+function product({ label, confidence, probabilities }) {
+  const most = probabilities[label];
+  return (
+    `${percent(most)} that it is ${label}, by this network, \u00d7 ${percent(confidence / most)} ` +
+    "that it is a digit at all, by a second one, the reject network."
+  );
 }
 
 function readAloud(text, digits) {
