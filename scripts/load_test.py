@@ -47,7 +47,7 @@ EXPECTED = {
     "large": {200, 422, 503},
     "garbage": {422},
     "truncated": {400, 422},
-    "wrong type": {415},
+    "wrong type": {200},
     "broken json": {400},
     "broken base64": {400},
     "broken multipart": {400},

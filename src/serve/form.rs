@@ -39,8 +39,10 @@ impl Form {
     /// The form of a body. Where the content type is none of those that are known, the body's first bytes may still
     /// be a picture's.
     pub fn of(headers: &HeaderMap, body: &Bytes) -> Result<Self, Failure> {
-        let encoding = headers.get(header::CONTENT_ENCODING).filter(|name| *name != "identity");
-        if let Some(name) = encoding {
+        let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+        if let Some(name) =
+            encodings.find(|name| !name.as_bytes().eq_ignore_ascii_case(b"identity"))
+        {
             let name = String::from_utf8_lossy(name.as_bytes());
             return Err(unsupported(format!(
                 "expected a body without content encoding, found {name}"
@@ -91,7 +93,8 @@ fn field(boundary: &str, body: &Bytes) -> Result<Bytes, Failure> {
     let find = async {
         let mut files = Vec::new();
         while let Some(field) = form.next_field().await? {
-            if field.file_name().is_some() {
+            // An empty choice of a page's form has an empty name.
+            if field.file_name().is_some_and(|name| !name.is_empty()) {
                 files.push(field.bytes().await?);
             }
         }

@@ -27,8 +27,10 @@ pub struct Guard {
 impl Guard {
     pub fn new(options: &Options, address: SocketAddr) -> Self {
         let lower = |names: &[String]| names.iter().map(|name| name.to_ascii_lowercase()).collect();
-        let hosts: Vec<String> = lower(&options.allow_host);
-        let checks = address.ip().is_loopback() || !hosts.is_empty();
+        let mut hosts: Vec<String> = lower(&options.allow_host);
+        let checks = address.ip().to_canonical().is_loopback() || !hosts.is_empty();
+        // A service may be bound to a name of this machine.
+        hosts.extend(options.addr.rsplit_once(':').map(|(name, _)| name.to_ascii_lowercase()));
         Self { checks, hosts, origins: lower(&options.allow_origin) }
     }
 
@@ -55,7 +57,8 @@ impl Guard {
             Some(origin) => {
                 let message = format!(
                     "expected a request from the service's own page, found the origin {origin}; \
-                     --allow-origin lets others in"
+                     --allow-origin lets others in, and \
+                     --allow-host the name of a proxy before the service"
                 );
                 Err(Failure::new(StatusCode::FORBIDDEN, "forbidden_origin", message))
             }
@@ -69,7 +72,7 @@ impl Guard {
         let name = authority.host().trim_matches(['[', ']']).trim_end_matches('.');
         name == "localhost"
             || name.ends_with(".localhost")
-            || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+            || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
             || self.hosts.iter().any(|allowed| allowed == name)
     }
 
@@ -99,7 +102,7 @@ pub fn cors(options: &Options) -> Result<Option<CorsLayer>> {
     } else {
         let value = |origin: &String| {
             let is_origin = origin == "null" || origin.contains("://") && !origin.ends_with('/');
-            HeaderValue::from_str(origin).ok().filter(|_| is_origin).ok_or_else(|| {
+            HeaderValue::from_str(&origin.to_ascii_lowercase()).ok().filter(|_| is_origin).ok_or_else(|| {
                 Error::Config(format!(
                     "allow-origin: expected an origin such as https://example.org, found {origin}"
                 ))
