@@ -183,6 +183,13 @@ impl Run {
         }
         let mut run = Self::new(config, folder, device, Some(checkpoint.weights))?;
         run.lock = Some(lock);
+        let stepped = (checkpoint.epoch, checkpoint.step) != (0, 0);
+        let kept = run.config.optimizer.running_state();
+        if stepped && !kept.is_empty() && checkpoint.optimizer_state.is_empty() {
+            let kept = kept.join(" and ");
+            let message = format!("optimizer state: expected {kept} of each parameter, found none");
+            return Err(Error::file(&path, message));
+        }
         optim::check_numbers(&checkpoint.optimizer_state)
             .and_then(|()| run.optimizer.load_state(&checkpoint.optimizer_state))
             .map_err(|error| Error::file(&path, error.to_string()))?;

@@ -540,6 +540,22 @@ fn checkpoints_that_do_not_fit_are_refused() {
             "DIR/checkpoint.pth: optimizer state: expected 10 parameters, found 11",
         ),
         (
+            changed(|c| c.optimizer_state.truncate(4)),
+            "DIR/checkpoint.pth: optimizer state: expected 10 parameters, found 4",
+        ),
+        (
+            changed(|c| c.optimizer_state.clear()),
+            "DIR/checkpoint.pth: optimizer state: expected momentum_buffer of each parameter, found none",
+        ),
+        (
+            changed(|c| c.optimizer_state[3].clear()),
+            "DIR/checkpoint.pth: optimizer state of parameter 3: expected momentum_buffer, found 0 tensors",
+        ),
+        (
+            changed(|c| drop(c.optimizer_state[0][0].1.fill_(f64::NAN))),
+            "DIR/checkpoint.pth: optimizer state momentum_buffer: expected finite numbers, found others",
+        ),
+        (
             changed(|c| c.generator_state = Tensor::zeros([7], bytes)),
             "DIR/checkpoint.pth: rng_state: libtorch: Expected a CPUGeneratorImplState of size 5056 but found the input RNG state size to be 7",
         ),
@@ -599,4 +615,154 @@ fn truncated_checkpoints_are_refused() {
         let start = format!("{}: expected ", path.display());
         assert!(message.starts_with(&start), "{length}: {message}");
     }
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let folder = temp();
+    let out = folder.path().join("run");
+    let running = Running::new(start(OPTIMIZERS[0].1, 500, &out)).until_training();
+    let before = fs::read(out.join("config.json")).unwrap();
+    let message = format!(
+        "{}: expected a folder that nobody trains in, found process {} training",
+        out.display(),
+        running.0.id()
+    );
+    run("train", ["--epochs=2", "--resume", out.to_str().unwrap()]).fails_with(&message);
+    Ended::from(start(&["--seed=3"], 2, &out).output().unwrap()).fails_with(&message);
+    assert_eq!(fs::read(out.join("config.json")).unwrap(), before);
+    // The lock dies with its process, however that ends.
+    assert!(running.kill());
+    run("train", ["--epochs=0", "--resume", out.to_str().unwrap()]).success();
+    assert!(!out.join(".lock").exists());
+}
+
+#[test]
+fn a_mixture_of_two_runs_is_refused() {
+    let run_of = |folder: &Path| {
+        let text = fs::read_to_string(folder.join("config.json")).unwrap();
+        let (_, run) = text.rsplit_once("\"run\": \"").unwrap();
+        run.split('"').next().unwrap().to_owned()
+    };
+    let (ours, theirs) = (run_of(&uninterrupted(0)), run_of(&uninterrupted(1)));
+    let mixed = |file: &'static str| {
+        refusal(|out| drop(fs::copy(uninterrupted(1).join(file), out.join(file)).unwrap()))
+    };
+    assert_eq!(
+        mixed("checkpoint.pth"),
+        format!(
+            "error: DIR: expected the files of one run, found config.json of run {ours} and checkpoint.pth \
+             of run {theirs}\n"
+        )
+    );
+    assert_eq!(
+        mixed("metrics.jsonl"),
+        format!(
+            "error: DIR/metrics.jsonl: expected measurements of run {ours}, found some of run {theirs}\n"
+        )
+    );
+}
+
+#[test]
+fn edited_settings_are_refused() {
+    for (from, to, found) in [
+        ("\"batch_size\": 4", "\"batch_size\": 8", "batch_size 4, found 8"),
+        ("\"limit\": null", "\"limit\": 500", "limit null, found 500"),
+        (
+            "\"weight_decay\": 0.001",
+            "\"weight_decay\": 0.1",
+            "optimizer.weight_decay 0.001, found 0.1",
+        ),
+    ] {
+        let message = refusal(|out| {
+            let path = out.join("config.json");
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.contains(from), "{text}");
+            fs::write(&path, text.replace(from, to)).unwrap();
+        });
+        let expected = "DIR/config.json: expected the settings that the checkpoint was made with";
+        assert_eq!(message, format!("error: {expected}: {found}\n"));
+    }
+}
+
+/// What `train --resume` of a finished run says on stderr, after `change`, in its folder.
+fn resumed(change: impl Fn(&Path)) -> (TempDir, PathBuf, String) {
+    let folder = temp();
+    let out = copy(&folder);
+    change(&out);
+    let ended = Ended::from(resume(&out).output().unwrap());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let notes = ended.stderr.replace(&out.display().to_string(), "DIR");
+    (folder, out, notes)
+}
+
+#[test]
+fn what_is_missing_is_written_again() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_folder, out, notes) = resumed(|out| {
+        fs::remove_file(out.join("model.pt")).unwrap();
+        fs::remove_file(out.join("curve.png")).unwrap();
+        // Killed processes left these.
+        fs::write(out.join(".lenet5-abcdef"), "part").unwrap();
+        fs::write(out.join(".lock"), "process 1\n").unwrap();
+        fs::set_permissions(out.join("metrics.jsonl"), fs::Permissions::from_mode(0o600)).unwrap();
+    });
+    assert_eq!(notes, "");
+    assert_same(&out, &uninterrupted(0));
+    let names = |folder: &Path| {
+        let entries = folder.read_dir().unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&out), names(&uninterrupted(0)));
+    // A file that is replaced keeps its permissions.
+    let mode = fs::metadata(out.join("metrics.jsonl")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn metrics_are_put_right() {
+    let lines = fs::read_to_string(uninterrupted(0).join("metrics.jsonl")).unwrap();
+    let lines: Vec<_> = lines.lines().collect();
+    for (kept, note) in [
+        (&[0, 2][..], "note: DIR/metrics.jsonl: nothing is known of epoch 2\n"),
+        (&[], "note: DIR/metrics.jsonl: nothing is known of epoch 1, 2, 3\n"),
+        (
+            &[0, 1, 1, 2],
+            "note: DIR/metrics.jsonl: left out 1 lines of epochs that have a later one\n",
+        ),
+        (&[2, 1, 0], ""),
+    ] {
+        let text: String = kept.iter().map(|i| format!("{}\n", lines[*i])).collect();
+        let (_folder, out, notes) =
+            resumed(|out| fs::write(out.join("metrics.jsonl"), &text).unwrap());
+        assert_eq!(notes, note);
+        let mut epochs: Vec<u32> = kept.iter().map(|i| *i as u32 + 1).collect();
+        epochs.sort_unstable();
+        epochs.dedup();
+        assert_eq!(metrics(&out).iter().map(|line| line.epoch).collect::<Vec<_>>(), epochs);
+    }
+}
+
+/// Older folders have no name of the run, and older checkpoints, or Python's, no settings.
+#[test]
+fn a_run_without_a_name_goes_on() {
+    let (_folder, out, notes) = resumed(|out| {
+        for (file, before) in
+            [("config.json", ",\n  \"run\": \""), ("metrics.jsonl", ",\"run\":\"")]
+        {
+            let text = fs::read_to_string(out.join(file)).unwrap();
+            let mut parts = text.split(before);
+            let mut old = parts.next().unwrap().to_owned();
+            for part in parts {
+                old += &part[32 + 1..];
+            }
+            fs::write(out.join(file), old).unwrap();
+        }
+        let checkpoint = Checkpoint { settings: None, ..checkpoint(out) };
+        checkpoint.write(&checkpoint_path(out), Vec::new()).unwrap();
+    });
+    assert_eq!(notes, "");
+    assert_same(&out, &uninterrupted(0));
 }

@@ -151,7 +151,8 @@ fn evaluates_as_on_the_cpu() {
         assert_eq!(confusion("cuda", how), confusion("cpu", how), "{how}");
     }
     let ended = run("evaluate", &["--engine=fused", "--device=cuda", "--weights"], trained());
-    ended.fails_with("--engine fused reads on the CPU only: --device cpu, or --engine libtorch");
+    ended
+        .fails_with("--engine fused evaluates on the CPU only: --device cpu, or --engine libtorch");
 }
 
 #[test]

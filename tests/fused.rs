@@ -275,6 +275,7 @@ fn stopped(optimizer: OptimizerConfig, stops: usize, folder: &Path) -> Checkpoin
     let mut run = Run::start(config.clone(), None, folder, Device::Cpu).unwrap();
     for _ in 0..stops {
         assert_eq!(run.train(&AtomicBool::new(true), &mut |_| ()).unwrap(), Outcome::Interrupted);
+        drop(run);
         run = Run::resume(config.clone(), folder, Device::Cpu).unwrap();
     }
     assert_eq!(run.train(&AtomicBool::new(false), &mut |_| ()).unwrap(), Outcome::Finished);

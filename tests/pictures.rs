@@ -6,6 +6,7 @@ use std::ops::Sub;
 use std::path::Path;
 use std::process::Stdio;
 use std::thread;
+use std::time::Duration;
 
 use image::{DynamicImage, GrayImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 use lenet5::data::images::{self, Limits, PIXELS, SIDE};
@@ -803,4 +804,49 @@ fn predict_goes_on_until_nobody_listens() {
     drop(child.stdout.take());
     let ended = child.wait_with_output().unwrap();
     assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+/// Pictures that took minutes: each of their steps is bounded now.
+#[test]
+fn patterns_are_no_writing() {
+    let recognizer = shipped().time_limit(Duration::from_secs(300));
+    let picture = |side: u32, ink: &dyn Fn(u32, u32) -> bool| {
+        GrayImage::from_fn(side, side, |x, y| image::Luma([if ink(x, y) { 0 } else { 255 }])).into()
+    };
+    let patterns: [DynamicImage; 4] = [
+        picture(1600, &|x, y| x % 3 == 0 && y % 3 == 0),
+        picture(1200, &|x, y| x % 4 < 2 && y % 4 < 2),
+        picture(1000, &|x, y| x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503) & 7 == 0),
+        // Frames within each other.
+        picture(1000, &|x, y| x.min(y).min(999 - x).min(999 - y) % 4 == 0),
+    ];
+    for (i, reading) in recognizer.read_all(&patterns).into_iter().enumerate() {
+        let words = reading.map_or_else(|error| error.to_string(), |reading| reading.text);
+        assert!(!words.contains("takes longer"), "pattern {i}: {words}");
+    }
+    // Its time is over before it has begun.
+    let none = shipped().time_limit(Duration::ZERO);
+    let message = none.read(&patterns[0]).unwrap_err().to_string();
+    assert_eq!(message, "expected a picture that is read within 0 s, found that it takes longer");
+}
+
+/// A sheet of large dots, which are too many at full size and melt away in a smaller one, where a digit is read.
+#[test]
+fn what_was_read_in_fewer_pixels_stays() {
+    let (digits, labels) = digits(1);
+    let small = grey(&digits[0]).into_luma8();
+    let side = 1600;
+    let large = image::imageops::resize(&small, 120, 120, image::imageops::FilterType::CatmullRom);
+    let picture = GrayImage::from_fn(side, side, |x, y| {
+        let inside = (700..820).contains(&x) && (700..820).contains(&y);
+        let dot = !(600..920).contains(&x) || !(600..920).contains(&y);
+        let ink = match () {
+            () if inside => large.get_pixel(x - 700, y - 700).0[0],
+            () if dot && x % 12 < 3 && y % 12 < 2 => 255,
+            () => 0,
+        };
+        image::Luma([255 - ink])
+    });
+    let reading = shipped().read(&picture.into()).unwrap();
+    assert_eq!(reading.text, labels[0].to_string());
 }

@@ -633,7 +633,8 @@ fn limits_from_both_sides() {
     too_large(service.predict(&padded(20 * MIB)), "20971520");
 
     let chunked = |body: &[u8]| {
-        let head = "POST /v1/predict HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
+        let head =
+            "POST /v1/predict HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n";
         let size = format!("{:x}\r\n", body.len());
         service.ask(&[head.as_bytes(), size.as_bytes(), body, b"\r\n0\r\n\r\n"].concat())
     };
