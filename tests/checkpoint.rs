@@ -646,7 +646,9 @@ fn a_mixture_of_two_runs_is_refused() {
     };
     let (ours, theirs) = (run_of(&uninterrupted(0)), run_of(&uninterrupted(1)));
     let mixed = |file: &'static str| {
-        refusal(|out| drop(fs::copy(uninterrupted(1).join(file), out.join(file)).unwrap()))
+        refusal(|out| {
+            fs::copy(uninterrupted(1).join(file), out.join(file)).unwrap();
+        })
     };
     assert_eq!(
         mixed("checkpoint.pth"),
