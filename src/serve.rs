@@ -65,7 +65,7 @@ pub struct Options {
     /// let in, on others all, as long as this is not given.
     #[arg(long, value_name = "NAME")]
     pub allow_host: Vec<String>,
-    /// Let pages of this origin, such as https://example.org, ask and read the answers (CORS); * for all.
+    /// Let pages of this origin, such as `https://example.org`, ask and read the answers (CORS); * for all.
     #[arg(long, value_name = "ORIGIN")]
     pub allow_origin: Vec<String>,
     /// The most small pictures that wait for a network or are being read by it.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
 
-/// Pixels that the steps may go through, for each pixel that is looked at. Ordinary pictures take less than 20.
+/// Pixels that the steps may go through, for each pixel that is looked at.
 const WORK: usize = 64;
 
 /// What is left of it.
