@@ -190,8 +190,8 @@ class Visit:
         self.page.get_by_role("radio", name=name).check()
 
     def settle(self) -> None:
-        """Until what is on the sheet has been read."""
-        self.page.wait_for_selector("#reading[aria-busy=false]")
+        """Until what is on the sheet has been read; an example takes seconds to be written."""
+        self.page.wait_for_selector("#reading[aria-busy=false]", timeout=20_000)
 
     def fits(self) -> bool:
         return self.page.evaluate(
