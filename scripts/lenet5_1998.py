@@ -20,7 +20,7 @@ C3_TABLE = [
     *([0, 1, 3, 4], [1, 2, 4, 5], [0, 2, 3, 5], [0, 1, 2, 3, 4, 5]),
 ]
 
-# What the modern network leaves open, as the settings in files name it.
+# The settings in files that are open in the modern network only.
 FIXED = {
     "network": "original",
     "activation": "scaled-tanh",

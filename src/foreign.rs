@@ -26,7 +26,7 @@ const MAGIC: [(&[u8], &str); 19] = [
     (b"TFL3", "TensorFlow Lite"),
 ];
 
-/// What a file is, in words, as far as its first [`START`] bytes tell; with a remedy where there is one.
+/// Names the kind of a file, as far as its first [`START`] bytes tell; with a remedy where there is one.
 pub fn name(bytes: &[u8]) -> Option<&'static str> {
     let start = &bytes[..bytes.len().min(START)];
     if start.is_empty() {

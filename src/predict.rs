@@ -157,7 +157,7 @@ pub fn read_files<E>(
     Ok(())
 }
 
-/// What a person should know of a reading whose text does not tell it: ink that was left out beside the digits, and
+/// Notes on a reading for a person, which its text does not tell: ink that was left out beside the digits, and
 /// that no digit is sure enough.
 pub fn notes(reading: &Reading) -> Vec<String> {
     let mut notes = Vec::new();

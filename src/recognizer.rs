@@ -339,7 +339,7 @@ fn find(picture: &DynamicImage, mut budget: Budget) -> Result<Found> {
                     break;
                 }
             }
-            // What was found in fewer pixels stays.
+            // The reading in fewer pixels stays.
             Ok(None) => found = found.or_else(|_| nothing("nothing that looks like writing")),
             Err(error) => {
                 budget.check_time()?;

@@ -211,7 +211,7 @@ impl Run {
         }
         let lines = read_metrics(folder)?;
         run.metrics = folder::put_right(folder, lines, run.epoch, run.config.run.as_deref())?;
-        // What a run has beside its checkpoint is written again, as it may be missing.
+        // The other files of a run may be missing: they are written again.
         run.write_config()?;
         if run.epoch > 0 {
             run.write_metrics()?;

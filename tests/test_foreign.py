@@ -61,7 +61,7 @@ def test_detect_takes_the_likelier_of_two(tmp_path):
     options = "--activation relu --pooling avg --input padded --mean 0.1307 --std 0.3081"
     assert f"note: nearly as likely: {other}; for it: {options}" in notes
     assert errors(out) == 45
-    # What the user says is kept.
+    # The user's settings are kept.
     result = succeeds("convert", tmp_path / "a.pth", out, "--detect", "--pooling", "avg")
     assert "40 settings tried" in result.stdout and "nearly as likely" not in result.stderr
     assert f"detected: {other}" in result.stderr

@@ -103,7 +103,7 @@ fn evaluate(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 /// An error above this is likely to come from settings that are not those of training.
 const SUSPICIOUS_PERCENT: f64 = 50.0;
 
-/// What a network makes of a data set.
+/// The logits of a network for a data set.
 struct Scores {
     /// (N, classes), float32.
     logits: Tensor,

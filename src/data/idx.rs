@@ -92,7 +92,7 @@ fn decode_plain(mut reader: impl Read, dimensions: u8) -> Result<IdxArray, Strin
     Ok(IdxArray { dimensions: sizes, data })
 }
 
-/// What a file is whose magic number is not the expected one, as far as it can be told.
+/// Describes a file whose magic number is not the expected one, as far as it can be told.
 fn other(start: &[u8]) -> Option<String> {
     let [0, 0, kind @ (0x08 | 0x09 | 0x0b..=0x0e), dimensions @ 1..=4, sizes @ ..] = start else {
         return foreign::name(start).map(str::to_owned);

@@ -379,7 +379,7 @@ fn find_within(
     }
 }
 
-/// What a folder holds, by name.
+/// The entries of a folder, sorted by name.
 fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = folder.read_dir().map_err(Error::io(folder))?;
     let paths = entries.map(|entry| Ok(entry.map_err(Error::io(folder))?.path()));
@@ -392,7 +392,7 @@ fn name(path: &Path) -> String {
     files::shown(Path::new(path.file_name().unwrap_or_default()))
 }
 
-/// What a file is by its content, in a word or two.
+/// Names the kind of a file by its content, in a word or two.
 fn kind(path: &Path) -> Option<&'static str> {
     let mut start = Vec::new();
     let read = files::open(path).ok()?.take(foreign::START as u64).read_to_end(&mut start);
@@ -401,7 +401,7 @@ fn kind(path: &Path) -> Option<&'static str> {
     name.split(':').next()
 }
 
-/// What a folder holds, for a message: a few names with their kinds, and how many more there are; what is known to
+/// Lists the entries of a folder for a message: a few names with their kinds, and how many more there are; what is known to
 /// be data of another form is said.
 fn listed(entries: &[PathBuf]) -> String {
     const MOST: usize = 6;

@@ -1,4 +1,4 @@
-//! What reading one picture may take: a budget of work, counted in pixels, and a budget of time.
+//! The budget for reading one picture: work, counted in pixels, and time.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::{Error, Result};
 /// Pixels that the steps may go through, for each pixel that is looked at.
 const WORK: usize = 64;
 
-/// What is left of it.
+/// The part of the budget that is left.
 pub struct Budget {
     pixels: usize,
     /// When the time is over, and how long it was.

@@ -73,7 +73,8 @@ impl Drop for Counted {
     }
 }
 
-/// What counts as one client: an IPv4 address, also where it comes as IPv6; of IPv6 the network of a household.
+/// Brings an address to the form that counts as one client: an IPv4 address, also where it comes as IPv6; of IPv6 the
+/// network of a household.
 fn client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),

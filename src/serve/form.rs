@@ -130,7 +130,7 @@ fn base64(body: &Bytes) -> Result<Bytes, Failure> {
             _ => return Err(bad_base64("a data: URL without ;base64,")),
         },
     };
-    // With line breaks, and in the alphabet for addresses, it is base64 too.
+    // Line breaks and the alphabet for addresses are allowed too.
     let text: Vec<u8> = text
         .bytes()
         .filter(|byte| !byte.is_ascii_whitespace())

@@ -46,7 +46,7 @@ pub struct App {
     pub cors: Option<CorsLayer>,
 }
 
-/// What an address may say after its question mark.
+/// The query of an address: all that may stand after its question mark.
 #[derive(Default)]
 struct Questions {
     model: Option<Network>,
@@ -208,7 +208,7 @@ impl App {
     }
 }
 
-/// What is asked after the question mark, of `known` names.
+/// Reads the query of an address, which may have the `known` names.
 fn questions(uri: &Uri, known: &[&str]) -> Result<Questions, Failure> {
     let bad = |message: String| Failure::bad("bad_query", message);
     let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri)

@@ -194,7 +194,7 @@ impl Weights {
         };
         if let Some(key) = key {
             let at = found.iter().position(|(weights, _)| weights.found_at == key);
-            // Of one flat state dict that holds several, the names tell.
+            // In one flat state dict that holds several networks, the names tell them apart.
             let entries = state_dict::entries(&contents.value)?;
             let below = |entry: &state_dict::Entry| state_dict::is_within(&entry.name, key);
             let entries: Vec<_> = entries.into_iter().filter(below).collect();
