@@ -194,7 +194,7 @@ fn optimizer_state_of_another_kind_is_refused() {
         (
             adam,
             vec![vec![entry("exp_avg", 3), entry("exp_avg_sq", 3)]],
-            "optimizer state: expected step, exp_avg and exp_avg_sq of parameter 0",
+            "optimizer state of parameter 0: expected step, exp_avg, exp_avg_sq, found 2 tensors",
         ),
         (
             sgd,
