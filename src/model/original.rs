@@ -23,26 +23,6 @@ use super::config::{Activation, ModelConfig};
 use super::layers::Layer;
 use crate::Result;
 
-/// Which maps of s2 each map of c3 is connected to: the paper's Table I.
-pub const C3_TABLE: [&[usize]; 16] = [
-    &[0, 1, 2],
-    &[1, 2, 3],
-    &[2, 3, 4],
-    &[3, 4, 5],
-    &[0, 4, 5],
-    &[0, 1, 5],
-    &[0, 1, 2, 3],
-    &[1, 2, 3, 4],
-    &[2, 3, 4, 5],
-    &[0, 3, 4, 5],
-    &[0, 1, 4, 5],
-    &[0, 1, 2, 5],
-    &[0, 1, 3, 4],
-    &[1, 2, 4, 5],
-    &[0, 2, 3, 5],
-    &[0, 1, 2, 3, 4, 5],
-];
-
 /// Initial weights are uniform in ± this, over the fan-in: the paper's section III.B.
 const INITIAL_RANGE: f64 = 2.4;
 /// Inputs of a sub-sampling unit.

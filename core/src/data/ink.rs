@@ -1,0 +1,572 @@
+//! Ink told from paper, in any colours and uneven light.
+//!
+//! Ink is what differs from the paper around it in strokes: the difference points into some direction of colour
+//! space, the same for all ink. Along that direction the paper is what is left when everything narrower than a
+//! third of the picture is taken away, so that shadows, which are wider, are paper: a morphological opening, by
+//! reconstruction, which keeps a shadow's edge where it is (Vincent 1993). How dark ink is, is told as a part of
+//! what the paper reflects there.
+
+use super::digit::{PIXELS, SIDE};
+use super::picture::{Picture, Pixels};
+
+/// The longest side in which the colour of ink is looked for.
+const LONGEST_COLOURS: usize = 128;
+/// What differs less from its paper is no ink, of 1.
+const FAINTEST: f32 = 0.06;
+
+/// A map of ink: 0 is the paper, 1 as much as there is.
+#[derive(Clone, Debug)]
+pub struct Ink {
+    width: usize,
+    values: Vec<f32>,
+}
+
+/// A part of a picture, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Area {
+    /// Columns to the left of it.
+    pub left: usize,
+    /// Rows above it.
+    pub top: usize,
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+
+impl Area {
+    /// From first and last columns and rows.
+    pub fn spanning(columns: [usize; 2], rows: [usize; 2]) -> Self {
+        let [[left, right], [top, bottom]] = [columns, rows];
+        Self { left, top, width: right + 1 - left, height: bottom + 1 - top }
+    }
+
+    /// The first column to the right of it.
+    pub fn right(&self) -> usize {
+        self.left + self.width
+    }
+
+    /// The first row below it.
+    pub fn bottom(&self) -> usize {
+        self.top + self.height
+    }
+
+    /// The smallest area that holds both.
+    pub fn with(&self, other: &Self) -> Self {
+        let (left, top) = (self.left.min(other.left), self.top.min(other.top));
+        let width = self.right().max(other.right()) - left;
+        Self { left, top, width, height: self.bottom().max(other.bottom()) - top }
+    }
+}
+
+impl Ink {
+    /// From values, row by row.
+    ///
+    /// # Panics
+    /// Where they are no whole rows.
+    pub fn new(width: usize, values: Vec<f32>) -> Self {
+        assert!(width > 0 && values.len().is_multiple_of(width));
+        Self { width, values }
+    }
+
+    /// From grey values, 255 for ink.
+    pub fn of_pixels(pixels: &[u8; PIXELS]) -> Self {
+        Self::new(SIDE, pixels.iter().map(|grey| f32::from(*grey) / 255.0).collect())
+    }
+
+    /// Of a picture reduced to at most `longest` pixels on a side, and how many of its pixels are one then. None
+    /// where nothing stands out.
+    pub fn of(picture: &Picture, longest: u32) -> Option<(Self, u32)> {
+        let step = picture.width().max(picture.height()).div_ceil(longest);
+        let (colours, alpha) = Colours::of(picture, step);
+        let mut best: Option<(Self, [f32; 3])> = None;
+        for direction in colours.direction().into_iter().flat_map(|d| [d, d.map(|d| -d)]) {
+            let (mut ink, differences) = colours.ink(direction);
+            let Some(level) = ink.normalise() else { continue };
+            let contrast = differences.mean_where(&ink);
+            let stroke = ink.stroke();
+            // The other way only where far more stands out, and not in what the strokes enclose; or in finer
+            // strokes on what is then paper on a table.
+            let better = |(first, [least, lowest, thick]): &(Self, [f32; 3])| {
+                let stronger = level > 1.5 * least && contrast > 1.2 * lowest;
+                let finer = 3.0 * stroke < *thick && contrast > 0.6 * lowest;
+                let within = ink.is_within(first);
+                stronger && !within || finer && within && first.is_sheet()
+            };
+            if best.as_ref().is_none_or(better) {
+                best = Some((ink, [level, contrast, stroke]));
+            }
+        }
+        if let Some((ink, _)) = best {
+            return Some((ink, step));
+        }
+        // What is drawn in the colour of the paper, on nothing at all.
+        let mut ink = alpha;
+        ink.normalise().map(|_| (ink, step))
+    }
+
+    /// The mean of the values where there is ink.
+    fn mean_where(&self, ink: &Self) -> f32 {
+        let (mut sum, mut count) = (0.0, f32::MIN_POSITIVE);
+        for (value, _) in self.values.iter().zip(&ink.values).filter(|(_, ink)| **ink > 0.5) {
+            sum += value;
+            count += 1.0;
+        }
+        sum / count
+    }
+
+    /// Whether it covers an eighth of the picture, and that without much in between: its area is about what its
+    /// spreads are those of.
+    fn is_sheet(&self) -> bool {
+        let area = self.values.iter().filter(|value| **value > 0.5).count() as f32;
+        let [(_, across), (_, down)] = self.spreads();
+        8.0 * area > self.values.len() as f32 && area > 0.87 * 12.0 * across * down
+    }
+
+    /// Pixels across its strokes, about: twice the area by the length of the border.
+    fn stroke(&self) -> f32 {
+        let is_ink = |x: usize, y: usize| self.values[y * self.width + x] > 0.5;
+        let (mut area, mut border) = (0.0, 1.0);
+        for y in 1..self.height().saturating_sub(1) {
+            for x in (1..self.width.saturating_sub(1)).filter(|x| is_ink(*x, y)) {
+                area += 1.0;
+                let around =
+                    [is_ink(x - 1, y), is_ink(x + 1, y), is_ink(x, y - 1), is_ink(x, y + 1)];
+                border += if around.contains(&false) { 1.0 } else { 0.0 };
+            }
+        }
+        2.0 * area / border
+    }
+
+    /// Whether most of it is within the extent of another: their spreads, across and down.
+    fn is_within(&self, other: &Self) -> bool {
+        let mut spreads = self.spreads().into_iter().zip(other.spreads());
+        spreads.all(|((a, own), (b, others))| (a - b).abs() + own <= 1.1 * others)
+    }
+
+    /// Mean and standard deviation of the columns of ink, and of its rows.
+    fn spreads(&self) -> [(f32, f32); 2] {
+        let (mut sums, mut squares, mut count) = ([0.0; 2], [0.0; 2], f64::MIN_POSITIVE);
+        for (y, row) in self.values.chunks_exact(self.width).enumerate() {
+            for (x, _) in row.iter().enumerate().filter(|(_, value)| **value > 0.5) {
+                for (i, place) in [x as f64, y as f64].into_iter().enumerate() {
+                    sums[i] += place;
+                    squares[i] += place * place;
+                }
+                count += 1.0;
+            }
+        }
+        [0, 1].map(|i| {
+            let mean = sums[i] / count;
+            (mean as f32, (squares[i] / count - mean * mean).max(0.0).sqrt() as f32)
+        })
+    }
+
+    /// Columns.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Rows.
+    pub fn height(&self) -> usize {
+        self.values.len() / self.width
+    }
+
+    /// Row by row.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// With other values.
+    pub fn map(&self, change: impl Fn(f32) -> f32) -> Self {
+        Self { width: self.width, values: self.values.iter().copied().map(change).collect() }
+    }
+
+    /// The smallest area that holds everything above `threshold`; none where nothing is.
+    pub fn area(&self, threshold: f32) -> Option<Area> {
+        let mut area: Option<([usize; 2], [usize; 2])> = None;
+        for (y, row) in self.values.chunks_exact(self.width).enumerate() {
+            let Some(first) = row.iter().position(|value| *value > threshold) else { continue };
+            let last = row.iter().rposition(|value| *value > threshold).unwrap_or(first);
+            area = Some(match area {
+                None => ([first, last], [y, y]),
+                Some(([left, right], [top, _])) => ([left.min(first), right.max(last)], [top, y]),
+            });
+        }
+        area.map(|(columns, rows)| Area::spanning(columns, rows))
+    }
+
+    /// A part of it.
+    pub fn cropped(&self, area: &Area) -> Self {
+        let rows = self.values.chunks_exact(self.width).skip(area.top).take(area.height);
+        let values = rows.flat_map(|row| &row[area.left..area.right()]).copied().collect();
+        Self { width: area.width, values }
+    }
+
+    /// Column and row of the centre of mass, counted from the middle of the first pixel.
+    pub fn centre(&self) -> (f32, f32) {
+        let (mut x, mut y, mut mass) = (0.0, 0.0, f32::MIN_POSITIVE);
+        for (row, values) in self.values.chunks_exact(self.width).enumerate() {
+            for (column, value) in values.iter().enumerate() {
+                x += value * column as f32;
+                y += value * row as f32;
+                mass += value;
+            }
+        }
+        (x / mass, y / mass)
+    }
+
+    /// Scaled: where it gets smaller each value is the mean over what it covers, where it gets larger it is
+    /// interpolated linearly.
+    pub fn resized(&self, width: usize, height: usize) -> Self {
+        let across = Taps::of(self.width, width);
+        let down = Taps::of(self.height(), height);
+        let mut rows = Vec::with_capacity(self.height() * width);
+        for row in self.values.chunks_exact(self.width) {
+            rows.extend(across.0.iter().map(|(first, weights)| {
+                weights.iter().zip(&row[*first..]).map(|(w, value)| w * value).sum::<f32>()
+            }));
+        }
+        let mut values = vec![0.0; width * height];
+        for (to, (first, weights)) in values.chunks_exact_mut(width).zip(&down.0) {
+            for (w, row) in weights.iter().zip(rows.chunks_exact(width).skip(*first)) {
+                for (to, value) in to.iter_mut().zip(row) {
+                    *to += w * value;
+                }
+            }
+        }
+        Self { width, values }
+    }
+
+    /// Moves the paper to 0 and the ink to 1; returns what that was. None where there is nothing but paper.
+    fn normalise(&mut self) -> Option<f32> {
+        // Of the paper there is enough to see in some of the pixels.
+        let some = (self.values.len() / 20_000).max(1) | 1;
+        let mut sorted: Vec<f32> = self.values.iter().step_by(some).copied().collect();
+        let paper = quantile(&mut sorted, 0.5);
+        sorted.iter_mut().for_each(|value| *value = (*value - paper).abs());
+        let deviation = 1.4826 * quantile(&mut sorted, 0.5);
+        let above = |threshold: f32| -> Vec<f32> {
+            let more = self.values.iter().map(|value| value - paper);
+            more.filter(|value| *value > threshold).collect()
+        };
+        let least = FAINTEST.max(5.0 * deviation);
+        // Ink is the darkest, however much of the paper is darker than the rest.
+        let first = quantile(&mut above(least), 0.995);
+        let level = quantile(&mut above(least.max(0.5 * first)), 0.6);
+        if level < least {
+            return None;
+        }
+        let noise = (4.0 * deviation).min(0.5 * level);
+        for value in &mut self.values {
+            *value -= paper;
+            *value = if *value < noise { 0.0 } else { (*value / level).min(1.0) };
+        }
+        Some(level)
+    }
+}
+
+/// Of each value after scaling the first one that it is made of, and the weights from there on.
+struct Taps(Vec<(usize, Vec<f32>)>);
+
+impl Taps {
+    fn of(from: usize, to: usize) -> Self {
+        let step = from as f32 / to as f32;
+        let reach = step.max(1.0);
+        Self(
+            (0..to)
+                .map(|i| {
+                    let middle = (i as f32 + 0.5) * step;
+                    // A box of a value's own width where it gets smaller, else a tent.
+                    let weight = |at: usize| {
+                        let at = at as f32;
+                        if step > 1.0 {
+                            let (left, right) = (middle - step / 2.0, middle + step / 2.0);
+                            ((at + 1.0).min(right) - at.max(left)).max(0.0)
+                        } else {
+                            (1.0 - (at + 0.5 - middle).abs()).max(0.0)
+                        }
+                    };
+                    let first = (middle - reach).floor().max(0.0) as usize;
+                    let last = ((middle + reach).ceil() as usize).min(from);
+                    let mut weights: Vec<f32> = (first..last).map(weight).collect();
+                    let sum: f32 = weights.iter().sum();
+                    weights.iter_mut().for_each(|weight| *weight /= sum);
+                    (first, weights)
+                })
+                .collect(),
+        )
+    }
+}
+
+/// Below which this part of the values lies; 0 where there are none.
+fn quantile(values: &mut [f32], part: f32) -> f32 {
+    if values.is_empty() {
+        return 0.0;
+    }
+    let at = ((values.len() - 1) as f32 * part) as usize;
+    *values.select_nth_unstable_by(at, f32::total_cmp).1
+}
+
+/// A picture in colours from 0 to 1.
+struct Colours {
+    width: usize,
+    pixels: Vec<[f32; 3]>,
+}
+
+impl Colours {
+    /// Of a picture over white, `step` x `step` pixels made one; and how opaque they are.
+    fn of(picture: &Picture, step: u32) -> (Self, Ink) {
+        let (width, height) = (picture.width(), picture.height());
+        let (columns, rows) = (width.div_ceil(step), height.div_ceil(step));
+        let mut sums = vec![[0.0_f32; 4]; (columns * rows) as usize];
+        let (mut x, mut column, mut rest) = (0, 0, step);
+        let (mut line, mut lines) = (0, step);
+        // Of one pixel after the other.
+        let mut add = |colour: [f32; 3], alpha: f32| {
+            let sum = &mut sums[line + column];
+            for (sum, channel) in sum.iter_mut().zip(colour) {
+                *sum += 1.0 - alpha + alpha * channel.clamp(0.0, 1.0);
+            }
+            sum[3] += alpha;
+            (x, rest) = (x + 1, rest - 1);
+            if rest == 0 {
+                (column, rest) = (column + 1, step);
+            }
+            if x == width {
+                (x, column, rest, lines) = (0, 0, step, lines - 1);
+                if lines == 0 {
+                    (line, lines) = (line + columns as usize, step);
+                }
+            }
+        };
+        let byte = |value: u8| f32::from(value) / 255.0;
+        let word = |value: u16| f32::from(value) / 65535.0;
+        match &picture.pixels {
+            Pixels::Grey8(grey) => grey.iter().for_each(|grey| add([byte(*grey); 3], 1.0)),
+            Pixels::Grey16(grey) => grey.iter().for_each(|grey| add([word(*grey); 3], 1.0)),
+            Pixels::Rgb8(colours) => {
+                colours.as_chunks().0.iter().for_each(|pixel| add(pixel.map(byte), 1.0));
+            }
+            Pixels::Rgb16(colours) => {
+                colours.as_chunks().0.iter().for_each(|pixel| add(pixel.map(word), 1.0));
+            }
+            Pixels::GreyAlpha8(grey) => {
+                for pixel in grey.as_chunks().0 {
+                    let [grey, alpha] = pixel.map(byte);
+                    add([grey; 3], alpha);
+                }
+            }
+            Pixels::Rgba8(colours) => {
+                for pixel in colours.as_chunks().0 {
+                    let [r, g, b, alpha] = pixel.map(byte);
+                    add([r, g, b], alpha);
+                }
+            }
+            Pixels::Rgba16(colours) => {
+                for pixel in colours.as_chunks().0 {
+                    let [r, g, b, alpha] = pixel.map(word);
+                    add([r, g, b], alpha);
+                }
+            }
+            Pixels::RgbaF32(colours) => {
+                for [r, g, b, alpha] in colours.as_chunks().0 {
+                    add([*r, *g, *b], alpha.clamp(0.0, 1.0));
+                }
+            }
+        }
+        let side = |i: u32, length: u32| (length - i * step).min(step) as f32;
+        let scaled = sums.iter().enumerate().map(|(i, sum)| {
+            let (x, y) = (i as u32 % columns, i as u32 / columns);
+            sum.map(|sum| sum / (side(x, width) * side(y, height)))
+        });
+        let (mut pixels, mut alpha) = (Vec::new(), Vec::new());
+        for [r, g, b, a] in scaled {
+            pixels.push([r, g, b]);
+            alpha.push(a);
+        }
+        (Self { width: columns as usize, pixels }, Ink::new(columns as usize, alpha))
+    }
+
+    fn height(&self) -> usize {
+        self.pixels.len() / self.width
+    }
+
+    /// How much each pixel reflects less than its paper, or more where the ink is the brighter one, as a part of
+    /// the most that it could, and as it is; by the direction of colour space from paper to ink.
+    fn ink(&self, direction: [f32; 3]) -> (Ink, Ink) {
+        let along = |pixel: &[f32; 3]| -> f32 {
+            pixel.iter().zip(direction).map(|(channel, d)| channel * d).sum()
+        };
+        let most: f32 = direction.iter().map(|d| d.max(0.0)).sum();
+        let values = Ink::new(self.width, self.pixels.iter().map(along).collect());
+        let paper = values.opened();
+        let pairs = || values.values.iter().zip(&paper.values);
+        // Where the paper itself is about as bright or dark as ink can be, hardly anything is to be seen.
+        let parts = pairs().map(|(value, paper)| (value - paper) / (most - paper).max(0.3));
+        let differences = pairs().map(|(value, paper)| value - paper);
+        (Ink::new(self.width, parts.collect()), Ink::new(self.width, differences.collect()))
+    }
+
+    /// The direction of colour space, of length 1, into which what is narrow differs from what is around it:
+    /// the mean difference from the local mean, large differences counting for more, as ink is rarer than paper.
+    fn direction(&self) -> Option<[f32; 3]> {
+        let (width, height) = (self.width, self.height());
+        let step = width.max(height).div_ceil(LONGEST_COLOURS);
+        let (columns, rows) = (width.div_ceil(step), height.div_ceil(step));
+        let channel = |c: usize| {
+            let values = self.pixels.iter().map(|pixel| pixel[c]).collect();
+            Ink::new(width, values).resized(columns, rows)
+        };
+        let channels = [channel(0), channel(1), channel(2)];
+        let radius = (columns.min(rows) / 6).max(1);
+        let means = [0, 1, 2].map(|c| channels[c].blurred(radius));
+        let mut sum = [0.0_f32; 3];
+        for i in 0..columns * rows {
+            let d = [0, 1, 2].map(|c| channels[c].values[i] - means[c].values[i]);
+            let square: f32 = d.iter().map(|d| d * d).sum();
+            for (sum, d) in sum.iter_mut().zip(d) {
+                *sum += square * d;
+            }
+        }
+        let length = sum.iter().map(|sum| sum * sum).sum::<f32>().sqrt();
+        (length > 1e-9).then(|| sum.map(|sum| sum / length))
+    }
+}
+
+impl Ink {
+    /// The mean over squares of 2 x `radius` + 1 pixels, fewer at the border.
+    fn blurred(&self, radius: usize) -> Self {
+        let rows = |image: &Self| {
+            let mut values = Vec::with_capacity(image.values.len());
+            let mut sums = Vec::with_capacity(image.width + 1);
+            for row in image.values.chunks_exact(image.width) {
+                sums.clear();
+                sums.push(0.0_f64);
+                sums.extend(row.iter().scan(0.0, |sum, value| {
+                    *sum += f64::from(*value);
+                    Some(*sum)
+                }));
+                values.extend((0..image.width).map(|x| {
+                    let (first, end) = (x.saturating_sub(radius), (x + radius + 1).min(row.len()));
+                    ((sums[end] - sums[first]) / (end - first) as f64) as f32
+                }));
+            }
+            Self { width: image.width, values }
+        };
+        rows(&rows(self).transposed()).transposed()
+    }
+
+    /// Without what is narrower than a third of the picture.
+    fn opened(&self) -> Self {
+        let (width, height) = (self.width, self.height());
+        let step = (width.min(height) / 48).max(width.max(height) / 256).max(1);
+        // On a coarse grid the smallest value of each cell: what survives is nowhere above the picture.
+        let columns = width.div_ceil(step);
+        let mut least = vec![f32::INFINITY; columns * height.div_ceil(step)];
+        for (y, row) in self.values.chunks_exact(width).enumerate() {
+            let cells = &mut least[y / step * columns..][..columns];
+            for (cell, values) in cells.iter_mut().zip(row.chunks(step)) {
+                *cell = values.iter().copied().fold(*cell, f32::min);
+            }
+        }
+        let coarse = Self { width: columns, values: least };
+        let radius = (columns.min(coarse.height()) / 6).max(1);
+        let survives = coarse.extremes(radius, f32::min).extremes(radius, f32::max);
+        let mut markers = Vec::with_capacity(self.values.len());
+        for y in 0..height {
+            let cells = &survives.values[y / step * columns..][..columns];
+            markers
+                .extend(cells.iter().flat_map(|cell| std::iter::repeat_n(*cell, step)).take(width));
+        }
+        // What lies along the border is paper too where it is longer than writing that is cut off.
+        let ring = ring(width, height);
+        let along: Vec<f32> = ring.iter().map(|i| self.values[*i]).collect();
+        let radius = width.min(height) / 4;
+        for (i, value) in ring.iter().zip(opened_around(&along, radius)) {
+            markers[*i] = markers[*i].max(value);
+        }
+        Self { width, values: markers }.reconstructed(self)
+    }
+
+    /// Grown under another map: the largest value with which a way leads here along which the other is nowhere
+    /// smaller. Ways with more than a few turns back are not found.
+    fn reconstructed(mut self, under: &Self) -> Self {
+        const PASSES: usize = 3;
+        let (width, height) = (self.width, self.height());
+        // From one row on to the next, then along that row and back.
+        let step = |from: &[f32], to: &mut [f32], under: &[f32]| {
+            for ((to, from), under) in to.iter_mut().zip(from).zip(under) {
+                *to = to.max(from.min(*under));
+            }
+            let mut last = f32::NEG_INFINITY;
+            for (to, under) in to.iter_mut().zip(under) {
+                last = to.max(last.min(*under));
+                *to = last;
+            }
+            for (to, under) in to.iter_mut().zip(under).rev() {
+                last = to.max(last.min(*under));
+                *to = last;
+            }
+        };
+        let row = |y: usize| y * width..(y + 1) * width;
+        for _ in 0..PASSES {
+            for y in 1..height {
+                let (before, to) = self.values.split_at_mut(y * width);
+                step(&before[row(y - 1)], &mut to[..width], &under.values[row(y)]);
+            }
+            for y in (1..height).rev() {
+                let (to, after) = self.values.split_at_mut(y * width);
+                step(&after[..width], &mut to[row(y - 1)], &under.values[row(y - 1)]);
+            }
+        }
+        self
+    }
+
+    /// The smallest or largest value in squares of 2 x `radius` + 1 pixels.
+    fn extremes(&self, radius: usize, pick: fn(f32, f32) -> f32) -> Self {
+        let rows = |image: &Self| {
+            let mut values = Vec::with_capacity(image.values.len());
+            for row in image.values.chunks_exact(image.width) {
+                values.extend((0..row.len()).map(|x| {
+                    let (first, end) = (x.saturating_sub(radius), (x + radius + 1).min(row.len()));
+                    row[first + 1..end].iter().copied().fold(row[first], pick)
+                }));
+            }
+            Self { width: image.width, values }
+        };
+        rows(&rows(self).transposed()).transposed()
+    }
+
+    fn transposed(&self) -> Self {
+        let height = self.height();
+        let mut values = vec![0.0; self.values.len()];
+        for (y, row) in self.values.chunks_exact(self.width).enumerate() {
+            for (x, value) in row.iter().enumerate() {
+                values[x * height + y] = *value;
+            }
+        }
+        Self { width: height, values }
+    }
+}
+
+/// The pixels of a picture's border, all around.
+fn ring(width: usize, height: usize) -> Vec<usize> {
+    let right = (1..height).map(|y| y * width + width - 1);
+    let below = (0..width - 1).rev().map(|x| (height - 1) * width + x);
+    let left = (1..height - 1).rev().map(|y| y * width);
+    (0..width).chain(right).chain(below).chain(left).filter(|i| *i < width * height).collect()
+}
+
+/// Values around a ring without what is shorter than 2 x `radius` + 1.
+fn opened_around(values: &[f32], radius: usize) -> Vec<f32> {
+    let length = values.len();
+    let radius = radius.min(length / 2);
+    let extremes = |values: &[f32], pick: fn(f32, f32) -> f32| -> Vec<f32> {
+        let around = |i: usize| (0..=2 * radius).map(move |j| (i + length + j - radius) % length);
+        (0..length)
+            .map(|i| around(i).map(|j| values[j]).reduce(pick).expect("at least itself"))
+            .collect()
+    };
+    extremes(&extremes(values, f32::min), f32::max)
+}

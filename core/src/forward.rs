@@ -1,0 +1,273 @@
+//! The plain forward pass: both networks, all settings, one readable function a layer.
+//!
+//! It computes in float32 or float64, image by image, with the sums in float64. The kernels are tested against it; the
+//! reader falls back to it where the kernels do not know a network; the outputs of all layers come from it.
+
+use rayon::prelude::*;
+
+use crate::model::{Activation, C3_TABLE, HiddenActivation, LayerOrder, ModelConfig, Network, Pooling};
+use crate::weights::Weights;
+use crate::{Error, Result};
+
+/// A number that the forward pass computes with: f32 or f64.
+pub trait Real: Copy + Into<f64> + Send + Sync + 'static {
+    /// Rounds a float64 to this type.
+    fn round(value: f64) -> Self;
+}
+
+impl Real for f32 {
+    fn round(value: f64) -> Self {
+        value as f32
+    }
+}
+
+impl Real for f64 {
+    fn round(value: f64) -> Self {
+        value
+    }
+}
+
+/// Maps of one image: `count` maps of `height` x `width` values, row by row. The units of c5, f6 and output are maps of
+/// 1x1, or larger where the input is wider than the network's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Maps<T> {
+    /// The number of maps.
+    pub count: usize,
+    /// Rows of a map.
+    pub height: usize,
+    /// Columns of a map.
+    pub width: usize,
+    /// The values, row by row, map after map.
+    pub values: Vec<T>,
+}
+
+impl<T: Real> Maps<T> {
+    fn new(count: usize, height: usize, width: usize, value: impl Fn(usize, usize, usize) -> f64) -> Self {
+        let mut values = Vec::with_capacity(count * height * width);
+        for map in 0..count {
+            for y in 0..height {
+                values.extend((0..width).map(|x| T::round(value(map, y, x))));
+            }
+        }
+        Self { count, height, width, values }
+    }
+
+    fn at(&self, map: usize, y: usize, x: usize) -> f64 {
+        self.values[(map * self.height + y) * self.width + x].into()
+    }
+
+    fn apply(&self, function: impl Fn(f64) -> f64) -> Self {
+        let values = self.values.iter().map(|value| T::round(function((*value).into())));
+        Self { values: values.collect(), ..*self }
+    }
+}
+
+/// Weights of a convolution: `[map][channel][row][column]`; and biases.
+struct Kernels {
+    channels: usize,
+    size: usize,
+    weight: Vec<f64>,
+    bias: Vec<f64>,
+}
+
+/// The forward pass of a network.
+///
+/// # Example
+/// ```
+/// use lenet5_core::{ForwardPass, Network, Weights};
+///
+/// let weights = Weights::shipped(Network::Modern)?;
+/// let layers = ForwardPass::new(&weights)?.layers(&[0.0_f32; 32 * 32], 32)?;
+/// let (name, c1) = &layers[0];
+/// assert_eq!((*name, c1.count, c1.height, c1.width), ("c1", 6, 28, 28));
+/// # Ok::<(), lenet5_core::Error>(())
+/// ```
+pub struct ForwardPass {
+    config: ModelConfig,
+    c1: Kernels,
+    c3: Kernels,
+    c5: Kernels,
+    f6: Kernels,
+    /// The weights of the output layer; in the network of 1998 the codes of the classes.
+    output: Kernels,
+    /// Coefficients and biases of s2 and s4, in the network of 1998.
+    subsampling: Option<[(Vec<f64>, Vec<f64>); 2]>,
+}
+
+impl ForwardPass {
+    /// The forward pass with these weights.
+    ///
+    /// # Errors
+    /// Where a tensor is missing or has another shape.
+    pub fn new(weights: &Weights) -> Result<Self> {
+        let config = weights.config.clone();
+        let shapes = config.state();
+        let numbers = |name: &str| -> Result<Vec<f64>> {
+            let shape = shapes.iter().find(|(other, _)| other == name).map(|(_, shape)| shape);
+            let array = weights.get(name).filter(|array| Some(array.shape()) == shape.map(Vec::as_slice));
+            let array = array.ok_or_else(|| {
+                Error::Config(format!("{name}: expected a tensor of shape {shape:?}, found another"))
+            })?;
+            Ok(array.to_f64())
+        };
+        let kernels = |layer: &str, channels: usize, size: usize| -> Result<Kernels> {
+            let weight = numbers(&format!("{layer}.weight"))?;
+            Ok(Kernels { channels, size, weight, bias: numbers(&format!("{layer}.bias"))? })
+        };
+        let mut c3 = kernels("c3", 6, 5)?;
+        let (output, subsampling) = match config.network {
+            Network::Modern => (kernels("output", 84, 1)?, None),
+            Network::Original => {
+                for (i, weight) in c3.weight.iter_mut().enumerate() {
+                    if !C3_TABLE[i / 150].contains(&(i / 25 % 6)) {
+                        *weight = 0.0;
+                    }
+                }
+                let codes =
+                    Kernels { channels: 84, size: 1, weight: numbers("output.weight")?, bias: Vec::new() };
+                let layer = |name: &str| -> Result<(Vec<f64>, Vec<f64>)> {
+                    Ok((numbers(&format!("{name}.coefficient"))?, numbers(&format!("{name}.bias"))?))
+                };
+                (codes, Some([layer("s2")?, layer("s4")?]))
+            }
+        };
+        // As a linear layer c5 has the same weights in the same order.
+        let c5 = kernels("c5", 16, config.input.s4_size())?;
+        let (c1, f6) = (kernels("c1", 1, 5)?, kernels("f6", 120, 1)?);
+        Ok(Self { config, c1, c3, c5, f6, output, subsampling })
+    }
+
+    /// The settings of the network.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The outputs of all layers for one image, from c1 to output. `input` is the image as
+    /// [`to_input`](crate::data::to_input) makes it, in rows of `width` values. A wider image gives a row of outputs.
+    ///
+    /// # Errors
+    /// Where the image is smaller than the network's input, or not in whole rows.
+    pub fn layers<T: Real>(&self, input: &[T], width: usize) -> Result<Vec<(&'static str, Maps<T>)>> {
+        let size = self.config.input.size();
+        let height = input.len().checked_div(width).unwrap_or(0);
+        if height < size || width < size || height * width != input.len() {
+            return Err(Error::Config(format!(
+                "expected an input of {size}x{size} or more, found {} values in rows of {width}",
+                input.len()
+            )));
+        }
+        let image = Maps { count: 1, height, width, values: input.to_vec() };
+        let activate = |maps: &Maps<T>| activation(maps, self.config.activation);
+        let hidden = |maps: Maps<T>| match self.config.hidden_activation {
+            HiddenActivation::Same => activate(&maps),
+            HiddenActivation::None => maps,
+        };
+        // c1 and s2, or c3 and s4: the outputs of both.
+        let stage = |input: &Maps<T>, kernels: &Kernels, number: usize| {
+            let sums = convolution(input, kernels);
+            match (&self.subsampling, self.config.layer_order) {
+                (Some(layers), _) => {
+                    let maps = activate(&sums);
+                    let (coefficient, bias) = &layers[number];
+                    let pooled = activate(&subsampling(&maps, coefficient, bias));
+                    (maps, pooled)
+                }
+                (None, LayerOrder::ActivationFirst) => {
+                    let maps = activate(&sums);
+                    let pooled = pooling(&maps, self.config.pooling);
+                    (maps, pooled)
+                }
+                (None, LayerOrder::PoolingFirst) => {
+                    let pooled = activate(&pooling(&sums, self.config.pooling));
+                    (sums, pooled)
+                }
+            }
+        };
+        let (c1, s2) = stage(&image, &self.c1, 0); // 6 x 28 x 28, 6 x 14 x 14
+        let (c3, s4) = stage(&s2, &self.c3, 1); // 16 x 10 x 10, 16 x 5 x 5
+        let c5 = hidden(convolution(&s4, &self.c5)); // 120 x 1 x 1
+        let f6 = hidden(convolution(&c5, &self.f6)); // 84 x 1 x 1
+        let output = match self.config.network {
+            Network::Modern => convolution(&f6, &self.output), // classes x 1 x 1
+            Network::Original => distances(&f6, &self.output.weight, self.config.rbf_scale),
+        };
+        Ok(vec![("c1", c1), ("s2", s2), ("c3", c3), ("s4", s4), ("c5", c5), ("f6", f6), ("output", output)])
+    }
+
+    /// The logits of images, one after the other, each of [`Input::size`](crate::model::Input::size) squared values: a
+    /// value for each class, image after image. All cores share the images.
+    ///
+    /// # Errors
+    /// Where the values are not whole images.
+    pub fn logits<T: Real>(&self, inputs: &[T]) -> Result<Vec<T>> {
+        let size = self.config.input.size();
+        if !inputs.len().is_multiple_of(size * size) {
+            return Err(Error::Config(format!(
+                "expected images of {size}x{size}, found {} values",
+                inputs.len()
+            )));
+        }
+        let logits = inputs.par_chunks(size * size).map(|input| {
+            let (_, output) = self.layers(input, size)?.pop().expect("a network has an output");
+            Ok(output.values)
+        });
+        Ok(logits.collect::<Result<Vec<_>>>()?.concat())
+    }
+}
+
+/// A convolution without padding: each output is the sum over all channels and the kernel's rows and columns. A linear layer is
+/// one whose kernels have the size of its maps.
+fn convolution<T: Real>(input: &Maps<T>, kernels: &Kernels) -> Maps<T> {
+    let Kernels { channels, size, weight, bias } = kernels;
+    let (height, width) = (input.height + 1 - size, input.width + 1 - size);
+    Maps::new(bias.len(), height, width, |map, y, x| {
+        let mut sum = bias[map];
+        for channel in 0..*channels {
+            for row in 0..*size {
+                let weight = &weight[((map * channels + channel) * size + row) * size..][..*size];
+                for (column, weight) in weight.iter().enumerate() {
+                    sum += weight * input.at(channel, y + row, x + column);
+                }
+            }
+        }
+        sum
+    })
+}
+
+/// The activation of every value.
+fn activation<T: Real>(maps: &Maps<T>, function: Activation) -> Maps<T> {
+    maps.apply(|value| function.apply(value))
+}
+
+/// The four values of block (y, x) of a map.
+fn block<T: Real>(maps: &Maps<T>, map: usize, y: usize, x: usize) -> [f64; 4] {
+    [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(dy, dx)| maps.at(map, 2 * y + dy, 2 * x + dx))
+}
+
+/// The mean or the largest value of each block of 2x2. Where the number of rows or columns is odd, the last one is left out, as
+/// PyTorch does.
+fn pooling<T: Real>(maps: &Maps<T>, pooling: Pooling) -> Maps<T> {
+    Maps::new(maps.count, maps.height / 2, maps.width / 2, |map, y, x| {
+        let block = block(maps, map, y, x);
+        match pooling {
+            Pooling::Avg => block.iter().sum::<f64>() / 4.0,
+            Pooling::Max => block.into_iter().fold(f64::NEG_INFINITY, f64::max),
+        }
+    })
+}
+
+/// The sum of each block of 2x2, times the map's coefficient, plus its bias.
+fn subsampling<T: Real>(maps: &Maps<T>, coefficient: &[f64], bias: &[f64]) -> Maps<T> {
+    Maps::new(maps.count, maps.height / 2, maps.width / 2, |map, y, x| {
+        coefficient[map] * block(maps, map, y, x).iter().sum::<f64>() + bias[map]
+    })
+}
+
+/// The squared distances from the codes of the classes, 84 numbers each, times `-scale`.
+fn distances<T: Real>(f6: &Maps<T>, codes: &[f64], scale: f64) -> Maps<T> {
+    Maps::new(codes.len() / f6.count, f6.height, f6.width, |class, y, x| {
+        let code = &codes[class * f6.count..][..f6.count];
+        let squares = code.iter().enumerate().map(|(unit, code)| (f6.at(unit, y, x) - code).powi(2));
+        -scale * squares.sum::<f64>()
+    })
+}

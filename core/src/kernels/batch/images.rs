@@ -1,0 +1,149 @@
+//! The pictures of a batch, and their way into the lanes.
+#![allow(clippy::needless_range_loop)] // as in the kernels
+
+use super::super::simd::Simd;
+use super::super::distortion::BorderedImages;
+use super::WIDEST;
+use crate::data::InputLevels;
+use crate::model::{Input, ModelConfig};
+use crate::training::Distortion;
+
+/// The pictures of a batch.
+#[derive(Clone, Copy)]
+pub enum BatchImages<'a> {
+    /// Inputs of 32x32 as they are; where the network takes 28x28, in the upper left corner.
+    Inputs(&'a [[f32; 1024]]),
+    /// The pictures at these indices of a data set.
+    Grey(&'a GreyImages, &'a [i64]),
+    /// The pictures at these indices, each distorted by the distortion of its index.
+    Distorted(&'a GreyImages, &'a [i64], &'a (dyn Fn(i64) -> Distortion + Sync)),
+}
+
+/// The grey values of a data set's pictures, and how the network takes them.
+#[derive(Clone, Debug)]
+pub struct GreyImages {
+    /// Pictures of `size` x `size`, one after the other.
+    grey: Vec<u8>,
+    /// 28 or 32.
+    pub size: usize,
+    /// Row and column of a picture's first pixel in the input.
+    pub offset: usize,
+    /// Row and column in the input where the part that is distorted begins: the picture, or the padded one.
+    pub frame: usize,
+    /// The input's values.
+    pub levels: InputLevels,
+}
+
+impl BatchImages<'_> {
+    /// Puts pictures `first..first + count` into the lanes of `x`, 32x32 vectors; what is left over holds the
+    /// first of them once more.
+    #[inline(always)]
+    pub(super) fn gather<S: Simd>(&self, s: S, first: usize, count: usize, x: &mut [f32]) {
+        match self {
+            BatchImages::Inputs(images) => {
+                for lane in 0..S::LANES {
+                    let image = &images[first + if lane < count { lane } else { 0 }];
+                    for (x, pixel) in x.chunks_exact_mut(S::LANES).zip(image) {
+                        x[lane] = *pixel;
+                    }
+                }
+            }
+            BatchImages::Grey(bytes, indices) => {
+                let indices = &indices[first..first + count];
+                match bytes.size {
+                    28 => bytes.gather::<S, 28>(s, indices, x),
+                    _ => bytes.gather::<S, 32>(s, indices, x),
+                }
+            }
+            BatchImages::Distorted(bytes, indices, distortion) => {
+                bytes.gather_distorted(s, &indices[first..first + count], *distortion, x);
+            }
+        }
+    }
+}
+
+impl GreyImages {
+    /// Pictures of `size` x `size` pixels, 28 or 32, one after the other, for a network with these settings. Where it takes
+    /// them resized, they are resized already.
+    pub fn new(grey: Vec<u8>, size: usize, config: &ModelConfig) -> GreyImages {
+        let offset = config.input.size().saturating_sub(size) / 2;
+        let frame = if config.input == Input::ZeroPadded { offset } else { 0 };
+        GreyImages { grey, size, offset, frame, levels: InputLevels::of(config) }
+    }
+
+    /// Other pictures of the same size, for the same network.
+    pub fn with_pictures<const PIXELS: usize>(&self, pictures: &[[u8; PIXELS]]) -> GreyImages {
+        assert_eq!(PIXELS, self.size * self.size);
+        GreyImages { grey: pictures.as_flattened().to_vec(), levels: self.levels.clone(), ..*self }
+    }
+
+    /// A picture as the network takes it: 32x32, or 28x28 in the upper left corner.
+    pub fn input(&self, picture: &[u8]) -> [f32; 1024] {
+        let mut input = [self.levels.border; 1024];
+        let rows = input.chunks_exact_mut(32).skip(self.offset);
+        for (to, row) in rows.zip(picture.chunks_exact(self.size)) {
+            for (to, grey) in to[self.offset..].iter_mut().zip(row) {
+                *to = self.levels.grey[usize::from(*grey)];
+            }
+        }
+        input
+    }
+
+    #[inline(always)]
+    fn gather<S: Simd, const SIZE: usize>(&self, s: S, indices: &[i64], x: &mut [f32]) {
+        let (l, at, border) = (S::LANES, self.offset.min(32 - SIZE), s.splat(self.levels.border));
+        let pictures = self.grey.as_chunks::<SIZE>().0.as_chunks::<SIZE>().0;
+        let mut lanes = [&pictures[indices[0] as usize]; WIDEST];
+        for (lane, index) in lanes.iter_mut().zip(indices) {
+            *lane = &pictures[*index as usize];
+        }
+        for (row, x) in x.chunks_exact_mut(32 * l).take(32).enumerate() {
+            if row < at || row >= SIZE + at {
+                for c in 0..32 {
+                    s.store(x, c * l, border);
+                }
+                continue;
+            }
+            for c in (0..at).chain(SIZE + at..32) {
+                s.store(x, c * l, border);
+            }
+            for c in 0..SIZE {
+                let mut pixels = [0.0; WIDEST];
+                for lane in 0..l {
+                    pixels[lane] = self.levels.grey[usize::from(lanes[lane][row - at][c])];
+                }
+                s.store(x, (c + at) * l, s.load(&pixels, 0));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn gather_distorted<S: Simd>(
+        &self,
+        s: S,
+        indices: &[i64],
+        distortion: &(dyn Fn(i64) -> Distortion + Sync),
+        x: &mut [f32],
+    ) {
+        let (l, size, frame) = (S::LANES, self.size, self.frame);
+        let (border, side) = (self.offset - frame, size + 2 * (self.offset - frame));
+        let mut images = BorderedImages::new(side, self.levels.grey[0]);
+        let mut distortions = Vec::with_capacity(l);
+        for (lane, index) in indices.iter().enumerate() {
+            distortions.push(distortion(*index));
+            let picture = &self.grey[*index as usize * size * size..][..size * size];
+            for row in 0..size {
+                let pixels = &mut images.row(lane, border + row)[border..];
+                for column in 0..size {
+                    pixels[column] = self.levels.grey[usize::from(picture[row * size + column])];
+                }
+            }
+        }
+        if side < 32 {
+            for at in 0..1024 {
+                s.store(x, at * l, s.splat(self.levels.border));
+            }
+        }
+        images.draw(s, &distortions, &mut x[frame * 33 * l..], 32);
+    }
+}

@@ -1,0 +1,135 @@
+//! Probabilities of classes, by the fastest kernels that compute the network.
+
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use super::LayerOutput;
+use crate::data::digit::{PIXELS, SIDE};
+use crate::data::to_input;
+use crate::forward::ForwardPass;
+use crate::kernels::batch::{BatchForm, BatchImages, BatchKernels, GreyImages, ParameterVector};
+use crate::kernels::pattern::{PatternBuffers, PatternNetwork};
+use crate::model::{Input, ModelConfig, Network};
+use crate::training::Loss;
+use crate::weights::Weights;
+use crate::Result;
+
+/// Pictures that a thread takes at a time.
+const CHUNK: usize = 64;
+
+/// A network that threads share.
+pub struct Classifier {
+    forward: ForwardPass,
+    kernels: Kernels,
+}
+
+/// The kernels that compute the logits.
+enum Kernels {
+    Batch {
+        form: BatchForm,
+        parameters: ParameterVector,
+        /// How the network takes pictures.
+        images: GreyImages,
+        /// Those that no thread uses now.
+        free: Mutex<Vec<BatchKernels>>,
+    },
+    Pattern(Box<PatternNetwork>),
+    /// None: the plain forward pass.
+    None,
+}
+
+impl Classifier {
+    /// Of weights.
+    ///
+    /// # Errors
+    /// Where the tensors do not fit the settings.
+    pub fn new(weights: &Weights) -> Result<Self> {
+        let (forward, config) = (ForwardPass::new(weights)?, &weights.config);
+        let kernels = match (BatchForm::of(config), config.network) {
+            (_, Network::Original) => {
+                Kernels::Pattern(Box::new(PatternNetwork::of(weights, Loss::Distance)?))
+            }
+            (Ok(form), Network::Modern) if config.input != Input::Resized => Kernels::Batch {
+                form,
+                parameters: ParameterVector::of(weights),
+                images: GreyImages::new(Vec::new(), SIDE, config),
+                free: Mutex::default(),
+            },
+            _ => Kernels::None,
+        };
+        Ok(Self { forward, kernels })
+    }
+
+    /// The settings of the network.
+    pub fn config(&self) -> &ModelConfig {
+        self.forward.config()
+    }
+
+    /// The probabilities of the classes, for each picture in MNIST's form.
+    pub fn probabilities(&self, pictures: &[[u8; PIXELS]]) -> Vec<Vec<f32>> {
+        let chunks = pictures.par_chunks(CHUNK).with_max_len(1);
+        let logits: Vec<Vec<f32>> = chunks.map(|chunk| self.logits(chunk)).collect();
+        let classes = self.config().classes;
+        logits.iter().flat_map(|logits| logits.chunks_exact(classes)).map(softmax).collect()
+    }
+
+    /// The logits of a few pictures: N x classes.
+    fn logits(&self, pictures: &[[u8; PIXELS]]) -> Vec<f32> {
+        match &self.kernels {
+            Kernels::Batch { form, parameters, images, free } => {
+                let kernels = free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let new = || BatchKernels::new(*form, parameters.classes());
+                let mut kernels = kernels.unwrap_or_else(new);
+                let images = images.with_pictures(pictures);
+                let indices: Vec<i64> = (0..pictures.len() as i64).collect();
+                let images = BatchImages::Grey(&images, &indices);
+                let logits = kernels.logits(parameters, images, pictures.len());
+                free.lock().unwrap_or_else(PoisonError::into_inner).push(kernels);
+                logits
+            }
+            Kernels::Pattern(network) => {
+                let mut buffers = PatternBuffers::new();
+                let mut logits = Vec::new();
+                for picture in pictures {
+                    let input = to_input(picture, SIDE, self.config());
+                    let input = input.as_array().expect("the network takes 32x32");
+                    logits.extend(network.forward(&mut buffers, input).iter().map(|p| -p));
+                }
+                logits
+            }
+            Kernels::None => {
+                let inputs: Vec<f32> = pictures
+                    .iter()
+                    .flat_map(|picture| to_input(picture, SIDE, self.config()))
+                    .collect();
+                self.forward.logits(&inputs).expect("whole images")
+            }
+        }
+    }
+
+    /// The outputs of all layers for a picture, with the input first.
+    pub fn layers(&self, picture: &[u8; PIXELS]) -> Vec<LayerOutput> {
+        let size = self.config().input.size();
+        let input = to_input(picture, SIDE, self.config());
+        let layers = self.forward.layers(&input, size).expect("an image of the network's size");
+        let mut outputs = vec![LayerOutput { name: "input", shape: vec![1, size, size], values: input }];
+        outputs.extend(layers.into_iter().map(|(name, maps)| LayerOutput {
+            name,
+            shape: match (maps.height, maps.width) {
+                (1, 1) => vec![maps.count],
+                (height, width) => vec![maps.count, height, width],
+            },
+            values: maps.values,
+        }));
+        outputs
+    }
+}
+
+/// Probabilities from logits.
+fn softmax(logits: &[f32]) -> Vec<f32> {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f32> = logits.iter().map(|logit| (logit - most).exp()).collect();
+    let sum: f32 = powers.iter().sum();
+    powers.iter().map(|power| power / sum).collect()
+}

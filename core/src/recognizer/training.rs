@@ -1,0 +1,151 @@
+//! What the judge learns from: digits, and what cutting and joining strings of digits makes of them.
+
+use super::budget::Budget;
+use super::graph::Graph;
+use super::pieces::Pieces;
+use crate::data::digit::{PIXELS, SIDE};
+use crate::data::ink::Ink;
+use crate::data::to_mnist;
+pub use crate::random::Random;
+
+/// The judge's class of what is no digit.
+pub const NO_DIGIT: u8 = 10;
+
+/// Digits side by side.
+pub struct Text {
+    /// All of them.
+    pub ink: Ink,
+    /// Each alone, in the same place.
+    layers: Vec<Ink>,
+}
+
+impl Text {
+    /// Of digits in MNIST's form, with so many columns between the ink of each and the next (fewer than none where
+    /// they overlap), moved down by so many rows; with a margin.
+    pub fn of(digits: &[[u8; PIXELS]], gaps: &[i64], shifts: &[i64]) -> Self {
+        const MARGIN: i64 = 4;
+        let inks: Vec<Ink> = digits.iter().map(Ink::of_pixels).collect();
+        let columns =
+            |ink: &Ink| ink.area(0.0).map_or((0, SIDE as i64), |a| (a.left as i64, a.width as i64));
+        let mut at = MARGIN;
+        let mut places = Vec::new();
+        for (ink, gap) in inks.iter().zip(gaps.iter().chain([&0])) {
+            let (left, width) = columns(ink);
+            places.push(at - left);
+            at += width + gap;
+        }
+        let right = places.iter().zip(&inks).map(|(at, ink)| {
+            let (left, width) = columns(ink);
+            at + left + width
+        });
+        let width = (right.max().unwrap_or(0) + MARGIN) as usize;
+        let lowest = shifts.iter().copied().min().unwrap_or(0);
+        let highest = shifts.iter().copied().max().unwrap_or(0);
+        let height = SIDE + (highest - lowest) as usize;
+        let mut all = vec![0.0_f32; width * height];
+        let mut layers = Vec::new();
+        for ((ink, at), shift) in inks.iter().zip(places).zip(shifts) {
+            let mut values = vec![0.0; width * height];
+            for (i, value) in ink.values().iter().enumerate().filter(|(_, value)| **value > 0.0) {
+                let x = (at + (i % SIDE) as i64) as usize;
+                let y = i / SIDE + (shift - lowest) as usize;
+                values[y * width + x] = *value;
+                all[y * width + x] = all[y * width + x].max(*value);
+            }
+            layers.push(Ink::new(width, values));
+        }
+        Self { ink: Ink::new(width, all), layers }
+    }
+
+    fn scaled(&self, by: f32) -> Self {
+        let side = |length: usize| (length as f32 * by).round() as usize;
+        let scale = |ink: &Ink| ink.resized(side(ink.width()), side(ink.height()));
+        Self { ink: scale(&self.ink), layers: self.layers.iter().map(scale).collect() }
+    }
+}
+
+/// So many examples and more, by class, with [`NO_DIGIT`] for what is none: of strings of digits drawn from these
+/// what may be one digit, and some strokes and blots. What is a digit for the most part is left out.
+pub fn examples(
+    digits: &[[u8; PIXELS]],
+    labels: &[u8],
+    count: usize,
+    random: &mut Random,
+) -> Vec<([u8; PIXELS], u8)> {
+    let mut examples = Vec::new();
+    while examples.len() < count {
+        let length = random.between(1, 5);
+        let chosen: Vec<usize> =
+            (0..length).map(|_| random.between(0, digits.len() as i64 - 1) as usize).collect();
+        let pictures: Vec<_> = chosen.iter().map(|i| digits[*i]).collect();
+        let gaps: Vec<i64> = (1..length).map(|_| random.between(-4, 4)).collect();
+        let shifts: Vec<i64> = (0..length).map(|_| random.between(-2, 2)).collect();
+        let mut text = Text::of(&pictures, &gaps, &shifts);
+        if random.unit() < 0.6 {
+            // As drawn with a finer or a broader pen.
+            text = text.scaled(1.0 + 4.0 * random.unit());
+            let threshold = 0.2 + 0.45 * random.unit();
+            text.ink = text.ink.map(|value| (5.0 * (value - threshold) + 0.5).clamp(0.0, 1.0));
+        }
+        let mut budget = Budget::new(None);
+        budget.allow(text.ink.values().len());
+        let Ok(Some(pieces)) = Pieces::of(&text.ink, &mut budget) else { continue };
+        for line in &pieces.lines {
+            let Ok(graph) = Graph::of(&text.ink, &pieces, line, &mut budget) else { continue };
+            for edge in graph.edges {
+                let numbers = &line.pieces[edge.from..edge.to];
+                // Of each digit: all of its ink, and what of it the edge holds.
+                let parts: Vec<[f32; 2]> = text
+                    .layers
+                    .iter()
+                    .map(|layer| {
+                        let (mut all, mut held) = (0.0, 0.0);
+                        for (label, value) in pieces.labels.iter().zip(layer.values()) {
+                            all += value;
+                            held += if numbers.contains(label) { *value } else { 0.0 };
+                        }
+                        [all, held]
+                    })
+                    .collect();
+                let most = |a: &usize, b: &usize| parts[*a][1].total_cmp(&parts[*b][1]);
+                let Some(main) = (0..parts.len()).max_by(most) else { continue };
+                let [all, held] = parts[main];
+                let foreign = parts.iter().map(|part| part[1]).sum::<f32>() - held;
+                if held > 0.93 * all && foreign < 0.07 * all {
+                    examples.push((edge.pixels, labels[chosen[main]]));
+                } else if held < 0.75 * all || foreign > 0.2 * all {
+                    examples.push((edge.pixels, NO_DIGIT));
+                }
+            }
+        }
+        examples.extend(scribble(random).map(|pixels| (pixels, NO_DIGIT)));
+    }
+    examples
+}
+
+/// Strokes that are no digit: a bar, a cross, a blot, a few points.
+fn scribble(random: &mut Random) -> Option<[u8; PIXELS]> {
+    const SIZE: usize = 60;
+    let kind = random.between(0, 3);
+    let pen = 2.0 + 4.0 * random.unit();
+    let turn = 0.5 * (random.unit() - 0.5) + if kind == 1 { 0.7 } else { 0.0 };
+    let (long, wide) = (10.0 + 18.0 * random.unit(), 10.0 + 18.0 * random.unit());
+    let dots: Vec<[f32; 2]> = (0..random.between(1, 4))
+        .map(|_| [40.0 * (random.unit() - 0.5), 40.0 * (random.unit() - 0.5)])
+        .collect();
+    let inside = |x: f32, y: f32| {
+        let (x, y) = (x * turn.cos() + y * turn.sin(), y * turn.cos() - x * turn.sin());
+        match kind {
+            0 => x.abs() < long && y.abs() < pen,
+            1 => (x.abs() < long && y.abs() < pen) || (x.abs() < pen && y.abs() < wide),
+            2 => (x / long).powi(2) + (y / wide).powi(2) < 1.0,
+            _ => dots.iter().any(|[i, j]| (x - i).powi(2) + (y - j).powi(2) < 4.0 * pen * pen),
+        }
+    };
+    let middle = SIZE as f32 / 2.0;
+    let value = |i: usize| {
+        let (x, y) = ((i % SIZE) as f32 - middle, (i / SIZE) as f32 - middle);
+        if inside(x, y) { 1.0 } else { 0.0 }
+    };
+    to_mnist(&Ink::new(SIZE, (0..SIZE * SIZE).map(value).collect()))
+}

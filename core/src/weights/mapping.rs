@@ -1,0 +1,335 @@
+//! Brings the tensors of a file to our names and shapes.
+
+use std::collections::BTreeSet;
+
+use super::state_dict::Entry;
+use super::value::shown;
+use crate::model::{C5, Input, ModelConfig};
+use crate::{Array, DType};
+
+/// Parts of a name that wrappers add: data parallelism, and `torch.compile`.
+const WRAPPERS: [&str; 2] = ["module", "_orig_mod"];
+
+/// The most tensors whose names are compared with ours; a network with more is another one.
+const MAX_COMPARED: usize = 100;
+
+/// The most tensors that a message lists.
+const MAX_LISTED: usize = 6;
+
+/// A LeNet-5 found among a file's tensors.
+#[derive(Debug)]
+pub struct Mapping {
+    /// The settings given, or as far as shapes tell them.
+    pub config: ModelConfig,
+    /// Our parameters in order, float32.
+    pub tensors: Vec<(String, Array)>,
+    /// For each of them the file's name.
+    pub names: Vec<String>,
+    /// Other types than float32 that the file holds, by their names in `torch`.
+    pub converted: BTreeSet<&'static str>,
+    /// Tensors that are none of them.
+    pub left_out: Vec<String>,
+    /// Changes that were made to the file's tensors, in words.
+    pub adjusted: Vec<String>,
+}
+
+/// One of our parameters, and the entry of the file that is taken for it.
+struct Match<'a> {
+    name: String,
+    shape: Vec<usize>,
+    found: &'a str,
+    tensor: &'a Array,
+}
+
+/// Matches by name where the names are ours, whatever stands before all of them; else by shape, and a
+/// bias by the name of its weight. Then checks shapes, and that all numbers are finite.
+///
+/// # Errors
+/// What was expected, and what the file holds instead.
+pub fn map(entries: Vec<Entry>, config: Option<&ModelConfig>) -> Result<Mapping, String> {
+    let mut arrays = Vec::new();
+    for Entry { name, content } in entries {
+        match content {
+            Ok(array) => arrays.push((name, array)),
+            Err(what) => {
+                return Err(format!("{}: expected a tensor of floats, found {what}", shown(&name)));
+            }
+        }
+    }
+    let mut adjusted = Vec::new();
+    apply_masks(&mut arrays, &mut adjusted)?;
+    if config.is_none() {
+        add_biases(&mut arrays, &mut adjusted);
+    }
+    let mut tensors: Vec<_> = arrays.iter().map(|(name, array)| (name.as_str(), array)).collect();
+    if tensors.len() > MAX_COMPARED {
+        return Err(not_ten(&tensors));
+    }
+    let whole = tensors.clone();
+    if config.is_none() {
+        tensors = select(tensors);
+    }
+    let kept = |name: &str| tensors.iter().any(|(kept, _)| *kept == name);
+    let left_out: Vec<String> =
+        whole.iter().filter(|(name, _)| !kept(name)).map(|(name, _)| (*name).to_owned()).collect();
+    let stored = config.is_some();
+    let keys = keys(&tensors);
+    let original = keys.iter().any(|key| key == "s2.coefficient");
+    let config = config.cloned().unwrap_or_else(|| match original {
+        true => ModelConfig::original(),
+        false => config_of_shapes(&tensors),
+    });
+    config.validate().map_err(|error| error.to_string())?;
+    let parameters = config.state();
+    let ours = parameters.iter().all(|(name, _)| keys.contains(name));
+    let matches = if ours || (stored && parameters.iter().any(|(name, _)| keys.contains(name))) {
+        by_name(&tensors, &keys, parameters)
+    } else {
+        by_shape(&tensors, parameters)
+    }?;
+    let mut converted = BTreeSet::new();
+    let tensors =
+        matches.iter().map(|m| check(m, &mut converted)).collect::<Result<Vec<_>, _>>()?;
+    let names = matches.iter().map(|m| m.found.to_owned()).collect();
+    Ok(Mapping { config, tensors, names, converted, left_out, adjusted })
+}
+
+/// Multiplies `weight_orig` by `weight_mask`, which `torch.nn.utils.prune` leaves in place of `weight`.
+///
+/// # Errors
+/// Where a mask has another shape.
+fn apply_masks(tensors: &mut Vec<(String, Array)>, adjusted: &mut Vec<String>) -> Result<(), String> {
+    let mut masked = Vec::new();
+    for (name, mask) in tensors.iter() {
+        let Some(name) = name.strip_suffix("_mask") else { continue };
+        let Some(at) = tensors.iter().position(|(other, _)| other.strip_suffix("_orig") == Some(name)) else {
+            continue;
+        };
+        let whole = &tensors[at].1;
+        if whole.shape() != mask.shape() {
+            return Err(format!(
+                "{}_mask: expected shape {:?}, found {:?}",
+                shown(name),
+                whole.shape(),
+                mask.shape()
+            ));
+        }
+        let product: Vec<f32> =
+            whole.to_f32().iter().zip(mask.to_f32()).map(|(value, mask)| value * mask).collect();
+        masked.push((name.to_owned(), Array::from_f32(whole.shape(), &product)));
+    }
+    if masked.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = masked.iter().map(|(name, _)| shown(name)).collect();
+    adjusted.push(format!("pruned: multiplied by their masks: {}", names.join(", ")));
+    for (name, product) in masked {
+        let original = format!("{name}_orig");
+        if let Some(entry) = tensors.iter_mut().find(|(other, _)| *other == original) {
+            *entry = (name.clone(), product);
+        }
+        tensors.retain(|(other, _)| *other != format!("{name}_mask"));
+    }
+    Ok(())
+}
+
+/// Adds biases of zero where the weights of a LeNet-5 are all there, and nothing else but some of their biases.
+fn add_biases(tensors: &mut Vec<(String, Array)>, adjusted: &mut Vec<String>) {
+    let borrowed: Vec<_> = tensors.iter().map(|(name, array)| (name.as_str(), array)).collect();
+    let config = config_of_shapes(&borrowed);
+    let parameters = config.state();
+    if tensors.len() >= parameters.len() {
+        return;
+    }
+    let mut missing = Vec::new();
+    let mut known = 0;
+    for (_, shape) in parameters.iter().filter(|(_, shape)| shape.len() > 1) {
+        let Some((name, _)) = tensors.iter().find(|(_, array)| array.shape() == shape) else { return };
+        let Some(layer) = name.strip_suffix("weight") else { return };
+        let bias = format!("{layer}bias");
+        known += 1;
+        match tensors.iter().any(|(other, _)| *other == bias) {
+            true => known += 1,
+            false => missing.push((bias, Array::zeros(&shape[..1]))),
+        }
+    }
+    if known != tensors.len() {
+        return;
+    }
+    let names: Vec<_> = missing.iter().map(|(name, _)| shown(name)).collect();
+    adjusted.push(format!("biases that the file has not are 0: {}", names.join(", ")));
+    tensors.extend(missing);
+}
+
+/// Of more than ten tensors the ten that may be a LeNet-5, where there is no doubt: without counters,
+/// without buffers, without second names of one tensor, without other parts of a larger module. All,
+/// where that leaves other than ten.
+fn select<'a>(tensors: Vec<(&'a str, &'a Array)>) -> Vec<(&'a str, &'a Array)> {
+    // With batch normalisation it would be another network.
+    let normalises = |(name, _): &(&str, &Array)| name.contains("running_");
+    if tensors.len() <= 10 || tensors.iter().any(normalises) {
+        return tensors;
+    }
+    let mut left = tensors.clone();
+    left.retain(|(name, tensor)| {
+        let part = name.rsplit('.').next().unwrap_or(name);
+        !tensor.shape().is_empty() && tensor.dtype().is_float() && matches!(part, "weight" | "bias")
+    });
+    let mut once: Vec<(&str, &Array)> = Vec::new();
+    for (name, tensor) in left {
+        if !once.iter().any(|(_, other)| *other == tensor) {
+            once.push((name, tensor));
+        }
+    }
+    if once.len() > 10 {
+        let first = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+        let groups: BTreeSet<String> = once.iter().map(|(name, _)| first(name)).collect();
+        let of_ten =
+            |group: &&String| once.iter().filter(|(name, _)| first(name) == **group).count() == 10;
+        let mut fitting = groups.iter().filter(of_ten);
+        if let (Some(group), None) = (fitting.next(), fitting.next()) {
+            once.retain(|(name, _)| first(name) == *group);
+        }
+    }
+    if once.len() == 10 { once } else { tensors }
+}
+
+/// The names without what wrappers add, and without what all of them start with (`model.`).
+fn keys(tensors: &[(&str, &Array)]) -> Vec<String> {
+    let mut paths: Vec<Vec<&str>> = tensors
+        .iter()
+        .map(|(name, _)| name.split('.').filter(|part| !WRAPPERS.contains(part)).collect())
+        .collect();
+    // A layer and `weight` or `bias` are left.
+    while let [first, rest @ ..] = paths.as_slice()
+        && first.len() > 2
+        && rest.iter().all(|path| path.len() > 2 && path[0] == first[0])
+    {
+        for path in &mut paths {
+            path.remove(0);
+        }
+    }
+    paths.into_iter().map(|path| path.join(".")).collect()
+}
+
+fn by_name<'a>(
+    tensors: &[(&'a str, &'a Array)],
+    keys: &[String],
+    parameters: Vec<(String, Vec<usize>)>,
+) -> Result<Vec<Match<'a>>, String> {
+    let known = |key: &String| parameters.iter().any(|(name, _)| name == key);
+    if let Some(extra) = keys.iter().position(|key| !known(key)) {
+        return Err(format!(
+            "expected the {} parameters of LeNet-5, found {} beside them",
+            if parameters.len() == 10 { "ten" } else { "13" },
+            shown(tensors[extra].0)
+        ));
+    }
+    parameters
+        .into_iter()
+        .map(|(name, shape)| {
+            let index = keys
+                .iter()
+                .position(|key| *key == name)
+                .ok_or_else(|| format!("expected the parameter {name}, found none"))?;
+            let (found, tensor) = tensors[index];
+            Ok(Match { name, shape, found, tensor })
+        })
+        .collect()
+}
+
+/// A weight is known by its shape alone, as no two are equal (a safetensors file from Python is in
+/// the order of its names); a bias by the name of its weight, as with 84 classes, say, shapes repeat.
+/// In a list without names it is the next one of its shape. Where nothing fits, the match is with a
+/// tensor that fits nowhere, for the message.
+fn by_shape<'a>(
+    tensors: &[(&'a str, &'a Array)],
+    parameters: Vec<(String, Vec<usize>)>,
+) -> Result<Vec<Match<'a>>, String> {
+    if tensors.len() != parameters.len() {
+        return Err(not_ten(tensors));
+    }
+    let shapes: Vec<_> = parameters.iter().map(|(_, shape)| shape.clone()).collect();
+    let mut left: Vec<_> = tensors.to_vec();
+    let mut bias_name = None;
+    let matches = parameters.into_iter().map(|(name, shape)| {
+        let position = |test: &dyn Fn(&(&str, &Array)) -> bool| left.iter().position(test);
+        let index = bias_name
+            .take()
+            .and_then(|bias: String| position(&|(found, _)| *found == bias))
+            .or_else(|| position(&|(_, tensor)| tensor.shape() == shape))
+            .or_else(|| position(&|(_, tensor)| !shapes.iter().any(|shape| shape == tensor.shape())));
+        let (found, tensor) = left.remove(index.unwrap_or(0));
+        bias_name = found.strip_suffix("weight").map(|prefix| format!("{prefix}bias"));
+        Match { name, shape, found, tensor }
+    });
+    Ok(matches.collect())
+}
+
+/// "expected the ten parameters of LeNet-5, found 14 tensors: conv1.weight [32, 1, 3, 3], ...".
+fn not_ten(tensors: &[(&str, &Array)]) -> String {
+    let shapes: Vec<_> =
+        ModelConfig::default().state().into_iter().map(|(_, shape)| shape).collect();
+    // Those first that are in the way.
+    let mut sorted = tensors.to_vec();
+    sorted.sort_by_key(|(_, tensor)| shapes.iter().any(|shape| shape == tensor.shape()));
+    let list: Vec<_> = sorted
+        .iter()
+        .take(MAX_LISTED)
+        .map(|(name, tensor)| format!("{} {:?}", shown(name), tensor.shape()))
+        .collect();
+    let plural = if tensors.len() == 1 { "" } else { "s" };
+    let more = if tensors.len() > MAX_LISTED { ", ..." } else { "" };
+    format!(
+        "expected the ten parameters of LeNet-5, found {} tensor{plural}: {}{more}",
+        tensors.len(),
+        list.join(", ")
+    )
+}
+
+/// The parameter by our name, as float32.
+fn check(
+    matched: &Match,
+    converted: &mut BTreeSet<&'static str>,
+) -> Result<(String, Array), String> {
+    let Match { name, shape, found, tensor } = matched;
+    let (found, name) = (shown(found), name.as_str());
+    if tensor.shape() != shape {
+        let target = if found == name { String::new() } else { format!(" (for {name})") };
+        return Err(format!(
+            "{found}{target}: expected shape {shape:?}, found {:?}",
+            tensor.shape()
+        ));
+    }
+    if !tensor.dtype().is_float() {
+        return Err(format!("{found}: expected floats, found {}", tensor.dtype().name()));
+    }
+    if tensor.dtype() != DType::F32 {
+        converted.insert(tensor.dtype().name());
+    }
+    let tensor = (*tensor).clone().into_f32();
+    let bad = tensor.to_f32().iter().filter(|value| !value.is_finite()).count();
+    if bad > 0 {
+        return Err(format!(
+            "{found}: expected finite numbers, found {bad} that are not (NaN or infinite)"
+        ));
+    }
+    Ok((name.to_owned(), tensor))
+}
+
+/// The settings as far as shapes tell them: the form of c5, the size of the input, the classes.
+fn config_of_shapes(tensors: &[(&str, &Array)]) -> ModelConfig {
+    let has = |shape: &[usize]| tensors.iter().any(|(_, tensor)| tensor.shape() == shape);
+    let classes = tensors.iter().find_map(|(_, tensor)| match *tensor.shape() {
+        [classes, 84] => Some(classes),
+        _ => None,
+    });
+    let unpadded = has(&[120, 16, 4, 4]) || has(&[120, 256]);
+    let linear = has(&[120, 400]) || has(&[120, 256]);
+    ModelConfig {
+        c5: if linear { C5::Linear } else { C5::Convolution },
+        input: if unpadded { Input::Unpadded } else { Input::default() },
+        classes: classes.unwrap_or(10),
+        ..ModelConfig::default()
+    }
+}

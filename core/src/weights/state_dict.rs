@@ -1,0 +1,178 @@
+//! Finds the state dict in what a file holds, and lists its tensors by dotted names.
+
+use super::value::Value;
+use crate::Array;
+
+/// The most tensors of a file, and the longest of their names.
+const MAX_TENSORS: usize = 10_000;
+const MAX_NAME_BYTES: usize = 1000;
+
+/// Keys under which checkpoints hold the network, in the order in which they are preferred.
+const USUAL_KEYS: [&str; 17] = [
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "model_state",
+    "net",
+    "net_state_dict",
+    "net_state",
+    "network",
+    "network_state_dict",
+    "weights",
+    "params",
+    "parameters",
+    "module",
+    "lenet",
+    "lenet5",
+    "LeNet5",
+    "state",
+];
+
+/// How deep checkpoints are searched.
+const MAX_DEPTH: usize = 3;
+/// The most places that are tried.
+const MAX_CANDIDATES: usize = 64;
+
+/// An entry of a state dict.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its dotted name, such as `conv1.weight`.
+    pub name: String,
+    /// A tensor; or, in words, one of a kind that is not read.
+    pub content: Result<Array, String>,
+}
+
+/// Where in a file a state dict may be.
+#[derive(Debug)]
+pub struct Candidate<'a> {
+    /// The keys that lead there, such as `state.model`; empty for the whole.
+    pub path: String,
+    /// What is there.
+    pub value: &'a Value,
+    /// Whether its key is a usual one, or it is the whole.
+    pub usual: bool,
+}
+
+impl Candidate<'_> {
+    /// Whether the place of a network that was found lies around this one or within it.
+    pub fn is_beside(&self, found: &str) -> bool {
+        is_within(&self.path, found) || is_within(found, &self.path)
+    }
+}
+
+/// Whether a dotted name is `outer` or lies below it, segment by segment: `a.b` is within `a`, `ab` is not.
+pub fn is_within(name: &str, outer: &str) -> bool {
+    let rest = name.strip_prefix(outer);
+    outer.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Parts of keys of what optimizers and training keep: it has the shapes of weights.
+const NO_WEIGHTS: [&str; 6] = ["optim", "grad", "exp_avg", "moment", "velocity", "buffer"];
+
+/// All places that may hold the network, the likeliest first: under usual keys, the whole, under other
+/// keys. What an optimizer keeps looks like weights, so its keys are left out.
+pub fn candidates(root: &Value) -> Vec<Candidate<'_>> {
+    let (mut usual, mut others) = (Vec::new(), Vec::new());
+    let mut level = vec![(String::new(), root)];
+    for _ in 0..MAX_DEPTH {
+        let mut next = Vec::new();
+        for (path, value) in level {
+            // An object that is no module may hold one, as a trainer does.
+            let value = match value {
+                Value::Object { state: Some(state), .. } if state.get("_parameters").is_none() => {
+                    state
+                }
+                value => value,
+            };
+            let Some(items) = value.items() else { continue };
+            let children: Vec<_> = items
+                .iter()
+                .filter_map(|(key, child)| Some((key.as_str()?, child)))
+                .filter(|(key, child)| {
+                    let key = key.to_lowercase();
+                    !NO_WEIGHTS.iter().any(|part| key.contains(part))
+                        && matches!(
+                            child,
+                            Value::Dict { .. }
+                                | Value::List(_)
+                                | Value::Tuple(_)
+                                | Value::Object { state: Some(_), .. }
+                        )
+                })
+                .collect();
+            let join = |key: &str| {
+                if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+            };
+            for key in USUAL_KEYS {
+                let found = children.iter().find(|(name, _)| *name == key);
+                usual.extend(found.map(|(_, value)| Candidate {
+                    path: join(key),
+                    value,
+                    usual: true,
+                }));
+            }
+            for (key, value) in children.into_iter().take(MAX_CANDIDATES) {
+                if !USUAL_KEYS.contains(&key) {
+                    others.push(Candidate { path: join(key), value, usual: false });
+                }
+                if next.len() < MAX_CANDIDATES {
+                    next.push((join(key), value));
+                }
+            }
+        }
+        level = next;
+    }
+    usual.push(Candidate { path: String::new(), value: root, usual: true });
+    usual.extend(others);
+    usual.truncate(MAX_CANDIDATES);
+    usual
+}
+
+/// All tensors below `value`: of dicts, lists, modules of Python (their parameters and buffers) and
+/// modules of TorchScript.
+///
+/// # Errors
+/// Where there are too many, or names are too long.
+pub fn entries(value: &Value) -> Result<Vec<Entry>, String> {
+    let mut entries = Vec::new();
+    collect(value, "", &mut entries)?;
+    Ok(entries)
+}
+
+fn collect(value: &Value, prefix: &str, entries: &mut Vec<Entry>) -> Result<(), String> {
+    let mut push = |content| {
+        if entries.len() == MAX_TENSORS {
+            return Err(format!("expected at most {MAX_TENSORS} tensors, found more"));
+        }
+        entries.push(Entry { name: prefix.to_owned(), content });
+        Ok(())
+    };
+    match value {
+        Value::Tensor(tensor) => push(Ok(tensor.clone())),
+        Value::Foreign(what) => push(Err(what.clone())),
+        Value::Dict { items, .. } => items.iter().try_for_each(|(key, value)| match key.as_str() {
+            Some(key) => collect(value, &join(prefix, key)?, entries),
+            None => Ok(()),
+        }),
+        Value::List(items) | Value::Tuple(items) => items
+            .iter()
+            .enumerate()
+            .try_for_each(|(i, value)| collect(value, &join(prefix, &i.to_string())?, entries)),
+        Value::Object { state: Some(state), .. } => match state.get("_parameters") {
+            // torch.nn.Module: what its state_dict() gives.
+            Some(_) => ["_parameters", "_buffers", "_modules"]
+                .iter()
+                .filter_map(|key| state.get(key))
+                .try_for_each(|value| collect(value, prefix, entries)),
+            None => collect(state, prefix, entries),
+        },
+        _ => Ok(()),
+    }
+}
+
+fn join(prefix: &str, key: &str) -> Result<String, String> {
+    if prefix.len() + key.len() >= MAX_NAME_BYTES {
+        return Err(format!("expected names below {MAX_NAME_BYTES} bytes, found a longer one"));
+    }
+    Ok(if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") })
+}
