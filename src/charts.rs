@@ -8,9 +8,10 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, register_font};
 use tch::{Kind, Tensor};
 
+use lenet5_core::{Picture, files};
+
 use crate::evaluate::Rejection;
-use crate::train::Metrics;
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 
 const INK: RGBColor = RGBColor(33, 37, 41);
 const BLUE: RGBColor = RGBColor(31, 119, 180);
@@ -20,7 +21,7 @@ const ORANGE: RGBColor = RGBColor(217, 95, 2);
 fn png(
     path: &Path,
     (width, height): (u32, u32),
-    draw: impl FnOnce(&Area) -> Result<(), String>,
+    draw: impl FnOnce(&Canvas) -> Result<(), String>,
 ) -> Result<()> {
     static FONT: Once = Once::new();
     FONT.call_once(|| {
@@ -34,39 +35,56 @@ fn png(
         draw(&area).map_err(Error::Chart)?;
         area.present().map_err(|error| Error::Chart(error.to_string()))?;
     }
-    let image = image::RgbImage::from_raw(width, height, pixels).expect("the buffer has this size");
-    write_png(path, &image.into())
+    write_png(path, Picture::from_rgb(width, height, pixels)?)
 }
 
-/// The learning curve: losses above, test error below, by epoch.
+/// The values of one epoch in a learning curve.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CurvePoint {
+    /// From 1.
+    pub epoch: u32,
+    /// The mean loss of the training images.
+    pub train_loss: f64,
+    /// The mean loss of the test images.
+    pub test_loss: f64,
+    /// Misclassified test images, in percent.
+    pub test_error_percent: f64,
+    /// Misclassified training images, in percent, where they are counted.
+    pub train_error_percent: Option<f64>,
+}
+
+/// Draws the learning curve: losses above, error below, by epoch.
 ///
 /// # Errors
 /// Where the file cannot be written.
-pub fn curve(path: &Path, metrics: &[Metrics]) -> Result<()> {
-    let Some(last) = metrics.last() else { return Ok(()) };
+pub fn curve(path: &Path, points: &[CurvePoint]) -> Result<()> {
+    let Some(last) = points.last() else { return Ok(()) };
     let epochs = 1.0..f64::from(last.epoch).max(2.0);
     png(path, (900, 760), |area| {
         let (losses, errors) = area.split_vertically(380);
-        let points = |value: fn(&Metrics) -> f64| {
-            metrics.iter().map(move |m| (f64::from(m.epoch), value(m))).collect::<Vec<_>>()
+        let series = |value: fn(&CurvePoint) -> f64| {
+            points
+                .iter()
+                .map(move |point| (f64::from(point.epoch), value(point)))
+                .collect::<Vec<_>>()
         };
         panel(
             &losses,
-            "loss (training: what is made small; test: cross-entropy)",
+            "loss (training: the loss function; test: cross-entropy)",
             epochs.clone(),
             &[
-                ("training", BLUE, points(|m| m.train_loss)),
-                ("test", ORANGE, points(|m| m.test_loss)),
+                ("training", BLUE, series(|point| point.train_loss)),
+                ("test", ORANGE, series(|point| point.test_loss)),
             ],
         )?;
         let caption =
             format!("error, %: {:.2} after epoch {}", last.test_error_percent, last.epoch);
-        let mut series = vec![("test", ORANGE, points(|m| m.test_error_percent))];
-        if metrics.iter().all(|m| m.train_error_percent.is_some()) {
-            let error = |m: &Metrics| m.train_error_percent.unwrap_or_default();
-            series.insert(0, ("training", BLUE, points(error)));
+        let mut curves = vec![("test", ORANGE, series(|point| point.test_error_percent))];
+        if points.iter().all(|point| point.train_error_percent.is_some()) {
+            let error = |point: &CurvePoint| point.train_error_percent.unwrap_or_default();
+            curves.insert(0, ("training", BLUE, series(error)));
         }
-        panel(&errors, &caption, epochs.clone(), &series)
+        panel(&errors, &caption, epochs.clone(), &curves)
     })
 }
 
@@ -118,7 +136,7 @@ fn panel(
     Ok(())
 }
 
-/// A confusion matrix: label down, answer across; the shade grows with the share of the row.
+/// A confusion matrix: label down, prediction across; the shade grows with the share of the row.
 ///
 /// # Errors
 /// Where the file cannot be written.
@@ -129,7 +147,7 @@ pub fn confusion(path: &Path, matrix: &[Vec<i64>]) -> Result<()> {
     let size = ((left + cell * classes + 30) as u32, (top + cell * classes + 30) as u32);
     png(path, size, |area| {
         let middle = left + cell * classes / 2;
-        write(area, "answer across, label down", (middle, 28), 20, INK)?;
+        write(area, "prediction across, label down", (middle, 28), 20, INK)?;
         let font = (cell / 3).clamp(9, 18);
         for (row, counts) in matrix.iter().enumerate() {
             let offset = |index: usize| index as i32 * cell;
@@ -213,7 +231,7 @@ pub struct Captioned {
     pub marked: bool,
 }
 
-/// Pictures of at most 32x32 pixels with captions, as the paper's Fig. 8 shows the misread digits.
+/// Pictures of at most 32x32 pixels with captions, as the paper's Fig. 8 shows the misclassified digits.
 ///
 /// # Errors
 /// Where the file cannot be written.
@@ -241,13 +259,13 @@ pub fn captioned(path: &Path, title: &str, pictures: &[Captioned]) -> Result<()>
     })
 }
 
-/// The outputs of all layers for one image, as [`LeNet5::activations`](crate::model::LeNet5::activations)
+/// The outputs of all layers for one image, as [`LeNet5::layers`](crate::model::LeNet5::layers)
 /// gives them, from `input` (1, 1, S, S) on: white for a layer's lowest value to black for its highest. The
 /// outputs are numbers beside the classes; F6 has the shape of the original's codes, 12 rows of 7.
 ///
 /// # Errors
 /// Where the file cannot be written.
-pub fn activations(path: &Path, input: &Tensor, layers: &[(&'static str, Tensor)]) -> Result<()> {
+pub fn layers(path: &Path, input: &Tensor, layers: &[(&'static str, Tensor)]) -> Result<()> {
     let mut blocks = vec![("input", input.squeeze_dim(0))];
     for (name, outputs) in layers {
         let outputs = outputs.squeeze_dim(0);
@@ -311,11 +329,11 @@ pub fn activations(path: &Path, input: &Tensor, layers: &[(&'static str, Tensor)
     })
 }
 
-type Area<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
+type Canvas<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
 
 /// Words about a point.
 fn write(
-    area: &Area,
+    area: &Canvas,
     words: &str,
     at: (i32, i32),
     size: i32,
@@ -328,7 +346,7 @@ fn write(
 
 /// Values in rows as grey squares with a frame; `shade` makes 0 for black to 1 for white of them.
 fn map(
-    area: &Area,
+    area: &Canvas,
     values: &[f64],
     width: usize,
     (left, top): (i32, i32),
@@ -363,15 +381,9 @@ pub fn sheet(path: &Path, pictures: &Tensor) -> Result<()> {
     let grey: Tensor = (1.0 - large.clamp(0.0, 1.0)) * 255.0;
     let grey = Vec::<u8>::try_from(grey.round().to_kind(Kind::Uint8).flatten(0, -1))?;
     let size = (2 * columns * width, 2 * rows * height);
-    let image = image::GrayImage::from_raw(size.0 as u32, size.1 as u32, grey);
-    let image = image.expect("the buffer has this size");
-    write_png(path, &image.into())
+    write_png(path, Picture::from_grey(size.0 as u32, size.1 as u32, grey)?)
 }
 
-pub(crate) fn write_png(path: &Path, image: &image::DynamicImage) -> Result<()> {
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    image
-        .write_to(&mut bytes, image::ImageFormat::Png)
-        .map_err(|error| Error::Chart(error.to_string()))?;
-    files::write_atomic(path, bytes.get_ref())
+fn write_png(path: &Path, picture: Picture) -> Result<()> {
+    Ok(files::write_atomic(path, &picture.to_png()?)?)
 }

@@ -2,15 +2,18 @@
 
 use std::fmt;
 
-use clap::ValueEnum;
+use lenet5_core::Choice;
+use lenet5_core::weights::contents::Hints;
 use tch::nn::Module;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::data::Dataset;
 use crate::evaluate::logits;
-use crate::model::{Activation, Input, ModelConfig, ModelOptions, Network, Pooling};
-use crate::weights::contents::Hints;
-use crate::weights::{Settings, Weights};
+use crate::model::{
+    Activation, HiddenActivation, Input, LayerOrder, LeNet5, ModelConfig, ModelOptions, Network,
+    Pooling,
+};
+use crate::weights::{Provenance, Weights};
 use crate::{Error, Result};
 
 /// Means and standard deviations in use: pixels 0..1; MNIST's own; -1..1; pixels 0..255.
@@ -72,7 +75,7 @@ impl Detection {
     /// Where libtorch refuses.
     pub fn run(weights: &Weights, known: &ModelOptions, data: &Dataset) -> Result<Self> {
         if weights.config.network == Network::Original {
-            return Err(Error::Config(
+            return Err(Error::config(
                 "the network of 1998 has nothing to detect: its settings are the paper's"
                     .to_owned(),
             ));
@@ -82,7 +85,7 @@ impl Detection {
         let all = settings(&weights.config, &known_settings(weights, known));
         if all.is_empty() {
             let size = weights.config.input.size();
-            return Err(Error::Config(format!(
+            return Err(Error::config(format!(
                 "input: these weights are of a network that takes {size}x{size} pixels"
             )));
         }
@@ -114,7 +117,7 @@ impl Detection {
             unreachable!("the lowest loss is always tried again")
         };
         let refuse = |reason: String| {
-            Err(Error::Config(format!(
+            Err(Error::config(format!(
                 "no settings stand out: {reason}; give them by --activation, --pooling, --input, \
                  --mean and --std, or name the data of training by --data"
             )))
@@ -136,7 +139,7 @@ impl Detection {
                 ties.push(other);
             }
         }
-        let kind = |trial: &Trial| (trial.config.activation, trial.config.pooling);
+        let kind = |trial: &Trial| form(&trial.config);
         if let Some(second) = ties.iter().find(|trial| kind(trial) != kind(ties[0])) {
             return refuse(format!(
                 "{} reads {:.1} % of the images with a loss of {:.4}, {} {:.1} % with {:.4}, and {} \
@@ -172,17 +175,24 @@ impl Detection {
     }
 }
 
+/// The settings of the layers.
+fn form(config: &ModelConfig) -> (Activation, Pooling, LayerOrder, HiddenActivation) {
+    (config.activation, config.pooling, config.layer_order, config.hidden_activation)
+}
+
 /// The settings that need no trial: the user's, then the file's.
 fn known_settings(weights: &Weights, given: &ModelOptions) -> ModelOptions {
-    let file = match weights.settings {
-        Settings::Known => ModelOptions::of(&weights.config),
-        Settings::Assumed(Hints { activation, pooling, input, .. }) => {
+    let file = match weights.provenance {
+        Provenance::Known => ModelOptions::of(&weights.config),
+        Provenance::Assumed(Hints { activation, pooling, input, .. }) => {
             ModelOptions { activation, pooling, input, ..ModelOptions::default() }
         }
     };
     ModelOptions {
         activation: given.activation.or(file.activation),
         pooling: given.pooling.or(file.pooling),
+        layer_order: given.layer_order.or(file.layer_order),
+        hidden_activation: given.hidden_activation.or(file.hidden_activation),
         input: given.input.or(file.input),
         mean: given.mean.or(file.mean),
         std: given.std.or(file.std),
@@ -192,27 +202,49 @@ fn known_settings(weights: &Weights, given: &ModelOptions) -> ModelOptions {
 /// All combinations with the known settings that fit the size of the network's input.
 fn settings(config: &ModelConfig, known: &ModelOptions) -> Vec<ModelConfig> {
     /// The known value, or all that there are.
-    fn choices<T: Copy>(known: Option<T>, all: &[T]) -> Vec<T> {
-        known.map_or_else(|| all.to_vec(), |known| vec![known])
+    fn choices<T: Choice>(known: Option<T>) -> Vec<T> {
+        let all = || T::CHOICES.iter().map(|(value, ..)| *value).collect();
+        known.map_or_else(all, |known| vec![known])
     }
     let mut normalisations: Vec<(f64, f64)> = NORMALISATIONS
         .map(|(mean, std)| (known.mean.unwrap_or(mean), known.std.unwrap_or(std)))
         .to_vec();
     normalisations.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
     normalisations.dedup();
+    let mut forms = Vec::new();
+    for activation in choices(known.activation) {
+        for pooling in choices(known.pooling) {
+            for layer_order in choices(known.layer_order) {
+                // The maximum and an activation, which never falls, can be exchanged.
+                let exchangeable = pooling == Pooling::Max && known.layer_order.is_none();
+                if exchangeable && layer_order == LayerOrder::PoolingFirst {
+                    continue;
+                }
+                for hidden_activation in choices(known.hidden_activation) {
+                    forms.push((activation, pooling, layer_order, hidden_activation));
+                }
+            }
+        }
+    }
     let mut settings = Vec::new();
-    for input in choices(known.input, Input::value_variants()) {
+    for input in choices(known.input) {
         for &(mean, std) in &normalisations {
             // With a mean of 0 both paddings are one.
             let twice = input == Input::ZeroPadded && mean == 0.0 && known.input.is_none();
             if twice || input.size() != config.input.size() {
                 continue;
             }
-            for activation in choices(known.activation, Activation::value_variants()) {
-                for pooling in choices(known.pooling, Pooling::value_variants()) {
-                    let config = config.clone();
-                    settings.push(ModelConfig { activation, pooling, input, mean, std, ..config });
-                }
+            for &(activation, pooling, layer_order, hidden_activation) in &forms {
+                settings.push(ModelConfig {
+                    activation,
+                    pooling,
+                    layer_order,
+                    hidden_activation,
+                    input,
+                    mean,
+                    std,
+                    ..config.clone()
+                });
             }
         }
     }
@@ -221,7 +253,7 @@ fn settings(config: &ModelConfig, known: &ModelOptions) -> Vec<ModelConfig> {
 
 impl Trial {
     fn new(weights: &Weights, config: ModelConfig, data: &Dataset) -> Result<Self> {
-        let (_store, model) = weights.build_as(&config, Device::Cpu)?;
+        let model = LeNet5::with_config(weights, &config, Device::Cpu)?;
         let forward = |images: &Tensor| Ok(model.forward(images));
         let logits = logits(&forward, data, &config)?.to_kind(Kind::Double);
         let labels = data.labels();
@@ -250,8 +282,7 @@ impl Trial {
 
     /// Whether another input (its form, mean or std) makes no difference beyond noise.
     fn is_as_good(&self, other: &Self) -> bool {
-        let ModelConfig { activation, pooling, .. } = other.config;
-        (activation, pooling) == (self.config.activation, self.config.pooling)
+        form(&other.config) == form(&self.config)
             && (self.accuracy - other.accuracy).abs() < SAME
             && self.distance(other) < MIN_DISTANCE
     }

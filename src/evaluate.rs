@@ -7,8 +7,9 @@ use tch::nn::Module;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::data::Dataset;
-use crate::engine::{fused, original};
-use crate::model::{LeNet5, Loss, ModelConfig};
+use crate::engine;
+use crate::model::{ModelConfig, Network};
+use crate::weights::Weights;
 use crate::{Error, Result};
 
 /// Images per batch. Logits depend on it in their last bits; the Python reference uses the same.
@@ -33,19 +34,17 @@ pub fn logits(
     Ok(Tensor::f_cat(&batches.collect::<Result<Vec<_>>>()?, 0)?)
 }
 
-/// The logits by the hand-written engine of the network, on the CPU; it has to know the network:
-/// [`knows`](crate::engine::knows) says so.
+/// The logits of all images of a data set by the core's SIMD kernels, on the CPU: (N, classes).
 ///
 /// # Errors
-/// Where libtorch refuses.
-pub fn logits_by_engine(model: &LeNet5, data: &Dataset) -> Result<Tensor> {
-    match model {
-        LeNet5::Modern(_) => fused::Engine::of(model.config()).evaluate(model, data),
-        LeNet5::Original(_) => {
-            let network = original::Network::of(model, Loss::Distance)?;
-            logits(&|images| network.logits(images), data, model.config())
-        }
-    }
+/// Where the kernels do not compute the network: the reason.
+pub fn kernel_logits(weights: &Weights, data: &Dataset) -> Result<Tensor> {
+    let logits = match weights.config.network {
+        Network::Modern => engine::fused_logits(weights, data)?,
+        Network::Original => engine::sdlm_logits(weights, data)?,
+    };
+    let shape = [data.len(), weights.config.classes as i64];
+    Ok(Tensor::f_from_slice(&logits)?.f_reshape(shape)?)
 }
 
 /// Errors, loss and confusions.
@@ -59,7 +58,7 @@ pub struct Evaluation {
     pub error_percent: f64,
     /// Mean softmax cross-entropy, in nats.
     pub loss: f64,
-    /// Images by label (row) and answer (column).
+    /// Images by label (row) and prediction (column).
     pub confusion: Vec<Vec<i64>>,
     /// Images in percent that have to be rejected for 0.5 % error among the others, as in the paper's
     /// Fig. 10: see [`Rejection`].
@@ -113,29 +112,29 @@ impl Rejection {
     }
 }
 
-/// An image that is misread.
+/// An image that is misclassified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Misread {
-    /// Its place in the data set, from 0.
+pub struct Misclassified {
+    /// Its index in the data set, from 0.
     pub index: i64,
-    /// What it is.
+    /// Its label.
     pub label: i64,
-    /// What the network reads.
-    pub answer: i64,
+    /// The class that the network predicts.
+    pub prediction: i64,
 }
 
-impl Misread {
+impl Misclassified {
     /// All of them, from logits (N, classes) and labels (N), both on the CPU.
     ///
     /// # Errors
     /// Where libtorch refuses.
     pub fn all(logits: &Tensor, labels: &Tensor) -> Result<Vec<Self>> {
-        let answers = Vec::<i64>::try_from(logits.f_argmax(1, false)?)?;
+        let predictions = Vec::<i64>::try_from(logits.f_argmax(1, false)?)?;
         let labels = Vec::<i64>::try_from(labels)?;
         Ok((0..)
-            .zip(labels.into_iter().zip(answers))
-            .filter(|(_, (label, answer))| label != answer)
-            .map(|(index, (label, answer))| Self { index, label, answer })
+            .zip(labels.into_iter().zip(predictions))
+            .filter(|(_, (label, prediction))| label != prediction)
+            .map(|(index, (label, prediction))| Self { index, label, prediction })
             .collect())
     }
 
@@ -146,7 +145,7 @@ impl Misread {
             .map(|line| {
                 let mut numbers = line.split(',').map(|number| number.parse().expect("a number"));
                 let mut next = || numbers.next().expect("three numbers");
-                Self { index: next(), label: next(), answer: next() }
+                Self { index: next(), label: next(), prediction: next() }
             })
             .collect()
     }
@@ -161,14 +160,15 @@ impl Evaluation {
         let classes = logits.size2()?.1;
         let samples = labels.size1()?;
         if logits.size() != [samples, classes] {
-            return Err(Error::Config(format!(
+            return Err(Error::config(format!(
                 "expected logits for {samples} images, found {:?}",
                 logits.size()
             )));
         }
         let labels = &labels.f_to_device(logits.device())?;
-        let answers = logits.argmax(1, false);
-        let cells = (labels * classes + answers).f_bincount(None::<Tensor>, classes * classes)?;
+        let predictions = logits.argmax(1, false);
+        let cells =
+            (labels * classes + predictions).f_bincount(None::<Tensor>, classes * classes)?;
         let confusion: Vec<Vec<i64>> =
             Vec::<Vec<i64>>::try_from(cells.reshape([classes, classes]))?;
         let right: i64 = (0..confusion.len()).map(|i| confusion[i][i]).sum();
@@ -177,7 +177,7 @@ impl Evaluation {
             .f_cross_entropy_loss(labels, None::<Tensor>, Reduction::Mean, -100, 0.0)?
             .f_double_value(&[])?;
         if !loss.is_finite() {
-            return Err(Error::Config(format!(
+            return Err(Error::config(format!(
                 "the network's loss is {loss}: its weights are too large, or not for this network"
             )));
         }

@@ -4,10 +4,12 @@ use std::path::Path;
 
 use tch::{CModule, Device, Kind, Tensor};
 
+use lenet5_core::weights::contents::{self, Container};
+use lenet5_core::weights::{Limits, Weights, read_limited};
+use lenet5_core::{files, foreign};
+
 use crate::model::{Input, ModelConfig, ModelOptions};
-use crate::weights::contents::{self, Container};
-use crate::weights::{Limits, Weights, read_limited};
-use crate::{Error, Result, files, foreign};
+use crate::{Error, Result};
 
 /// A TorchScript module from images to scores of classes.
 #[derive(Debug)]
@@ -76,7 +78,7 @@ impl Script {
             )
         })?;
         script.config.classes = match output.size()[..] {
-            [2, classes] if (2..=1000).contains(&classes) => classes,
+            [2, classes] if (2..=1000).contains(&classes) => classes as usize,
             _ => {
                 return Err(Error::file(
                     path,
@@ -95,7 +97,7 @@ impl Script {
     /// training mode, with active dropout or the statistics of the batch.
     fn check_repeatable(&self) -> Result<(), String> {
         let _no_grad = tch::no_grad_guard();
-        let size = self.config.input.size();
+        let size = self.config.input.size() as i64;
         let pixels = Tensor::arange(16 * size * size, (Kind::Float, Device::Cpu));
         // Any images do that differ from each other, also in their means.
         let brightness = Tensor::linspace(0.02, 1.0, 16, (Kind::Float, Device::Cpu));
@@ -137,7 +139,7 @@ impl Script {
         let output = self.module.forward_ts(&[&images])?.to_kind(Kind::Float);
         match (output.size().as_slice(), images.size()[0]) {
             ([found, _], count) if *found == count => Ok(output),
-            (found, count) => Err(Error::Config(format!(
+            (found, count) => Err(Error::config(format!(
                 "expected {count} rows of scores for {count} images, found a tensor {found:?}"
             ))),
         }
@@ -145,6 +147,8 @@ impl Script {
 
     fn try_black(&self, input: Input) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
-        self.forward(&Tensor::zeros([2, 1, input.size(), input.size()], (Kind::Float, Device::Cpu)))
+        let size = input.size() as i64;
+        let images = Tensor::zeros([2, 1, size, size], (Kind::Float, Device::Cpu));
+        self.forward(&images)
     }
 }

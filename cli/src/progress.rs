@@ -11,18 +11,18 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Shows images done, images per second and the time left; the bar goes when this is dropped.
 pub struct Progress {
-    /// What is done, such as an epoch of how many.
+    /// The work that is shown, such as the epoch.
     label: String,
     total: u64,
     bar: Option<ProgressBar>,
     start: Instant,
-    /// Where this process began, and when the last line was printed.
+    /// The number of images at the first call, and the time of the last line.
     first: Option<u64>,
     printed: Instant,
 }
 
 impl Progress {
-    /// Of something with `total` images.
+    /// Shows the progress of work on `total` images.
     pub fn new(label: &str, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let label = label.to_owned();
@@ -41,7 +41,7 @@ impl Progress {
         Self { label: label.to_owned(), total, bar, start: now, first: None, printed: now }
     }
 
-    /// So many images are done.
+    /// Shows that this number of images is done.
     pub fn set(&mut self, images: u64) {
         let images = images.min(self.total);
         if self.first.is_none()
@@ -79,7 +79,7 @@ impl Drop for Progress {
     }
 }
 
-/// Such as `epoch 1/10 [===>   ] 30,000/60,000 images, 9000/s, 3s left`, with what fits into `width` columns: a line
+/// A line such as `epoch 1/10 [===>   ] 30,000/60,000 images, 9000/s, 3s left`, shortened to `width` columns: a line
 /// that wraps would leave a trail, as only its last part is overwritten.
 fn line(
     label: &str,

@@ -179,9 +179,13 @@ impl Array {
     /// The elements as float32, rounded where their type holds more digits.
     pub fn to_f32(&self) -> Vec<f32> {
         match self.dtype {
-            DType::F32 => {
-                self.bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
-            }
+            DType::F32 => self
+                .bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|bytes| f32::from_le_bytes(*bytes))
+                .collect(),
             _ => self.to_f64().into_iter().map(|value| value as f32).collect(),
         }
     }
@@ -244,9 +248,8 @@ mod tests {
 
     #[test]
     fn element_types_are_converted() {
-        let value = |dtype, bytes: &[u8]| {
-            Array::new(dtype, vec![1], bytes.to_vec()).unwrap().to_f64()[0]
-        };
+        let value =
+            |dtype, bytes: &[u8]| Array::new(dtype, vec![1], bytes.to_vec()).unwrap().to_f64()[0];
         for (bits, expected) in [
             (0x3c00_u16, 1.0),
             (0xc000, -2.0),

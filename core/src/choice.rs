@@ -17,12 +17,14 @@ pub trait Choice: Copy + PartialEq + Send + Sync + 'static {
     /// # Errors
     /// Lists the names.
     fn from_name(name: &str) -> Result<Self, String> {
-        Self::CHOICES.iter().find(|(_, other, _)| *other == name).map(|(value, ..)| *value).ok_or_else(
-            || {
+        Self::CHOICES
+            .iter()
+            .find(|(_, other, _)| *other == name)
+            .map(|(value, ..)| *value)
+            .ok_or_else(|| {
                 let names: Vec<_> = Self::CHOICES.iter().map(|(_, name, _)| *name).collect();
                 format!("expected {}, found {name}", names.join(", "))
-            },
-        )
+            })
     }
 }
 

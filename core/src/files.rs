@@ -44,7 +44,10 @@ pub fn open(path: &Path) -> Result<Input> {
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK | libc::O_NOCTTY);
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        libc::O_NONBLOCK | libc::O_NOCTTY,
+    );
     let file = options.open(path).map_err(Error::io(path))?;
     // It may be another file by now.
     let kind = file.metadata().map_err(Error::io(path))?.file_type();

@@ -5,7 +5,9 @@
 
 use rayon::prelude::*;
 
-use crate::model::{Activation, C3_TABLE, HiddenActivation, LayerOrder, ModelConfig, Network, Pooling};
+use crate::model::{
+    Activation, C3_TABLE, HiddenActivation, LayerOrder, ModelConfig, Network, Pooling,
+};
 use crate::weights::Weights;
 use crate::{Error, Result};
 
@@ -42,7 +44,12 @@ pub struct Maps<T> {
 }
 
 impl<T: Real> Maps<T> {
-    fn new(count: usize, height: usize, width: usize, value: impl Fn(usize, usize, usize) -> f64) -> Self {
+    fn new(
+        count: usize,
+        height: usize,
+        width: usize,
+        value: impl Fn(usize, usize, usize) -> f64,
+    ) -> Self {
         let mut values = Vec::with_capacity(count * height * width);
         for map in 0..count {
             for y in 0..height {
@@ -104,9 +111,12 @@ impl ForwardPass {
         let shapes = config.state();
         let numbers = |name: &str| -> Result<Vec<f64>> {
             let shape = shapes.iter().find(|(other, _)| other == name).map(|(_, shape)| shape);
-            let array = weights.get(name).filter(|array| Some(array.shape()) == shape.map(Vec::as_slice));
+            let array =
+                weights.get(name).filter(|array| Some(array.shape()) == shape.map(Vec::as_slice));
             let array = array.ok_or_else(|| {
-                Error::Config(format!("{name}: expected a tensor of shape {shape:?}, found another"))
+                Error::Config(format!(
+                    "{name}: expected a tensor of shape {shape:?}, found another"
+                ))
             })?;
             Ok(array.to_f64())
         };
@@ -123,10 +133,17 @@ impl ForwardPass {
                         *weight = 0.0;
                     }
                 }
-                let codes =
-                    Kernels { channels: 84, size: 1, weight: numbers("output.weight")?, bias: Vec::new() };
+                let codes = Kernels {
+                    channels: 84,
+                    size: 1,
+                    weight: numbers("output.weight")?,
+                    bias: Vec::new(),
+                };
                 let layer = |name: &str| -> Result<(Vec<f64>, Vec<f64>)> {
-                    Ok((numbers(&format!("{name}.coefficient"))?, numbers(&format!("{name}.bias"))?))
+                    Ok((
+                        numbers(&format!("{name}.coefficient"))?,
+                        numbers(&format!("{name}.bias"))?,
+                    ))
                 };
                 (codes, Some([layer("s2")?, layer("s4")?]))
             }
@@ -147,7 +164,11 @@ impl ForwardPass {
     ///
     /// # Errors
     /// Where the image is smaller than the network's input, or not in whole rows.
-    pub fn layers<T: Real>(&self, input: &[T], width: usize) -> Result<Vec<(&'static str, Maps<T>)>> {
+    pub fn layers<T: Real>(
+        &self,
+        input: &[T],
+        width: usize,
+    ) -> Result<Vec<(&'static str, Maps<T>)>> {
         let size = self.config.input.size();
         let height = input.len().checked_div(width).unwrap_or(0);
         if height < size || width < size || height * width != input.len() {
@@ -191,7 +212,15 @@ impl ForwardPass {
             Network::Modern => convolution(&f6, &self.output), // classes x 1 x 1
             Network::Original => distances(&f6, &self.output.weight, self.config.rbf_scale),
         };
-        Ok(vec![("c1", c1), ("s2", s2), ("c3", c3), ("s4", s4), ("c5", c5), ("f6", f6), ("output", output)])
+        Ok(vec![
+            ("c1", c1),
+            ("s2", s2),
+            ("c3", c3),
+            ("s4", s4),
+            ("c5", c5),
+            ("f6", f6),
+            ("output", output),
+        ])
     }
 
     /// The logits of images, one after the other, each of [`Input::size`](crate::model::Input::size) squared values: a
@@ -267,7 +296,8 @@ fn subsampling<T: Real>(maps: &Maps<T>, coefficient: &[f64], bias: &[f64]) -> Ma
 fn distances<T: Real>(f6: &Maps<T>, codes: &[f64], scale: f64) -> Maps<T> {
     Maps::new(codes.len() / f6.count, f6.height, f6.width, |class, y, x| {
         let code = &codes[class * f6.count..][..f6.count];
-        let squares = code.iter().enumerate().map(|(unit, code)| (f6.at(unit, y, x) - code).powi(2));
+        let squares =
+            code.iter().enumerate().map(|(unit, code)| (f6.at(unit, y, x) - code).powi(2));
         -scale * squares.sum::<f64>()
     })
 }

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use lenet5::cli::{self, ReadOptions};
 use lenet5::data::{Dataset, Split};
 use lenet5::detect::Detection;
-use lenet5::files;
 use lenet5::model::ModelOptions;
-use lenet5::weights::{Format, Inspection, Settings};
+use lenet5::weights::{self, Format, Inspection, Provenance};
+use lenet5_cli::{self as cli, WeightsArguments};
+use lenet5_core::files;
 
 /// Reads LeNet-5's weights in any form that PyTorch users have, and writes them in another.
 ///
@@ -27,7 +27,7 @@ struct Arguments {
     #[arg(value_name = "OUT")]
     output: Option<PathBuf>,
     /// Form of OUT [default: by its suffix: .pt torchscript, .pth state-dict, .safetensors]
-    #[arg(long, requires = "output")]
+    #[arg(long, requires = "output", value_parser = cli::choice::<Format>())]
     format: Option<Format>,
     /// Find the activation, the pooling and the input by trial on training images. Settings that are known,
     /// from options or from the file, are kept.
@@ -37,7 +37,7 @@ struct Arguments {
     #[arg(long, value_name = "DIR", requires = "detect")]
     data: Option<PathBuf>,
     #[command(flatten)]
-    read: ReadOptions,
+    read: WeightsArguments,
 }
 
 fn main() -> ExitCode {
@@ -66,12 +66,12 @@ fn convert(arguments: &Arguments, output: &Path) -> anyhow::Result<()> {
     if arguments.detect {
         let classes = weights.config.classes;
         let data = Dataset::open(arguments.data.as_deref(), Split::Train, classes)?;
-        let known = &arguments.read.model;
+        let known = &arguments.read.model.options();
         let detection = Detection::run(&weights, known, &data)?;
         cli::print(&detection)?;
         let (best, runner_up) = detection.best()?;
         weights.config = best.clone();
-        weights.settings = Settings::Known;
+        weights.provenance = Provenance::Known;
         cli::note_all(&arguments.file, &weights);
         cli::note(format_args!("detected: {best}"));
         if let Some(other) = runner_up {
@@ -85,7 +85,7 @@ fn convert(arguments: &Arguments, output: &Path) -> anyhow::Result<()> {
             cli::note(format_args!("note: as good, but for noise: {config}"));
         }
     }
-    weights.write(output, format)?;
-    cli::note(format_args!("wrote {} ({format})", files::shown(output)));
+    weights::write(&weights, output, format)?;
+    cli::note(format_args!("wrote {} ({})", files::shown(output), format.title()));
     Ok(())
 }

@@ -5,14 +5,18 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lenet5::charts::Captioned;
-use lenet5::cli::{self, ReadOptions};
 use lenet5::data::{Dataset, Split};
-use lenet5::evaluate::{Evaluation, Misread, Rejection, logits, logits_by_engine};
-use lenet5::model::{ModelConfig, ModelOptions, Network};
+use lenet5::evaluate::{Evaluation, Misclassified, Rejection, kernel_logits, logits};
+use lenet5::libtorch::{set_threads, to_array};
+use lenet5::model::{LeNet5, ModelConfig, ModelOptions, Network};
+use lenet5::recipe::EngineChoice;
 use lenet5::script::Script;
-use lenet5::train::{Engine, read_metrics};
-use lenet5::weights::{self, Settings};
-use lenet5::{DeviceChoice, charts, engine, files};
+use lenet5::train::{EpochMetrics, read_metrics};
+use lenet5::weights::{self, Provenance};
+use lenet5::{DeviceChoice, charts};
+use lenet5_cli::{self as cli, WeightsArguments};
+use lenet5_core::files;
+use lenet5_core::kernels::batch::BatchForm;
 use tch::nn::Module;
 use tch::{Device, Tensor};
 
@@ -28,19 +32,19 @@ struct Arguments {
     #[arg(long, value_name = "FILE", conflicts_with = "torchscript")]
     weights: Option<PathBuf>,
     /// Which of the shipped weights: of the network as PyTorch users write it today, or of the paper's of 1998.
-    #[arg(long, default_value = "modern", conflicts_with_all = ["file", "weights", "torchscript"])]
+    #[arg(long, default_value = "modern", value_parser = cli::choice::<Network>(), conflicts_with_all = ["file", "weights", "torchscript"])]
     model: Network,
     /// Run any TorchScript classifier as it is. This EXECUTES THE CODE IN THE FILE, which may do
     /// anything: only for files that you trust.
     #[arg(long, value_name = "FILE")]
     torchscript: Option<PathBuf>,
     #[command(flatten)]
-    read: ReadOptions,
+    read: WeightsArguments,
     /// Folder of IDX files, gzip or not [default: the embedded MNIST]
     #[arg(long)]
     data: Option<PathBuf>,
     /// The part of the data set.
-    #[arg(long, value_enum, default_value = "test")]
+    #[arg(long, default_value = "test", value_parser = cli::choice::<Split>())]
     split: Split,
     /// One JSON object instead of the tables: samples, errors, error_percent, loss, confusion,
     /// rejected_percent_for_half_percent_error.
@@ -49,8 +53,8 @@ struct Arguments {
     /// Write `logits` (N, classes; float32) and `labels` (N; int64) as safetensors.
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,
-    /// Draw the confusion matrix, the rejection curve and the misread digits as DIR/confusion.png,
-    /// rejection.png and misread.png; for weights in a run's folder, the run's losses and errors as curve.png.
+    /// Draw the confusion matrix, the rejection curve and the misclassified digits as DIR/confusion.png,
+    /// rejection.png and misclassified.png; for weights in a run's folder, the run's losses and errors as curve.png.
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     /// auto, cpu, cuda, cuda:N or mps.
@@ -59,9 +63,9 @@ struct Arguments {
     /// CPU threads [default: all cores]
     #[arg(long)]
     threads: Option<i32>,
-    /// What computes the logits: libtorch gives the bits of PyTorch, fused is the fastest on a CPU.
-    #[arg(long, default_value = "libtorch", conflicts_with = "torchscript")]
-    engine: Engine,
+    /// The kernels that compute the logits: libtorch gives the bits of PyTorch, fused is the fastest on a CPU.
+    #[arg(long, default_value = "libtorch", value_parser = cli::choice::<EngineChoice>(), conflicts_with = "torchscript")]
+    engine: EngineChoice,
 }
 
 fn main() -> ExitCode {
@@ -70,7 +74,7 @@ fn main() -> ExitCode {
 }
 
 fn evaluate(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    cli::set_threads(arguments.threads)?;
+    set_threads(arguments.threads)?;
     let Scores { logits, labels, config, assumed } = match &arguments.torchscript {
         Some(path) => run_script(arguments, path)?,
         None => run_weights(arguments)?,
@@ -89,7 +93,7 @@ fn evaluate(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(path) = &arguments.logits {
         weights::write_tensors(
             path,
-            &[("logits".to_owned(), logits), ("labels".to_owned(), labels)],
+            &[("logits".to_owned(), to_array(&logits)?), ("labels".to_owned(), to_array(&labels)?)],
         )?;
     }
     if arguments.json {
@@ -115,28 +119,32 @@ struct Scores {
 }
 
 fn run_weights(arguments: &Arguments) -> anyhow::Result<Scores> {
-    if arguments.engine == Engine::Graph {
+    if arguments.engine == EngineChoice::Graph {
         anyhow::bail!("--engine graph: images that are read once are not worth recording");
     }
     let weights = arguments.read.open(arguments.weights(), arguments.model)?;
-    let given = arguments.read.model != ModelOptions::default();
-    let assumed = given || matches!(weights.settings, Settings::Assumed(_));
+    let given = arguments.read.model.options() != ModelOptions::default();
+    let assumed = given || matches!(weights.provenance, Provenance::Assumed(_));
     let config = weights.config.clone();
     let (device, _) = arguments.device.open()?;
-    let data = Dataset::open(arguments.data.as_deref(), arguments.split, weights.config.classes)?;
-    let (_store, model) = weights.build(device)?;
-    let by_hand = match (arguments.engine, engine::knows(&config)) {
-        (Engine::Fused, _) if device != Device::Cpu => anyhow::bail!(
+    let data = Dataset::open(arguments.data.as_deref(), arguments.split, config.classes)?;
+    let kernels = match config.network {
+        Network::Modern => BatchForm::of(&config).map(drop),
+        Network::Original => Ok(()),
+    };
+    let by_kernels = match (arguments.engine, kernels) {
+        (EngineChoice::Fused, _) if device != Device::Cpu => anyhow::bail!(
             "--engine fused evaluates on the CPU only: --device cpu, or --engine libtorch"
         ),
-        (Engine::Fused, Err(reason)) => anyhow::bail!("--engine fused {reason}"),
-        (Engine::Fused | Engine::Auto, Ok(())) => device == Device::Cpu,
+        (EngineChoice::Fused, Err(reason)) => anyhow::bail!("--engine fused {reason}"),
+        (EngineChoice::Fused | EngineChoice::Auto, Ok(())) => device == Device::Cpu,
         _ => false,
     };
     let labels = data.labels().copy();
-    let logits = if by_hand {
-        logits_by_engine(&model, &data)?
+    let logits = if by_kernels {
+        kernel_logits(&weights, &data)?
     } else {
+        let model = LeNet5::from_weights(&weights, device)?;
         let forward = |images: &Tensor| Ok(model.forward(images));
         logits(&forward, &data.to_device(device), &config)?
     };
@@ -146,7 +154,7 @@ fn run_weights(arguments: &Arguments) -> anyhow::Result<Scores> {
 fn run_script(arguments: &Arguments, path: &Path) -> anyhow::Result<Scores> {
     let (device, _) = arguments.device.open()?;
     let limits = arguments.read.limits.limits();
-    let script = Script::load(path, &arguments.read.model, &limits, device)?;
+    let script = Script::load(path, &arguments.read.model.options(), &limits, device)?;
     let config = script.config();
     cli::note(format_args!(
         "note: {}: running its code on {} input, mean {}, std {}",
@@ -168,8 +176,8 @@ impl Arguments {
     }
 }
 
-/// The most misread digits that a picture shows.
-const MOST_MISREAD: usize = 420;
+/// The most misclassified digits that a picture shows.
+const MOST_SHOWN: usize = 420;
 
 fn report(
     arguments: &Arguments,
@@ -186,27 +194,31 @@ fn report(
     let zip_codes = [("the zip code reader of 1989", 9.0, 1.0)];
     let others = if mnist { &zip_codes[..] } else { &[] };
     charts::rejection(&path("rejection.png"), &Rejection::new(logits, labels)?, others)?;
-    let misread = Misread::all(logits, labels)?;
-    let paper = if mnist { Misread::by_the_paper() } else { Vec::new() };
+    let misclassified = Misclassified::all(logits, labels)?;
+    let paper = if mnist { Misclassified::by_the_paper() } else { Vec::new() };
     let by_the_paper = |index: i64| paper.iter().any(|other| other.index == index);
-    let both = misread.iter().filter(|misread| by_the_paper(misread.index)).count();
-    let classes = evaluation.confusion.len() as i64;
+    let both = misclassified.iter().filter(|found| by_the_paper(found.index)).count();
+    let classes = evaluation.confusion.len();
     let data = Dataset::open(arguments.data.as_deref(), arguments.split, classes)?;
-    let pictures = misread.iter().take(MOST_MISREAD).map(|misread| Captioned {
-        picture: data.images().get(misread.index),
-        caption: format!("{}->{}", misread.label, misread.answer),
-        marked: by_the_paper(misread.index),
+    let pictures = misclassified.iter().take(MOST_SHOWN).map(|found| Captioned {
+        picture: data.images().get(found.index),
+        caption: format!("{}->{}", found.label, found.prediction),
+        marked: by_the_paper(found.index),
     });
-    let shown = if misread.len() > MOST_MISREAD { ", of which these are the first" } else { "" };
-    let mut title = format!("{} of {} misread{shown}", misread.len(), evaluation.samples);
+    let shown =
+        if misclassified.len() > MOST_SHOWN { ", of which these are the first" } else { "" };
+    let mut title =
+        format!("{} of {} misclassified{shown}", misclassified.len(), evaluation.samples);
     if mnist {
-        title += &format!("; orange: {both} of the 82 that the paper's network misread in 1998");
+        title +=
+            &format!("; orange: {both} of the 82 that the paper's network misclassified in 1998");
     }
-    charts::captioned(&path("misread.png"), &title, &pictures.collect::<Vec<_>>())?;
-    let mut written = vec!["confusion.png", "rejection.png", "misread.png"];
+    charts::captioned(&path("misclassified.png"), &title, &pictures.collect::<Vec<_>>())?;
+    let mut written = vec!["confusion.png", "rejection.png", "misclassified.png"];
     let run = arguments.weights().and_then(Path::parent);
     if let Some(run) = run.filter(|run| run.join("metrics.jsonl").exists()) {
-        charts::curve(&path("curve.png"), &read_metrics(run)?)?;
+        let points: Vec<_> = read_metrics(run)?.iter().map(EpochMetrics::curve_point).collect();
+        charts::curve(&path("curve.png"), &points)?;
         written.push("curve.png");
     }
     cli::note(format_args!("wrote {} in {}", written.join(", "), files::shown(folder)));

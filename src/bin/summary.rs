@@ -4,21 +4,25 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use lenet5::data::{Dataset, Distortions, Split, images, to_input};
-use lenet5::model::{ModelConfig, ModelOptions, Network, Summary};
+use lenet5::charts;
+use lenet5::data::{Dataset, Split, examples, to_input};
+use lenet5::model::{LeNet5, ModelConfig, Network, Summary};
+use lenet5::recipe::Distortions;
 use lenet5::weights::Weights;
-use lenet5::{Recognizer, charts, cli, files};
-use tch::Device;
+use lenet5::{Picture, PictureLimits, Recognizer};
+use lenet5_cli::{self as cli, ModelArguments};
+use lenet5_core::files;
+use tch::{Device, Kind, Tensor};
 
 /// Prints LeNet-5's layers: output shapes, parameters, connections, multiply-adds.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
     /// The network: as PyTorch users write it today, or as the paper of 1998 has it.
-    #[arg(long, default_value = "modern")]
+    #[arg(long, default_value = "modern", value_parser = cli::choice::<Network>())]
     model: Network,
     #[command(flatten)]
-    options: ModelOptions,
+    options: ModelArguments,
     /// Draw the distortions of `train --distort` as FILE, a PNG: a digit a row, as it is and nine times
     /// distorted.
     #[arg(long, value_name = "FILE")]
@@ -42,7 +46,7 @@ fn main() -> ExitCode {
     let arguments: Arguments = cli::parse();
     cli::run(|| {
         if let Some(path) = &arguments.distortions {
-            charts::sheet(path, &Distortions::default().examples()?)?;
+            charts::sheet(path, &examples(&Distortions::default())?)?;
             cli::note(format_args!("wrote {}", files::shown(path)));
             return Ok(ExitCode::SUCCESS);
         }
@@ -55,7 +59,7 @@ fn main() -> ExitCode {
             Network::Modern => ModelConfig::default(),
             Network::Original => ModelConfig::original(),
         };
-        arguments.options.apply(&mut config);
+        arguments.options.options().apply(&mut config);
         config.validate()?;
         let summary = Summary::new(&config);
         if arguments.json {
@@ -72,8 +76,7 @@ fn draw_activations(arguments: &Arguments, image: &str, path: &Path) -> anyhow::
         Some(file) => Weights::read(file)?,
         None => Weights::shipped(arguments.model)?,
     };
-    weights.set(&arguments.options)?;
-    let (_store, model) = weights.build(Device::Cpu)?;
+    weights.set(&arguments.options.options())?;
     let bytes = match image.parse::<i64>() {
         Ok(number) => {
             let data = Dataset::embedded(Split::Test, 10)?;
@@ -82,17 +85,18 @@ fn draw_activations(arguments: &Arguments, image: &str, path: &Path) -> anyhow::
                 "--activations: expected a picture, or the number of a test image from 0 to {}, found {number}",
                 data.len() - 1
             );
-            data.images().get(number)
+            data.images().get(number).unsqueeze(0)
         }
         Err(_) => {
             let file = Path::new(image);
-            let picture = images::open(file, &images::Limits::default())?;
+            let picture = Picture::open(file, &PictureLimits::default())?;
             let reading = Recognizer::new(&weights)?.read(&picture);
             let reading = reading.map_err(|error| error.in_file(file))?;
-            images::to_tensor(&[reading.digits[0].pixels])?.get(0)
+            Tensor::from_data_size(&reading.digits[0].pixels, &[1, 28, 28], Kind::Uint8)
         }
     };
-    let input = to_input(&bytes.unsqueeze(0), model.config());
-    let layers = tch::no_grad(|| model.activations(&input));
-    Ok(charts::activations(path, &input, &layers)?)
+    let model = LeNet5::from_weights(&weights, Device::Cpu)?;
+    let input = to_input(&bytes, model.config());
+    let layers = tch::no_grad(|| model.layers(&input));
+    Ok(charts::layers(path, &input, &layers)?)
 }

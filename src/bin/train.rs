@@ -7,14 +7,15 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use clap::{Args, Parser, ValueEnum};
-use lenet5::data::Distortions;
-use lenet5::model::{C5, Loss, ModelConfig, ModelOptions, Network, Summary};
-use lenet5::optim::{OptimizerConfig, Schedule};
-use lenet5::train::{
-    Engine, Metrics, Order, Outcome, Precision, Run, TrainConfig, new_run_folder, read_config,
+use lenet5::model::{C5, ModelConfig, ModelOptions, Network, Summary};
+use lenet5::recipe::{
+    Distortions, EngineChoice, Loss, OptimizerConfig, Order, Precision, Schedule, TrainConfig,
 };
+use lenet5::train::{EpochMetrics, Outcome, Progress, Run, new_run_folder, read_config};
 use lenet5::weights::Weights;
-use lenet5::{DeviceChoice, cli, files, libtorch};
+use lenet5::{DeviceChoice, libtorch};
+use lenet5_cli::{self as cli, ModelArguments};
+use lenet5_core::files;
 
 /// Trains LeNet-5 on MNIST, or on any data set of its form.
 ///
@@ -28,8 +29,8 @@ struct Arguments {
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
-    model: ModelOptions,
-    /// Passes over the training images [default: 10, for sdlm 20]
+    model: ModelArguments,
+    /// Epochs: passes over the training images [default: 10, for sdlm 20]
     #[arg(long)]
     epochs: Option<u32>,
     /// auto, cpu, cuda, cuda:N or mps [default: auto]
@@ -43,32 +44,32 @@ struct Arguments {
     #[arg(long)]
     profile: bool,
     /// Go on with the run in DIR, with its settings; only --epochs, --device and --threads may change.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["Settings", "ModelOptions", "out"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["Settings", "ModelArguments", "out"])]
     resume: Option<PathBuf>,
     /// Folder for the results [default: runs/N, the next free number]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
-/// What a resumed run takes from its config.json.
+/// Settings that a resumed run takes from its config.json.
 #[derive(Args)]
 struct Settings {
     /// Settings for a purpose; options beside it change them.
     #[arg(long, conflicts_with_all = ["model", "init"])]
     preset: Option<Preset>,
     /// The network: as PyTorch users write it today, or as the paper of 1998 has it [default: modern]
-    #[arg(long)]
+    #[arg(long, value_parser = cli::choice::<Network>())]
     model: Option<Network>,
-    /// Distort the training images, other ways in each epoch, as the paper of 1998 did.
+    /// Distort the training images, anew in each epoch, as the paper of 1998 did.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "paper")]
     distort: Option<Distort>,
-    /// What training makes small [default: cross-entropy, for the original network discriminative]
+    /// Loss function [default: cross-entropy, for the original network discriminative]
     #[arg(long)]
     loss: Option<LossName>,
     /// The distance of the class of everything else, in the discriminative loss [default: 1]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     j: Option<f64>,
-    /// What the original network's squared distances are multiplied by [default: 0.025]
+    /// Factor of the original network's squared distances [default: 0.025]
     #[arg(long, value_name = "X")]
     rbf_scale: Option<f64>,
     /// Train the original network's codes too.
@@ -80,23 +81,23 @@ struct Settings {
     /// Use the first N training images only.
     #[arg(long, value_name = "N")]
     limit: Option<i64>,
-    /// Hold the last N training images out, and measure on them instead of on the test images.
+    /// Hold out the last N training images, and evaluate on them instead of on the test images.
     #[arg(long, value_name = "N")]
     validation: Option<i64>,
-    /// Count the training images that are misread as they come up, before each step.
+    /// Count the training images that are misclassified before their step.
     #[arg(long)]
     train_error: bool,
     /// Images per step [default: 64, for sdlm 1]
     #[arg(long, value_name = "N")]
     batch_size: Option<i64>,
     /// The order of the images [default: shuffled, for sdlm constant]
-    #[arg(long)]
+    #[arg(long, value_parser = cli::choice::<Order>())]
     order: Option<Order>,
-    /// What computes the steps [default: auto]
-    #[arg(long)]
-    engine: Option<Engine>,
-    /// What convolutions and matrix products compute in [default: fp32]
-    #[arg(long)]
+    /// Training engine [default: auto]
+    #[arg(long, value_parser = cli::choice::<EngineChoice>())]
+    engine: Option<EngineChoice>,
+    /// Precision of convolutions and matrix products [default: fp32]
+    #[arg(long, value_parser = cli::choice::<Precision>())]
     precision: Option<Precision>,
     /// Use only kernels that give the same bits each time; on a GPU that takes longer.
     #[arg(long)]
@@ -120,12 +121,12 @@ struct Settings {
     /// Weight decay [default: 0, for adamw 0.01]
     #[arg(long, value_name = "X")]
     weight_decay: Option<f64>,
-    /// What sdlm adds to the second derivatives [default: 0.02]
+    /// Number that sdlm adds to the second derivatives [default: 0.02]
     #[arg(long, value_name = "X")]
     mu: Option<f64>,
     /// Images that sdlm measures the second derivatives on [default: 500]
     #[arg(long, value_name = "N")]
-    hessian_samples: Option<i64>,
+    hessian_samples: Option<usize>,
     /// How the learning rate changes [default: cosine, for sdlm paper]
     #[arg(long)]
     schedule: Option<ScheduleName>,
@@ -142,16 +143,16 @@ struct Settings {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "rbf_scale", "train_rbf", "c5", "classes"])]
     init: Option<PathBuf>,
     /// Form of c5 [default: convolution]
-    #[arg(long)]
+    #[arg(long, value_parser = cli::choice::<C5>())]
     c5: Option<C5>,
     /// Number of classes, 2 to 1000 [default: 10]
     #[arg(long, value_name = "N")]
-    classes: Option<i64>,
+    classes: Option<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Preset {
-    /// What reads best with the modern network: ReLU, max pooling, distorted images, 120 epochs.
+    /// The lowest error with the modern network: ReLU, max pooling, distorted images, 120 epochs.
     Best,
     /// The training of the paper of 1998: --model original --optimizer sdlm.
     Paper,
@@ -161,7 +162,7 @@ enum Preset {
 enum Distort {
     /// Translation, scaling, squeezing and shear, in ranges fitted to the examples in the paper's Fig. 7.
     Paper,
-    /// The same in smaller ranges.
+    /// The paper's distortions in smaller ranges.
     Mild,
     /// In smaller ranges, with rotation and elastic distortion besides.
     Best,
@@ -359,18 +360,19 @@ fn main() -> ExitCode {
 }
 
 fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let init = arguments.settings.init(&arguments.model)?;
+    let options = arguments.model.options();
+    let init = arguments.settings.init(&options)?;
     let mut config = match &arguments.resume {
         Some(folder) => read_config(folder)?,
-        None => arguments.settings.config(&arguments.model, init.as_ref())?,
+        None => arguments.settings.config(&options, init.as_ref())?,
     };
     config.epochs = arguments.epochs.unwrap_or(config.epochs);
     config.device = arguments.device.unwrap_or(config.device);
     config.threads = arguments.threads.or(config.threads);
-    cli::set_threads(config.threads)?;
     if config.deterministic {
-        libtorch::deterministic()?;
+        set_deterministic()?;
     }
+    libtorch::set_threads(config.threads)?;
     let (device, device_name) = config.device.open()?;
     let (stop, code) = stop_on_signal()?;
     let (folder, mut run) = match (arguments.resume, arguments.out) {
@@ -390,7 +392,7 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let (train, test) = run.samples();
     let kind = if run.config().validation.is_some() { "validation" } else { "test" };
-    let table = Table::new(run.config(), console::Term::stdout().size_checked());
+    let table = EpochTable::new(run.config(), console::Term::stdout().size_checked());
     let parameters = Summary::new(&run.config().model).total.parameters;
     let _ = cli::print(format!(
         "LeNet-5, {parameters} parameters; {train} training and {test} {kind} images; device {device_name}\n\
@@ -399,8 +401,7 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
         files::shown(&folder),
         table.header(),
     ));
-    // A closed pipe does not stop training: the results are in the folder.
-    let outcome = run.train(&stop, &mut |metrics| drop(cli::print(table.row(metrics))))?;
+    let outcome = run.train(&stop, &mut Display { table, bar: None })?;
     if let Some(table) = run.profile()? {
         let _ = cli::print(table);
     }
@@ -414,6 +415,40 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
             ExitCode::from(*code.wait())
         }
     })
+}
+
+/// Shows a run on the terminal: a bar for the current epoch, and a row for each epoch that is done.
+struct Display {
+    table: EpochTable,
+    bar: Option<cli::Progress>,
+}
+
+impl Progress for Display {
+    fn begin(&mut self, epoch: u32, epochs: u32, images: u64) {
+        self.bar = Some(cli::Progress::new(&format!("epoch {epoch}/{epochs}"), images));
+    }
+
+    fn set(&mut self, images: u64) {
+        if let Some(bar) = &mut self.bar {
+            bar.set(images);
+        }
+    }
+
+    fn end(&mut self) {
+        self.bar = None;
+    }
+
+    fn report(&mut self, metrics: &EpochMetrics) {
+        // A closed pipe does not stop training: the results are in the folder.
+        drop(cli::print(self.table.row(metrics)));
+    }
+}
+
+/// Allows only deterministic kernels from now on.
+#[allow(unsafe_code)]
+fn set_deterministic() -> lenet5::Result<()> {
+    // SAFETY: the program has started no other thread yet, and libtorch's threads start with its first work.
+    unsafe { libtorch::deterministic() }
 }
 
 /// A flag that a signal sets, and the exit code that is then the program's.
@@ -436,12 +471,12 @@ fn epochs(count: u32) -> String {
 }
 
 /// A column of the table: its name, its width, and its value in an epoch.
-type Column = (String, usize, fn(&Metrics) -> String);
+type Column = (String, usize, fn(&EpochMetrics) -> String);
 
 /// The table of epochs.
-struct Table(Vec<Column>);
+struct EpochTable(Vec<Column>);
 
-impl Table {
+impl EpochTable {
     /// `size` is the terminal's, in rows and columns, where the table goes to one: what it has no room for is left
     /// out, as `metrics.jsonl` has it all.
     fn new(config: &TrainConfig, size: Option<(u16, u16)>) -> Self {
@@ -460,11 +495,11 @@ impl Table {
             (4, ("learning rate".into(), 15, |m| format!("{:.6}", m.learning_rate))),
             (6, ("seconds".into(), 9, |m| format!("{:.2}", m.seconds))),
             (7, ("images/s".into(), 10, |m| format!("{:.0}", m.images_per_second))),
-            (5, ("rates of weights".into(), 18, |m| range(m.weight_rates))),
+            (5, ("parameter rates".into(), 18, |m| range(m.parameter_rates))),
         ];
         columns.retain(|(_, (name, ..))| match name.as_str() {
             "train error %" => config.train_error,
-            "rates of weights" => matches!(config.optimizer, OptimizerConfig::Sdlm { .. }),
+            "parameter rates" => matches!(config.optimizer, OptimizerConfig::Sdlm { .. }),
             _ => true,
         });
         let room = size.map_or(usize::MAX, |(_, columns)| usize::from(columns));
@@ -481,7 +516,7 @@ impl Table {
         self.0.iter().map(|(name, width, _)| format!("{name:>width$}")).collect()
     }
 
-    fn row(&self, metrics: &Metrics) -> String {
+    fn row(&self, metrics: &EpochMetrics) -> String {
         let cell = |(_, width, value): &Column| format!("{:>width$}", value(metrics));
         self.0.iter().map(cell).collect::<String>() + "\n"
     }

@@ -1,12 +1,7 @@
-//! Data sets: the IDX reader, and images as the network takes them.
+//! Data sets of images and labels, and batches of them as tensors.
 
-pub(crate) mod augment;
-pub mod idx;
-pub mod images;
-pub mod ink;
-mod jpeg;
-mod mnist;
-pub(crate) mod strokes;
+mod dataset;
+mod distort;
 
-pub use augment::{Distortions, Warps};
-pub use mnist::{Dataset, Split, to_input};
+pub use dataset::{Dataset, Split, to_input};
+pub use distort::{DistortionBatch, examples};

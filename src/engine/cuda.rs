@@ -1,22 +1,23 @@
-//! The modern network trained on an NVIDIA GPU by two kernels written by hand for each step: `cuda/kernels.cu`,
+//! Training the modern network on an NVIDIA GPU by two CUDA kernels of this project for each step: `cuda/kernels.cu`,
 //! compiled at run time for the GPU and the network. Distortions are drawn there too.
 //!
-//! Between host and GPU nothing goes but the launches: images, weights, the optimizer's state and the losses stay
-//! there, and what changes from step to step are the kernels' arguments.
+//! Between host and GPU nothing is transferred but the launches: images, weights, optimizer state and losses stay on
+//! the GPU, and the values that change from step to step are arguments of the kernels.
 
 mod gpu;
 
+use lenet5_core::kernels::batch::{
+    BatchForm, BatchOptimizer, GreyImages, ParameterVector, UpdateRule,
+};
 use tch::{Device, Kind, Tensor};
 
 pub use gpu::{Compiling, Gpu, compile};
 
-use super::fused::{self, Bytes, Parameters, Rule, pictures};
-use super::{Order, Trainer};
+use super::fused::{read_optimizer, write_optimizer};
+use super::{AfterStep, Data, Engine, Epoch, State, Totals};
 use crate::Result;
-use crate::data::{Dataset, Distortions};
-use crate::model::{LeNet5, ModelConfig};
-use crate::optim;
-use crate::train::TrainConfig;
+use crate::model::{Activation, ModelConfig, Pooling};
+use crate::recipe::{Distortions, TrainConfig};
 
 /// The kernels' source.
 pub const SOURCE: &str = include_str!("cuda/kernels.cu");
@@ -28,30 +29,33 @@ const CONVOLUTIONS: usize = 2572;
 
 /// The numbers that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Form {
+pub struct KernelForm {
     /// Images of a block of `gradient`: 1, 2 or 4.
     pub teams: usize,
     /// The network's outputs, 128 at most.
     pub classes: usize,
     /// Its activation and pooling.
-    pub settings: fused::Settings,
+    pub network: BatchForm,
 }
 
-impl Form {
-    /// Of a modern network whose activation is tanh or relu.
-    pub fn of(config: &ModelConfig, teams: usize) -> Form {
-        Form { teams, classes: config.classes as usize, settings: fused::Settings::of(config) }
+impl KernelForm {
+    /// The form for a network that [`BatchForm::of`] accepts, and blocks of `teams` images.
+    ///
+    /// # Errors
+    /// As [`BatchForm::of`].
+    pub fn of(config: &ModelConfig, teams: usize) -> Result<KernelForm, &'static str> {
+        Ok(KernelForm { teams, classes: config.classes, network: BatchForm::of(config)? })
     }
 
     /// The compiler's options.
     pub fn defines(&self) -> [String; 5] {
-        let fused::Settings { relu, max, corner } = self.settings;
+        let BatchForm { activation, pooling, unpadded } = self.network;
         [
             ("TEAMS", self.teams),
             ("CLASSES", self.classes),
-            ("RELU", relu.into()),
-            ("MAX", max.into()),
-            ("CORNER", corner.into()),
+            ("RELU", (activation == Activation::Relu).into()),
+            ("MAX", (pooling == Pooling::Max).into()),
+            ("CORNER", unpadded.into()),
         ]
         .map(|(name, value)| format!("-D{name}={value}"))
     }
@@ -66,15 +70,15 @@ impl Form {
     }
 
     /// How `kernel` is launched for so many images.
-    pub fn launch(&self, kernel: Kernel, images: usize) -> Launch {
+    pub fn launch(&self, kernel: CudaKernel, images: usize) -> Launch {
         let tiles = |inputs: usize, outputs: usize| inputs.div_ceil(16) * outputs.div_ceil(24);
         match kernel {
-            Kernel::Gradient => Launch {
+            CudaKernel::Gradient => Launch {
                 blocks: images.div_ceil(self.teams) as u32,
                 threads: 128 * self.teams as u32,
                 shared: self.shared(),
             },
-            Kernel::Update => Launch {
+            CudaKernel::Update => Launch {
                 blocks: (tiles(400, 120)
                     + tiles(120, 84)
                     + tiles(84, self.classes)
@@ -82,14 +86,16 @@ impl Form {
                 threads: 512,
                 shared: 4 * 16 * (24 * 16 + 24),
             },
-            Kernel::Draw => Launch { blocks: images.div_ceil(128) as u32, threads: 128, shared: 0 },
+            CudaKernel::Draw => {
+                Launch { blocks: images.div_ceil(128) as u32, threads: 128, shared: 0 }
+            }
         }
     }
 }
 
 /// One of the kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kernel {
+pub enum CudaKernel {
     /// A batch through the network and back, or there only.
     Gradient,
     /// The weights' gradients, and the step.
@@ -113,7 +119,7 @@ pub struct Launch {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(missing_docs)] // as of `Distortions`
-pub struct Ranges {
+pub struct DistortionRanges {
     pub scale: [f64; 2],
     pub squeeze: [f64; 2],
     pub shear: f64,
@@ -124,10 +130,10 @@ pub struct Ranges {
     pub epoch: u64,
 }
 
-impl Ranges {
-    fn of(distortions: &Distortions, seed: i64, epoch: u32) -> Ranges {
+impl DistortionRanges {
+    fn of(distortions: &Distortions, seed: i64, epoch: u32) -> DistortionRanges {
         let logarithms = |(low, high): (f64, f64)| [low.ln(), high.ln()];
-        Ranges {
+        DistortionRanges {
             scale: logarithms(distortions.scale),
             squeeze: logarithms(distortions.squeeze),
             shear: distortions.shear,
@@ -166,13 +172,13 @@ pub struct Arguments {
     pub border: f32,
     pub step: [f32; 8],
     pub rule: i32,
-    pub ranges: Ranges,
+    pub ranges: DistortionRanges,
 }
 
 /// What runs the kernels.
 pub trait Launcher: Send {
     /// What they were compiled for.
-    fn form(&self) -> Form;
+    fn form(&self) -> KernelForm;
 
     /// Launches one, after all that was launched on its device before.
     ///
@@ -181,7 +187,13 @@ pub trait Launcher: Send {
     ///
     /// # Safety
     /// The pointers are of so many numbers as the source says.
-    unsafe fn launch(&self, kernel: Kernel, launch: Launch, arguments: &Arguments) -> Result<()>;
+    #[allow(unsafe_code)]
+    unsafe fn launch(
+        &self,
+        kernel: CudaKernel,
+        launch: Launch,
+        arguments: &Arguments,
+    ) -> Result<()>;
 
     /// Measures each launch of training from now on.
     fn measure(&mut self);
@@ -190,64 +202,58 @@ pub trait Launcher: Send {
     ///
     /// # Errors
     /// Where that cannot be said.
-    fn measured(&self) -> Result<Vec<(Kernel, f64)>>;
+    fn measured(&self) -> Result<Vec<(CudaKernel, f64)>>;
 }
 
-/// Trains on one device.
-pub struct Engine {
-    config: TrainConfig,
+/// Trains on one GPU by the kernels.
+pub struct CudaEngine {
+    recipe: TrainConfig,
     device: Device,
     launcher: Box<dyn Launcher>,
-    /// Training and test images (N, S, S), uint8; labels (N), int64, of the former.
+    /// Training and test images (N, S, S), uint8; labels (N), int64, of the training images.
     train: Tensor,
     test: Tensor,
     labels: Tensor,
     /// How the network takes the images.
-    picture: Bytes,
+    images: GreyImages,
     levels: Tensor,
-    rule: Rule,
-    /// Float32, as [`Parameters`] has them.
+    rule: UpdateRule,
+    /// Float32, in the order of [`ParameterVector`].
     parameters: Tensor,
     state: [Tensor; 2],
     inputs: [Tensor; 3],
     derivatives: [Tensor; 3],
     convolutions: Tensor,
+    measured: bool,
 }
 
-impl Engine {
-    /// For a network, an optimizer's state, and data on the launcher's device.
+impl CudaEngine {
+    /// Opens the engine on the launcher's device.
     ///
     /// # Errors
-    /// Where libtorch refuses.
-    pub fn new(
-        config: &TrainConfig,
-        model: &LeNet5,
-        (train, test): (&Dataset, &Dataset),
-        optimizer: &dyn optim::Optimizer,
+    /// Where the state does not fit the settings, or libtorch refuses.
+    pub fn open(
+        recipe: &TrainConfig,
+        state: &State,
+        data: &Data,
+        device: Device,
         launcher: Box<dyn Launcher>,
-    ) -> Result<Engine> {
-        let device = train.labels().device();
-        let Form { teams, classes, .. } = launcher.form();
-        let tensors = model.parameter_tensors();
-        let mut host = fused::Optimizer::new(config.optimizer, classes);
-        host.read(optimizer, &tensors)?;
-        let grey = |data: &Dataset| -> Result<Tensor> {
-            Ok(pictures(&data.resized(&config.model)?, &config.model))
-        };
-        let (labels, train, test) = (train.labels().contiguous(), grey(train)?, grey(test)?);
-        let picture = Bytes::new(Vec::new(), train.size()[2] as usize, &config.model)?;
-        let batch = config.batch_size.min(train.size()[0]) as usize;
+    ) -> Result<CudaEngine> {
+        let KernelForm { teams, classes, .. } = launcher.form();
+        let config = &recipe.model;
+        let host = read_optimizer(&recipe.optimizer, &state.optimizer, config)?;
+        let train = data.train.unpadded(config)?.to_device(device);
+        let images = GreyImages::new(Vec::new(), train.size()[2] as usize, config);
+        let batch = recipe.batch_size.min(train.size()[0]) as usize;
         let upload = |values: &[f32]| -> Result<Tensor> {
             Ok(Tensor::f_from_slice(values)?.f_to_device(device)?)
         };
         let room = |rows: usize, columns: usize| {
             Tensor::f_empty([rows as i64, columns as i64], (Kind::Float, device))
         };
-        Ok(Engine {
-            config: config.clone(),
-            device,
-            levels: upload(&picture.levels)?,
-            parameters: upload(&Parameters::of(model).0)?,
+        Ok(CudaEngine {
+            levels: upload(&images.levels.grey)?,
+            parameters: upload(&ParameterVector::from_arrays(&state.tensors).0)?,
             state: [upload(&host.state[0].0)?, upload(&host.state[1].0)?],
             rule: host.rule,
             inputs: [room(batch, 400)?, room(batch, 120)?, room(batch, 84)?],
@@ -255,90 +261,116 @@ impl Engine {
             convolutions: room(batch.div_ceil(teams), CONVOLUTIONS)?,
             launcher,
             train,
-            test,
-            labels,
-            picture,
+            test: data.test.unpadded(config)?.to_device(device),
+            labels: data.train.labels().to_device(device).contiguous(),
+            images,
+            recipe: recipe.clone(),
+            device,
+            measured: false,
         })
     }
 }
 
-impl Trainer for Engine {
-    fn pass(
-        &mut self,
-        _: &LeNet5,
-        order: &Order,
-        stop: &mut dyn FnMut(u64) -> bool,
-    ) -> Result<(f64, u64)> {
-        let (images, batch) = (order.places.len(), self.config.batch_size as usize);
-        let places = Tensor::f_from_slice(order.places)?.f_to_device(self.device)?;
-        let losses = Tensor::f_empty([images as i64], (Kind::Float, self.device))?;
-        let misread = Tensor::f_empty([images as i64], (Kind::Uint8, self.device))?;
+impl Engine for CudaEngine {
+    #[allow(unsafe_code)]
+    fn train(&mut self, epoch: &Epoch, after_step: &mut AfterStep) -> Result<Totals> {
+        let batch = self.recipe.batch_size as usize;
+        let order = epoch.order_left(batch);
+        let count = order.len();
+        let indices = Tensor::f_from_slice(order)?.f_to_device(self.device)?;
+        let losses = Tensor::f_empty([count as i64], (Kind::Float, self.device))?;
+        let misclassified = Tensor::f_empty([count as i64], (Kind::Uint8, self.device))?;
         let mut arguments = self.arguments();
-        let distortions = self.config.distortions.as_ref();
-        let distorted = distortions.map_or(0, |_| images * DISTORTION) as i64;
+        let distortions = self.recipe.distortions.as_ref();
+        let distorted = distortions.map_or(0, |_| count * DISTORTION) as i64;
         let distorted = Tensor::f_empty([distorted], (Kind::Float, self.device))?;
         if let Some(distortions) = distortions {
-            arguments.ranges = Ranges::of(distortions, self.config.seed, order.epoch);
-            arguments.places = at(&places, 0);
+            arguments.ranges = DistortionRanges::of(distortions, self.recipe.seed, epoch.number);
+            arguments.places = at(&indices, 0);
             arguments.distortions = at(&distorted, 0);
-            arguments.count = images as i32;
-            // SAFETY: as below.
-            unsafe { self.launch(Kernel::Draw, &arguments)? };
+            arguments.count = count as i32;
+            // SAFETY: all tensors live until the epoch ends, have as many numbers as the source says, and are on one device,
+            // which executes launches in their order.
+            unsafe { self.launch(CudaKernel::Draw, &arguments)? };
         }
         let mut done = 0;
-        for (step, rate) in (1..).zip(order.rates) {
-            arguments.count = batch.min(images - done) as i32;
-            arguments.places = at(&places, done);
+        for (step, rate) in epoch.learning_rates.iter().enumerate().skip(epoch.done as usize) {
+            arguments.count = batch.min(count - done) as i32;
+            arguments.places = at(&indices, done);
             arguments.losses = at(&losses, done);
-            arguments.misread = at(&misread, done);
+            arguments.misread = at(&misclassified, done);
             if distortions.is_some() {
                 arguments.distortions = at(&distorted, done * DISTORTION);
             }
-            (arguments.step, arguments.rule) = self.rule.step(f64::from(*rate)).constants();
-            for kernel in [Kernel::Gradient, Kernel::Update] {
-                // SAFETY: all tensors live until the pass ends, have so many numbers, and are on one device, where
-                // what is launched is done in its order.
+            let rate = f64::from(*rate as f32);
+            (arguments.step, arguments.rule) = self.rule.step(rate).constants();
+            for kernel in [CudaKernel::Gradient, CudaKernel::Update] {
+                // SAFETY: as above.
                 unsafe { self.launch(kernel, &arguments)? };
             }
             done += arguments.count as usize;
-            if stop(step) {
+            if after_step(step as u64 + 1).is_break() {
                 break;
             }
         }
-        let [losses, misread] = [losses, misread].map(|all| all.narrow(0, 0, done as i64));
-        let misread = misread.f_sum(Kind::Int64)?.f_int64_value(&[])?;
-        Ok((losses.f_sum(Kind::Double)?.f_double_value(&[])?, misread as u64))
+        let [losses, misclassified] =
+            [losses, misclassified].map(|all| all.narrow(0, 0, done as i64));
+        Ok(Totals {
+            loss: losses.f_sum(Kind::Double)?.f_double_value(&[])?,
+            misclassified: misclassified.f_sum(Kind::Int64)?.f_int64_value(&[])? as u64,
+            parameter_rates: None,
+        })
     }
 
-    fn evaluate(&mut self, model: &LeNet5) -> Result<Tensor> {
-        let (count, classes) = (self.test.size()[0], model.config().classes);
-        let places = Tensor::f_arange(count, (Kind::Int64, self.device))?;
+    #[allow(unsafe_code)]
+    fn logits(&mut self) -> Result<Vec<f32>> {
+        let (count, classes) = (self.test.size()[0], self.recipe.model.classes as i64);
+        let indices = Tensor::f_arange(count, (Kind::Int64, self.device))?;
         let logits = Tensor::f_empty([count, classes], (Kind::Float, self.device))?;
         let arguments = Arguments {
             grey: at(&self.test, 0),
-            places: at(&places, 0),
+            places: at(&indices, 0),
             logits: at(&logits, 0),
             count: count as i32,
             ..self.arguments()
         };
-        // SAFETY: all tensors live until the logits are copied, have so many numbers, and are on one device.
-        unsafe { self.launch(Kernel::Gradient, &arguments)? };
-        Ok(logits.f_to_device(Device::Cpu)?)
+        // SAFETY: all tensors live until the logits are copied, have as many numbers as the source says, and are on one
+        // device.
+        unsafe { self.launch(CudaKernel::Gradient, &arguments)? };
+        Ok(Vec::try_from(logits.f_to_device(Device::Cpu)?.flatten(0, -1))?)
     }
 
-    fn measure(&mut self) {
+    fn state(&self) -> Result<State> {
+        let download = |values: &Tensor| -> Result<ParameterVector> {
+            Ok(ParameterVector(Vec::try_from(values)?))
+        };
+        let config = &self.recipe.model;
+        let state = [download(&self.state[0])?, download(&self.state[1])?];
+        let optimizer = BatchOptimizer { rule: self.rule, state };
+        Ok(State {
+            tensors: download(&self.parameters)?.to_arrays(config),
+            optimizer: write_optimizer(&optimizer, config),
+        })
+    }
+
+    fn measure(&mut self) -> Result<()> {
+        self.measured = true;
         self.launcher.measure();
+        Ok(())
     }
 
-    /// For each kernel its launches in training, and what they took.
-    fn profile(&self) -> Result<String> {
+    /// For each kernel the number of its launches in training, and the time that they took.
+    fn profile(&self) -> Result<Option<String>> {
+        if !self.measured {
+            return Ok(None);
+        }
         let launches = self.launcher.measured()?;
         let all: f64 = launches.iter().map(|(_, seconds)| seconds).sum();
         let mut table = format!(
             "{:9} {:>9} {:>10} {:>9} {:>6}\n",
             "kernel", "launches", "us, median", "ms", "%"
         );
-        for kernel in [Kernel::Draw, Kernel::Gradient, Kernel::Update] {
+        for kernel in [CudaKernel::Draw, CudaKernel::Gradient, CudaKernel::Update] {
             let of_kernel = launches.iter().filter(|(other, _)| *other == kernel);
             let mut seconds: Vec<_> = of_kernel.map(|(_, seconds)| *seconds).collect();
             seconds.sort_by(f64::total_cmp);
@@ -349,24 +381,15 @@ impl Trainer for Engine {
                 table += &format!("{name:9} {count:>9} {median:>10.1} {sum:>9.2} {percent:>6.1}\n");
             }
         }
-        Ok(table)
-    }
-
-    fn store(&self, model: &LeNet5, optimizer: &mut dyn optim::Optimizer) -> Result<()> {
-        let tensors = model.parameter_tensors();
-        let download =
-            |values: &Tensor| -> Result<Parameters> { Ok(Parameters(Vec::try_from(values)?)) };
-        download(&self.parameters)?.store(&tensors)?;
-        let state = [download(&self.state[0])?, download(&self.state[1])?];
-        fused::Optimizer { rule: self.rule, state }.store(optimizer, &tensors)
+        Ok(Some(table))
     }
 }
 
-impl Engine {
-    /// Those that are the same in each step.
+impl CudaEngine {
+    /// The arguments that are the same in each step.
     fn arguments(&self) -> Arguments {
         let first = |tensors: &[Tensor; 3]| tensors.each_ref().map(|tensor| at(tensor, 0));
-        let Bytes { size, at: inset, frame, border, .. } = self.picture;
+        let GreyImages { size, offset, frame, ref levels, .. } = self.images;
         Arguments {
             grey: at(&self.train, 0),
             levels: at(&self.levels, 0),
@@ -383,21 +406,22 @@ impl Engine {
             misread: 0,
             count: 0,
             size: size as i32,
-            at: inset as i32,
-            side: (size + 2 * (inset - frame)) as i32,
+            at: offset as i32,
+            side: (size + 2 * (offset - frame)) as i32,
             frame: frame as i32,
-            border,
+            border: levels.border,
             step: [0.0; 8],
             rule: 0,
-            ranges: Ranges::default(),
+            ranges: DistortionRanges::default(),
         }
     }
 
     /// # Safety
     /// As [`Launcher::launch`].
-    unsafe fn launch(&self, kernel: Kernel, arguments: &Arguments) -> Result<()> {
+    #[allow(unsafe_code)]
+    unsafe fn launch(&self, kernel: CudaKernel, arguments: &Arguments) -> Result<()> {
         let launch = self.launcher.form().launch(kernel, arguments.count as usize);
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees it.
         unsafe { self.launcher.launch(kernel, launch, arguments) }
     }
 }

@@ -1,10 +1,10 @@
-//! Training on an NVIDIA GPU without a word between GPU and host for some steps at a time: what libtorch launches
-//! for them is recorded once, as a CUDA graph, and replayed for every such piece of an epoch.
+//! Training on an NVIDIA GPU without synchronisation between GPU and host for some steps at a time: the kernels that
+//! libtorch launches for them are recorded once, as a CUDA graph, and replayed for every such piece of an epoch.
 //!
-//! What changes from step to step is in tensors on the GPU: the places of the images, the learning rates, the
-//! number of the optimizer's step, the sum of the losses. Each piece is done as it comes the first time, which
-//! also makes libtorch's kernels ready, recorded the second time, and from then on replayed. On the CPU, where
-//! nothing can be recorded, all is done as it comes: so the tests reach everything but the recording.
+//! All values that change from step to step are in tensors on the GPU: the indices of the images, the learning rates, the
+//! number of the optimizer's step, the sum of the losses. A piece is run directly the first time, which also initialises
+//! libtorch's kernels, recorded the second time, and replayed from then on. On the CPU, where nothing can be recorded,
+//! every piece is run directly: so the tests reach everything but the recording.
 
 use std::rc::Rc;
 
@@ -12,33 +12,34 @@ use rayon::prelude::*;
 use tch::nn::Module;
 use tch::{Device, Kind, Tensor};
 
-use super::{Order, Trainer};
-use crate::data::{Dataset, Warps, to_input};
-use crate::libtorch::cuda::{Graph, Stream};
-use crate::libtorch::{fused_adam_, fused_sgd_};
-use crate::model::LeNet5;
-use crate::optim::{self, OptimizerConfig};
-use crate::train::TrainConfig;
+use super::libtorch::forward;
+use super::{AfterStep, Data, Engine, Epoch, OptimizerState, State, Totals, model};
+use crate::data::{Dataset, DistortionBatch, to_input};
+use crate::libtorch::cuda::{CudaGraph, Stream};
+use crate::libtorch::{fused_adam_, fused_sgd_, to_array, to_arrays, to_tensors};
+use crate::model::{LeNet5, loss};
+use crate::recipe::{OptimizerConfig, TrainConfig};
 use crate::{Error, Result};
 
 /// Steps in a piece: the fewer, the sooner all is recorded; the more, the fewer pauses. Not yet tuned on a GPU.
 const STEPS: usize = 8;
-/// Images of a pass through the network that only reads.
-const READ_AT_ONCE: i64 = 10_000;
+/// Images of a forward pass in evaluation.
+const EVALUATED_AT_ONCE: i64 = 10_000;
 
-/// Trains and reads on one device.
-pub struct Engine {
-    config: TrainConfig,
+/// Trains on one GPU by libtorch's kernels, recorded and replayed.
+pub struct GraphEngine {
+    recipe: TrainConfig,
     device: Device,
-    optimizer: Optimizer,
+    model: LeNet5,
+    optimizer: GraphOptimizer,
     train: Dataset,
     test: Dataset,
     pieces: Vec<Piece>,
-    /// Of the losses, float64, and of the images misread.
+    /// The sum of the losses, float64, and the number of images misclassified.
     sums: [Tensor; 2],
     /// The test images' logits: (N, classes).
     logits: Tensor,
-    reading: Repeated,
+    evaluation: Repeated,
     /// None on the CPU.
     stream: Option<Rc<Stream>>,
 }
@@ -48,165 +49,176 @@ struct Piece {
     /// Images of each step, and the same on the device, float64.
     sizes: Vec<i64>,
     weights: Tensor,
-    /// Where these are in the data: (sum of sizes), int64.
-    places: Tensor,
+    /// The indices of the images in the data: (sum of sizes), int64.
+    indices: Tensor,
     /// The learning rates: (steps), float32.
     rates: Tensor,
-    warps: Option<Warps>,
+    distortions: Option<DistortionBatch>,
     work: Repeated,
 }
 
-impl Engine {
-    /// For a network on `device`, data there, and an optimizer's state.
+impl GraphEngine {
+    /// Opens the engine.
     ///
     /// # Errors
-    /// Where CUDA graphs cannot be recorded, or libtorch refuses.
-    pub fn new(
-        config: &TrainConfig,
-        model: &LeNet5,
-        (train, test): (&Dataset, &Dataset),
-        optimizer: &dyn optim::Optimizer,
-    ) -> Result<Engine> {
-        let parameters = model.parameter_tensors();
-        let device = parameters[0].device();
+    /// Where CUDA graphs cannot be recorded, the state does not fit the settings, or libtorch refuses.
+    pub fn open(recipe: &TrainConfig, state: &State, data: &Data, device: Device) -> Result<Self> {
+        let model = model(&recipe.model, state, device)?;
         let stream = match device {
             Device::Cuda(index) => Some(Rc::new(Stream::new(index)?)),
             _ => None,
         };
-        let classes = config.model.classes;
-        Ok(Engine {
-            config: config.clone(),
+        let resized = |data: &Dataset| -> Result<Dataset> {
+            Ok(data.resized(&recipe.model)?.to_device(device))
+        };
+        let (train, test) = (resized(&data.train)?, resized(&data.test)?);
+        let shape = [test.len(), recipe.model.classes as i64];
+        Ok(Self {
+            optimizer: GraphOptimizer::new(recipe.optimizer, &model, &state.optimizer)?,
+            recipe: recipe.clone(),
             device,
-            optimizer: Optimizer::new(config.optimizer, parameters, optimizer)?,
-            train: train.resized(&config.model)?,
-            test: test.resized(&config.model)?,
+            model,
+            train,
             pieces: Vec::new(),
             sums: [Kind::Double, Kind::Int64].map(|kind| Tensor::zeros([], (kind, device))),
-            logits: Tensor::f_zeros([test.len(), classes], (Kind::Float, device))?,
-            reading: Repeated::default(),
+            logits: Tensor::f_zeros(shape, (Kind::Float, device))?,
+            test,
+            evaluation: Repeated::default(),
             stream,
         })
     }
 }
 
-impl Trainer for Engine {
-    /// As [`Trainer::pass`]; `stop` is asked after each piece.
-    fn pass(
-        &mut self,
-        model: &LeNet5,
-        order: &Order,
-        stop: &mut dyn FnMut(u64) -> bool,
-    ) -> Result<(f64, u64)> {
+impl Engine for GraphEngine {
+    /// As [`Engine::train`]; `after_step` is called after each piece.
+    fn train(&mut self, epoch: &Epoch, after_step: &mut AfterStep) -> Result<Totals> {
+        let batch_size = self.recipe.batch_size;
+        let indices = epoch.order_left(batch_size as usize);
+        let rates: Vec<f32> = epoch
+            .learning_rates
+            .iter()
+            .skip(epoch.done as usize)
+            .map(|rate| *rate as f32)
+            .collect();
         self.on_stream(|engine| {
-            let (config, device) = (&engine.config, engine.device);
-            let side = engine.train.distorted_side(&config.model);
-            let places = Tensor::f_from_slice(order.places)?.to_device(device);
-            let rates = Tensor::f_from_slice(order.rates)?.to_device(device);
-            let warps = config.warp(side, order.epoch).map(|warp| {
-                let warps: Vec<_> = order.places.par_iter().map(|place| warp(*place)).collect();
-                Warps::new(&warps, side, device)
+            let device = engine.device;
+            let side = engine.train.distorted_side(&engine.recipe.model);
+            let distortions = engine.recipe.distortion(side, epoch.number).map(|draw| {
+                let drawn: Vec<_> = indices.par_iter().map(|index| draw(*index)).collect();
+                DistortionBatch::new(&drawn, side as i64, device)
             });
+            let indices = Tensor::f_from_slice(indices)?.to_device(device);
+            let all_rates = Tensor::f_from_slice(&rates)?.to_device(device);
             for sum in &mut engine.sums {
                 let _ = sum.f_zero_()?;
             }
             let (mut step, mut first) = (0, 0);
-            while step < order.rates.len() {
-                let sizes = sizes(order.places.len() as i64 - first, engine.config.batch_size);
+            while step < rates.len() {
+                let sizes = sizes(indices.size()[0] - first, batch_size);
                 let (steps, images) = (sizes.len(), sizes.iter().sum());
-                let rates = rates.narrow(0, step as i64, steps as i64);
-                let places = places.narrow(0, first, images);
-                let warps = warps.as_ref().map(|warps| warps.narrow(first, images));
-                engine.piece(model, sizes, &places, &rates, warps.as_ref())?;
+                let rates = all_rates.narrow(0, step as i64, steps as i64);
+                let indices = indices.narrow(0, first, images);
+                let distortions = distortions.as_ref().map(|all| all.narrow(first, images));
+                engine.piece(sizes, &indices, &rates, distortions.as_ref())?;
                 (step, first) = (step + steps, first + images);
-                if stop(step as u64) {
+                if after_step(epoch.done + step as u64).is_break() {
                     break;
                 }
             }
-            let [loss, misread] = &engine.sums;
-            Ok((loss.f_double_value(&[])?, misread.f_int64_value(&[])? as u64))
+            let [loss, misclassified] = &engine.sums;
+            Ok(Totals {
+                loss: loss.f_double_value(&[])?,
+                misclassified: misclassified.f_int64_value(&[])? as u64,
+                parameter_rates: None,
+            })
         })
     }
 
-    fn evaluate(&mut self, model: &LeNet5) -> Result<Tensor> {
+    fn logits(&mut self) -> Result<Vec<f32>> {
         self.on_stream(|engine| {
-            let Engine { config, test, logits, reading, stream, .. } = engine;
-            reading.run(stream.is_some(), &mut || {
+            let Self { recipe, model, test, logits, evaluation, stream, .. } = engine;
+            evaluation.run(stream.is_some(), &mut || {
                 let _no_grad = tch::no_grad_guard();
-                for first in (0..test.len()).step_by(READ_AT_ONCE as usize) {
-                    let count = READ_AT_ONCE.min(test.len() - first);
-                    let images = to_input(&test.images().narrow(0, first, count), &config.model);
+                for first in (0..test.len()).step_by(EVALUATED_AT_ONCE as usize) {
+                    let count = EVALUATED_AT_ONCE.min(test.len() - first);
+                    let images = to_input(&test.images().narrow(0, first, count), &recipe.model);
                     logits.narrow(0, first, count).f_copy_(&model.forward(&images))?;
                 }
                 Ok(())
             })?;
-            Ok(logits.to_device(Device::Cpu).copy())
+            Ok(Vec::try_from(logits.to_device(Device::Cpu).flatten(0, -1))?)
         })
     }
 
-    /// The parameters are the network's own.
-    fn store(&self, _: &LeNet5, optimizer: &mut dyn optim::Optimizer) -> Result<()> {
-        self.optimizer.store(optimizer)
+    fn state(&self) -> Result<State> {
+        let tensors = self.model.state().into_iter().map(|(_, tensor)| to_array(&tensor));
+        Ok(State { tensors: tensors.collect::<Result<_>>()?, optimizer: self.optimizer.state()? })
     }
 }
 
-impl Engine {
-    fn on_stream<R>(&mut self, work: impl FnOnce(&mut Engine) -> Result<R>) -> Result<R> {
+impl GraphEngine {
+    fn on_stream<R>(&mut self, work: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
         match self.stream.clone() {
             None => work(self),
             Some(stream) => stream.within(|| work(self)),
         }
     }
 
-    /// Does the steps of one piece.
+    /// Runs the steps of one piece.
     fn piece(
         &mut self,
-        model: &LeNet5,
         sizes: Vec<i64>,
-        places: &Tensor,
+        indices: &Tensor,
         rates: &Tensor,
-        warps: Option<&Warps>,
+        distortions: Option<&DistortionBatch>,
     ) -> Result<()> {
-        let Engine { config, device, optimizer, train, pieces, sums, stream, .. } = self;
+        let Self { recipe, device, model, optimizer, train, pieces, sums, stream, .. } = self;
         let at = pieces.iter().position(|piece| piece.sizes == sizes).unwrap_or(pieces.len());
         if at == pieces.len() {
             pieces.push(Piece {
                 weights: Tensor::f_from_slice(&sizes)?.to_device(*device).to_kind(Kind::Double),
                 sizes,
-                places: places.copy(),
+                indices: indices.copy(),
                 rates: rates.copy(),
-                warps: warps.map(Warps::copy),
+                distortions: distortions.map(DistortionBatch::copy),
                 work: Repeated::default(),
             });
         }
-        let Piece { sizes, weights, places: own_places, rates: own_rates, warps: own_warps, work } =
-            &mut pieces[at];
-        own_places.f_copy_(places)?;
+        let Piece {
+            sizes,
+            weights,
+            indices: own_indices,
+            rates: own_rates,
+            distortions: own,
+            work,
+        } = &mut pieces[at];
+        own_indices.f_copy_(indices)?;
         own_rates.f_copy_(rates)?;
-        if let (Some(own), Some(warps)) = (own_warps.as_mut(), warps) {
-            own.copy_(warps)?;
+        if let (Some(own), Some(distortions)) = (own.as_mut(), distortions) {
+            own.copy_(distortions)?;
         }
-        let (places, rates) = (&*own_places, &*own_rates);
+        let (indices, rates) = (&*own_indices, &*own_rates);
         work.run(stream.is_some(), &mut || {
-            let (images, labels) = match own_warps {
-                None => train.batch(places, &config.model),
-                Some(warps) => train.warped(places, &config.model, warps),
+            let (images, labels) = match own {
+                None => train.batch(indices, &recipe.model),
+                Some(distortions) => train.distorted_by(indices, &recipe.model, distortions),
             };
             let (mut first, mut losses) = (0, Vec::new());
             for (step, &size) in (0..).zip(&*sizes) {
                 let [images, labels] = [&images, &labels].map(|all| all.narrow(0, first, size));
-                let logits = config.forward(model, &images)?;
-                let loss = config.loss.of(&logits, &labels);
+                let logits = forward(recipe.precision, model, &images)?;
+                let loss = loss(recipe.loss, &logits, &labels);
                 let gradients =
                     Tensor::f_run_backward(&[&loss], &optimizer.parameters, false, false)?;
                 optimizer.step(&gradients, &rates.narrow(0, step, 1))?;
                 losses.push(loss.detach());
-                if config.train_error {
+                if recipe.train_error {
                     let wrong = logits.argmax(1, false).not_equal_tensor(&labels);
                     let _ = sums[1].f_add_(&wrong.sum(Kind::Int64))?;
                 }
                 first += size;
             }
-            // All at once: each kernel that a step does not launch is time.
+            // All at once: every kernel that a step does not launch saves time.
             let losses = Tensor::f_stack(&losses, 0)?.to_kind(Kind::Double);
             let _ = sums[0].f_add_(&(losses * &*weights).sum(Kind::Double))?;
             Ok(())
@@ -225,70 +237,77 @@ fn sizes(left: i64, batch: i64) -> Vec<i64> {
     sizes
 }
 
-/// Work that is repeated on the same tensors.
+/// Work that is repeated on the same tensors: those of the engine, which owns it too.
 #[derive(Default)]
 struct Repeated {
     done: bool,
-    graph: Option<Graph>,
+    graph: Option<CudaGraph>,
 }
 
 impl Repeated {
-    /// Does it as it comes at first, then records it where that is possible, and from then on replays it.
+    /// Runs the work directly at first, then records it where that is possible, and replays it from then on.
+    #[allow(unsafe_code)]
     fn run(&mut self, record: bool, work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         if !(self.done && record) {
             self.done = true;
             return work();
         }
-        match &mut self.graph {
-            Some(graph) => graph.replay(),
-            none => none.insert(Graph::record(work)?).replay(),
-        }
+        let graph = match &mut self.graph {
+            Some(graph) => graph,
+            none => none.insert(CudaGraph::record(work)?),
+        };
+        // SAFETY: the work uses tensors of the engine and of its pieces, none of which is replaced or dropped before the
+        // graph.
+        unsafe { graph.replay() }
     }
 }
 
 /// An optimizer whose state, learning rate and step are in tensors.
-struct Optimizer {
-    config: OptimizerConfig,
+struct GraphOptimizer {
+    settings: OptimizerConfig,
     parameters: Vec<Tensor>,
     /// The running sum of gradients, or the first and the second moment, of each parameter.
     state: [Vec<Tensor>; 2],
     /// Steps of Adam: one float32.
     steps: Tensor,
-    /// No step was done yet.
+    /// Whether no step was done yet.
     fresh: bool,
 }
 
-impl Optimizer {
-    fn new(
-        config: OptimizerConfig,
-        parameters: Vec<Tensor>,
-        from: &dyn optim::Optimizer,
-    ) -> Result<Optimizer> {
+impl GraphOptimizer {
+    fn new(settings: OptimizerConfig, model: &LeNet5, state: &OptimizerState) -> Result<Self> {
+        let parameters = model.parameter_tensors();
         let device = parameters[0].device();
         let zeros = || -> Vec<_> { parameters.iter().map(|p| p.detach().zeros_like()).collect() };
-        let mut state = [zeros(), zeros()];
-        let mut steps = Tensor::zeros([], (Kind::Float, device));
-        let saved = from.state();
-        let fresh = saved.is_empty();
-        if !fresh && saved.len() != parameters.len() {
-            return Err(Error::Config("optimizer state: expected that of all parameters".into()));
-        }
-        for (i, entries) in saved.iter().enumerate() {
-            for (name, tensor) in entries {
-                match config.running_state().iter().position(|other| other == name) {
-                    Some(k) => state[k][i].f_copy_(tensor)?,
-                    None => steps.f_copy_(tensor)?,
-                }
+        let fill = |tensors: &mut Vec<Tensor>, arrays: &[crate::Array]| -> Result<()> {
+            if arrays.len() != tensors.len() {
+                return Err(Error::config("optimizer state: expected that of all parameters"));
             }
+            for (tensor, saved) in tensors.iter_mut().zip(to_tensors(arrays)?) {
+                tensor.f_copy_(&saved)?;
+            }
+            Ok(())
+        };
+        let mut own = [zeros(), zeros()];
+        let mut steps = Tensor::zeros([], (Kind::Float, device));
+        match state {
+            OptimizerState::Sgd { momentum_buffer } => fill(&mut own[0], momentum_buffer)?,
+            OptimizerState::Adam { step, exp_avg, exp_avg_sq } => {
+                fill(&mut own[0], exp_avg)?;
+                fill(&mut own[1], exp_avg_sq)?;
+                let _ = steps.f_fill_(*step)?;
+            }
+            _ => {}
         }
-        Ok(Optimizer { config, parameters, state, steps, fresh })
+        let fresh = *state == OptimizerState::Empty;
+        Ok(Self { settings, parameters, state: own, steps, fresh })
     }
 
     fn step(&mut self, gradients: &[Tensor], rate: &Tensor) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
-        let Optimizer { parameters, state: [first, second], .. } = self;
-        let decoupled = matches!(self.config, OptimizerConfig::AdamW { .. });
-        match self.config {
+        let Self { parameters, state: [first, second], .. } = self;
+        let decoupled = matches!(self.settings, OptimizerConfig::AdamW { .. });
+        match self.settings {
             OptimizerConfig::Sgd { momentum, dampening, weight_decay, nesterov } => {
                 let buffers = if momentum == 0.0 { &[] } else { &first[..] };
                 let settings = (momentum, dampening, weight_decay, nesterov);
@@ -301,27 +320,27 @@ impl Optimizer {
                 let state = [&first[..], &second[..]];
                 fused_adam_(parameters, gradients, state, rate, &self.steps, settings, decoupled)?;
             }
-            OptimizerConfig::Sdlm { .. } => unreachable!("TrainConfig::engine_on refuses it"),
+            OptimizerConfig::Sdlm { .. } => unreachable!("choose refuses it"),
         }
         self.fresh = false;
         Ok(())
     }
 
-    fn store(&self, to: &mut dyn optim::Optimizer) -> Result<()> {
-        let names = self.config.running_state();
-        if self.fresh || names.is_empty() {
-            return Ok(());
-        }
-        let steps = self.steps.to_device(Device::Cpu);
-        let of_parameter = |i: usize| {
-            let state = names.iter().zip(&self.state);
-            let mut entries: Vec<_> =
-                state.map(|(name, all)| ((*name).to_owned(), all[i].shallow_clone())).collect();
-            if names.len() == 2 {
-                entries.push(("step".to_owned(), steps.shallow_clone()));
+    fn state(&self) -> Result<OptimizerState> {
+        let [first, second] = &self.state;
+        Ok(match self.settings {
+            _ if self.fresh => OptimizerState::Empty,
+            OptimizerConfig::Sgd { momentum: 0.0, .. } | OptimizerConfig::Sdlm { .. } => {
+                OptimizerState::Empty
             }
-            entries
-        };
-        to.load_state(&(0..self.parameters.len()).map(of_parameter).collect::<Vec<_>>())
+            OptimizerConfig::Sgd { .. } => {
+                OptimizerState::Sgd { momentum_buffer: to_arrays(first)? }
+            }
+            OptimizerConfig::Adam { .. } | OptimizerConfig::AdamW { .. } => OptimizerState::Adam {
+                step: self.steps.f_double_value(&[])?,
+                exp_avg: to_arrays(first)?,
+                exp_avg_sq: to_arrays(second)?,
+            },
+        })
     }
 }

@@ -1,84 +1,300 @@
-//! What trains faster than autograd, step by step, does.
+//! Training engines, behind one interface.
 //!
-//! On the CPU by hand-written kernels, checked against libtorch and against float64:
-//! [`fused`] computes the gradients of the modern network, a batch at a time. [`original`] trains the network
-//! of 1998 one pattern at a time, as the paper did: through libtorch such a step is all overhead. [`warp`]
-//! distorts the training images for both.
+//! | engine | network | device | kernels |
+//! |---|---|---|---|
+//! | [`LibtorchEngine`] | both | all | libtorch's, with autograd: the reference |
+//! | [`FusedEngine`] | modern | CPU | the core's SIMD kernels, a batch at a time |
+//! | [`SdlmEngine`] | original | CPU | the core's SIMD kernels, one pattern at a time |
+//! | [`GraphEngine`] | modern | NVIDIA GPU | libtorch's, recorded as a CUDA graph and replayed |
+//! | [`CudaEngine`] | modern | NVIDIA GPU | CUDA kernels of this project |
 //!
-//! On an NVIDIA GPU, where launches are the overhead, a [`Trainer`] takes a whole pass: [`cuda`] by kernels
-//! written by hand, [`graph`] by libtorch's, recorded and replayed.
-
-use tch::Tensor;
-
-use crate::Result;
-use crate::model::{Activation, LeNet5, ModelConfig, Network};
-use crate::optim;
+//! An engine takes a [`State`] and gives one back; in between it keeps parameters and optimizer state in any form.
 
 pub mod cuda;
-pub mod fused;
-pub mod graph;
-pub mod original;
-pub mod simd;
-pub mod tanh;
-pub mod warp;
+mod fused;
+mod graph;
+mod libtorch;
+mod sdlm;
 
-/// The order of an epoch's images, from the first step that is to be done.
-pub struct Order<'a> {
-    /// Places in the data.
-    pub places: &'a [i64],
-    /// The learning rate of each step.
-    pub rates: &'a [f32],
-    /// The epoch, from 0: of it depends how images are distorted.
-    pub epoch: u32,
+use std::ops::ControlFlow;
+
+use tch::{Device, Tensor};
+
+pub use cuda::CudaEngine;
+pub(crate) use fused::logits as fused_logits;
+pub use fused::{FusedEngine, sgemm};
+pub use graph::GraphEngine;
+pub use lenet5_core::weights::OptimizerState;
+pub use libtorch::LibtorchEngine;
+pub(crate) use sdlm::logits as sdlm_logits;
+pub use sdlm::{SdlmEngine, curvature};
+
+use crate::data::Dataset;
+use crate::libtorch::cuda::has_graphs;
+use crate::model::{LeNet5, ModelConfig, Network};
+use crate::recipe::{EngineChoice, Loss, OptimizerConfig, Precision, TrainConfig};
+use crate::weights::Weights;
+use crate::{Array, Error, Result};
+use cuda::Compiling;
+use lenet5_core::kernels::batch::BatchForm;
+
+/// The parameters and the optimizer's state between two steps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// All tensors of [`ModelConfig::state`], in that order, float32.
+    pub tensors: Vec<Array>,
+    /// The optimizer's state.
+    pub optimizer: OptimizerState,
 }
 
-/// Trains by passes over data that lie on a GPU.
-pub trait Trainer {
-    /// Steps over the images in this order, until `stop`, which is given the number of steps done. Returns the sum
-    /// of the losses, and how many images were misread, if that is asked for.
+/// The training images, and those that the network is evaluated on.
+#[derive(Debug)]
+pub struct Data {
+    /// Training images.
+    pub train: Dataset,
+    /// Test or validation images.
+    pub test: Dataset,
+}
+
+/// The part of an epoch that is to be trained.
+#[derive(Clone, Copy, Debug)]
+pub struct Epoch<'a> {
+    /// The number of the epoch, from 0. The distortions depend on it.
+    pub number: u32,
+    /// The indices of all images of the epoch, in its order.
+    pub order: &'a [i64],
+    /// The learning rate of each step of the epoch.
+    pub learning_rates: &'a [f64],
+    /// The number of steps that are done already.
+    pub done: u64,
+}
+
+impl<'a> Epoch<'a> {
+    /// The steps that are to be done: the number of each, from 0 in the epoch, and the indices of its images.
+    fn steps(&self, batch_size: usize) -> impl Iterator<Item = (u64, &'a [i64])> + Send + use<'a> {
+        (self.done..).zip(self.order_left(batch_size).chunks(batch_size))
+    }
+
+    /// The indices of the images of the steps that are to be done.
+    fn order_left(&self, batch_size: usize) -> &'a [i64] {
+        self.order.get(self.done as usize * batch_size..).unwrap_or_default()
+    }
+}
+
+/// Sums over the samples that were trained on.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// The sum of the losses, each before its step.
+    pub loss: f64,
+    /// The number of samples that were misclassified before their step. The libtorch and graph engines count them only where
+    /// the settings ask for it.
+    pub misclassified: u64,
+    /// The smallest and the largest learning rate of a parameter in the epoch's first step, with SDLM.
+    pub parameter_rates: Option<(f32, f32)>,
+}
+
+/// Called after each step with the number of steps of the epoch that are done.
+pub type AfterStep<'a> = dyn FnMut(u64) -> ControlFlow<()> + Send + 'a;
+
+/// A training engine, with its data.
+pub trait Engine {
+    /// Trains until the end of the epoch, or until `after_step` breaks.
     ///
     /// # Errors
     /// Where libtorch or CUDA refuses.
-    fn pass(
-        &mut self,
-        model: &LeNet5,
-        order: &Order,
-        stop: &mut dyn FnMut(u64) -> bool,
-    ) -> Result<(f64, u64)>;
+    fn train(&mut self, epoch: &Epoch, after_step: &mut AfterStep) -> Result<Totals>;
 
-    /// The test images' logits: (N, classes), on the CPU.
+    /// The logits of the test images: (N, classes), row by row.
     ///
     /// # Errors
     /// Where libtorch or CUDA refuses.
-    fn evaluate(&mut self, model: &LeNet5) -> Result<Tensor>;
+    fn logits(&mut self) -> Result<Vec<f32>>;
 
-    /// Measures from now on where the time goes, where it knows how to.
-    fn measure(&mut self) {}
+    /// A copy of parameters and optimizer state.
+    ///
+    /// # Errors
+    /// Where libtorch or CUDA refuses.
+    fn state(&self) -> Result<State>;
 
-    /// What was measured, as a table.
+    /// Measures from now on how long each part of a step takes.
+    ///
+    /// # Errors
+    /// Where this engine cannot do so.
+    fn measure(&mut self) -> Result<()> {
+        Err(Error::config("--profile goes with the modern network on the fused engine only"))
+    }
+
+    /// The times that were measured, as a table.
     ///
     /// # Errors
     /// Where CUDA refuses.
-    fn profile(&self) -> Result<String> {
-        Ok(String::new())
+    fn profile(&self) -> Result<Option<String>> {
+        Ok(None)
     }
-
-    /// Writes parameters and the optimizer's state to where they are read.
-    ///
-    /// # Errors
-    /// Where these are refused.
-    fn store(&self, model: &LeNet5, optimizer: &mut dyn optim::Optimizer) -> Result<()>;
 }
 
-/// Whether the hand-written engines compute the logits of this network on the CPU; else the reason.
+/// The engines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// [`LibtorchEngine`].
+    Libtorch,
+    /// [`FusedEngine`].
+    Fused,
+    /// [`SdlmEngine`].
+    Sdlm,
+    /// [`GraphEngine`].
+    Graph,
+    /// [`CudaEngine`].
+    Cuda,
+}
+
+/// The engine that trains with these settings on a device.
 ///
 /// # Errors
-/// The reason, to stand after "--engine fused".
-pub fn knows(config: &ModelConfig) -> Result<(), &'static str> {
-    match (config.network, config.activation) {
-        (Network::Original, _) => Ok(()),
-        _ if config.classes > fused::MAX_CLASSES as i64 => Err("has room for 128 classes"),
-        (Network::Modern, Activation::Tanh | Activation::Relu) => Ok(()),
-        _ => Err("goes with --activation tanh or relu only"),
+/// Where an engine or a precision was asked for that does not go with the other settings: the reason.
+pub fn choose(recipe: &TrainConfig, device: Device) -> Result<Kind> {
+    if recipe.precision == Precision::Tf32 && !device.is_cuda() {
+        return Err(Error::config("--precision tf32 runs on an NVIDIA GPU only"));
+    }
+    let refuse = |name: &str, reason: &str| Err(Error::config(format!("--engine {name} {reason}")));
+    match (recipe.engine, fused(recipe, device)) {
+        (EngineChoice::Libtorch, _) | (EngineChoice::Auto, Err(_)) => Ok(Kind::Libtorch),
+        // On a GPU it has to be asked for, as it has not been run on one yet.
+        (EngineChoice::Auto, Ok(_)) if device.is_cuda() => Ok(Kind::Libtorch),
+        (EngineChoice::Fused | EngineChoice::Auto, Ok(kind)) => Ok(kind),
+        (EngineChoice::Fused, Err(reason)) => refuse("fused", reason),
+        (EngineChoice::Graph, _) => match graph(recipe, device) {
+            Ok(kind) => Ok(kind),
+            Err(reason) => refuse("graph", reason),
+        },
+    }
+}
+
+/// The engine with this project's own kernels for these settings, or the reason why there is none.
+fn fused(recipe: &TrainConfig, device: Device) -> Result<Kind, &'static str> {
+    match (recipe.model.network, device) {
+        (_, Device::Mps | Device::Vulkan) => Err("runs on the CPU and on NVIDIA GPUs only"),
+        _ if recipe.precision != Precision::Fp32 => Err("goes with --precision fp32 only"),
+        (Network::Original, Device::Cuda(_)) => Err("runs on the CPU only with --model original"),
+        (Network::Original, Device::Cpu) => match recipe.optimizer {
+            _ if recipe.model.train_rbf => {
+                Err("leaves the codes as they are: not with --train-rbf")
+            }
+            OptimizerConfig::Sdlm { .. } => Ok(Kind::Sdlm),
+            OptimizerConfig::Sgd { momentum: 0.0, weight_decay: 0.0, .. } => Ok(Kind::Sdlm),
+            _ => Err("goes with --optimizer sdlm, or sgd without momentum and decay"),
+        },
+        (Network::Modern, device) => {
+            BatchForm::of(&recipe.model)?;
+            match recipe.loss {
+                Loss::CrossEntropy if device == Device::Cpu => Ok(Kind::Fused),
+                Loss::CrossEntropy => Ok(Kind::Cuda),
+                _ => Err("goes with --loss cross-entropy only"),
+            }
+        }
+    }
+}
+
+/// The engine that replays recorded steps, or the reason why there is none.
+fn graph(recipe: &TrainConfig, device: Device) -> Result<Kind, &'static str> {
+    match recipe.model.network {
+        _ if !device.is_cuda() => Err("runs on an NVIDIA GPU only"),
+        Network::Original => Err("goes with --model modern only"),
+        Network::Modern if !has_graphs() => Err(
+            "is missing in this program, as it was built without CUDA's headers; see \"GPU\" in the README",
+        ),
+        Network::Modern => Ok(Kind::Graph),
+    }
+}
+
+/// An engine that is about to be opened. Kernels for a GPU are compiled meanwhile, while the data are read.
+pub struct Preparation {
+    kind: Kind,
+    compiling: Option<Compiling>,
+}
+
+impl Preparation {
+    /// Chooses the engine, and starts to compile its kernels where it has any to compile.
+    ///
+    /// # Errors
+    /// As [`choose`].
+    pub fn start(recipe: &TrainConfig, device: Device) -> Result<Self> {
+        let kind = choose(recipe, device)?;
+        let compiling = match (kind, device) {
+            (Kind::Cuda, Device::Cuda(index)) => {
+                Some(Compiling::start(index, &recipe.model, recipe.batch_size as usize))
+            }
+            _ => None,
+        };
+        Ok(Self { kind, compiling })
+    }
+
+    /// Opens the engine with a state and data.
+    ///
+    /// # Errors
+    /// Where the state does not fit the settings, or the device refuses.
+    pub fn open(
+        self,
+        recipe: &TrainConfig,
+        state: &State,
+        data: &Data,
+        device: Device,
+    ) -> Result<Box<dyn Engine>> {
+        if device.is_cuda() {
+            // The flag is libtorch's for the whole process: an earlier run may have set it.
+            crate::libtorch::allow_tf32(recipe.precision == Precision::Tf32)?;
+        }
+        Ok(match (self.kind, self.compiling) {
+            (Kind::Libtorch, _) => Box::new(LibtorchEngine::open(recipe, state, data, device)?),
+            (Kind::Fused, _) => Box::new(FusedEngine::open(recipe, state, data)?),
+            (Kind::Sdlm, _) => Box::new(SdlmEngine::open(recipe, state, data)?),
+            (Kind::Graph, _) => Box::new(GraphEngine::open(recipe, state, data, device)?),
+            (Kind::Cuda, Some(compiling)) => {
+                let launcher = Box::new(compiling.finish()?);
+                Box::new(CudaEngine::open(recipe, state, data, device, launcher)?)
+            }
+            (Kind::Cuda, None) => unreachable!("start compiles the kernels"),
+        })
+    }
+}
+
+/// The weights of a state.
+///
+/// # Errors
+/// Where the tensors do not fit the settings.
+pub fn weights(config: &ModelConfig, state: &State) -> Result<Weights> {
+    let names = config.state().into_iter().map(|(name, _)| name);
+    Ok(Weights::new(config.clone(), names.zip(state.tensors.iter().cloned()).collect())?)
+}
+
+/// A model with the tensors of a state.
+fn model(config: &ModelConfig, state: &State, device: Device) -> Result<LeNet5> {
+    LeNet5::from_weights(&weights(config, state)?, device)
+}
+
+/// A state in which the tensors that are trained are replaced.
+fn with_trained(
+    config: &ModelConfig,
+    tensors: &[Array],
+    trained: Vec<Array>,
+    optimizer: OptimizerState,
+) -> State {
+    let mut trained = trained.into_iter();
+    let names = config.state().into_iter();
+    let tensors = names.zip(tensors).map(|((name, _), old)| match config.is_fixed(&name) {
+        true => old.clone(),
+        false => trained.next().expect("a tensor for each parameter"),
+    });
+    State { tensors: tensors.collect(), optimizer }
+}
+
+/// The images and labels at these indices, distorted where the settings say so.
+fn batch(recipe: &TrainConfig, data: &Dataset, epoch: u32, indices: &[i64]) -> (Tensor, Tensor) {
+    let tensor = Tensor::from_slice(indices);
+    match &recipe.distortions {
+        None => data.batch(&tensor, &recipe.model),
+        Some(distortions) => {
+            data.distorted(&tensor, &recipe.model, distortions, (recipe.seed, epoch))
+        }
     }
 }

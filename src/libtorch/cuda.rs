@@ -135,40 +135,43 @@ impl Drop for Stream {
 }
 
 /// Recorded work.
-pub struct Graph(Pointer);
+pub struct CudaGraph(Pointer);
 
 // SAFETY: a graph belongs to no thread.
-unsafe impl Send for Graph {}
+unsafe impl Send for CudaGraph {}
 
-impl Graph {
+impl CudaGraph {
     /// Records what `work` launches, without doing it; to be called within a [`Stream`]. Tensors of before keep
     /// their places, those that `work` makes live in the graph's own memory.
     ///
     /// # Errors
     /// Those of `work`; CUDA's, where something cannot be recorded.
-    pub fn record(work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+    pub fn record(work: impl FnOnce() -> Result<()>) -> Result<CudaGraph> {
         let functions = functions()?;
         let mut graph = std::ptr::null_mut();
         // SAFETY: on success the shim hands over a graph, which `drop` frees.
         check(unsafe { (functions.graph_begin)(&mut graph) })?;
-        let graph = Graph(graph);
+        let graph = CudaGraph(graph);
         // SAFETY: the graph lives.
         let end = || check(unsafe { (functions.graph_end)(graph.0) });
         let (result, ended) = restoring(work, end);
         result.and(ended).map(|()| graph)
     }
 
-    /// Does the recorded work once more.
+    /// Repeats the recorded work.
     ///
     /// # Errors
     /// CUDA's.
-    pub fn replay(&self) -> Result<()> {
-        // SAFETY: the graph lives.
+    ///
+    /// # Safety
+    /// All tensors of before that the recorded work uses are still alive: the graph holds their addresses, not the tensors.
+    pub unsafe fn replay(&self) -> Result<()> {
+        // SAFETY: the graph lives, and so do its tensors, which the caller guarantees.
         check(unsafe { (functions()?.graph_replay)(self.0) })
     }
 }
 
-impl Drop for Graph {
+impl Drop for CudaGraph {
     fn drop(&mut self) {
         if let Ok(functions) = functions() {
             // SAFETY: it came from `graph_begin`, and nobody has it any more.

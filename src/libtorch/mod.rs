@@ -1,8 +1,11 @@
-//! The little of libtorch that `tch` lacks, each function of the C++ shim wrapped once; and the
-//! choice of a device.
+//! The little of libtorch that `tch` lacks, each function of the C++ shim wrapped once; the choice of a device; and
+//! conversions between tensors and the core's arrays.
+#![allow(unsafe_code)]
 
 pub mod cuda;
 mod device;
+mod generator;
+mod tensors;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -11,6 +14,8 @@ use tch::{Device, Tensor};
 use torch_sys::C_tensor;
 
 pub use device::DeviceChoice;
+pub use generator::Generator;
+pub use tensors::{sizes, to_array, to_arrays, to_tensor, to_tensors};
 
 use crate::{Error, Result};
 
@@ -114,7 +119,7 @@ pub fn addcdiv_(this: &mut Tensor, a: &Tensor, b: &Tensor, value: f64) -> Result
 }
 
 /// State of the global CPU generator, as `torch.get_rng_state()` gives it: 5,056 bytes, uint8.
-pub fn generator_state() -> Result<Tensor> {
+fn generator_state() -> Result<Tensor> {
     let mut state = std::ptr::null_mut();
     // SAFETY: on success the shim hands over a new tensor, which `from_ptr` then owns.
     unsafe {
@@ -127,7 +132,7 @@ pub fn generator_state() -> Result<Tensor> {
 ///
 /// # Errors
 /// Where `state` is not a generator's state.
-pub fn set_generator_state(state: &Tensor) -> Result<()> {
+fn set_generator_state(state: &Tensor) -> Result<()> {
     // SAFETY: the pointer is a live tensor for the length of the call.
     check(unsafe { lenet5_set_generator_state(state.as_ptr()) })
 }
@@ -139,18 +144,37 @@ pub fn allow_tf32(allow: bool) -> Result<()> {
     check(unsafe { lenet5_allow_tf32(allow.into()) })
 }
 
-/// From here on only deterministic kernels, or an error where there is none, as
-/// `torch.use_deterministic_algorithms(True)`. To be called before the first work on a GPU.
+/// Allows only deterministic kernels from now on, and makes it an error where there is none, as
+/// `torch.use_deterministic_algorithms(True)`. To be called before the first work on a GPU: it sets the environment
+/// variable `CUBLAS_WORKSPACE_CONFIG`, unless that is set, which cuBLAS reads when it starts.
 ///
 /// # Errors
 /// Where libtorch refuses.
-pub fn deterministic() -> Result<()> {
+///
+/// # Safety
+/// No other thread reads or writes the environment meanwhile.
+pub unsafe fn deterministic() -> Result<()> {
     let (cublas, buffers) = (c"CUBLAS_WORKSPACE_CONFIG", c":4096:8");
-    // SAFETY: sets a variable, unless it is set, before libtorch has started threads that read it, and flags of
-    // libtorch's global context.
+    // SAFETY: the strings are C strings; no other thread uses the environment, which the caller guarantees. The second call sets
+    // flags of libtorch's global context.
     unsafe {
         libc::setenv(cublas.as_ptr(), buffers.as_ptr(), 0);
         check(lenet5_deterministic())
+    }
+}
+
+/// Sets the number of CPU threads that libtorch's kernels use. None leaves its choice, all cores.
+///
+/// # Errors
+/// Where the number is below 1 or above 1,024.
+pub fn set_threads(threads: Option<i32>) -> Result<()> {
+    match threads {
+        None => Ok(()),
+        Some(threads @ 1..=1024) => {
+            tch::set_num_threads(threads);
+            Ok(())
+        }
+        Some(found) => Err(Error::config(format!("threads: expected 1 to 1024, found {found}"))),
     }
 }
 

@@ -1,18 +1,16 @@
-//! The networks, their settings, and the table of their layers.
+//! The networks on libtorch's kernels. Their settings are the core's.
 
-mod codes;
-mod config;
 mod layers;
 mod loss;
 mod modern;
 mod network;
 mod original;
-mod summary;
 
-pub use codes::codes;
-pub use config::{Activation, C5, Input, ModelConfig, ModelOptions, Network, Pooling};
-pub use loss::Loss;
+pub use lenet5_core::model::{
+    Activation, C3_TABLE, C5, HiddenActivation, Input, LayerOrder, LayerSummary, ModelConfig,
+    ModelOptions, Network, Pooling, Summary, Total, codes,
+};
+pub use loss::loss;
 pub use modern::Modern;
 pub use network::{LeNet5, torchscript_source};
-pub use original::{C3_TABLE, Original};
-pub use summary::{LayerSummary, Summary, Total};
+pub use original::Original;

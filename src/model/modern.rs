@@ -18,8 +18,8 @@
 use tch::Tensor;
 use tch::nn::Path;
 
-use super::config::{C5, ModelConfig};
-use super::layers::Layer;
+use super::layers::{Layer, activate, activation_source, pool, pooling_source};
+use super::{C5, HiddenActivation, LayerOrder, ModelConfig};
 
 /// The modern LeNet-5.
 ///
@@ -75,49 +75,78 @@ impl Modern {
 impl Modern {
     /// The forward pass; `see` is given each layer's name and outputs.
     pub(super) fn run(&self, x: &Tensor, see: &mut dyn FnMut(&'static str, &Tensor)) -> Tensor {
-        let (activate, pool) = (self.config.activation, self.config.pooling);
-        let x = activate.apply(&self.c1.convolve(x)); // (N, 6, 28, 28)
-        see("c1", &x);
-        let x = pool.apply(&x); // (N, 6, 14, 14)
-        see("s2", &x);
-        let x = activate.apply(&self.c3.convolve(&x)); // (N, 16, 10, 10)
-        see("c3", &x);
-        let x = pool.apply(&x); // (N, 16, 5, 5)
-        see("s4", &x);
-        let x = match self.config.c5 {
-            C5::Convolution => activate.apply(&self.c5.convolve(&x)).flatten(1, -1), // (N, 120)
-            C5::Linear => activate.apply(&self.c5.linear(&x.flatten(1, -1))),        // (N, 120)
+        let config = &self.config;
+        let function = |x: &Tensor| activate(config.activation, x);
+        let hidden = |x: Tensor| match config.hidden_activation {
+            HiddenActivation::Same => function(&x),
+            HiddenActivation::None => x,
         };
-        see("c5", &x);
-        let x = activate.apply(&self.f6.linear(&x)); // (N, 84)
-        see("f6", &x);
-        self.output.linear(&x) // (N, classes)
+        // The outputs of a convolution and of the pooling after it.
+        let stage = |sums: Tensor| match config.layer_order {
+            LayerOrder::ActivationFirst => {
+                let maps = function(&sums);
+                let pooled = pool(config.pooling, &maps);
+                (maps, pooled)
+            }
+            LayerOrder::PoolingFirst => {
+                let pooled = function(&pool(config.pooling, &sums));
+                (sums, pooled)
+            }
+        };
+        let (c1, s2) = stage(self.c1.convolve(x)); // (N, 6, 28, 28), (N, 6, 14, 14)
+        see("c1", &c1);
+        see("s2", &s2);
+        let (c3, s4) = stage(self.c3.convolve(&s2)); // (N, 16, 10, 10), (N, 16, 5, 5)
+        see("c3", &c3);
+        see("s4", &s4);
+        let c5 = match config.c5 {
+            C5::Convolution => hidden(self.c5.convolve(&s4)).flatten(1, -1), // (N, 120)
+            C5::Linear => hidden(self.c5.linear(&s4.flatten(1, -1))),        // (N, 120)
+        };
+        see("c5", &c5);
+        let f6 = hidden(self.f6.linear(&c5)); // (N, 84)
+        see("f6", &f6);
+        self.output.linear(&f6) // (N, classes)
     }
 }
 
-/// The same forward pass as TorchScript source, for files that Python runs.
+/// The forward pass as TorchScript source, for files that Python runs.
 pub fn torchscript_source(config: &ModelConfig) -> String {
-    let activate = |x: &str| config.activation.torchscript(x);
-    let pool = format!("torch.{}", config.pooling.torch_name());
-    let c1 = activate("torch.conv2d(x, self.c1.weight, self.c1.bias)");
-    let c3 = activate("torch.conv2d(x, self.c3.weight, self.c3.bias)");
+    let function = |x: &str| activation_source(config.activation, x);
+    let hidden = |x: String| match config.hidden_activation {
+        HiddenActivation::Same => function(&x),
+        HiddenActivation::None => x,
+    };
+    let stage = |layer: &str| {
+        let sums = format!("torch.conv2d(x, self.{layer}.weight, self.{layer}.bias)");
+        match config.layer_order {
+            LayerOrder::ActivationFirst => {
+                let pool = pooling_source(config.pooling, "x");
+                format!("    x = {}\n    x = {pool}\n", function(&sums))
+            }
+            LayerOrder::PoolingFirst => {
+                let pool = pooling_source(config.pooling, "x");
+                format!("    x = {sums}\n    x = {}\n", function(&pool))
+            }
+        }
+    };
     let c5 = match config.c5 {
         C5::Convolution => {
-            let c5 = activate("torch.conv2d(x, self.c5.weight, self.c5.bias)");
+            let c5 = hidden("torch.conv2d(x, self.c5.weight, self.c5.bias)".to_owned());
             format!("torch.flatten({c5}, 1)")
         }
-        C5::Linear => activate("torch.linear(torch.flatten(x, 1), self.c5.weight, self.c5.bias)"),
+        C5::Linear => {
+            hidden("torch.linear(torch.flatten(x, 1), self.c5.weight, self.c5.bias)".to_owned())
+        }
     };
-    let f6 = activate("torch.linear(x, self.f6.weight, self.f6.bias)");
+    let f6 = hidden("torch.linear(x, self.f6.weight, self.f6.bias)".to_owned());
     format!(
         "def forward(self, x: Tensor) -> Tensor:
-    x = {c1}
-    x = {pool}(x, [2, 2])
-    x = {c3}
-    x = {pool}(x, [2, 2])
-    x = {c5}
+{}{}    x = {c5}
     x = {f6}
     return torch.linear(x, self.output.weight, self.output.bias)
-"
+",
+        stage("c1"),
+        stage("c3"),
     )
 }

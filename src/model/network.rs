@@ -1,12 +1,17 @@
 //! Either LeNet-5, by its settings.
 
-use tch::Tensor;
-use tch::nn::{Module, Path};
+use std::path;
 
-use super::config::{ModelConfig, Network};
+use lenet5_core::Weights;
+use tch::nn::{Module, Path, VarStore};
+use tch::{Device, Tensor};
+
 use super::layers::assign;
 use super::modern::{self, Modern};
 use super::original::{self, Original};
+use super::{ModelConfig, Network};
+use crate::libtorch::{to_array, to_tensor};
+use crate::weights::{self, Format};
 use crate::{Error, Result};
 
 /// The modern LeNet-5 or the original one.
@@ -18,12 +23,11 @@ use crate::{Error, Result};
 /// # Example
 /// ```
 /// use lenet5::model::{LeNet5, ModelConfig};
-/// use tch::{Device, Kind, Tensor, nn, nn::Module};
+/// use tch::{Device, Kind, Tensor, nn::Module};
 ///
 /// # fn main() -> lenet5::Result<()> {
 /// tch::manual_seed(1);
-/// let vs = nn::VarStore::new(Device::Cpu);
-/// let model = LeNet5::new(&vs.root(), &ModelConfig::default())?;
+/// let model = LeNet5::random(&ModelConfig::default(), Device::Cpu)?;
 /// let logits = model.forward(&Tensor::zeros([2, 1, 32, 32], (Kind::Float, Device::Cpu)));
 /// assert_eq!(logits.size(), [2, 10]);
 /// # Ok(())
@@ -63,6 +67,65 @@ impl LeNet5 {
         })
     }
 
+    /// A network with new weights on `device`, drawn on the CPU as [`LeNet5::new`] does.
+    ///
+    /// # Errors
+    /// As [`LeNet5::new`].
+    pub fn random(config: &ModelConfig, device: Device) -> Result<Self> {
+        let mut store = VarStore::new(Device::Cpu);
+        let model = Self::new(&store.root(), config)?;
+        // The store may go: the model owns its tensors, too.
+        store.set_device(device);
+        Ok(model)
+    }
+
+    /// A network with the weights of a file, in any of the forms that [`Weights::read`] knows, on `device`.
+    ///
+    /// # Errors
+    /// As [`Weights::read`].
+    pub fn load(path: impl AsRef<path::Path>, device: Device) -> Result<Self> {
+        Self::from_weights(&Weights::read(path.as_ref())?, device)
+    }
+
+    /// A network with these weights on `device`.
+    ///
+    /// # Errors
+    /// Where the tensors do not fit the settings.
+    pub fn from_weights(weights: &Weights, device: Device) -> Result<Self> {
+        Self::with_config(weights, &weights.config, device)
+    }
+
+    /// A network with these weights and other settings that have the same shapes.
+    ///
+    /// # Errors
+    /// Where the tensors do not fit the settings.
+    pub fn with_config(weights: &Weights, config: &ModelConfig, device: Device) -> Result<Self> {
+        let mut store = VarStore::new(Device::Cpu);
+        let model = Self::uninitialised(&store.root(), config)?;
+        let tensor = |(name, array): &(String, _)| Ok((name.clone(), to_tensor(array)?));
+        model.load_state(&weights.tensors.iter().map(tensor).collect::<Result<Vec<_>>>()?)?;
+        store.set_device(device);
+        Ok(model)
+    }
+
+    /// A copy of the weights, with the settings.
+    ///
+    /// # Errors
+    /// Where libtorch refuses.
+    pub fn weights(&self) -> Result<Weights> {
+        let array = |(name, tensor): (String, Tensor)| Ok((name, to_array(&tensor)?));
+        let tensors = self.state().into_iter().map(array).collect::<Result<Vec<_>>>()?;
+        Ok(Weights::new(self.config().clone(), tensors)?)
+    }
+
+    /// Writes the weights to a file, whole or not at all.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn save(&self, path: impl AsRef<path::Path>, format: Format) -> Result<()> {
+        weights::write(&self.weights()?, path.as_ref(), format)
+    }
+
     /// The settings it was made with.
     pub fn config(&self) -> &ModelConfig {
         match self {
@@ -78,9 +141,9 @@ impl LeNet5 {
         }
     }
 
-    /// The outputs of every layer, by name in order: c1 (N, 6, 28, 28), s2 (N, 6, 14, 14), c3
+    /// The outputs of every layer by name, from c1 on: c1 (N, 6, 28, 28), s2 (N, 6, 14, 14), c3
     /// (N, 16, 10, 10), s4 (N, 16, 5, 5), c5 (N, 120), f6 (N, 84), output (N, classes).
-    pub fn activations(&self, x: &Tensor) -> Vec<(&'static str, Tensor)> {
+    pub fn layers(&self, x: &Tensor) -> Vec<(&'static str, Tensor)> {
         let mut all = Vec::new();
         let output = self.run(x, &mut |name, outputs| all.push((name, outputs.shallow_clone())));
         all.push(("output", output));
@@ -118,14 +181,14 @@ impl LeNet5 {
         if let Some((name, _)) =
             tensors.iter().find(|(name, _)| !state.iter().any(|(ours, _)| ours == name))
         {
-            return Err(Error::Config(format!("{name}: no such parameter in LeNet-5")));
+            return Err(Error::config(format!("{name}: no such parameter in LeNet-5")));
         }
         for (name, ours) in &state {
             let Some((_, tensor)) = tensors.iter().find(|(n, _)| n == name) else {
-                return Err(Error::Config(format!("{name}: missing")));
+                return Err(Error::config(format!("{name}: missing")));
             };
             if tensor.size() != ours.size() {
-                return Err(Error::Config(format!(
+                return Err(Error::config(format!(
                     "{name}: expected shape {:?}, found {:?}",
                     ours.size(),
                     tensor.size()

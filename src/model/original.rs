@@ -2,15 +2,15 @@
 //!
 //! | layer | operation | output | parameters |
 //! |---|---|---|---|
-//! | c1 | 5x5 convolution, squash | 6 x 28 x 28 | 156 |
-//! | s2 | sum of 2x2, coefficient, bias, squash | 6 x 14 x 14 | 12 |
-//! | c3 | 5x5 convolution of 3, 4 or 6 maps each, squash | 16 x 10 x 10 | 1,516 |
-//! | s4 | sum of 2x2, coefficient, bias, squash | 16 x 5 x 5 | 32 |
-//! | c5 | 5x5 convolution, squash | 120 | 48,120 |
-//! | f6 | linear, squash | 84 | 10,164 |
+//! | c1 | 5x5 convolution, scaled tanh | 6 x 28 x 28 | 156 |
+//! | s2 | sum of 2x2, coefficient, bias, scaled tanh | 6 x 14 x 14 | 12 |
+//! | c3 | 5x5 convolution of 3, 4 or 6 maps each, scaled tanh | 16 x 10 x 10 | 1,516 |
+//! | s4 | sum of 2x2, coefficient, bias, scaled tanh | 16 x 5 x 5 | 32 |
+//! | c5 | 5x5 convolution, scaled tanh | 120 | 48,120 |
+//! | f6 | linear, scaled tanh | 84 | 10,164 |
 //! | output | distances to fixed codes | 10 | |
 //!
-//! 60,000 trainable parameters. The squash is 1.7159 tanh(2/3 a). Pixels are -0.1 (background) to 1.175.
+//! 60,000 trainable parameters. The scaled tanh is 1.7159 tanh(2/3 a). Pixels are -0.1 (background) to 1.175.
 //!
 //! Source: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition",
 //! Proc. IEEE 86(11), 1998, section II.B.
@@ -18,10 +18,10 @@
 use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
-use super::codes::codes;
-use super::config::{Activation, ModelConfig};
-use super::layers::Layer;
+use super::layers::{Layer, activate, activation_source};
+use super::{Activation, C3_TABLE, ModelConfig, codes};
 use crate::Result;
+use crate::libtorch::to_tensor;
 
 /// Initial weights are uniform in ± this, over the fan-in: the paper's section III.B.
 const INITIAL_RANGE: f64 = 2.4;
@@ -102,7 +102,7 @@ impl Original {
     }
 
     fn codes(path: &Path, config: &ModelConfig) -> Result<Tensor> {
-        let codes = codes(config.classes)?;
+        let codes = to_tensor(&codes(config.classes)?)?;
         let path = path / "output";
         Ok(if config.train_rbf {
             path.var_copy("weight", &codes)
@@ -139,20 +139,20 @@ impl Original {
 
     /// The forward pass; `see` is given each layer's name and outputs.
     pub(super) fn run(&self, x: &Tensor, see: &mut dyn FnMut(&'static str, &Tensor)) -> Tensor {
-        let squash = |x: &Tensor| Activation::ScaledTanh.apply(x);
+        let scaled_tanh = |x: &Tensor| activate(Activation::ScaledTanh, x);
         let mask = self.c3_mask.to_device(x.device());
-        let x = squash(&self.c1.convolve(x)); // (N, 6, 28, 28)
+        let x = scaled_tanh(&self.c1.convolve(x)); // (N, 6, 28, 28)
         see("c1", &x);
-        let x = squash(&self.s2.forward(&x)); // (N, 6, 14, 14)
+        let x = scaled_tanh(&self.s2.forward(&x)); // (N, 6, 14, 14)
         see("s2", &x);
         let weight = &self.c3.weight * mask;
-        let x = squash(&x.conv2d(&weight, Some(&self.c3.bias), 1, 0, 1, 1)); // (N, 16, 10, 10)
+        let x = scaled_tanh(&x.conv2d(&weight, Some(&self.c3.bias), 1, 0, 1, 1)); // (N, 16, 10, 10)
         see("c3", &x);
-        let x = squash(&self.s4.forward(&x)); // (N, 16, 5, 5)
+        let x = scaled_tanh(&self.s4.forward(&x)); // (N, 16, 5, 5)
         see("s4", &x);
-        let x = squash(&self.c5.convolve(&x)).flatten(1, -1); // (N, 120)
+        let x = scaled_tanh(&self.c5.convolve(&x)).flatten(1, -1); // (N, 120)
         see("c5", &x);
-        let x = squash(&self.f6.linear(&x)); // (N, 84), near the code of the right class
+        let x = scaled_tanh(&self.f6.linear(&x)); // (N, 84), near the code of the right class
         see("f6", &x);
         let differences = x.unsqueeze(1) - &self.output; // (N, classes, 84)
         let distances =
@@ -190,11 +190,11 @@ fn c3_mask(path: &Path) -> Tensor {
 
 /// The same forward pass as TorchScript source.
 pub fn torchscript_source(config: &ModelConfig) -> String {
-    let squash = |x: &str| Activation::ScaledTanh.torchscript(x);
+    let scaled_tanh = |x: &str| activation_source(Activation::ScaledTanh, x);
     let subsample = |layer: &str| {
         let sums = "torch.avg_pool2d(x, [2, 2], [2, 2], [0, 0], False, True, 1)";
         let part = |name: &str| format!("self.{layer}.{name}.reshape([-1, 1, 1])");
-        squash(&format!("({sums} * {} + {})", part("coefficient"), part("bias")))
+        scaled_tanh(&format!("({sums} * {} + {})", part("coefficient"), part("bias")))
     };
     let rows: Vec<_> = C3_TABLE
         .iter()
@@ -204,10 +204,10 @@ pub fn torchscript_source(config: &ModelConfig) -> String {
             format!("[{}]", row.join(", "))
         })
         .collect();
-    let c1 = squash("torch.conv2d(x, self.c1.weight, self.c1.bias)");
-    let c3 = squash("torch.conv2d(x, self.c3.weight * mask, self.c3.bias)");
-    let c5 = squash("torch.conv2d(x, self.c5.weight, self.c5.bias)");
-    let f6 = squash("torch.linear(x, self.f6.weight, self.f6.bias)");
+    let c1 = scaled_tanh("torch.conv2d(x, self.c1.weight, self.c1.bias)");
+    let c3 = scaled_tanh("torch.conv2d(x, self.c3.weight * mask, self.c3.bias)");
+    let c5 = scaled_tanh("torch.conv2d(x, self.c5.weight, self.c5.bias)");
+    let f6 = scaled_tanh("torch.linear(x, self.f6.weight, self.f6.bias)");
     format!(
         "def forward(self, x: Tensor) -> Tensor:
     table = [{table}]

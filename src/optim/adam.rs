@@ -1,10 +1,10 @@
 //! Adam and AdamW, as `torch.optim.Adam` and `torch.optim.AdamW`.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use super::{Optimizer, check_state, take_entry};
-use crate::libtorch::{add_, addcdiv_, addcmul_};
-use crate::{Error, Result};
+use super::{Optimizer, OptimizerState, like, other_state};
+use crate::Result;
+use crate::libtorch::{add_, addcdiv_, addcmul_, to_arrays};
 
 /// Adam (Kingma and Ba, 2015), or with decoupled weight decay AdamW (Loshchilov and Hutter, 2019).
 ///
@@ -85,39 +85,36 @@ impl Optimizer for Adam {
         Ok(())
     }
 
-    fn state(&self) -> Vec<Vec<(&'static str, Tensor)>> {
-        let entry = |moments: &Moments| {
-            vec![
-                ("step", Tensor::from(moments.step as f32)),
-                ("exp_avg", moments.exp_avg.shallow_clone()),
-                ("exp_avg_sq", moments.exp_avg_sq.shallow_clone()),
-            ]
+    fn state(&self) -> Result<OptimizerState> {
+        let moments: Option<Vec<&Moments>> = self.moments.iter().map(Option::as_ref).collect();
+        let Some(moments) = moments.filter(|moments| !moments.is_empty()) else {
+            return Ok(OptimizerState::Empty);
         };
-        self.moments.iter().flatten().map(entry).collect()
+        let copy = |part: fn(&Moments) -> &Tensor| {
+            to_arrays(
+                &moments.iter().map(|moments| part(moments).shallow_clone()).collect::<Vec<_>>(),
+            )
+        };
+        Ok(OptimizerState::Adam {
+            step: moments[0].step,
+            exp_avg: copy(|moments| &moments.exp_avg)?,
+            exp_avg_sq: copy(|moments| &moments.exp_avg_sq)?,
+        })
     }
 
-    fn load_state(&mut self, state: &[Vec<(String, Tensor)>]) -> Result<()> {
-        check_state(state, self.parameters.len(), &["step", "exp_avg", "exp_avg_sq"])?;
-        for (i, entries) in state.iter().enumerate() {
-            let parameter = &self.parameters[i];
-            let step = entries.iter().find(|(name, _)| name == "step").map(|(_, tensor)| tensor);
-            self.moments[i] = match (
-                step,
-                take_entry(entries, "exp_avg", parameter)?,
-                take_entry(entries, "exp_avg_sq", parameter)?,
-            ) {
-                (Some(step), Some(exp_avg), Some(exp_avg_sq)) => Some(Moments {
-                    step: step.to_kind(Kind::Double).f_double_value(&[])?,
-                    exp_avg,
-                    exp_avg_sq,
-                }),
-                _ => {
-                    return Err(Error::Config(format!(
-                        "optimizer state: expected step, exp_avg and exp_avg_sq of parameter {i}"
-                    )));
-                }
-            };
-        }
+    fn load_state(&mut self, state: &OptimizerState) -> Result<()> {
+        self.moments = match state {
+            OptimizerState::Empty => self.parameters.iter().map(|_| None).collect(),
+            OptimizerState::Adam { step, exp_avg, exp_avg_sq } => {
+                let first = like(exp_avg, "exp_avg", &self.parameters)?;
+                let second = like(exp_avg_sq, "exp_avg_sq", &self.parameters)?;
+                let moments = first.into_iter().zip(second);
+                moments
+                    .map(|(exp_avg, exp_avg_sq)| Some(Moments { step: *step, exp_avg, exp_avg_sq }))
+                    .collect()
+            }
+            _ => return Err(other_state("step, exp_avg, exp_avg_sq")),
+        };
         Ok(())
     }
 }

@@ -1,25 +1,24 @@
-//! Optimizers and learning rates, in PyTorch's arithmetic order, to the bit.
+//! Optimizers in PyTorch's arithmetic order, to the bit.
 //!
 //! tch's own SGD matches Python's bits, but its Adam and AdamW do not, and none of them can save
-//! its state. These do both; the state has the form of `torch.optim.Optimizer.state_dict()`.
+//! its state. These do both.
 
 mod adam;
-mod schedule;
 mod sdlm;
 mod sgd;
 
-use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 pub use adam::Adam;
-pub use schedule::Schedule;
+pub use lenet5_core::weights::OptimizerState;
 pub use sdlm::Sdlm;
 pub use sgd::Sgd;
 
-use crate::error::number;
+use crate::libtorch::{to_arrays, to_tensors};
+use crate::recipe::OptimizerConfig;
 use crate::{Error, Result};
 
-/// An optimizer over a fixed list of parameters.
+/// An optimizer over a fixed list of parameters, which it shares with the model.
 pub trait Optimizer {
     /// Updates every parameter from its gradient, both in the same order.
     ///
@@ -27,88 +26,66 @@ pub trait Optimizer {
     /// Where libtorch refuses an operation.
     fn step(&mut self, gradients: &[Tensor], learning_rate: f64) -> Result<()>;
 
-    /// Takes the second derivatives of the epoch to come, in the order of the parameters.
+    /// A copy of the state.
     ///
     /// # Errors
-    /// Where a shape is not its parameter's.
-    fn set_curvature(&mut self, _curvature: Vec<Tensor>) -> Result<()> {
-        Ok(())
-    }
+    /// Where libtorch refuses.
+    fn state(&self) -> Result<OptimizerState>;
 
-    /// The state of each parameter, by PyTorch's names (`momentum_buffer`; `step`, `exp_avg`,
-    /// `exp_avg_sq`; SDLM's `curvature`), in the order of the parameters. Empty before the first step.
-    fn state(&self) -> Vec<Vec<(&'static str, Tensor)>>;
-
-    /// Takes back what [`Optimizer::state`] gave; missing entries are as before the first step.
+    /// Replaces the state.
     ///
     /// # Errors
-    /// Where an entry is unknown or has another shape than its parameter.
-    fn load_state(&mut self, state: &[Vec<(String, Tensor)>]) -> Result<()>;
+    /// Where it is that of another optimizer, or a tensor has another shape than its parameter.
+    fn load_state(&mut self, state: &OptimizerState) -> Result<()>;
 }
 
-/// The entry `name` of one parameter's saved state, checked against the parameter and on its device.
-fn take_entry(
-    state: &[(String, Tensor)],
-    name: &str,
-    parameter: &Tensor,
-) -> Result<Option<Tensor>> {
-    let Some((_, tensor)) = state.iter().find(|(n, _)| n == name) else {
-        return Ok(None);
-    };
-    if tensor.size() != parameter.size() {
-        return Err(Error::Config(format!(
-            "optimizer state {name}: expected shape {:?}, found {:?}",
-            parameter.size(),
-            tensor.size()
+/// The optimizer with these settings over `parameters`.
+pub fn build(config: &OptimizerConfig, parameters: Vec<Tensor>) -> Box<dyn Optimizer> {
+    match *config {
+        OptimizerConfig::Sgd { momentum, dampening, weight_decay, nesterov } => {
+            Box::new(Sgd::new(parameters, momentum, dampening, weight_decay, nesterov))
+        }
+        OptimizerConfig::Adam { beta1, beta2, eps, weight_decay } => {
+            Box::new(Adam::new(parameters, (beta1, beta2), eps, weight_decay, false))
+        }
+        OptimizerConfig::AdamW { beta1, beta2, eps, weight_decay } => {
+            Box::new(Adam::new(parameters, (beta1, beta2), eps, weight_decay, true))
+        }
+        OptimizerConfig::Sdlm { mu, .. } => Box::new(Sdlm::new(parameters, mu)),
+    }
+}
+
+/// Tensors of a saved state on the devices of their parameters.
+fn like(arrays: &[lenet5_core::Array], name: &str, parameters: &[Tensor]) -> Result<Vec<Tensor>> {
+    if arrays.len() != parameters.len() {
+        return Err(Error::config(format!(
+            "optimizer state: expected {} parameters, found {}",
+            parameters.len(),
+            arrays.len()
         )));
     }
-    // A copy of our own: the steps to come are in place.
-    Ok(Some(tensor.to_device(parameter.device()).to_kind(parameter.kind()).copy()))
+    let tensors = to_tensors(arrays)?;
+    tensors
+        .iter()
+        .zip(parameters)
+        .map(|(tensor, parameter)| match tensor.size() == parameter.size() {
+            true => Ok(tensor.to_device(parameter.device()).to_kind(parameter.kind())),
+            false => Err(Error::config(format!(
+                "optimizer state {name}: expected shape {:?}, found {:?}",
+                parameter.size(),
+                tensor.size()
+            ))),
+        })
+        .collect()
 }
 
-/// Checks the numbers of a state that comes from a file: they are finite, and squares and second derivatives are
-/// not negative.
-///
-/// # Errors
-/// Names the first entry that has other numbers.
-pub fn check_numbers(state: &[Vec<(String, Tensor)>]) -> Result<()> {
-    for (name, tensor) in state.iter().flatten() {
-        let not_negative = matches!(name.as_str(), "curvature" | "exp_avg_sq" | "step");
-        let numbers = tensor.f_to_kind(Kind::Double)?;
-        let finite = numbers.isfinite().all().int64_value(&[]) != 0;
-        if !finite || not_negative && numbers.lt(0.0).any().int64_value(&[]) != 0 {
-            let what = if not_negative { "finite numbers from 0" } else { "finite numbers" };
-            return Err(Error::Config(format!(
-                "optimizer state {name}: expected {what}, found others"
-            )));
-        }
-    }
-    Ok(())
+fn other_state(expected: &str) -> Error {
+    Error::config(format!("optimizer state: expected {expected}, found that of another optimizer"))
 }
 
-/// Refuses the state of another optimizer, or of another number of parameters. Before the first step it is
-/// empty; afterwards it has all `known` entries of each parameter.
-fn check_state(state: &[Vec<(String, Tensor)>], parameters: usize, known: &[&str]) -> Result<()> {
-    if !state.is_empty() && state.len() != parameters {
-        return Err(Error::Config(format!(
-            "optimizer state: expected {parameters} parameters, found {}",
-            state.len()
-        )));
-    }
-    match state.iter().flatten().find(|(name, _)| !known.contains(&name.as_str())) {
-        Some((name, _)) => Err(Error::Config(format!(
-            "optimizer state: expected {}, found {name}",
-            known.join(", ")
-        ))),
-        None => Ok(()),
-    }?;
-    for (i, entries) in state.iter().enumerate() {
-        if entries.len() != known.len() {
-            let (known, found) = (known.join(", "), entries.len());
-            return Err(Error::Config(format!(
-                "optimizer state of parameter {i}: expected {known}, found {found} tensors"
-            )));
-        }
-    }
-    Ok(())
+/// Copies of tensors, or none where there is one that is not there yet.
+fn copies(tensors: &[Option<Tensor>]) -> Result<Option<Vec<lenet5_core::Array>>> {
+    let present: Option<Vec<Tensor>> =
+        tensors.iter().map(|tensor| tensor.as_ref().map(Tensor::shallow_clone)).collect();
+    present.map(|tensors| to_arrays(&tensors)).transpose()
 }

@@ -2,8 +2,8 @@
 
 use tch::Tensor;
 
-use super::{Optimizer, check_state, take_entry};
-use crate::libtorch::addcdiv_;
+use super::{Optimizer, OptimizerState, like, other_state};
+use crate::libtorch::{addcdiv_, to_arrays};
 use crate::{Error, Result};
 
 /// Stochastic gradient descent in which every weight has a rate of its own.
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 ///
 /// h is the weight's second derivative, of the loss averaged over some samples, without the terms that
 /// can be negative (Gauss-Newton) and without those off the diagonal of each layer. It is
-/// measured again before each epoch, and given by [`Optimizer::set_curvature`].
+/// measured again before each epoch, and given by [`Optimizer::load_state`].
 ///
 /// Source: LeCun et al. 1998, section III.C and appendix C.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Optimizer for Sdlm {
     fn step(&mut self, gradients: &[Tensor], learning_rate: f64) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         if self.curvature.len() != self.parameters.len() {
-            return Err(Error::Config("sdlm: expected a curvature before the first step".into()));
+            return Err(Error::config("sdlm: expected a curvature before the first step"));
         }
         let states = self.parameters.iter_mut().zip(&self.curvature);
         for ((parameter, (_, damped)), gradient) in states.zip(gradients) {
@@ -45,24 +45,24 @@ impl Optimizer for Sdlm {
         Ok(())
     }
 
-    fn set_curvature(&mut self, curvature: Vec<Tensor>) -> Result<()> {
-        let state = |h: Tensor| vec![("curvature".to_owned(), h)];
-        self.load_state(&curvature.into_iter().map(state).collect::<Vec<_>>())
-    }
-
-    fn state(&self) -> Vec<Vec<(&'static str, Tensor)>> {
-        self.curvature.iter().map(|(h, _)| vec![("curvature", h.shallow_clone())]).collect()
-    }
-
-    fn load_state(&mut self, state: &[Vec<(String, Tensor)>]) -> Result<()> {
-        check_state(state, self.parameters.len(), &["curvature"])?;
-        self.curvature = Vec::new();
-        for (entries, parameter) in state.iter().zip(&self.parameters) {
-            if let Some(h) = take_entry(entries, "curvature", parameter)? {
-                let damped = h.f_add_scalar(self.mu)?;
-                self.curvature.push((h, damped));
-            }
+    fn state(&self) -> Result<OptimizerState> {
+        if self.curvature.is_empty() {
+            return Ok(OptimizerState::Empty);
         }
+        let curvature: Vec<_> = self.curvature.iter().map(|(h, _)| h.shallow_clone()).collect();
+        Ok(OptimizerState::Sdlm { curvature: to_arrays(&curvature)? })
+    }
+
+    fn load_state(&mut self, state: &OptimizerState) -> Result<()> {
+        self.curvature = match state {
+            OptimizerState::Empty => Vec::new(),
+            OptimizerState::Sdlm { curvature } => {
+                let damped = |h: Tensor| Ok((h.shallow_clone(), h.f_add_scalar(self.mu)?));
+                let curvature = like(curvature, "curvature", &self.parameters)?;
+                curvature.into_iter().map(damped).collect::<Result<_>>()?
+            }
+            _ => return Err(other_state("curvature")),
+        };
         Ok(())
     }
 }

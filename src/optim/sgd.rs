@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::{Optimizer, check_state, take_entry};
+use super::{Optimizer, OptimizerState, copies, like, other_state};
 use crate::Result;
 use crate::libtorch::add_;
 
@@ -70,16 +70,22 @@ impl Optimizer for Sgd {
         Ok(())
     }
 
-    fn state(&self) -> Vec<Vec<(&'static str, Tensor)>> {
-        let entry = |buffer: &Tensor| vec![("momentum_buffer", buffer.shallow_clone())];
-        self.momentum_buffers.iter().flatten().map(entry).collect()
+    fn state(&self) -> Result<OptimizerState> {
+        Ok(match copies(&self.momentum_buffers)? {
+            Some(momentum_buffer) => OptimizerState::Sgd { momentum_buffer },
+            None => OptimizerState::Empty,
+        })
     }
 
-    fn load_state(&mut self, state: &[Vec<(String, Tensor)>]) -> Result<()> {
-        check_state(state, self.parameters.len(), &["momentum_buffer"])?;
-        for (i, entries) in state.iter().enumerate() {
-            self.momentum_buffers[i] = take_entry(entries, "momentum_buffer", &self.parameters[i])?;
-        }
+    fn load_state(&mut self, state: &OptimizerState) -> Result<()> {
+        self.momentum_buffers = match state {
+            OptimizerState::Empty => self.parameters.iter().map(|_| None).collect(),
+            OptimizerState::Sgd { momentum_buffer } => {
+                let buffers = like(momentum_buffer, "momentum_buffer", &self.parameters)?;
+                buffers.into_iter().map(Some).collect()
+            }
+            _ => return Err(other_state("momentum_buffer")),
+        };
         Ok(())
     }
 }

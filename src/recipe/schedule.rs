@@ -37,10 +37,10 @@ impl Schedule {
     pub fn validate(&self) -> Result<()> {
         match *self {
             Self::Step { step_size: 0, .. } => {
-                Err(Error::Config("step-size: expected 1 or more epochs, found 0".to_owned()))
+                Err(Error::config("step-size: expected 1 or more epochs, found 0".to_owned()))
             }
             Self::Step { gamma, .. } if !(gamma.is_finite() && gamma > 0.0) => {
-                Err(Error::Config(format!("gamma: expected a number above 0, found {gamma}")))
+                Err(Error::config(format!("gamma: expected a number above 0, found {gamma}")))
             }
             _ => Ok(()),
         }

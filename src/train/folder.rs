@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{Metrics, TrainConfig, metrics_path};
-use crate::{Error, Result, cli, files};
+use lenet5_core::files;
+
+use super::{EpochMetrics, metrics_path};
+use crate::recipe::TrainConfig;
+use crate::{Error, Result};
 
 /// The file whose lock the process holds that trains in a folder. It goes when the process ends as it should.
 const LOCK: &str = ".lock";
@@ -57,7 +60,7 @@ impl RunFolder {
                 }
                 Err(TryLockError::Error(error)) => {
                     let path = files::shown(path);
-                    cli::note(format_args!(
+                    warn(format_args!(
                         "note: {path}: the file system has no locks ({error}): let no other process \
                          train there"
                     ));
@@ -168,10 +171,10 @@ fn settings_by_name(config: &TrainConfig) -> BTreeMap<String, Value> {
 /// Where a line is of another run.
 pub fn put_right(
     folder: &Path,
-    lines: Vec<Metrics>,
+    lines: Vec<EpochMetrics>,
     epochs: u32,
     run: Option<&str>,
-) -> Result<Vec<Metrics>> {
+) -> Result<Vec<EpochMetrics>> {
     let path = metrics_path(folder);
     let foreign = lines.iter().filter_map(|line| line.run.as_deref()).find(|id| Some(*id) != run);
     if let (Some(foreign), Some(run)) = (foreign, run) {
@@ -189,14 +192,12 @@ pub fn put_right(
     }
     if !missing.is_empty() {
         let (path, missing) = (files::shown(&path), missing.join(", "));
-        cli::note(format_args!("note: {path}: nothing is known of epoch {missing}"));
+        warn(format_args!("note: {path}: nothing is known of epoch {missing}"));
     }
     let count = lines.iter().filter(|line| line.epoch <= epochs).count();
     if count > right.len() {
         let (path, twice) = (files::shown(&path), count - right.len());
-        cli::note(format_args!(
-            "note: {path}: left out {twice} lines of epochs that have a later one"
-        ));
+        warn(format_args!("note: {path}: left out {twice} lines of epochs that have a later one"));
     }
     Ok(right)
 }
@@ -205,13 +206,13 @@ pub fn put_right(
 ///
 /// # Errors
 /// Where a line is broken.
-pub fn read_lines(path: &Path) -> Result<Vec<Metrics>> {
+pub fn read_lines(path: &Path) -> Result<Vec<EpochMetrics>> {
     let text = match files::read_text(path) {
         Ok(text) => text,
-        Err(Error::Io { error, .. }) if error.kind() == ErrorKind::NotFound => {
+        Err(lenet5_core::Error::Io { error, .. }) if error.kind() == ErrorKind::NotFound => {
             return Ok(Vec::new());
         }
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     };
     text.lines()
         .map(|line| {
@@ -220,4 +221,9 @@ pub fn read_lines(path: &Path) -> Result<Vec<Metrics>> {
             })
         })
         .collect()
+}
+
+/// Prints a line on stderr. Nothing happens where nobody reads it: `eprintln!` would panic.
+fn warn(line: std::fmt::Arguments) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -4,7 +4,10 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::error::{LimitError, LimitErrorKind};
-use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageError, ImageFormat, ImageReader};
+use image::{
+    DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageError, ImageFormat,
+    ImageReader,
+};
 
 use super::jpeg::{self, Fault};
 use super::picture::{Picture, Pixels};
@@ -44,7 +47,8 @@ impl Picture {
     pub fn open(path: impl AsRef<Path>, limits: &PictureLimits) -> Result<Self> {
         let path = path.as_ref();
         let bytes = files::read(path, limits.memory, "")?;
-        let unmarked = ImageFormat::from_path(path).ok().filter(|format| *format == ImageFormat::Tga);
+        let unmarked =
+            ImageFormat::from_path(path).ok().filter(|format| *format == ImageFormat::Tga);
         decode_as(unmarked, &bytes, limits).map_err(|message| Error::file(path, message))
     }
 

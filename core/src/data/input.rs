@@ -48,7 +48,9 @@ pub fn to_input(grey: &[u8], side: usize, config: &ModelConfig) -> Vec<f32> {
     // Rows and columns that are added on each side; or, of a larger image, left out.
     let (added, left_out) = (size.saturating_sub(side) / 2, side.saturating_sub(size) / 2);
     let mut input = vec![levels.border; size * size];
-    for (to, from) in input.chunks_exact_mut(size).skip(added).zip(grey.chunks_exact(side).skip(left_out)) {
+    for (to, from) in
+        input.chunks_exact_mut(size).skip(added).zip(grey.chunks_exact(side).skip(left_out))
+    {
         for (to, grey) in to[added..].iter_mut().zip(&from[left_out..]).take(side - 2 * left_out) {
             *to = levels.grey[usize::from(*grey)];
         }
@@ -80,7 +82,8 @@ pub fn resize(grey: &[u8], from: usize, to: usize) -> Vec<u8> {
             (first, weights.collect())
         })
         .collect();
-    let round = |sum: i64| ((sum + (1 << (PRECISION_BITS - 1))) >> PRECISION_BITS).clamp(0, 255) as u8;
+    let round =
+        |sum: i64| ((sum + (1 << (PRECISION_BITS - 1))) >> PRECISION_BITS).clamp(0, 255) as u8;
     let mut rows = Vec::with_capacity(from * to);
     for row in grey.chunks_exact(from) {
         rows.extend(weights.iter().map(|(first, weights)| {
@@ -90,7 +93,10 @@ pub fn resize(grey: &[u8], from: usize, to: usize) -> Vec<u8> {
     let mut resized = Vec::with_capacity(to * to);
     for (first, weights) in &weights {
         for column in 0..to {
-            let values = weights.iter().enumerate().map(|(i, w)| w * i64::from(rows[(first + i) * to + column]));
+            let values = weights
+                .iter()
+                .enumerate()
+                .map(|(i, w)| w * i64::from(rows[(first + i) * to + column]));
             resized.push(round(values.sum()));
         }
     }

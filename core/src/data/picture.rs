@@ -22,6 +22,7 @@ pub struct Picture {
 /// Pixels in the form in which files hold them. Large pictures are not converted to a common one, which would take several
 /// times the memory.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "pictures"), allow(dead_code))] // Some come from files alone.
 pub(crate) enum Pixels {
     Grey8(Vec<u8>),
     GreyAlpha8(Vec<u8>),
@@ -41,6 +42,15 @@ impl Picture {
     pub fn from_grey(width: u32, height: u32, pixels: Vec<u8>) -> Result<Self> {
         check_length(width, height, pixels.len(), 1)?;
         Ok(Self::new(width, height, Pixels::Grey8(pixels)))
+    }
+
+    /// A picture of red, green and blue, three bytes a pixel.
+    ///
+    /// # Errors
+    /// Where there are no pixels, or another number of bytes than three times width times height.
+    pub fn from_rgb(width: u32, height: u32, pixels: Vec<u8>) -> Result<Self> {
+        check_length(width, height, pixels.len(), 3)?;
+        Ok(Self::new(width, height, Pixels::Rgb8(pixels)))
     }
 
     /// A picture of red, green, blue and alpha, four bytes a pixel.
@@ -76,7 +86,9 @@ impl Picture {
             Pixels::Rgb16(colours) => {
                 colours.as_chunks().0.iter().map(|pixel| grey(&pixel.map(narrow))).collect()
             }
-            Pixels::GreyAlpha8(_) | Pixels::Rgba8(_) | Pixels::Rgba16(_) | Pixels::RgbaF32(_) => None,
+            Pixels::GreyAlpha8(_) | Pixels::Rgba8(_) | Pixels::Rgba16(_) | Pixels::RgbaF32(_) => {
+                None
+            }
         }
     }
 }

@@ -95,11 +95,9 @@ impl BorderedImages {
     /// Draws the pictures, as many as there are distortions, each into its lane of `to`, where rows are `columns`
     /// vectors apart; lanes that are left over hold the first of them once more.
     #[inline(always)]
-    pub fn draw<S: Simd>(
-        &self,
-        s: S,
-        distortions: &[Distortion], to: &mut [f32], columns: usize) {
-        let (l, side, width, points) = (S::LANES, self.side, self.side + 2, control_points(self.side));
+    pub fn draw<S: Simd>(&self, s: S, distortions: &[Distortion], to: &mut [f32], columns: usize) {
+        let (l, side, width, points) =
+            (S::LANES, self.side, self.side + 2, control_points(self.side));
         let mut maps = [0.0; 6 * WIDEST];
         let mut displacements = [0.0; 2 * POINTS * POINTS * WIDEST];
         let mut starts = [0; WIDEST];

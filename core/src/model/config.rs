@@ -343,7 +343,10 @@ impl fmt::Display for ModelOptions {
             option("activation", self.activation),
             option("pooling", self.pooling),
             option("layer-order", self.layer_order.filter(|order| !is_default(order))),
-            option("hidden-activation", self.hidden_activation.filter(|hidden| !is_default(hidden))),
+            option(
+                "hidden-activation",
+                self.hidden_activation.filter(|hidden| !is_default(hidden)),
+            ),
             option("input", self.input),
             option("mean", self.mean),
             option("std", self.std),

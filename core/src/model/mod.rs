@@ -7,7 +7,8 @@ mod summary;
 
 pub use codes::codes;
 pub use config::{
-    Activation, C5, HiddenActivation, Input, LayerOrder, ModelConfig, ModelOptions, Network, Pooling,
+    Activation, C5, HiddenActivation, Input, LayerOrder, ModelConfig, ModelOptions, Network,
+    Pooling,
 };
 pub use connections::C3_TABLE;
 pub use summary::{LayerSummary, Summary, Total};

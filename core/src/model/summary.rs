@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::config::{ModelConfig, Network, Pooling};
 use super::C3_TABLE;
+use super::config::{ModelConfig, Network, Pooling};
 
 /// One row of the table, for one image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

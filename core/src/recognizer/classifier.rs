@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::LayerOutput;
+use crate::Result;
 use crate::data::digit::{PIXELS, SIDE};
 use crate::data::to_input;
 use crate::forward::ForwardPass;
@@ -13,7 +14,6 @@ use crate::kernels::pattern::{PatternBuffers, PatternNetwork};
 use crate::model::{Input, ModelConfig, Network};
 use crate::training::Loss;
 use crate::weights::Weights;
-use crate::Result;
 
 /// Pictures that a thread takes at a time.
 const CHUNK: usize = 64;
@@ -113,7 +113,8 @@ impl Classifier {
         let size = self.config().input.size();
         let input = to_input(picture, SIDE, self.config());
         let layers = self.forward.layers(&input, size).expect("an image of the network's size");
-        let mut outputs = vec![LayerOutput { name: "input", shape: vec![1, size, size], values: input }];
+        let mut outputs =
+            vec![LayerOutput { name: "input", shape: vec![1, size, size], values: input }];
         outputs.extend(layers.into_iter().map(|(name, maps)| LayerOutput {
             name,
             shape: match (maps.height, maps.width) {

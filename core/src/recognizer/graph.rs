@@ -7,9 +7,9 @@ use super::budget::Budget;
 use super::pieces::{Line, Pieces};
 use crate::Result;
 use crate::data::digit::PIXELS;
-use crate::data::to_mnist;
 use crate::data::ink::{Area, Ink};
 use crate::data::strokes;
+use crate::data::to_mnist;
 
 /// The most pieces of a digit.
 const MOST_JOINED: usize = 5;

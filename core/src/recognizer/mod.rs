@@ -238,9 +238,16 @@ impl Recognizer {
     }
 
     /// The likeliest reading of what was found, by the probabilities of all edges.
-    fn resolve(&self, found: &Found, judgements: &[Vec<f32>], read: &[Vec<f32>]) -> Result<Reading> {
-        let digit: Vec<f32> =
-            judgements.iter().map(|classes| 1.0 - classes[usize::from(training::NO_DIGIT)]).collect();
+    fn resolve(
+        &self,
+        found: &Found,
+        judgements: &[Vec<f32>],
+        read: &[Vec<f32>],
+    ) -> Result<Reading> {
+        let digit: Vec<f32> = judgements
+            .iter()
+            .map(|classes| 1.0 - classes[usize::from(training::NO_DIGIT)])
+            .collect();
         let right: Vec<f32> =
             read.iter().map(|read| read.iter().copied().fold(0.0, f32::max)).collect();
         let (mut digits, mut accepted, mut others) = (Vec::new(), Vec::new(), Vec::new());

@@ -119,7 +119,8 @@ impl<'a> Members<'a> {
         self.compressed |= self.zip.is_compressed(name);
         let read = self.zip.read(name, limit);
         let name = shown(name);
-        let read = read.map_err(|error| format!("{name} in the archive cannot be read ({error})"))?;
+        let read =
+            read.map_err(|error| format!("{name} in the archive cannot be read ({error})"))?;
         let Some(bytes) = read else { return Ok(None) };
         if bytes.len() as u64 > limit {
             return Err(format!(
@@ -161,9 +162,11 @@ pub fn write(value: &Value) -> Result<Vec<u8>> {
     let pickle = pickle_write::write(value, &mut storages)?;
     let mut members: Vec<(String, &[u8])> =
         vec![("archive/data.pkl".to_owned(), &pickle), ("archive/byteorder".to_owned(), b"little")];
-    members.extend((0..).zip(&storages).map(|(key, storage): (usize, _)| {
-        (format!("archive/data/{key}"), *storage)
-    }));
+    members.extend(
+        (0..)
+            .zip(&storages)
+            .map(|(key, storage): (usize, _)| (format!("archive/data/{key}"), *storage)),
+    );
     members.push(("archive/version".to_owned(), b"3\n"));
     zip::write(&members, ALIGNMENT).map_err(crate::Error::Config)
 }

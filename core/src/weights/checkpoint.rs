@@ -66,7 +66,9 @@ impl OptimizerState {
             if let Self::Adam { step, .. } = self {
                 state.push(("step", Value::Tensor(Array::from_f32(&[], &[*step as f32]))));
             }
-            state.extend(entries.iter().map(|(name, arrays)| (*name, Value::Tensor(arrays[i].clone()))));
+            state.extend(
+                entries.iter().map(|(name, arrays)| (*name, Value::Tensor(arrays[i].clone()))),
+            );
             (Value::Int(i as i64), Value::dict(state))
         });
         Value::Dict { items: items.collect(), attributes: None }
@@ -90,16 +92,25 @@ impl OptimizerState {
         let has = |name: &str| names.contains(&name);
         let kept: &[&'static str] = match () {
             () if has("momentum_buffer") => &["momentum_buffer"],
-            () if has("exp_avg") || has("exp_avg_sq") || has("step") => &["step", "exp_avg", "exp_avg_sq"],
+            () if has("exp_avg") || has("exp_avg_sq") || has("step") => {
+                &["step", "exp_avg", "exp_avg_sq"]
+            }
             () if has("curvature") => &["curvature"],
             () if names.is_empty() => &[],
-            () => return Err(format!("optimizer state: expected that of SGD, Adam or SDLM, found {}", names[0])),
+            () => {
+                return Err(format!(
+                    "optimizer state: expected that of SGD, Adam or SDLM, found {}",
+                    names[0]
+                ));
+            }
         };
         let mut columns: Vec<Vec<Array>> = vec![Vec::new(); kept.len()];
         let mut steps = Vec::new();
         for (i, ((key, entries), shape)) in state.iter().zip(shapes).enumerate() {
             if key.as_int() != Some(i as i64) {
-                return Err(format!("expected the optimizer's state of parameter {i}, found another order"));
+                return Err(format!(
+                    "expected the optimizer's state of parameter {i}, found another order"
+                ));
             }
             let entries = entries.items().unwrap_or_default();
             let tensors: Vec<(&str, &Array)> = entries
@@ -111,7 +122,9 @@ impl OptimizerState {
             }
             if tensors.len() != kept.len() {
                 let (kept, found) = (kept.join(", "), tensors.len());
-                return Err(format!("optimizer state of parameter {i}: expected {kept}, found {found} tensors"));
+                return Err(format!(
+                    "optimizer state of parameter {i}: expected {kept}, found {found} tensors"
+                ));
             }
             for (name, array) in tensors {
                 check_numbers(name, array)?;
@@ -130,7 +143,8 @@ impl OptimizerState {
             }
         }
         if steps.iter().any(|step| *step != steps[0]) {
-            return Err("optimizer state step: expected the same of all parameters, found others".to_owned());
+            return Err("optimizer state step: expected the same of all parameters, found others"
+                .to_owned());
         }
         Ok(match kept {
             [] => Self::Empty,

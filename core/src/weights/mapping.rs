@@ -98,11 +98,16 @@ pub fn map(entries: Vec<Entry>, config: Option<&ModelConfig>) -> Result<Mapping,
 ///
 /// # Errors
 /// Where a mask has another shape.
-fn apply_masks(tensors: &mut Vec<(String, Array)>, adjusted: &mut Vec<String>) -> Result<(), String> {
+fn apply_masks(
+    tensors: &mut Vec<(String, Array)>,
+    adjusted: &mut Vec<String>,
+) -> Result<(), String> {
     let mut masked = Vec::new();
     for (name, mask) in tensors.iter() {
         let Some(name) = name.strip_suffix("_mask") else { continue };
-        let Some(at) = tensors.iter().position(|(other, _)| other.strip_suffix("_orig") == Some(name)) else {
+        let Some(at) =
+            tensors.iter().position(|(other, _)| other.strip_suffix("_orig") == Some(name))
+        else {
             continue;
         };
         let whole = &tensors[at].1;
@@ -144,7 +149,9 @@ fn add_biases(tensors: &mut Vec<(String, Array)>, adjusted: &mut Vec<String>) {
     let mut missing = Vec::new();
     let mut known = 0;
     for (_, shape) in parameters.iter().filter(|(_, shape)| shape.len() > 1) {
-        let Some((name, _)) = tensors.iter().find(|(_, array)| array.shape() == shape) else { return };
+        let Some((name, _)) = tensors.iter().find(|(_, array)| array.shape() == shape) else {
+            return;
+        };
         let Some(layer) = name.strip_suffix("weight") else { return };
         let bias = format!("{layer}bias");
         known += 1;
@@ -258,7 +265,9 @@ fn by_shape<'a>(
             .take()
             .and_then(|bias: String| position(&|(found, _)| *found == bias))
             .or_else(|| position(&|(_, tensor)| tensor.shape() == shape))
-            .or_else(|| position(&|(_, tensor)| !shapes.iter().any(|shape| shape == tensor.shape())));
+            .or_else(|| {
+                position(&|(_, tensor)| !shapes.iter().any(|shape| shape == tensor.shape()))
+            });
         let (found, tensor) = left.remove(index.unwrap_or(0));
         bias_name = found.strip_suffix("weight").map(|prefix| format!("{prefix}bias"));
         Match { name, shape, found, tensor }

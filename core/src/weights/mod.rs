@@ -154,8 +154,11 @@ impl Weights {
     /// The reject network that ships with the program: the modern network with an eleventh class for pictures that
     /// are no digit.
     pub(crate) fn reject_network() -> Result<Self> {
-        Self::from_bytes(include_bytes!("../../weights/lenet5-reject.safetensors"), &Limits::default())
-            .map_err(|message| Error::file(Path::new("shipped weights"), message))
+        Self::from_bytes(
+            include_bytes!("../../weights/lenet5-reject.safetensors"),
+            &Limits::default(),
+        )
+        .map_err(|message| Error::file(Path::new("shipped weights"), message))
     }
 
     /// From a file's bytes.
@@ -361,7 +364,8 @@ impl Weights {
     /// The bytes of a safetensors file: `safetensors.torch.load_file` reads it. It holds the settings too.
     pub fn to_safetensors(&self) -> Vec<u8> {
         // "format" is what safetensors.torch.save_file writes, and transformers requires.
-        let metadata = [("format".to_owned(), "pt".to_owned()), (CONFIG_KEY.to_owned(), self.settings())];
+        let metadata =
+            [("format".to_owned(), "pt".to_owned()), (CONFIG_KEY.to_owned(), self.settings())];
         safetensors::write(&self.tensors, BTreeMap::from(metadata))
     }
 
@@ -383,9 +387,10 @@ impl Weights {
             self.tensors.iter().filter_map(|(name, _)| Some(name.split_once('.')?.0)).collect();
         layers.dedup();
         metadata.extend(layers.into_iter().map(|layer| (layer.to_owned(), version())));
-        let items = self.tensors.iter().map(|(name, tensor)| {
-            (Value::Str(name.clone()), Value::Tensor(tensor.clone()))
-        });
+        let items = self
+            .tensors
+            .iter()
+            .map(|(name, tensor)| (Value::Str(name.clone()), Value::Tensor(tensor.clone())));
         Value::Dict {
             items: items.collect(),
             attributes: Some(vec![("_metadata".to_owned(), Value::dict(metadata))]),

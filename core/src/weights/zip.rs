@@ -104,7 +104,8 @@ impl<'a> Archive<'a> {
         if !header.starts_with(&LOCAL) {
             return None;
         }
-        let length = LOCAL_SIZE as u64 + u64::from(u16_at(header, 26)?) + u64::from(u16_at(header, 28)?);
+        let length =
+            LOCAL_SIZE as u64 + u64::from(u16_at(header, 26)?) + u64::from(u16_at(header, 28)?);
         let start = member.header.checked_add(length)?;
         Some((start, start.checked_add(member.compressed)?))
     }
@@ -164,10 +165,12 @@ impl Member {
         let extra = bytes.get(46 + name_length..46 + name_length + extra_length)?;
         let all = 46 + name_length + extra_length + comment;
         bytes.get(..all)?;
-        let [compressed, size, header] = [u32_at(bytes, 20)?, u32_at(bytes, 24)?, u32_at(bytes, 42)?];
+        let [compressed, size, header] =
+            [u32_at(bytes, 20)?, u32_at(bytes, 24)?, u32_at(bytes, 42)?];
         // Only what does not fit is in the extra field, in this order.
         let mut wide = zip64(extra).as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
-        let mut value = |narrow: u32| if narrow == IN_ZIP64 { wide.next() } else { Some(narrow.into()) };
+        let mut value =
+            |narrow: u32| if narrow == IN_ZIP64 { wide.next() } else { Some(narrow.into()) };
         value(size)?;
         let (compressed, header) = (value(compressed)?, value(header)?);
         let member = Self {
@@ -190,8 +193,7 @@ fn broken(found: &str) -> String {
 fn find_end(bytes: &[u8]) -> Option<usize> {
     let last = bytes.len().checked_sub(END_SIZE)?;
     (last.saturating_sub(MAX_COMMENT)..=last).rev().find(|&at| {
-        bytes[at..].starts_with(&END)
-            && u16_at(bytes, at + 20).map(usize::from) == Some(last - at)
+        bytes[at..].starts_with(&END) && u16_at(bytes, at + 20).map(usize::from) == Some(last - at)
     })
 }
 
@@ -241,7 +243,8 @@ pub fn write(members: &[(String, &[u8])], alignment: usize) -> Result<Vec<u8>, S
     let mut out = Vec::new();
     let mut directory = Vec::new();
     let narrow = |size: usize| {
-        u32::try_from(size).map_err(|_| "expected an archive below 4 GiB, found a larger one".to_owned())
+        u32::try_from(size)
+            .map_err(|_| "expected an archive below 4 GiB, found a larger one".to_owned())
     };
     for (name, data) in members {
         let header = narrow(out.len())?;
@@ -292,7 +295,8 @@ mod tests {
 
     #[test]
     fn an_archive_is_read_as_it_was_written() {
-        let members = [("a/data.pkl".to_owned(), &b"hello"[..]), ("a/data/0".to_owned(), &[7; 1000])];
+        let members =
+            [("a/data.pkl".to_owned(), &b"hello"[..]), ("a/data/0".to_owned(), &[7; 1000])];
         let bytes = write(&members, 64).unwrap();
         let archive = Archive::open(&bytes, 10).unwrap();
         assert_eq!(archive.names().collect::<Vec<_>>(), ["a/data.pkl", "a/data/0"]);

@@ -1,5 +1,6 @@
 //! The kernels on a GPU: compiled by NVRTC, which is a part of every CUDA build of libtorch, and launched by the
 //! driver on the stream that libtorch uses.
+#![allow(unsafe_code)]
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, OsStr};
@@ -19,7 +20,7 @@ use cudarc::driver::{
 use cudarc::nvrtc::{self, Ptx};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
-use super::{Arguments, Form, Kernel, Launch, Launcher, SOURCE};
+use super::{Arguments, CudaKernel, KernelForm, Launch, Launcher, SOURCE};
 use crate::libtorch::reason;
 use crate::model::ModelConfig;
 use crate::{Error, Result};
@@ -29,16 +30,16 @@ unsafe impl DeviceRepr for Arguments {}
 
 /// A GPU with the kernels.
 pub struct Gpu {
-    form: Form,
+    form: KernelForm,
     stream: Arc<CudaStream>,
-    /// By [`Kernel`].
+    /// By [`CudaKernel`].
     functions: [CudaFunction; 3],
     /// What each launch lies between, if they are measured.
     events: Option<RefCell<Vec<Timed>>>,
 }
 
 /// A launch, and the events before and after it.
-type Timed = (Kernel, [CudaEvent; 2]);
+type Timed = (CudaKernel, [CudaEvent; 2]);
 
 impl Gpu {
     /// Compiles the kernels for a GPU, a modern network whose activation is tanh or relu, and batches of so many
@@ -55,7 +56,7 @@ impl Gpu {
         let attribute = |which| context.attribute(which).map_err(by_driver);
         let shared = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
         let processors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
-        let form = form(config, batch, processors as usize, shared as u32);
+        let form = form(config, batch, processors as usize, shared as u32)?;
         let (major, minor) = context.compute_capability().map_err(by_driver)?;
         let code = compile(&form, &format!("sm_{major}{minor}"))?;
         let module = context.load_module(Ptx::from_binary(code)).map_err(by_driver)?;
@@ -101,11 +102,16 @@ impl Drop for Compiling {
 }
 
 impl Launcher for Gpu {
-    fn form(&self) -> Form {
+    fn form(&self) -> KernelForm {
         self.form
     }
 
-    unsafe fn launch(&self, kernel: Kernel, launch: Launch, arguments: &Arguments) -> Result<()> {
+    unsafe fn launch(
+        &self,
+        kernel: CudaKernel,
+        launch: Launch,
+        arguments: &Arguments,
+    ) -> Result<()> {
         let function = &self.functions[kernel as usize];
         let size = LaunchConfig {
             grid_dim: (launch.blocks, 1, 1),
@@ -129,7 +135,7 @@ impl Launcher for Gpu {
         self.events.get_or_insert_default();
     }
 
-    fn measured(&self) -> Result<Vec<(Kernel, f64)>> {
+    fn measured(&self) -> Result<Vec<(CudaKernel, f64)>> {
         let Some(events) = &self.events else { return Ok(Vec::new()) };
         let seconds =
             |(kernel, [start, end]): &Timed| Ok((*kernel, f64::from(start.elapsed_ms(end)?) / 1e3));
@@ -139,18 +145,25 @@ impl Launcher for Gpu {
 }
 
 /// The most images a block takes whose shared memory there is, while there are blocks for all processors.
-fn form(config: &ModelConfig, batch: usize, processors: usize, shared: u32) -> Form {
+fn form(config: &ModelConfig, batch: usize, processors: usize, shared: u32) -> Result<KernelForm> {
     let each = batch.div_ceil(processors);
-    let forms = [4, 2].map(|teams| Form::of(config, teams));
-    let fits = |form: &Form| form.teams <= each.next_power_of_two() && form.shared() <= shared;
-    forms.into_iter().find(fits).unwrap_or(Form::of(config, 1))
+    let of = |teams| {
+        KernelForm::of(config, teams)
+            .map_err(|reason| Error::config(format!("--engine fused {reason}")))
+    };
+    for form in [of(4)?, of(2)?] {
+        if form.teams <= each.next_power_of_two() && form.shared() <= shared {
+            return Ok(form);
+        }
+    }
+    of(1)
 }
 
 /// The kernels for a GPU of this architecture, such as `sm_90`.
 ///
 /// # Errors
 /// Where NVRTC is missing or refuses.
-pub fn compile(form: &Form, architecture: &str) -> Result<Vec<u8>> {
+pub fn compile(form: &KernelForm, architecture: &str) -> Result<Vec<u8>> {
     load_nvrtc()?;
     let source = CString::new(SOURCE).expect("no NUL in the source");
     let mut options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned()];

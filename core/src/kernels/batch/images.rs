@@ -1,8 +1,8 @@
 //! The pictures of a batch, and their way into the lanes.
 #![allow(clippy::needless_range_loop)] // as in the kernels
 
-use super::super::simd::Simd;
 use super::super::distortion::BorderedImages;
+use super::super::simd::Simd;
 use super::WIDEST;
 use crate::data::InputLevels;
 use crate::model::{Input, ModelConfig};

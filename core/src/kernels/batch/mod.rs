@@ -8,12 +8,12 @@
 mod convolution;
 mod images;
 mod linear;
-mod update;
 mod parameters;
 mod pointwise;
 mod profile;
 mod shard;
 mod single;
+mod update;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,14 +24,14 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::simd::{Isa, Simd, WIDEST, WithSimd};
 use crate::model::{Activation, HiddenActivation, LayerOrder, ModelConfig, Network, Pooling};
 pub use images::{BatchImages, GreyImages};
-pub use update::{BatchOptimizer, StepConstants, UpdateRule};
-use update::UpdateWork;
 use parameters::{C1, C3, C5, F6, LayerRange, output};
 pub use parameters::{MAX_CLASSES, ParameterVector};
 use profile::Clock;
 pub use profile::{Phase, Profile};
 use shard::{Batch, GROUPS, PhaseWork, Shard, derivative_rows};
 pub use single::SingleKernels;
+use update::UpdateWork;
+pub use update::{BatchOptimizer, StepConstants, UpdateRule};
 
 /// The most shards at a time.
 const SHARDS: usize = 16;
@@ -92,7 +92,15 @@ impl BatchKernels {
     pub fn new(form: BatchForm, classes: usize) -> BatchKernels {
         assert!((1..=MAX_CLASSES).contains(&classes));
         let isa = Isa::best();
-        BatchKernels { form, isa, classes, shards: Vec::new(), pool: None, profile: None, misclassified: 0 }
+        BatchKernels {
+            form,
+            isa,
+            classes,
+            shards: Vec::new(),
+            pool: None,
+            profile: None,
+            misclassified: 0,
+        }
     }
 
     /// With another instruction set.
@@ -176,7 +184,13 @@ impl BatchKernels {
 
     /// Repeats a phase of the first group of a batch of whole shards whose gradient was just computed. For
     /// benchmarks: the derivatives are no longer what they are called.
-    pub fn repeat(&mut self, phase: Phase, parameters: &ParameterVector, images: BatchImages, labels: &[u8]) {
+    pub fn repeat(
+        &mut self,
+        phase: Phase,
+        parameters: &ParameterVector,
+        images: BatchImages,
+        labels: &[u8],
+    ) {
         let BatchKernels { form, isa, .. } = *self;
         let count = GROUPS * self.lanes();
         let batch = Batch { images, labels, first: 0, count, of: labels.len() };
@@ -190,7 +204,12 @@ impl BatchKernels {
     }
 
     /// The logits of `count` images: count x classes.
-    pub fn logits(&mut self, parameters: &ParameterVector, images: BatchImages, count: usize) -> Vec<f32> {
+    pub fn logits(
+        &mut self,
+        parameters: &ParameterVector,
+        images: BatchImages,
+        count: usize,
+    ) -> Vec<f32> {
         let (size, groups) = self.shard_size(count);
         let mut logits = Vec::with_capacity(count * self.classes);
         for first in (0..count).step_by(SHARDS * size) {

@@ -101,7 +101,12 @@ pub(super) fn activate_back<S: Simd, A: ActivationKernel>(s: S, values: &[f32], 
 
 /// Two rows of `SIZE` sums to their values, and to a row that is half as long, its vectors `stride` apart.
 #[inline(always)]
-pub(super) fn activate_and_pool<S: Simd, A: ActivationKernel, P: PoolingKernel, const SIZE: usize>(
+pub(super) fn activate_and_pool<
+    S: Simd,
+    A: ActivationKernel,
+    P: PoolingKernel,
+    const SIZE: usize,
+>(
     s: S,
     sums: &mut [f32],
     pooled: &mut [f32],

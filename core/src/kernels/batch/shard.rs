@@ -301,7 +301,11 @@ fn run<S: Simd, const V: usize>(s: S, run: PhaseWork) {
 
 #[inline(always)]
 fn activations<S: Simd>(s: S, form: BatchForm, x: &mut [f32]) {
-    if form.activation == Activation::Relu { activate::<S, Relu>(s, x) } else { activate::<S, Tanh>(s, x) }
+    if form.activation == Activation::Relu {
+        activate::<S, Relu>(s, x)
+    } else {
+        activate::<S, Tanh>(s, x)
+    }
 }
 
 #[inline(always)]

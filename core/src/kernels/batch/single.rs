@@ -32,7 +32,12 @@ struct Linear {
 
 impl Linear {
     /// `input` is the place in PyTorch's order of each input here.
-    fn new(p: &ParameterVector, layer: LayerRange, row: usize, input: impl Fn(usize) -> usize) -> Linear {
+    fn new(
+        p: &ParameterVector,
+        layer: LayerRange,
+        row: usize,
+        input: impl Fn(usize) -> usize,
+    ) -> Linear {
         let mut weight = vec![0.0; layer.inputs * row];
         for (i, row) in weight.chunks_exact_mut(row).enumerate() {
             for (o, weight) in row[..layer.outputs].iter_mut().enumerate() {

@@ -39,15 +39,17 @@ impl UpdateRule {
         self.steps += 1.0;
         let decoupled = matches!(self.config, OptimizerConfig::AdamW { .. });
         match self.config {
-            OptimizerConfig::Sgd { momentum, dampening, weight_decay, nesterov } => StepConstants::Sgd {
-                momentum: if first { 0.0 } else { momentum as f32 },
-                fresh: if first { 1.0 } else { (1.0 - dampening) as f32 },
-                weight_decay: weight_decay as f32,
-                nesterov: if nesterov { momentum as f32 } else { 0.0 },
-                rate: learning_rate as f32,
-                // How the update is made of gradient and sum.
-                plain: nesterov || momentum == 0.0,
-            },
+            OptimizerConfig::Sgd { momentum, dampening, weight_decay, nesterov } => {
+                StepConstants::Sgd {
+                    momentum: if first { 0.0 } else { momentum as f32 },
+                    fresh: if first { 1.0 } else { (1.0 - dampening) as f32 },
+                    weight_decay: weight_decay as f32,
+                    nesterov: if nesterov { momentum as f32 } else { 0.0 },
+                    rate: learning_rate as f32,
+                    // How the update is made of gradient and sum.
+                    plain: nesterov || momentum == 0.0,
+                }
+            }
             OptimizerConfig::Adam { beta1, beta2, eps, weight_decay }
             | OptimizerConfig::AdamW { beta1, beta2, eps, weight_decay } => StepConstants::Adam {
                 keep: if decoupled { (1.0 - learning_rate * weight_decay) as f32 } else { 1.0 },

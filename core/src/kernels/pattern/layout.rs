@@ -72,7 +72,9 @@ pub struct PatternParameters {
 impl PatternParameters {
     /// All zero.
     pub fn zeros() -> PatternParameters {
-        PatternParameters { values: std::array::from_fn(|t| vec![0.0; TENSORS[t].1.iter().product()]) }
+        PatternParameters {
+            values: std::array::from_fn(|t| vec![0.0; TENSORS[t].1.iter().product()]),
+        }
     }
 
     /// The parameters, or one number for each, from arrays in the order of [`TENSORS`].

@@ -14,17 +14,17 @@
 //! | c3, s4 | `[slot][ky][kx][16]` | `[row][column][16 maps]` |
 //! | c5, f6 | `[output][input]`, rows of 400 and 128 | `[unit]`; c5's inputs are s4's, as they lie |
 
-mod passes;
 mod layout;
 mod output;
+mod passes;
 
 use super::simd::{Isa, Simd, WithSimd};
-pub use passes::{MAX_CLASSES, PIXELS, PatternBuffers};
 use crate::training::Loss;
-use passes::{CODE_ROW, Accumulate, Descend, GradientSink, backward, forward};
 use layout::PatternWeights;
 pub use layout::{CODE, PatternParameters, TENSORS, c3_connected};
 use output::OutputLayer;
+use passes::{Accumulate, CODE_ROW, Descend, GradientSink, backward, forward};
+pub use passes::{MAX_CLASSES, PIXELS, PatternBuffers};
 
 /// A learning rate for every weight: eta / (mu + h).
 pub struct LearningRates {
@@ -78,7 +78,12 @@ impl PatternNetwork {
     /// # Panics
     /// If there are no codes, more than 96, or not 84 values to a code; if a connection that C3
     /// does not have has a weight.
-    pub fn new(parameters: &PatternParameters, codes: &[f32], scale: f32, loss: Loss) -> PatternNetwork {
+    pub fn new(
+        parameters: &PatternParameters,
+        codes: &[f32],
+        scale: f32,
+        loss: Loss,
+    ) -> PatternNetwork {
         let classes = codes.len() / CODE;
         assert!(
             codes.len() == classes * CODE && (1..=MAX_CLASSES).contains(&classes),
@@ -107,7 +112,8 @@ impl PatternNetwork {
     /// Where the weights are of the modern network.
     pub fn of(weights: &crate::Weights, loss: Loss) -> crate::Result<PatternNetwork> {
         let arrays: Vec<_> = weights.tensors.iter().map(|(_, array)| array.clone()).collect();
-        let Some((codes, arrays)) = arrays.split_last().filter(|(_, rest)| rest.len() == TENSORS.len())
+        let Some((codes, arrays)) =
+            arrays.split_last().filter(|(_, rest)| rest.len() == TENSORS.len())
         else {
             return Err(crate::Error::Config("expected the network of 1998".to_owned()));
         };
@@ -141,7 +147,11 @@ impl PatternNetwork {
     /// caller's, so that threads can share the network.
     pub fn forward<'w>(&self, work: &'w mut PatternBuffers, image: &[f32; PIXELS]) -> &'w [f32] {
         work.set_image(image);
-        self.isa.run(ForwardWork { weights: &self.weights, output: &self.output, work: &mut *work });
+        self.isa.run(ForwardWork {
+            weights: &self.weights,
+            output: &self.output,
+            work: &mut *work,
+        });
         &work.penalties[..self.output.classes]
     }
 
@@ -179,7 +189,13 @@ impl PatternNetwork {
         work.set_image(image);
         sum.patterns += 1;
         let weights = &self.weights;
-        self.isa.run(GradientWork { weights, output: &self.output, work, label, sum: &mut sum.weights })
+        self.isa.run(GradientWork {
+            weights,
+            output: &self.output,
+            work,
+            label,
+            sum: &mut sum.weights,
+        })
     }
 
     /// The gradient of one pattern.

@@ -3,8 +3,8 @@
 
 use super::super::simd::Simd;
 use super::super::tanh::scaled_tanh_derivative;
-use super::passes::{CODE_ROW, MAX_CLASSES, PatternBuffers};
 use super::layout::CODE;
+use super::passes::{CODE_ROW, MAX_CLASSES, PatternBuffers};
 use crate::training::Loss;
 
 /// The layer of distances and the loss.

@@ -350,7 +350,8 @@ pub(super) fn backward<S: Simd, K: GradientSink>(s: S, sink: &mut K, work: &mut 
         &mut work.d_c5,
     );
     for at in (0..128).step_by(S::LANES) {
-        let derivative = s.mul(s.load(&work.d_c5, at), derivative_of::<S, K>(s, s.load(&work.c5, at)));
+        let derivative =
+            s.mul(s.load(&work.d_c5, at), derivative_of::<S, K>(s, s.load(&work.c5, at)));
         s.store(&mut work.d_c5, at, derivative);
         sink.take(s, C5_BIAS + at, derivative);
     }
@@ -498,7 +499,8 @@ fn c3_s2_backward<S: Simd, K: GradientSink>(s: S, sink: &mut K, work: &mut Patte
                 for y in 0..2 {
                     let at = (map * 28 + 2 * row + y) * 32 + 2 * column;
                     let left = s.mul(left, derivative_of::<S, K>(s, s.load(&work.c1, at)));
-                    let right = s.mul(right, derivative_of::<S, K>(s, s.load(&work.c1, at + S::LANES)));
+                    let right =
+                        s.mul(right, derivative_of::<S, K>(s, s.load(&work.c1, at + S::LANES)));
                     totals[2] = s.add(totals[2], s.add(left, right));
                     s.store(&mut work.d_c1, at, left);
                     s.store(&mut work.d_c1, at + S::LANES, right);
@@ -518,7 +520,11 @@ fn c3_s2_backward<S: Simd, K: GradientSink>(s: S, sink: &mut K, work: &mut Patte
 
 /// C3's weights, a row of five taps at a time, summed in PARTS parts (independent chains).
 #[inline(always)]
-fn c3_gradient<S: Simd, K: GradientSink, const PARTS: usize>(s: S, sink: &mut K, work: &PatternBuffers) {
+fn c3_gradient<S: Simd, K: GradientSink, const PARTS: usize>(
+    s: S,
+    sink: &mut K,
+    work: &PatternBuffers,
+) {
     for slot in 0..4 {
         let derivatives = if slot == 3 { &work.d_c3_slot3 } else { &work.d_c3 };
         for lane in (0..16).step_by(S::LANES) {
@@ -551,7 +557,11 @@ fn c3_gradient<S: Simd, K: GradientSink, const PARTS: usize>(s: S, sink: &mut K,
 
 /// C1's weights, MAPS maps at a time.
 #[inline(always)]
-fn c1_gradient<S: Simd, K: GradientSink, const MAPS: usize>(s: S, sink: &mut K, work: &PatternBuffers) {
+fn c1_gradient<S: Simd, K: GradientSink, const MAPS: usize>(
+    s: S,
+    sink: &mut K,
+    work: &PatternBuffers,
+) {
     let mut gradient = [0.0; 160];
     for first in (0..6).step_by(MAPS) {
         for ky in 0..5 {

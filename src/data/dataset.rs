@@ -3,15 +3,19 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use lenet5_core::data::idx::{self, IdxArray};
+use lenet5_core::data::resize;
+use lenet5_core::training::Distortions;
+use lenet5_core::{files, foreign};
+use rayon::prelude::*;
 use tch::{Device, IndexOp, Kind, Tensor};
 
-use super::augment::{Distortions, Warps};
-use super::idx::{self, IdxArray};
+use super::distort::{self, DistortionBatch};
 use crate::model::{Input, ModelConfig};
-use crate::{Error, Result, files, foreign};
+use crate::{Error, Result};
 
 /// One of the two parts of a data set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Split {
     /// 60,000 images in MNIST.
     Train,
@@ -20,7 +24,12 @@ pub enum Split {
     Test,
 }
 
-/// Images and labels, as bytes, on the CPU.
+lenet5_core::choices!(Split {
+    Train = "train": "60,000 images in MNIST",
+    Test = "test": "10,000 images in MNIST",
+});
+
+/// Images and labels, as bytes.
 #[derive(Debug)]
 pub struct Dataset {
     /// (N, H, W), uint8: 0 is background, 255 is ink.
@@ -38,7 +47,7 @@ impl Dataset {
     /// # Errors
     /// Where a file is missing or broken, images and labels differ in number, there are none, the
     /// images are not 28x28 or 32x32, or a label is not below `classes`.
-    pub fn read(folder: &Path, split: Split, classes: i64) -> Result<Self> {
+    pub fn read(folder: &Path, split: Split, classes: usize) -> Result<Self> {
         let images_path = find(folder, split, "images-idx3-ubyte")?;
         let labels_path = find(folder, split, "labels-idx1-ubyte")?;
         let (images, labels) = (idx::read(&images_path, 3)?, idx::read(&labels_path, 1)?);
@@ -49,7 +58,7 @@ impl Dataset {
     ///
     /// # Errors
     /// Where a label is not below `classes`.
-    pub fn embedded(split: Split, classes: i64) -> Result<Self> {
+    pub fn embedded(split: Split, classes: usize) -> Result<Self> {
         let (images, labels): (&[u8], &[u8]) = match split {
             Split::Train => (
                 include_bytes!("../../data/mnist/train-images-idx3-ubyte.gz"),
@@ -76,7 +85,7 @@ impl Dataset {
     ///
     /// # Errors
     /// As [`Dataset::read`] and [`Dataset::embedded`].
-    pub fn open(folder: Option<&Path>, split: Split, classes: i64) -> Result<Self> {
+    pub fn open(folder: Option<&Path>, split: Split, classes: usize) -> Result<Self> {
         folder.map_or_else(
             || Self::embedded(split, classes),
             |folder| Self::read(folder, split, classes),
@@ -86,7 +95,7 @@ impl Dataset {
     fn new(
         (images_path, images): (&Path, IdxArray),
         (labels_path, labels): (&Path, IdxArray),
-        classes: i64,
+        classes: usize,
     ) -> Result<Self> {
         let [count, height, width] = images.dimensions[..] else {
             unreachable!("three dimensions were asked for")
@@ -111,10 +120,10 @@ impl Dataset {
             ));
         }
         if let Some((i, label)) =
-            labels.data.iter().enumerate().find(|&(_, &l)| i64::from(l) >= classes)
+            labels.data.iter().enumerate().find(|&(_, &l)| usize::from(l) >= classes)
         {
             let range = labels.data.iter().min().zip(labels.data.iter().max());
-            let hint = match range.map(|(min, max)| (*min, i64::from(*max))) {
+            let hint = match range.map(|(min, max)| (*min, usize::from(*max))) {
                 // EMNIST's letters.
                 Some((1, max)) if max == classes => format!(
                     "; here labels run from 1 to {max}: train --classes {}, whose class 0 stays empty",
@@ -175,37 +184,52 @@ impl Dataset {
         Self { images: self.images.to_device(device), labels: self.labels.to_device(device) }
     }
 
-    /// With images that are only to be padded or cropped: where the network takes them resized, they are.
+    /// The data set with images that only need to be padded or cropped: where the network takes them resized, they are
+    /// resized.
     ///
     /// # Errors
     /// Where libtorch refuses.
     pub fn resized(&self, config: &ModelConfig) -> Result<Self> {
         let images = match config.input {
-            Input::Resized => resize_bytes(&self.images, config.input.size())?,
+            Input::Resized => resize_images(&self.images, config.input.size())?,
             _ => self.images.shallow_clone(),
         };
         Ok(Self { images, labels: self.labels.shallow_clone() })
     }
 
-    /// Pixels on a side of what [`Dataset::distorted`] distorts.
-    pub fn distorted_side(&self, config: &ModelConfig) -> i64 {
+    /// The images as the network takes them but for padding: resized where it takes them resized, and without the border of
+    /// 32x32 where it takes 28x28. (N, S, S), uint8.
+    ///
+    /// # Errors
+    /// Where libtorch refuses.
+    pub(crate) fn unpadded(&self, config: &ModelConfig) -> Result<Tensor> {
+        let images = self.resized(config)?.images;
+        let images = match (config.input.size(), images.size()[2]) {
+            (28, 32) => images.narrow(1, 2, 28).narrow(2, 2, 28),
+            _ => images,
+        };
+        Ok(images.contiguous())
+    }
+
+    /// Pixels on a side of the images that [`Dataset::distorted`] distorts.
+    pub(crate) fn distorted_side(&self, config: &ModelConfig) -> usize {
         match config.input {
-            Input::ZeroPadded => self.images.size()[2],
+            Input::ZeroPadded => self.images.size()[2] as usize,
             input => input.size(),
         }
     }
 
-    /// As [`Dataset::batch`], each image distorted by its own of the `warps`.
-    pub fn warped(
+    /// As [`Dataset::batch`], with the images distorted by `distortions`, one for each.
+    pub(crate) fn distorted_by(
         &self,
         indices: &Tensor,
         config: &ModelConfig,
-        warps: &Warps,
+        distortions: &DistortionBatch,
     ) -> (Tensor, Tensor) {
-        self.changed(indices, config, &|pixels| warps.apply(&pixels))
+        self.changed(indices, config, &|pixels| distortions.apply(&pixels))
     }
 
-    /// As [`Dataset::batch`], the images distorted, other ones for each seed, epoch and image.
+    /// As [`Dataset::batch`], with the images distorted, differently for each seed, epoch and image.
     pub fn distorted(
         &self,
         indices: &Tensor,
@@ -213,8 +237,8 @@ impl Dataset {
         distortions: &Distortions,
         (seed, epoch): (i64, u32),
     ) -> (Tensor, Tensor) {
-        let places = Distortions::places(indices);
-        let distort = |pixels: Tensor| distortions.apply(&pixels, seed, epoch, &places);
+        let all = Vec::<i64>::try_from(indices.to_device(Device::Cpu)).expect("indices are int64");
+        let distort = |pixels: Tensor| distort::apply(distortions, &pixels, seed, epoch, &all);
         self.changed(indices, config, &distort)
     }
 
@@ -224,7 +248,7 @@ impl Dataset {
         self.changed(indices, config, &|pixels| pixels)
     }
 
-    /// The same, `change` being given the pixels as in [`to_input_by`].
+    /// As [`Dataset::batch`], with `change` applied to the pixels as in [`to_input_by`].
     fn changed(
         &self,
         indices: &Tensor,
@@ -241,16 +265,21 @@ impl Dataset {
 /// [`Input::size`]. Pixels are 0..1, less the mean, over the standard deviation (nothing is done where
 /// these are 0 and 1).
 ///
-/// 28x28 images are padded, resized or left as the settings say. Of 32x32 images the border goes where
+/// Images of 28x28 are padded, resized or left as the settings say. Images of 32x32 lose their border where
 /// the network takes 28x28.
 pub fn to_input(images: &Tensor, config: &ModelConfig) -> Tensor {
     to_input_by(images, config, &|pixels| pixels)
 }
 
-/// `change` is given the pixels before they are normalised: (N, 1, H, W), 0..1, 0 being background, padded
+/// Applies `change` to the pixels before they are normalised: (N, 1, H, W), 0..1, 0 being background, padded
 /// unless that comes last.
 fn to_input_by(images: &Tensor, config: &ModelConfig, change: &dyn Fn(Tensor) -> Tensor) -> Tensor {
-    let padding = (config.input.size() - images.size()[2]) / 2;
+    let size = config.input.size();
+    let resized = match config.input {
+        Input::Resized => resize_images(images, size).expect("images are bytes"),
+        _ => images.shallow_clone(),
+    };
+    let padding = (size as i64 - resized.size()[2]) / 2;
     let pad = |x: Tensor| match padding {
         0 => x,
         p => x.constant_pad_nd([p, p, p, p]),
@@ -259,54 +288,25 @@ fn to_input_by(images: &Tensor, config: &ModelConfig, change: &dyn Fn(Tensor) ->
         (0.0, 1.0) => x,
         (mean, std) => (x - mean) / std,
     };
-    let pixels = images.unsqueeze(1).to_kind(Kind::Float);
+    let pixels = resized.unsqueeze(1).to_kind(Kind::Float) / 255.0;
     match config.input {
-        Input::Padded | Input::Unpadded => normalise(change(pad(pixels / 255.0))),
-        Input::ZeroPadded => pad(normalise(change(pixels / 255.0))),
-        Input::Resized => normalise(change(resize(&pixels, config.input.size()) / 255.0)),
+        Input::Padded | Input::Unpadded | Input::Resized => normalise(change(pad(pixels))),
+        Input::ZeroPadded => pad(normalise(change(pixels))),
     }
 }
 
-/// [`resize`] for bytes: (N, H, H) to (N, `size`, `size`), uint8.
-///
-/// # Errors
-/// Where libtorch refuses.
-fn resize_bytes(images: &Tensor, size: i64) -> Result<Tensor> {
-    // In parts: what is computed takes up ten times as much as the bytes.
-    let parts = images.split(1000, 0);
-    let parts: Vec<_> = parts.iter().map(|part| resize(part, size).to_kind(Kind::Uint8)).collect();
-    Ok(Tensor::f_cat(&parts, 0)?)
-}
-
-/// Scales square images of whole grey values up to `size`, as Pillow's bilinear filter does, from which
-/// `torchvision.transforms.Resize` has it: first the rows, then the columns, each sum rounded.
-///
-/// Source: Pillow 12's `src/libImaging/Resample.c`.
-fn resize(images: &Tensor, size: i64) -> Tensor {
-    const PRECISION_BITS: i32 = 32 - 8 - 2;
-    let from = *images.size().last().expect("images");
-    if from == size {
-        return images.shallow_clone();
+/// Scales square images as [`resize`] does: (N, H, H) to (N, `size`, `size`), uint8.
+fn resize_images(images: &Tensor, size: usize) -> Result<Tensor> {
+    let [count, from, _] = images.size()[..] else { unreachable!("images have three dimensions") };
+    if from == size as i64 {
+        return Ok(images.shallow_clone());
     }
-    let one = f64::from(1 << PRECISION_BITS);
-    let scale = from as f64 / size as f64;
-    let weights = (0..size).flat_map(|target| {
-        let centre = (target as f64 + 0.5) * scale;
-        let first = ((centre - 0.5) as i64).max(0);
-        let last = ((centre + 1.5) as i64).min(from);
-        let triangle = move |x: i64| match (first..last).contains(&x) {
-            true => (1.0 - ((x as f64) - centre + 0.5).abs()).max(0.0),
-            false => 0.0,
-        };
-        let sum: f64 = (first..last).map(triangle).sum();
-        (0..from).map(move |x| (triangle(x) / sum * one + 0.5).floor())
-    });
-    let weights = Tensor::from_slice(&weights.collect::<Vec<f64>>())
-        .reshape([size, from])
-        .to_device(images.device());
-    let round = |sums: Tensor| ((sums + one / 2.0) / one).floor().clamp(0.0, 255.0);
-    let rows = round(images.to_kind(Kind::Double).matmul(&weights.transpose(0, 1)));
-    round(weights.matmul(&rows)).to_kind(Kind::Float)
+    let bytes = Vec::<u8>::try_from(images.f_to_device(Device::Cpu)?.f_flatten(0, -1)?)?;
+    let from = from as usize;
+    let resized: Vec<u8> =
+        bytes.par_chunks(from * from).flat_map_iter(|image| resize(image, from, size)).collect();
+    let shape = [count, size as i64, size as i64];
+    Ok(Tensor::f_from_data_size(&resized, &shape, Kind::Uint8)?.f_to_device(images.device())?)
 }
 
 /// The file in `folder` for this part of the data set: `suffix` is `images-idx3-ubyte` or

@@ -1,0 +1,239 @@
+//! The network of 1998 on the CPU, by the core's SIMD kernels: one pattern at a time, with the paper's stochastic
+//! diagonal Levenberg-Marquardt method or plain gradient descent.
+
+use std::sync::mpsc;
+
+use lenet5_core::kernels::pattern::{
+    GradientSum, LearningRates, PIXELS, PatternBuffers, PatternNetwork, PatternParameters,
+};
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    AfterStep, Data, Engine, Epoch, OptimizerState, State, Totals, batch, weights, with_trained,
+};
+use crate::data::Dataset;
+use crate::evaluate;
+use crate::recipe::{Loss, OptimizerConfig, TrainConfig};
+use crate::weights::Weights;
+use crate::{Array, Error, Result};
+
+/// Images that a thread prepares at once, or one batch where that is larger: libtorch does not split work on so few images
+/// among threads.
+const PREPARED: usize = 32;
+
+/// Trains by the core's SIMD kernels, one pattern or a small batch at a time.
+pub struct SdlmEngine {
+    recipe: TrainConfig,
+    network: PatternNetwork,
+    /// The second derivatives that the epoch's learning rates are made of; none with plain gradient descent.
+    curvature: Option<Vec<Array>>,
+    /// The tensors that it was opened with: among them are those that are not trained.
+    tensors: Vec<Array>,
+    train: Dataset,
+    test: Dataset,
+}
+
+impl SdlmEngine {
+    /// Opens the engine.
+    ///
+    /// # Errors
+    /// Where the state does not fit the settings.
+    pub fn open(recipe: &TrainConfig, state: &State, data: &Data) -> Result<Self> {
+        let curvature = match (&state.optimizer, recipe.optimizer) {
+            (OptimizerState::Empty, _) => None,
+            (OptimizerState::Sdlm { curvature }, OptimizerConfig::Sdlm { .. }) => {
+                // Checks the number of values.
+                PatternParameters::from_arrays(curvature)?;
+                Some(curvature.clone())
+            }
+            _ => return Err(Error::config("optimizer state: expected curvature, found another")),
+        };
+        Ok(Self {
+            network: PatternNetwork::of(&weights(&recipe.model, state)?, recipe.loss)?,
+            curvature,
+            tensors: state.tensors.clone(),
+            train: data.train.resized(&recipe.model)?,
+            test: data.test.resized(&recipe.model)?,
+            recipe: recipe.clone(),
+        })
+    }
+
+    /// The optimizer's state.
+    fn optimizer(&self) -> OptimizerState {
+        match &self.curvature {
+            Some(curvature) => OptimizerState::Sdlm { curvature: curvature.clone() },
+            None => OptimizerState::Empty,
+        }
+    }
+}
+
+impl Engine for SdlmEngine {
+    fn train(&mut self, epoch: &Epoch, after_step: &mut AfterStep) -> Result<Totals> {
+        let is_sdlm = matches!(self.recipe.optimizer, OptimizerConfig::Sdlm { .. });
+        if is_sdlm && epoch.done == 0 {
+            let weights = weights(&self.recipe.model, &self.state()?)?;
+            self.curvature = Some(curvature(&self.recipe, &weights, &self.train, epoch.order)?);
+        }
+        let optimizer = self.optimizer();
+        let mut totals = Totals {
+            parameter_rates: parameter_rates(&self.recipe, &optimizer, epoch.learning_rates)?,
+            ..Totals::default()
+        };
+        let Self { recipe, network, train, .. } = self;
+        let classes = recipe.model.classes;
+        let (mut buffers, mut gradient) = (PatternBuffers::new(), GradientSum::new());
+        // Most schedules change the learning rate between epochs only.
+        let mut current = (f64::NAN, LearningRates::constant(0.0));
+        each_batch(recipe, train, epoch, |step, images, labels| {
+            let learning_rate = epoch.learning_rates[step as usize];
+            if learning_rate != current.0 {
+                current = (learning_rate, rates(recipe, &optimizer, learning_rate)?);
+            }
+            if let ([image], [label]) = (images, labels) {
+                let label = usize::from(*label);
+                totals.loss += f64::from(network.step(image, label, &current.1));
+                totals.misclassified += u64::from(network.prediction() != label);
+            } else {
+                gradient.clear();
+                for (image, label) in images.iter().zip(labels) {
+                    let label = usize::from(*label);
+                    let loss = network.add_gradient(&mut buffers, image, label, &mut gradient);
+                    totals.loss += f64::from(loss);
+                    totals.misclassified += u64::from(buffers.prediction(classes) != label);
+                }
+                network.apply(&gradient, &current.1);
+            }
+            Ok(after_step(step + 1).is_break())
+        })?;
+        Ok(totals)
+    }
+
+    fn logits(&mut self) -> Result<Vec<f32>> {
+        logits_of(&self.network, &self.test, &self.recipe.model)
+    }
+
+    fn state(&self) -> Result<State> {
+        let trained = self.network.parameters().to_arrays();
+        Ok(with_trained(&self.recipe.model, &self.tensors, trained, self.optimizer()))
+    }
+}
+
+/// The learning rates of all parameters in a step.
+fn rates(
+    recipe: &TrainConfig,
+    optimizer: &OptimizerState,
+    learning_rate: f64,
+) -> Result<LearningRates> {
+    match (recipe.optimizer, optimizer) {
+        (OptimizerConfig::Sdlm { mu, .. }, OptimizerState::Sdlm { curvature }) => {
+            let curvature = PatternParameters::from_arrays(curvature)?;
+            Ok(LearningRates::new(&curvature, learning_rate as f32, mu as f32))
+        }
+        (OptimizerConfig::Sdlm { .. }, _) => {
+            Err(Error::config("sdlm: expected a curvature before the first step"))
+        }
+        _ => Ok(LearningRates::constant(learning_rate as f32)),
+    }
+}
+
+/// The smallest and the largest learning rate of a parameter in the epoch's first step, with SDLM.
+///
+/// # Errors
+/// Where the optimizer has no curvature yet.
+pub(super) fn parameter_rates(
+    recipe: &TrainConfig,
+    optimizer: &OptimizerState,
+    learning_rates: &[f64],
+) -> Result<Option<(f32, f32)>> {
+    match (recipe.optimizer, learning_rates.first()) {
+        (OptimizerConfig::Sdlm { .. }, Some(first)) => {
+            let rates = rates(recipe, optimizer, *first)?;
+            Ok(Some((rates.smallest(), rates.largest())))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The second derivatives of the loss, of the first images of an epoch, for each parameter that is trained.
+///
+/// # Errors
+/// Where the weights are not those of the original network.
+pub fn curvature(
+    recipe: &TrainConfig,
+    weights: &Weights,
+    data: &Dataset,
+    order: &[i64],
+) -> Result<Vec<Array>> {
+    let OptimizerConfig::Sdlm { samples, .. } = recipe.optimizer else { return Ok(Vec::new()) };
+    let indices = Tensor::from_slice(&order[..order.len().min(samples)]);
+    let (images, labels) = data.batch(&indices, &recipe.model);
+    let pixels = Vec::<f32>::try_from(images.to_device(Device::Cpu).flatten(0, -1))?;
+    let labels = Vec::<i64>::try_from(labels.to_device(Device::Cpu))?;
+    let network = PatternNetwork::of(weights, recipe.loss)?;
+    let labels = labels.into_iter().map(|label| label as usize);
+    let patterns = pixels.as_chunks::<PIXELS>().0.iter().zip(labels);
+    Ok(network.curvature_of(patterns).to_arrays())
+}
+
+/// The logits of all images of a data set: (N, classes), row by row.
+///
+/// # Errors
+/// Where the weights are not those of the original network.
+pub(crate) fn logits(weights: &Weights, data: &Dataset) -> Result<Vec<f32>> {
+    logits_of(&PatternNetwork::of(weights, Loss::Distance)?, data, &weights.config)
+}
+
+fn logits_of(
+    network: &PatternNetwork,
+    data: &Dataset,
+    config: &crate::model::ModelConfig,
+) -> Result<Vec<f32>> {
+    let mut buffers = PatternBuffers::new();
+    let mut all = Vec::new();
+    let indices: Vec<i64> = (0..data.len()).collect();
+    for indices in indices.chunks(evaluate::BATCH_SIZE as usize) {
+        let (images, _) = data.batch(&Tensor::from_slice(indices), config);
+        let pixels = Vec::<f32>::try_from(images.flatten(0, -1))?;
+        for image in pixels.as_chunks::<PIXELS>().0 {
+            all.extend(network.forward(&mut buffers, image).iter().map(|penalty| -penalty));
+        }
+    }
+    Ok(all)
+}
+
+/// Calls `work` with each step that is to be done, its images and its labels, until it returns true. Another
+/// thread prepares the batches a few steps ahead.
+fn each_batch(
+    recipe: &TrainConfig,
+    data: &Dataset,
+    epoch: &Epoch,
+    mut work: impl FnMut(u64, &[[f32; PIXELS]], &[u8]) -> Result<bool>,
+) -> Result<()> {
+    let size = recipe.batch_size as usize;
+    let steps = PREPARED.div_ceil(size);
+    let (sender, receiver) = mpsc::sync_channel(16);
+    let (data, number, done) = (data.first(i64::MAX), epoch.number, epoch.done);
+    let blocks = epoch.order_left(size).chunks(steps * size);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for (step, indices) in (done..).step_by(steps).zip(blocks) {
+                let (images, labels) = batch(recipe, &data, number, indices);
+                let pixels = Vec::<f32>::try_from(images.flatten(0, -1)).expect("float32");
+                let labels = Vec::<u8>::try_from(labels.to_kind(Kind::Uint8)).expect("uint8");
+                // Nobody listens any more where training was stopped.
+                if sender.send((step, pixels, labels)).is_err() {
+                    break;
+                }
+            }
+        });
+        for (first, pixels, labels) in receiver {
+            let images = pixels.as_chunks::<PIXELS>().0.chunks(size);
+            for (step, (images, labels)) in (first..).zip(images.zip(labels.chunks(size))) {
+                if work(step, images, labels)? {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    })
+}
