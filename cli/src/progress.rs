@@ -30,7 +30,7 @@ impl Progress {
                 "line",
                 move |state: &ProgressState, out: &mut dyn fmt::Write| {
                     let (images, left) = ((state.pos(), total), HumanDuration(state.eta()));
-                    // Asked anew for each line: the window's size may change.
+                    // The window may have another size for each line.
                     let width = usize::from(Term::stderr().size().1);
                     let _ = out.write_str(&line(&label, images, state.per_sec(), &left, width));
                 },
@@ -58,7 +58,7 @@ impl Progress {
                 self.printed = Instant::now();
                 let rate = (images - first) as f64 / self.start.elapsed().as_secs_f64();
                 let left = (self.total - images) as f64 / rate.max(1e-9);
-                // Nobody may be reading: eprintln! would panic.
+                // Where stderr is closed, eprintln! would panic.
                 let _ = writeln!(
                     std::io::stderr(),
                     "{}: {images}/{} images, {rate:.0}/s, {left:.0} s left",

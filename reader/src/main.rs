@@ -1,1 +1,31 @@
-fn main(){}
+//! The program `lenet5`: `lenet5 predict IMAGE`, `lenet5 serve`, `lenet5 inspect FILE`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use lenet5_cli as cli;
+use lenet5_reader::commands::{inspect, predict, serve};
+
+/// Reads handwritten digits with LeNet-5.
+#[derive(Parser)]
+#[command(name = "lenet5", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Predict(predict::Arguments),
+    Serve(Box<serve::Arguments>),
+    Inspect(inspect::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments: Arguments = cli::parse();
+    cli::run(|| match &arguments.command {
+        Command::Predict(arguments) => predict::run(arguments),
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
+    })
+}

@@ -7,14 +7,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern, PatternError};
-use image::{GrayImage, ImageFormat};
+use lenet5_cli::Progress;
+use lenet5_core::data::digit::SIDE;
+use lenet5_core::recognizer::{Mark, Reading, Recognizer};
+use lenet5_core::{Error, Picture, PictureLimits, Result, files};
 use walkdir::WalkDir;
-
-use crate::charts;
-use crate::data::images::{self, Limits};
-use crate::progress::Progress;
-use crate::recognizer::{Mark, Reading, Recognizer};
-use crate::{Error, Result, files};
 
 /// Pictures read in one batch.
 const BATCH: usize = 256;
@@ -48,7 +45,7 @@ pub fn pictures(arguments: &[PathBuf]) -> Vec<Result<PathBuf>> {
     pictures
 }
 
-/// The regular files of a folder that `wanted` takes, also in folders within, by name.
+/// The regular files of a folder, and of the folders within, for which `wanted` holds; sorted by name.
 fn files_below(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Vec<Result<PathBuf>> {
     let mut entered = HashSet::new();
     let walk = WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter();
@@ -102,13 +99,13 @@ fn matches(pattern: &str) -> Result<Vec<Result<PathBuf>>, PatternError> {
     Ok(found.collect())
 }
 
-/// An argument that names no file, and has a pattern's characters.
+/// The argument as a pattern: where it names no file, and has a pattern's characters.
 fn pattern(argument: &Path) -> Option<&str> {
     let text = argument.to_str()?;
     (text.contains(['*', '?', '[']) && argument.symlink_metadata().is_err()).then_some(text)
 }
 
-/// By its name, else by its first bytes.
+/// Whether a file is a picture, by its name, else by its first bytes.
 fn is_picture(path: &Path) -> bool {
     let start = || {
         let mut start = Vec::new();
@@ -116,18 +113,18 @@ fn is_picture(path: &Path) -> bool {
         read.map_err(Error::io(path))?;
         Ok::<_, Error>(start)
     };
-    ImageFormat::from_path(path).is_ok()
-        || start().is_ok_and(|start| image::guess_format(&start).is_ok())
+    Picture::is_known_name(path) || start().is_ok_and(|start| Picture::is_known(&start))
 }
 
-/// Reads picture files on all cores, some at a time in memory, and gives each reading to `each` in the files' order. Where there are many, progress is shown on stderr.
+/// Reads picture files on all cores, some at a time in memory, and gives each reading to `each` in the files' order. Where
+/// there are many files, progress is shown on stderr.
 ///
 /// # Errors
 /// Those of `each`, which end it.
 pub fn read_files<E>(
     recognizer: &Recognizer,
     files: Vec<Result<PathBuf>>,
-    limits: &Limits,
+    limits: &PictureLimits,
     mut each: impl FnMut(&Path, Result<Reading>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut progress = (files.len() > BATCH).then(|| Progress::new("reading", files.len() as u64));
@@ -141,7 +138,7 @@ pub fn read_files<E>(
         done += batch.len() as u64;
         let found: Vec<&PathBuf> = batch.iter().flatten().collect();
         let mut readings =
-            recognizer.read_by(&found, |file| images::open(file, limits)).into_iter();
+            recognizer.read_by(&found, |file| Picture::open(file, limits)).into_iter();
         for file in batch {
             match file {
                 Ok(file) => {
@@ -157,8 +154,7 @@ pub fn read_files<E>(
     Ok(())
 }
 
-/// Notes on a reading for a person, which its text does not tell: ink that was left out beside the digits, and
-/// that no digit is sure enough.
+/// Notes about a reading for a person, beside its text: ink that was left out, and that all digits are rejected.
 pub fn notes(reading: &Reading) -> Vec<String> {
     let mut notes = Vec::new();
     if reading.digits.iter().all(|digit| digit.rejected) {
@@ -185,19 +181,20 @@ pub fn notes(reading: &Reading) -> Vec<String> {
     notes
 }
 
-/// Writes what the network saw of a picture as a PNG: its digits side by side, each of 32x32, ink white.
+/// Writes the digits of a reading as the network sees them to a PNG: side by side, each of 32x32 pixels, ink white.
 ///
 /// # Errors
 /// Where the file cannot be written.
 pub fn write_seen(path: &Path, reading: &Reading) -> Result<()> {
-    const TILE: u32 = 32;
-    let margin = (TILE - images::SIDE as u32) / 2;
-    let mut seen = GrayImage::new(TILE * reading.digits.len() as u32, TILE);
-    for (i, digit) in (0..).zip(&reading.digits) {
-        for (place, grey) in (0..).zip(digit.pixels) {
-            let (x, y) = (place % images::SIDE as u32, place / images::SIDE as u32);
-            seen.put_pixel(TILE * i + margin + x, margin + y, image::Luma([grey]));
+    const TILE: usize = 32;
+    const MARGIN: usize = (TILE - SIDE) / 2;
+    let width = TILE * reading.digits.len();
+    let mut seen = vec![0; width * TILE];
+    for (i, digit) in reading.digits.iter().enumerate() {
+        for (row, pixels) in digit.pixels.chunks_exact(SIDE).enumerate() {
+            seen[(MARGIN + row) * width + TILE * i + MARGIN..][..SIDE].copy_from_slice(pixels);
         }
     }
-    charts::write_png(path, &seen.into())
+    let seen = Picture::from_grey(width as u32, TILE as u32, seen)?;
+    files::write_atomic(path, &seen.to_png()?)
 }

@@ -17,7 +17,6 @@ mod metrics;
 mod page;
 mod reader;
 mod routes;
-mod socket;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -28,14 +27,11 @@ use tokio::sync::watch;
 
 pub use log::Log;
 
-use crate::cli;
-use crate::model::Network;
-use crate::weights::Weights;
-use crate::{Error, Result};
+use lenet5_core::{Error, Network, Result, Weights};
 use connections::Connections;
 use guard::Guard;
-use metrics::Metrics;
-use reader::{Limits, Reader};
+use metrics::ServiceMetrics;
+use reader::{NetworkReader, RequestLimits};
 use routes::App;
 
 /// What the service listens to, and what it may take of the machine.
@@ -77,13 +73,13 @@ pub struct Options {
     pub batch_wait: u64,
     /// Reject digits of a lower confidence, 0 to 1; 0 rejects none [default: 0.05, and 0 for networks of other
     /// classes than ten]
-    #[arg(long, value_name = "X", value_parser = cli::confidence)]
+    #[arg(long, value_name = "X", value_parser = lenet5_cli::confidence)]
     pub reject_below: Option<f32>,
 }
 
 /// How a service that was told to stop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Shutdown {
     /// All that it had accepted is answered.
     Finished,
     /// Some of it took longer than the timeout.
@@ -130,7 +126,7 @@ impl Server {
         let (guard, cors) = (Guard::new(options, address), guard::cors(options)?);
         let runtime = runtime::Builder::new_multi_thread().enable_all().build().map_err(fail)?;
 
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(ServiceMetrics::default());
         let default = weights.config.network;
         let reader = |network| {
             let shipped;
@@ -140,10 +136,10 @@ impl Server {
                 shipped = Weights::shipped(network)?;
                 &shipped
             };
-            Reader::start(weights, options, &metrics)
+            NetworkReader::start(weights, options, &metrics)
         };
         let (modern, original) = (reader(Network::Modern)?, reader(Network::Original)?);
-        let limits = Limits::new(options);
+        let limits = RequestLimits::new(options);
         let app = App { modern, original, default, limits, timeout, metrics, guard, cors };
         let app = Arc::new(app);
         Ok(Self {
@@ -170,15 +166,14 @@ impl Server {
     ///
     /// # Errors
     /// Where the system takes the listening socket back.
-    pub fn run(self) -> Result<Outcome> {
+    pub fn run(self) -> Result<Shutdown> {
         let Self { runtime, listener, address, app, connections, stop } = self;
         tracing::info!(%address, "listening");
         let finished = runtime
             .block_on(connections.serve(listener, app, stop.0.subscribe()))
             .map_err(|error| Error::Config(format!("listening on {address}: {error}")))?;
-        // What is cut off may still be within libtorch.
         runtime.shutdown_background();
-        let outcome = if finished { Outcome::Finished } else { Outcome::CutOff };
+        let outcome = if finished { Shutdown::Finished } else { Shutdown::CutOff };
         tracing::info!(?outcome, "stopped");
         Ok(outcome)
     }
@@ -186,9 +181,10 @@ impl Server {
 
 /// glibc keeps large blocks for later by default, in each thread's arena: of large pictures twice as much
 /// memory as they need at a time. From this size on they go back to the system at once.
+#[allow(unsafe_code)]
 fn return_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: it changes a parameter of the allocator.
+    // SAFETY: the calls change parameters of the allocator.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10);
         libc::mallopt(libc::M_TRIM_THRESHOLD, 4 << 20);

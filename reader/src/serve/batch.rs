@@ -8,12 +8,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use image::DynamicImage;
+use lenet5_core::recognizer::Reading;
+use lenet5_core::{Picture, Recognizer, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::failure::Failure;
-use crate::recognizer::Reading;
-use crate::{Recognizer, Result};
 
 /// The most pictures of a batch.
 const LARGEST: usize = 256;
@@ -28,7 +27,7 @@ pub struct Batcher {
 }
 
 struct Job {
-    picture: DynamicImage,
+    picture: Picture,
     answer: oneshot::Sender<Result<Reading>>,
     /// Until it is read.
     _place: OwnedSemaphorePermit,
@@ -59,7 +58,7 @@ impl Batcher {
     }
 
     /// Reads a picture with whatever others there are.
-    pub async fn read(&self, picture: DynamicImage) -> Result<Reading, Failure> {
+    pub async fn read(&self, picture: Picture) -> Result<Reading, Failure> {
         let full = |_| Failure::busy("pictures", self.all_places);
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(full)?;
         let (answer, reading) = oneshot::channel();
@@ -97,7 +96,7 @@ fn next(jobs: &Receiver<Job>, wait: Duration) -> Option<Vec<Job>> {
 fn answer(recognizer: &Recognizer, batch: Vec<Job>) {
     let (pictures, waiting): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|job| (job.picture, (job.answer, job._place))).unzip();
-    let read = |pictures: &[DynamicImage]| {
+    let read = |pictures: &[Picture]| {
         catch_unwind(AssertUnwindSafe(|| recognizer.read_all(pictures))).ok()
     };
     let readings: Vec<Option<Result<Reading>>> = match read(&pictures) {

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use hyper::server::conn::http1;
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,9 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time;
 
 use super::failure::Failure;
-use super::metrics::Metrics;
+use super::metrics::ServiceMetrics;
 use super::routes::{self, App};
-use super::socket::Socket;
 
 /// The most bytes of a request's head.
 const HEAD: usize = 64 << 10;
@@ -154,7 +154,7 @@ impl Connections {
 
 struct Connection {
     router: Router,
-    metrics: Arc<Metrics>,
+    metrics: Arc<ServiceMetrics>,
     timeout: Duration,
     stop: watch::Receiver<bool>,
     _place: (OwnedSemaphorePermit, Option<Counted>),
@@ -164,8 +164,8 @@ impl Connection {
     async fn serve(mut self, stream: TcpStream, http: http1::Builder) {
         let _ = stream.set_nodelay(true);
         bound_unread(&stream, self.timeout);
-        let socket = Socket::new(stream, Arc::clone(&self.metrics));
-        let mut connection = http.serve_connection(socket, TowerToHyperService::new(self.router));
+        let service = TowerToHyperService::new(self.router);
+        let mut connection = http.serve_connection(TokioIo::new(stream), service);
         let mut stopping = false;
         let ended = loop {
             tokio::select! {
@@ -178,8 +178,19 @@ impl Connection {
             }
         };
         let parts = connection.into_parts();
-        let slow = ended.is_err_and(|error| error.is_timeout()) && !parts.read_buf.is_empty();
-        let failure = slow.then(|| Failure::slow("head", self.timeout.as_secs_f64()));
+        let mut failure = None;
+        if let Err(error) = ended {
+            if error.is_timeout() && !parts.read_buf.is_empty() {
+                failure = Some(Failure::slow("head", self.timeout.as_secs_f64()));
+            } else if error.is_parse() {
+                // hyper has answered with the status alone.
+                let status = match error.is_parse_too_large() {
+                    true => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                    false => StatusCode::BAD_REQUEST,
+                };
+                self.metrics.refused("none", status);
+            }
+        }
         if let Some(failure) = &failure {
             self.metrics.refused("none", failure.status);
         }

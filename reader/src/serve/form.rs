@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use futures_util::FutureExt;
 use futures_util::stream;
+use lenet5_core::Picture;
 use serde::Deserialize;
 
 use super::failure::Failure;
@@ -20,7 +21,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// By the content type.
 #[derive(Clone, Debug)]
-pub enum Form {
+pub enum BodyForm {
     /// The body is the file.
     File,
     /// A field of multipart/form-data, whose boundary this is.
@@ -35,7 +36,7 @@ struct Json<'a> {
     image: Cow<'a, str>,
 }
 
-impl Form {
+impl BodyForm {
     /// The form of a body. Where the content type is none of those that are known, the body's first bytes may still
     /// be a picture's.
     pub fn of(headers: &HeaderMap, body: &Bytes) -> Result<Self, Failure> {
@@ -60,7 +61,7 @@ impl Form {
             },
             name if name.starts_with("image/") => Ok(Self::File),
             // curl --data-binary says that it sends a form.
-            _ if image::guess_format(body).is_ok() => Ok(Self::File),
+            _ if Picture::is_known(body) => Ok(Self::File),
             _ => Err(unsupported(format!(
                 "expected a picture, or the content type image/*, application/octet-stream, \
                  multipart/form-data or application/json, found {value}; with curl: -F image=@7.png"

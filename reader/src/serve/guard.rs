@@ -9,11 +9,11 @@ use std::net::{IpAddr, SocketAddr};
 use axum::extract::Request;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use lenet5_core::{Error, Result};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use super::Options;
 use super::failure::Failure;
-use crate::{Error, Result};
 
 /// The hosts and origins.
 pub struct Guard {

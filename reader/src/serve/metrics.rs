@@ -10,13 +10,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::model::Network;
+use lenet5_core::Network;
 
-/// The form of [`Metrics::text`].
+/// The form of [`ServiceMetrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All counts.
-pub struct Metrics {
+pub struct ServiceMetrics {
     registry: Registry,
     requests: Family<Request, Counter>,
     seconds: Family<Route, Histogram>,
@@ -51,7 +51,7 @@ impl Drop for InFlight<'_> {
     }
 }
 
-impl Default for Metrics {
+impl Default for ServiceMetrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("lenet5");
         let requests = Family::default();
@@ -74,7 +74,7 @@ impl Default for Metrics {
     }
 }
 
-impl Metrics {
+impl ServiceMetrics {
     pub fn enter(&self) -> InFlight<'_> {
         self.in_flight.inc();
         InFlight(&self.in_flight)

@@ -1,14 +1,14 @@
 //! A network that reads pictures: small ones in batches, large ones one by one beside them.
 
-use std::io::Cursor;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::StatusCode;
-use image::ImageReader;
-use tch::Tensor;
+use lenet5_core::data::digit::PIXELS;
+use lenet5_core::recognizer::{LayerOutput, Reading};
+use lenet5_core::{Error, Network, Picture, PictureLimits, Recognizer, Result, Weights};
 use tokio::sync::Semaphore;
 use tokio::task;
 
@@ -16,29 +16,24 @@ use super::Options;
 use super::batch::Batcher;
 use super::body::{Bodies, Received};
 use super::failure::Failure;
-use super::form::Form;
-use super::metrics::Metrics;
-use crate::data::images::{self, PIXELS};
-use crate::model::Network;
-use crate::recognizer::{Activation, Reading};
-use crate::weights::Weights;
-use crate::{Error, Recognizer, Result};
+use super::form::BodyForm;
+use super::metrics::ServiceMetrics;
 
 /// Up to so many bytes and pixels a picture is decoded at once, in a millisecond at most, and read with
 /// others; a larger one is for a thread that may take its time.
 const SMALL_BODY: usize = 64 << 10;
 const SMALL_PIXELS: u64 = 100_000;
 
-/// What requests may take.
-pub struct Limits {
+/// The resources that requests may take.
+pub struct RequestLimits {
     pub bodies: Bodies,
-    pictures: images::Limits,
+    pictures: PictureLimits,
     /// For work that takes more than a moment, as many at once as there are cores.
     heavy: Arc<Semaphore>,
 }
 
-/// A network.
-pub struct Reader {
+/// A network that reads pictures.
+pub struct NetworkReader {
     pub network: Network,
     recognizer: Arc<Recognizer>,
     pub batcher: Batcher,
@@ -46,10 +41,10 @@ pub struct Reader {
     pub codes: Option<Vec<Vec<f32>>>,
 }
 
-impl Limits {
+impl RequestLimits {
     pub fn new(options: &Options) -> Self {
         let pixels = options.max_pixels * 1_000_000;
-        let pictures = images::Limits { pixels, ..images::Limits::default() };
+        let pictures = PictureLimits { pixels, ..PictureLimits::default() };
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let bodies = Bodies::new((options.max_body as usize) << 20, options.timeout);
         Self { bodies, pictures, heavy: Arc::new(Semaphore::new(cores)) }
@@ -69,8 +64,8 @@ impl Limits {
     }
 }
 
-impl Reader {
-    pub fn start(weights: &Weights, options: &Options, metrics: &Arc<Metrics>) -> Result<Self> {
+impl NetworkReader {
+    pub fn start(weights: &Weights, options: &Options, metrics: &Arc<ServiceMetrics>) -> Result<Self> {
         let recognizer = Recognizer::new(weights)?.reject_below(options.reject_below);
         let recognizer = recognizer.time_limit(options.timeout);
         let recognizer = Arc::new(recognizer);
@@ -83,19 +78,19 @@ impl Reader {
             move |size| metrics.batch(network, size),
         )
         .map_err(|error| Error::Config(format!("starting a thread: {error}")))?;
-        Ok(Self { network, recognizer, batcher, codes: codes(weights)? })
+        Ok(Self { network, recognizer, batcher, codes: codes(weights) })
     }
 
     /// Reads the picture in a body.
     pub async fn read(
         &self,
-        limits: &Limits,
-        form: Form,
+        limits: &RequestLimits,
+        form: BodyForm,
         body: Received,
     ) -> Result<Reading, Failure> {
         let small = body.bytes.len() <= SMALL_BODY;
         // What is too large is known by a file's head, before anything is waited for.
-        if small || matches!(form, Form::File) {
+        if small || matches!(form, BodyForm::File) {
             let file = form.file(&body.bytes)?;
             if pixels(&file, limits.pictures.pixels)? <= SMALL_PIXELS && small {
                 let picture = decode(&file, &limits.pictures)?;
@@ -114,15 +109,15 @@ impl Reader {
         limits.heavy(work).await
     }
 
-    /// What the layers make of a digit's pixels, to four decimals.
+    /// The outputs of all layers for a digit's pixels, rounded to four decimals.
     pub async fn layers(
         &self,
-        limits: &Limits,
+        limits: &RequestLimits,
         pixels: [u8; PIXELS],
-    ) -> Result<Vec<Activation>, Failure> {
+    ) -> Result<Vec<LayerOutput>, Failure> {
         let recognizer = Arc::clone(&self.recognizer);
         let work = move || {
-            let mut layers = recognizer.activations(&pixels)?;
+            let mut layers = recognizer.layers(&pixels);
             for value in layers.iter_mut().flat_map(|layer| &mut layer.values) {
                 *value = (*value * 1e4).round() / 1e4;
             }
@@ -134,10 +129,7 @@ impl Reader {
 
 /// How many pixels a picture says that it has: within the limit, or 0 where decoding will tell.
 fn pixels(file: &[u8], most: u64) -> Result<u64, Failure> {
-    let reader = ImageReader::new(Cursor::new(file)).with_guessed_format();
-    let Some((width, height)) = reader.ok().and_then(|reader| reader.into_dimensions().ok()) else {
-        return Ok(0);
-    };
+    let Some((width, height)) = Picture::stated_size(file) else { return Ok(0) };
     let found = u64::from(width) * u64::from(height);
     if found > most {
         return Err(Failure::new(
@@ -149,18 +141,18 @@ fn pixels(file: &[u8], most: u64) -> Result<u64, Failure> {
     Ok(found)
 }
 
-fn decode(file: &Bytes, limits: &images::Limits) -> Result<image::DynamicImage, Failure> {
-    images::decode(file, limits)
+fn decode(file: &Bytes, limits: &PictureLimits) -> Result<Picture, Failure> {
+    Picture::decode(file, limits)
         .map_err(|message| Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "not_a_picture", message))
 }
 
-/// The targets of the network of 1998, its output layer's weights.
-fn codes(weights: &Weights) -> Result<Option<Vec<Vec<f32>>>> {
+/// The codes of the network of 1998: its output layer's weights, 84 numbers for each class.
+fn codes(weights: &Weights) -> Option<Vec<Vec<f32>>> {
     if weights.config.network == Network::Modern {
-        return Ok(None);
+        return None;
     }
-    let output = weights.tensors.iter().find(|(name, _)| name == "output.weight");
-    Ok(output.map(|(_, codes): &(_, Tensor)| Vec::try_from(codes)).transpose()?)
+    let codes = weights.get("output.weight")?.to_f32();
+    Some(codes.chunks_exact(84).map(<[f32]>::to_vec).collect())
 }
 
 impl From<Error> for Failure {

@@ -14,8 +14,9 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use clap::ValueEnum;
 use futures_util::FutureExt;
+use lenet5_core::Network;
+use lenet5_core::recognizer::{LayerOutput, Reading};
 use serde::Serialize;
 use serde_json::json;
 use tokio::time;
@@ -23,25 +24,23 @@ use tower_http::cors::CorsLayer;
 
 use super::body::Received;
 use super::failure::Failure;
-use super::form::Form;
+use super::form::BodyForm;
 use super::guard::Guard;
-use super::metrics::{self, Metrics};
+use super::metrics::{self, ServiceMetrics};
 use super::page;
-use super::reader::{Limits, Reader};
-use crate::model::Network;
-use crate::recognizer::{Activation, Reading};
+use super::reader::{NetworkReader, RequestLimits};
 
 const OPENAPI: &str = include_str!("openapi.json");
 const JSON: &str = "application/json";
 
 /// What all requests share.
 pub struct App {
-    pub modern: Reader,
-    pub original: Reader,
+    pub modern: NetworkReader,
+    pub original: NetworkReader,
     pub default: Network,
-    pub limits: Limits,
+    pub limits: RequestLimits,
     pub timeout: Duration,
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<ServiceMetrics>,
     pub guard: Guard,
     pub cors: Option<CorsLayer>,
 }
@@ -65,7 +64,7 @@ struct Activations<'a> {
     model: Network,
     reading: &'a Reading,
     digit: usize,
-    layers: Vec<Activation>,
+    layers: Vec<LayerOutput>,
     #[serde(skip_serializing_if = "Option::is_none")]
     codes: Option<&'a [Vec<f32>]>,
 }
@@ -176,7 +175,7 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
 }
 
 impl App {
-    fn reader(&self, network: Option<Network>) -> &Reader {
+    fn reader(&self, network: Option<Network>) -> &NetworkReader {
         match network.unwrap_or(self.default) {
             Network::Modern => &self.modern,
             Network::Original => &self.original,
@@ -185,11 +184,11 @@ impl App {
 
     async fn read(
         &self,
-        reader: &Reader,
+        reader: &NetworkReader,
         headers: &HeaderMap,
         body: Received,
     ) -> Result<Reading, Failure> {
-        let form = Form::of(headers, &body.bytes)?;
+        let form = BodyForm::of(headers, &body.bytes)?;
         let reading = self.within(reader.read(&self.limits, form, body)).await?;
         self.metrics.digits(reader.network, reading.digits.len());
         Ok(reading)
@@ -223,7 +222,7 @@ fn questions(uri: &Uri, known: &[&str]) -> Result<Questions, Failure> {
                 )));
             }
             "model" => {
-                let model = Network::from_str(&value, false).map_err(|_| {
+                let model: Network = value.parse().map_err(|_| {
                     bad(format!("model: expected modern or original, found {value}"))
                 })?;
                 questions.model.replace(model).is_some()
