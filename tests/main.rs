@@ -5,16 +5,12 @@ mod broken; // broken files of weights: a clear error, and nothing is run
 mod checkpoint; // stopped, killed and resumed runs end in the same bits; Python takes a turn
 mod commands; // what the programs print, write and exit with
 mod device; // the programs on a GPU that is host memory: what is on which device, launches, graphs
-mod engine; // the one-pattern engine against float64
 mod foreign; // other people's files: inspect, conversion, settings, TorchScript as it is
-mod fused; // the fused engine against libtorch
 mod gpu; // what trains on a GPU, on the CPU: recorded steps as they come, kernels thread by thread
 mod idx; // the reader of data sets: good files, broken files, the embedded MNIST
 mod model; // layers, shapes, counts, loading of parameters
 mod original; // the network of 1998: counts, codes, losses, commands
 mod parity; // the same bits as PyTorch: weights, logits, gradients, optimizers, learning rates
-mod pictures; // digits read from pictures: formats, colours, light, strings, `predict`
 mod sdlm; // second-order training of the network of 1998, by both engines and by PyTorch
-mod serve; // the HTTP service: forms, errors, limits, many clients, stopping
 mod util; // programs, Python, temporary folders, comparison of bits
 mod weights; // files of weights, from Python and to Python
