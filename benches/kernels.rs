@@ -4,10 +4,14 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use lenet5::engine::fused::{Engine, Images, Parameters, Phase, Settings, Single};
+use lenet5_core::kernels::batch::{
+    BatchForm, BatchImages, BatchKernels, ParameterVector, Phase, SingleKernels,
+};
+use lenet5_core::model::{Activation, Pooling};
 
 const BATCH: usize = 128;
-const SETTINGS: Settings = Settings { relu: false, max: false, corner: false };
+const FORM: BatchForm =
+    BatchForm { activation: Activation::Tanh, pooling: Pooling::Avg, unpadded: false };
 
 fn main() {
     divan::main();
@@ -21,8 +25,8 @@ fn random() -> impl Iterator<Item = f32> {
     .map(|x| (x >> 40) as f32 / (1 << 23) as f32 - 1.0)
 }
 
-fn parameters() -> Parameters {
-    let mut parameters = Parameters::zeros(10);
+fn parameters() -> ParameterVector {
+    let mut parameters = ParameterVector::zeros(10);
     for (parameter, x) in parameters.0.iter_mut().zip(random()) {
         *parameter = 0.1 * x;
     }
@@ -38,36 +42,36 @@ fn images(count: usize) -> Vec<[f32; 1024]> {
 #[divan::bench(args = Phase::ALL[..16].iter().map(|(phase, ..)| *phase))]
 fn phase(bencher: Bencher, phase: Phase) {
     let (parameters, images, labels) = (parameters(), images(BATCH), [3; BATCH]);
-    let images = Images::Pixels(&images);
-    let mut engine = Engine::new(SETTINGS, 10);
-    engine.gradient(&parameters, images, &labels, &mut parameters.clone());
+    let images = BatchImages::Inputs(&images);
+    let mut kernels = BatchKernels::new(FORM, 10);
+    kernels.gradient(&parameters, images, &labels, &mut parameters.clone());
     bencher
-        .counter(ItemsCount::new(engine.lanes()))
-        .bench_local(|| engine.repeat(phase, &parameters, images, &labels));
+        .counter(ItemsCount::new(kernels.lanes()))
+        .bench_local(|| kernels.repeat(phase, &parameters, images, &labels));
 }
 
 #[divan::bench(args = [1, 2])]
 fn gradient_of_a_batch(bencher: Bencher, threads: usize) {
     let (parameters, images, labels) = (parameters(), images(BATCH), [3; BATCH]);
     let mut gradient = parameters.clone();
-    let mut engine = Engine::new(SETTINGS, 10).with_threads(threads);
+    let mut kernels = BatchKernels::new(FORM, 10).with_threads(threads);
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
-        engine.gradient(&parameters, Images::Pixels(&images), &labels, &mut gradient)
+        kernels.gradient(&parameters, BatchImages::Inputs(&images), &labels, &mut gradient)
     });
 }
 
 #[divan::bench(args = [1, 2])]
 fn logits_of_1000(bencher: Bencher, threads: usize) {
     let (parameters, images) = (parameters(), images(1000));
-    let mut engine = Engine::new(SETTINGS, 10).with_threads(threads);
+    let mut kernels = BatchKernels::new(FORM, 10).with_threads(threads);
     bencher
         .counter(ItemsCount::new(1000_usize))
-        .bench_local(|| engine.logits(&parameters, Images::Pixels(&images), 1000));
+        .bench_local(|| kernels.logits(&parameters, BatchImages::Inputs(&images), 1000));
 }
 
 #[divan::bench]
 fn logits_of_one(bencher: Bencher) {
     let images = images(1);
-    let mut single = Single::new(SETTINGS, &parameters());
+    let mut single = SingleKernels::new(FORM, &parameters());
     bencher.counter(ItemsCount::new(1_usize)).bench_local(|| single.logits(&images[0])[0]);
 }

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use lenet5::data::{Dataset, Split, to_input};
-use lenet5::engine::fused::{Engine, Images, Parameters, Single};
 use lenet5::model::{LeNet5, ModelConfig};
+use lenet5_core::kernels::batch::{
+    BatchForm, BatchImages, BatchKernels, ParameterVector, SingleKernels,
+};
 use tch::Device;
-use tch::nn::{Module, VarStore};
+use tch::nn::Module;
 
 const WARM_UP: usize = 30;
 const TIME: Duration = Duration::from_millis(1500);
@@ -23,32 +25,34 @@ fn main() -> Result<()> {
     if !(1..=10_000).contains(&batch) {
         bail!("BATCH: expected 1 to 10000, found {batch}");
     }
-    lenet5::cli::set_threads(Some(threads.parse().context("THREADS")?))?;
-    println!("{{\"images_per_second\": {}}}", images_per_second(engine, batch)?);
+    let threads: i32 = threads.parse().context("THREADS")?;
+    lenet5::libtorch::set_threads(Some(threads))?;
+    let rate = images_per_second(engine, batch, threads as usize)?;
+    println!("{{\"images_per_second\": {rate}}}");
     Ok(())
 }
 
-fn images_per_second(engine: &str, batch: usize) -> Result<f64> {
+fn images_per_second(engine: &str, batch: usize, threads: usize) -> Result<f64> {
     let config = ModelConfig::default();
-    let store = VarStore::new(Device::Cpu);
-    let model = LeNet5::new(&store.root(), &config)?;
+    let model = LeNet5::random(&config, Device::Cpu)?;
     let images =
         to_input(Dataset::embedded(Split::Test, 10)?.first(batch as i64).images(), &config);
     let pixels = Vec::<f32>::try_from(images.flatten(0, -1))?;
+    let form = BatchForm::of(&config).map_err(anyhow::Error::msg)?;
+    let parameters = ParameterVector::of(&model.weights()?);
     let mut read: Box<dyn FnMut()> = match engine {
         "libtorch" => Box::new(|| drop(tch::no_grad(|| model.forward(&images)))),
         "fused" if batch == 1 => {
-            let mut single = Single::of(&model);
+            let mut single = SingleKernels::new(form, &parameters);
             Box::new(move || {
                 black_box(single.logits(&pixels.as_chunks().0[0]));
             })
         }
         "fused" => {
-            let mut engine = Engine::of(&config);
-            let parameters = Parameters::of(&model);
+            let mut kernels = BatchKernels::new(form, config.classes).with_threads(threads);
             Box::new(move || {
-                let images = Images::Pixels(pixels.as_chunks().0);
-                black_box(engine.logits(&parameters, images, batch));
+                let images = BatchImages::Inputs(pixels.as_chunks().0);
+                black_box(kernels.logits(&parameters, images, batch));
             })
         }
         other => bail!("expected fused or libtorch, found {other}"),

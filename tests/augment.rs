@@ -1,10 +1,12 @@
 //! Distortions: what they depend on, their ranges, and libtorch's own arithmetic beside ours.
 
-use lenet5::data::{Dataset, Distortions, Split, Warps, to_input};
+use lenet5::data::{Dataset, DistortionBatch, Split, to_input};
 use lenet5::model::{Input, ModelConfig};
+use lenet5::recipe::Distortions;
+use lenet5_core::kernels::distortion::distort;
 use tch::{Device, Kind, Tensor};
 
-use crate::util::{generator, run, temp};
+use crate::util::{generator, picture_size, run, temp};
 
 fn indices(range: std::ops::Range<i64>) -> Tensor {
     Tensor::arange_start(range.start, range.end, (Kind::Int64, Device::Cpu))
@@ -112,10 +114,10 @@ fn the_same_as_libtorch() {
     for elastic in [0.0, 3.0] {
         let distortions =
             Distortions { shift: 9.0, rotation: 20.0, elastic, ..Distortions::default() };
-        let places: Vec<i64> = (0..64).collect();
-        let ours = distortions.apply(&images, 1, 1, &places);
-        let warps: Vec<_> = places.iter().map(|&i| distortions.warp(32, 1, 1, i)).collect();
-        let theirs = Warps::new(&warps, 32, Device::Cpu).apply(&images);
+        let drawn: Vec<_> = (0..64).map(|index| distortions.draw(32, 1, 1, index)).collect();
+        let pixels = Vec::<f32>::try_from(images.flatten(0, -1)).unwrap();
+        let ours = Tensor::from_slice(&distort(&pixels, 32, &drawn)).reshape([64, 1, 32, 32]);
+        let theirs = DistortionBatch::new(&drawn, 32, Device::Cpu).apply(&images);
         let difference = (&ours - &theirs).abs().max().double_value(&[]);
         // A pixel's position is off by 1e-6 of the image's width, its value by as much of a grey step.
         assert!(difference < 1e-4, "{difference}");
@@ -129,7 +131,7 @@ fn a_sheet_shows_them() {
     let file = folder.path().join("sheet.png");
     let option = format!("--distortions={}", file.display());
     run("summary", [option.as_str()]).success();
-    let size = image::image_dimensions(&file).unwrap();
+    let size = picture_size(&file);
     assert_eq!(size, (10 * 36 * 2, 10 * 36 * 2));
 }
 

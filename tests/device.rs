@@ -7,15 +7,18 @@ use std::os::unix::fs::symlink;
 use std::panic::catch_unwind;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::AtomicBool;
 
 use lenet5::DeviceChoice;
-use lenet5::libtorch::cuda::{Graph, Stream, has_graphs};
-use lenet5::train::{Engine, Metrics, Run, TrainConfig, read_metrics};
+use lenet5::libtorch::cuda::{CudaGraph, Stream, has_graphs};
+use lenet5::libtorch::to_tensor;
+use lenet5::recipe::{EngineChoice, TrainConfig};
+use lenet5::train::{EpochMetrics, Run, read_metrics};
 use lenet5::weights::Checkpoint;
 use tch::Tensor;
 
-use crate::util::{Ended, difference, fake_gpu, program, small_mnist, temp, trained};
+use crate::util::{
+    Ended, difference, fake_gpu, optimizer_tensors, program, small_mnist, temp, trained,
+};
 
 /// The engines that train on a GPU.
 fn engines() -> impl Iterator<Item = &'static str> {
@@ -36,7 +39,7 @@ fn run_with(libraries: &Path, name: &str, arguments: &[&str], last: &Path) -> En
 }
 
 /// Trains on 300 digits, in five batches.
-fn train(arguments: &[&str], out: &Path) -> (Checkpoint, Vec<Metrics>) {
+fn train(arguments: &[&str], out: &Path) -> (Checkpoint, Vec<EpochMetrics>) {
     let data = format!("--data={}", small_mnist().display());
     let common = ["--limit=300", "--batch-size=64", "--threads=1", &data];
     run("train", &[&common, arguments, &["--out"]].concat(), out).success();
@@ -45,10 +48,11 @@ fn train(arguments: &[&str], out: &Path) -> (Checkpoint, Vec<Metrics>) {
 }
 
 /// Parameters and the optimizer's state.
-fn tensors(checkpoint: &Checkpoint) -> Vec<(&str, &Tensor)> {
-    let state = checkpoint.optimizer_state.iter().flatten();
-    let named = checkpoint.weights.tensors.iter().chain(state);
-    named.map(|(name, tensor)| (name.as_str(), tensor)).collect()
+fn tensors(checkpoint: &Checkpoint) -> Vec<(String, Tensor)> {
+    let state = optimizer_tensors(&checkpoint.optimizer);
+    let parameters = checkpoint.weights.tensors.iter();
+    let parameters = parameters.map(|(name, array)| (name.clone(), to_tensor(array).unwrap()));
+    parameters.chain(state.into_iter().map(|(name, tensor)| (name.to_owned(), tensor))).collect()
 }
 
 #[test]
@@ -70,7 +74,7 @@ fn trains_as_on_the_cpu() {
         let tolerance = if settings.contains(&"--optimizer=adamw") { 1e-3 } else { 1e-5 };
         for engine in engines() {
             let (found, metrics) = of("cuda", engine);
-            for ((name, ours), (_, theirs)) in tensors(&found).iter().zip(tensors(&expected)) {
+            for ((name, ours), (_, theirs)) in tensors(&found).iter().zip(&tensors(&expected)) {
                 let error = difference(ours, theirs);
                 assert!(error < tolerance, "{engine} {settings:?} {name}: {error:.1e}");
             }
@@ -101,7 +105,7 @@ fn goes_on_elsewhere() {
             ended.success();
         }
         let found = Checkpoint::read(&lenet5::train::checkpoint_path(&out)).unwrap();
-        for ((name, ours), (_, theirs)) in tensors(&found).iter().zip(tensors(&whole)) {
+        for ((name, ours), (_, theirs)) in tensors(&found).iter().zip(&tensors(&whole)) {
             let error = difference(ours, theirs);
             assert!(error < 1e-4, "{engine} {name}: {error:.1e}");
         }
@@ -237,7 +241,7 @@ fn a_panic_leaves_no_stream_and_no_recording_behind() {
     }
     DeviceChoice::Cuda(0).open().unwrap();
     let stream = Stream::new(0).unwrap();
-    let record = || Graph::record(|| Ok(())).map(drop).map_err(|error| error.to_string());
+    let record = || CudaGraph::record(|| Ok(())).map(drop).map_err(|error| error.to_string());
     let outside = record().unwrap_err();
     assert!(outside.contains("must be captured on a non-default stream"), "{outside}");
     let panicked = catch_unwind(|| stream.within(|| -> lenet5::Result<()> { panic!("within") }));
@@ -246,7 +250,7 @@ fn a_panic_leaves_no_stream_and_no_recording_behind() {
     assert_eq!(record().unwrap_err(), outside);
     stream
         .within(|| {
-            assert!(catch_unwind(|| Graph::record(|| panic!("recording"))).is_err());
+            assert!(catch_unwind(|| CudaGraph::record(|| panic!("recording"))).is_err());
             // There is no capture under way.
             record().unwrap();
             Ok(())
@@ -269,17 +273,17 @@ fn a_gpu_that_failed_stays_failed() {
     let folder = temp();
     let (device, _) = DeviceChoice::Cuda(0).open().unwrap();
     let config = TrainConfig {
-        engine: Engine::Fused,
+        engine: EngineChoice::Fused,
         data: Some(small_mnist().to_owned()),
         limit: Some(64),
         epochs: 1,
         ..TrainConfig::default()
     };
-    let mut run = Run::start(config, None, &folder.path().join("run"), device).unwrap();
-    let mut train = || run.train(&AtomicBool::new(false), &mut |_| {}).unwrap_err().to_string();
-    let first = train();
+    let path = folder.path().join("run");
+    let start = || Run::start(config.clone(), None, &path, device).map(drop);
+    let first = start().unwrap_err().to_string();
     assert!(first.starts_with("--engine fused: driver or NVRTC too old?"), "{first}");
-    assert_eq!(train(), first);
-    assert_eq!(train(), first);
-    assert_eq!(run.epoch(), 0);
+    assert_eq!(start().unwrap_err().to_string(), first);
+    // Nothing is left of the run that did not start.
+    assert!(!path.exists());
 }

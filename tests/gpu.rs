@@ -1,51 +1,59 @@
-//! What trains on a GPU, without one. Of the engine that records CUDA graphs nothing is recorded, and each piece of
-//! work is done as it comes. The kernels written by hand are compiled for the CPU and run thread by thread. All else
+//! The engines that train on a GPU, without one. For the engine that records CUDA graphs nothing is recorded, and each
+//! piece of work is run directly. The CUDA kernels are compiled for the CPU and run thread by thread. Everything else
 //! is the same code: schedules, steps, batches, distortions, states.
 
 use std::cell::RefCell;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
-use lenet5::data::{Dataset, Distortions, Split, to_input};
-use lenet5::engine::cuda::{self, Arguments, Form, Kernel, Launch, Launcher};
-use lenet5::engine::{Order, Trainer, graph};
+use lenet5::data::{Dataset, Split, to_input};
+use lenet5::engine::cuda::{self, Arguments, CudaKernel, KernelForm, Launch, Launcher};
+use lenet5::engine::{
+    CudaEngine, Data, Engine, Epoch, GraphEngine, OptimizerState, State, Totals,
+};
 use lenet5::evaluate::Evaluation;
 use lenet5::libtorch::cuda::{Stream, has_graphs};
-use lenet5::libtorch::{in_bfloat16, with_threads};
-use lenet5::model::{Input, LeNet5, ModelConfig};
+use lenet5::libtorch::{in_bfloat16, to_array, to_tensor, with_threads};
+use lenet5::model::{Input, LeNet5, ModelConfig, loss};
 use lenet5::optim;
-use lenet5::train::TrainConfig;
+use lenet5::recipe::{Distortions, TrainConfig};
 use lenet5::{DeviceChoice, Result};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
 use tch::nn::{Module, VarStore};
 use tch::{Cuda, Device, Kind, Reduction, Tensor};
 
-use crate::fused::{decided, settings};
 use crate::util::{
-    Bits, cxx, difference, generator, optimizers, root, run, sgd, small_mnist, temp, write_idx,
+    Bits, cxx, decided, difference, fused_models, generator, optimizer_tensors, optimizers, root,
+    run, sgd, small_mnist, temp, write_idx,
 };
 
-/// 22 steps an epoch: of the engine that records, two pieces of 8, then 5 and a batch of 28.
+/// 22 steps an epoch: for the engine that records, two pieces of 8, then 5 and a batch of 28.
 const SAMPLES: i64 = 700;
 const BATCH: i64 = 32;
 const STEPS: usize = 22;
 
+/// A training by libtorch, step by step, beside which engines are opened.
 struct Training {
-    config: TrainConfig,
-    data: Dataset,
+    recipe: TrainConfig,
+    data: Data,
     store: VarStore,
     model: LeNet5,
     optimizer: Box<dyn optim::Optimizer>,
+    /// The state at the beginning.
+    state: State,
 }
 
 impl Training {
-    fn new(config: TrainConfig) -> Training {
+    fn new(recipe: TrainConfig) -> Training {
         tch::manual_seed(3);
         let store = VarStore::new(Device::Cpu);
-        let model = LeNet5::new(&store.root(), &config.model).unwrap();
-        let optimizer = config.optimizer.build(model.parameter_tensors());
-        let data = Dataset::embedded(Split::Train, 10).unwrap().first(SAMPLES);
-        Training { config, data, store, model, optimizer }
+        let model = LeNet5::new(&store.root(), &recipe.model).unwrap();
+        let optimizer = optim::build(&recipe.optimizer, model.parameter_tensors());
+        let train = Dataset::embedded(Split::Train, 10).unwrap().first(SAMPLES);
+        let data = Data { train, test: test_data() };
+        let state = state(&model);
+        Training { recipe, data, store, model, optimizer, state }
     }
 
     /// In float64.
@@ -54,64 +62,69 @@ impl Training {
         self
     }
 
-    fn graph(&self) -> Box<dyn Trainer> {
-        let (test, optimizer) = (test_data(), &*self.optimizer);
-        let data = (&self.data, &test);
-        Box::new(graph::Engine::new(&self.config, &self.model, data, optimizer).unwrap())
+    fn graph(&self, state: &State) -> Box<dyn Engine> {
+        Box::new(GraphEngine::open(&self.recipe, state, &self.data, Device::Cpu).unwrap())
     }
 
-    /// The kernels, so many images a block.
-    fn kernels(&self, teams: usize) -> Box<dyn Trainer> {
-        let (test, optimizer) = (test_data(), &*self.optimizer);
-        let (data, launcher) = ((&self.data, &test), on_cpu(Form::of(&self.config.model, teams)));
-        Box::new(cuda::Engine::new(&self.config, &self.model, data, optimizer, launcher).unwrap())
+    /// The kernels, with blocks of `teams` images.
+    fn kernels(&self, state: &State, teams: usize) -> Box<dyn Engine> {
+        let launcher = on_cpu(KernelForm::of(&self.recipe.model, teams).unwrap());
+        let engine = CudaEngine::open(&self.recipe, state, &self.data, Device::Cpu, launcher);
+        Box::new(engine.unwrap())
     }
 
-    /// One epoch's steps from `done` on, by `trainer`, until `stop`; loss and misread.
-    fn by_trainer(
-        &mut self,
-        trainer: &mut dyn Trainer,
-        epoch: u32,
-        done: usize,
-        stop: &mut dyn FnMut(u64) -> bool,
-    ) -> (f64, u64) {
-        let all = places(epoch);
-        let places = &all[done * BATCH as usize..];
-        let rates: Vec<_> = (done..STEPS).map(|step| rate(epoch, step) as f32).collect();
-        let order = Order { places, rates: &rates, epoch };
-        let sums = trainer.pass(&self.model, &order, stop).unwrap();
-        trainer.store(&self.model, &mut *self.optimizer).unwrap();
-        sums
-    }
-
-    /// The same, an epoch by autograd, step by step.
+    /// An epoch by autograd, step by step; the sum of the losses, and the number of images misclassified.
     fn by_libtorch(&mut self, epoch: u32) -> (f64, u64) {
         let parameters = self.model.parameter_tensors();
-        let (mut sum, mut misread) = (0.0, 0);
-        for (step, places) in places(epoch).chunks(BATCH as usize).enumerate() {
-            let indices = Tensor::from_slice(places);
-            let (images, labels) = match &self.config.distortions {
-                None => self.data.batch(&indices, &self.config.model),
-                Some(d) => self.data.distorted(&indices, &self.config.model, d, (1, epoch)),
+        let (mut sum, mut misclassified) = (0.0, 0);
+        for (step, indices) in order(epoch).chunks(BATCH as usize).enumerate() {
+            let count = indices.len() as f64;
+            let (indices, data) = (Tensor::from_slice(indices), &self.data.train);
+            let (images, labels) = match &self.recipe.distortions {
+                None => data.batch(&indices, &self.recipe.model),
+                Some(d) => data.distorted(&indices, &self.recipe.model, d, (1, epoch)),
             };
             let logits = self.model.forward(&images.to_kind(parameters[0].kind()));
-            let loss = self.config.loss.of(&logits, &labels);
+            let loss = loss(self.recipe.loss, &logits, &labels);
             let gradients = Tensor::run_backward(&[&loss], &parameters, false, false);
             self.optimizer.step(&gradients, rate(epoch, step)).unwrap();
-            sum += loss.double_value(&[]) * places.len() as f64;
+            sum += loss.double_value(&[]) * count;
             let wrong = logits.argmax(1, false).not_equal_tensor(&labels);
-            misread += wrong.sum(Kind::Int64).int64_value(&[]) as u64;
+            misclassified += wrong.sum(Kind::Int64).int64_value(&[]) as u64;
         }
-        (sum, misread)
+        (sum, misclassified)
     }
 }
 
-/// Another order in each epoch.
-fn places(epoch: u32) -> Vec<i64> {
+/// The state of a model before the first step.
+fn state(model: &LeNet5) -> State {
+    let tensors = model.state().iter().map(|(_, tensor)| to_array(tensor).unwrap()).collect();
+    State { tensors, optimizer: OptimizerState::Empty }
+}
+
+/// The steps of an epoch from `done` on by an engine, until `stop` is true for the number of steps done.
+fn by_engine(
+    engine: &mut dyn Engine,
+    epoch: u32,
+    done: u64,
+    mut stop: impl FnMut(u64) -> bool + Send,
+) -> Totals {
+    let order = order(epoch);
+    let learning_rates: Vec<_> = (0..STEPS).map(|step| rate(epoch, step)).collect();
+    let epoch = Epoch { number: epoch, order: &order, learning_rates: &learning_rates, done };
+    let mut after_step = |steps| match stop(steps) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    };
+    engine.train(&epoch, &mut after_step).unwrap()
+}
+
+/// The order of the images, another one in each epoch.
+fn order(epoch: u32) -> Vec<i64> {
     (0..SAMPLES).map(|i| (i * [331, 477][epoch as usize]) % SAMPLES).collect()
 }
 
-/// Another learning rate in each step.
+/// The learning rate, another one in each step.
 fn rate(epoch: u32, step: usize) -> f64 {
     0.01 / (1.0 + f64::from(epoch) + step as f64 / STEPS as f64)
 }
@@ -122,21 +135,27 @@ fn weights(model: &LeNet5) -> Tensor {
     Tensor::cat(&flat, 0)
 }
 
+fn weights_of(state: &State) -> Tensor {
+    let flat: Vec<_> =
+        state.tensors.iter().map(|array| to_tensor(array).unwrap().flatten(0, -1)).collect();
+    Tensor::cat(&flat, 0)
+}
+
 fn test_data() -> Dataset {
     Dataset::read(small_mnist(), Split::Test, 10).unwrap()
 }
 
 /// The kernels, compiled for the CPU by `gpu/cuda_on_cpu.cpp`.
 struct OnCpu {
-    form: Form,
+    form: KernelForm,
     launch: LaunchOnCpu,
-    measured: RefCell<Vec<(Kernel, f64)>>,
+    measured: RefCell<Vec<(CudaKernel, f64)>>,
 }
 
 type LaunchOnCpu = unsafe extern "C" fn(u32, u32, u32, u32, *const Arguments);
 
-fn on_cpu(form: Form) -> Box<dyn Launcher> {
-    static COMPILED: Mutex<Vec<(Form, LaunchOnCpu)>> = Mutex::new(Vec::new());
+fn on_cpu(form: KernelForm) -> Box<dyn Launcher> {
+    static COMPILED: Mutex<Vec<(KernelForm, LaunchOnCpu)>> = Mutex::new(Vec::new());
     let mut compiled = COMPILED.lock().unwrap();
     if let Some(&(_, launch)) = compiled.iter().find(|(other, _)| *other == form) {
         return Box::new(OnCpu { form, launch, measured: RefCell::default() });
@@ -155,7 +174,8 @@ fn on_cpu(form: Form) -> Box<dyn Launcher> {
         .status()
         .unwrap();
     assert!(status.success());
-    // SAFETY: a library of ours, with this function, never unloaded.
+    // SAFETY: the library is ours, has this function, and is never unloaded.
+    #[allow(unsafe_code)]
     let launch = unsafe {
         let library = Library::open(Some(library), RTLD_NOW | RTLD_LOCAL).unwrap();
         let launch = *library.get(b"launch").unwrap();
@@ -167,13 +187,14 @@ fn on_cpu(form: Form) -> Box<dyn Launcher> {
 }
 
 impl Launcher for OnCpu {
-    fn form(&self) -> Form {
+    fn form(&self) -> KernelForm {
         self.form
     }
 
-    unsafe fn launch(&self, kernel: Kernel, launch: Launch, arguments: &Arguments) -> Result<()> {
+    #[allow(unsafe_code)]
+    unsafe fn launch(&self, kernel: CudaKernel, launch: Launch, arguments: &Arguments) -> Result<()> {
         let Launch { blocks, threads, shared } = launch;
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees that the arguments are right.
         unsafe { (self.launch)(kernel as u32, blocks, threads, shared, arguments) }
         self.measured.borrow_mut().push((kernel, 1e-5));
         Ok(())
@@ -184,7 +205,7 @@ impl Launcher for OnCpu {
     }
 
     /// As if each took 10 microseconds.
-    fn measured(&self) -> Result<Vec<(Kernel, f64)>> {
+    fn measured(&self) -> Result<Vec<(CudaKernel, f64)>> {
         Ok(self.measured.borrow().clone())
     }
 }
@@ -201,42 +222,48 @@ fn settings_of_steps() -> Vec<TrainConfig> {
     optimizers().map(of_optimizer).into_iter().chain(inputs.map(of_input)).collect()
 }
 
-/// Two epochs by a trainer, which asks after these steps whether to stop: within 1e-5 of libtorch, or, as Adam makes
-/// much of gradients that are all rounding, as near to float64 as libtorch is.
+/// Two epochs by an engine, which calls back after these steps: within 1e-5 of libtorch, or, as Adam amplifies
+/// gradients that are all rounding, as near to float64 as libtorch is.
 fn steps_as_libtorch(
-    config: TrainConfig,
-    trainer: &dyn Fn(&Training) -> Box<dyn Trainer>,
-    expected_stops: &[u64],
+    recipe: TrainConfig,
+    open: &dyn Fn(&Training) -> Box<dyn Engine>,
+    expected_calls: &[u64],
 ) {
-    let what = format!("{:?} {}", config.optimizer, config.model.input);
-    let training = || Training::new(config.clone());
-    let (mut ours, mut theirs, mut exact) = (training(), training(), training().double());
+    let what = format!("{:?} {}", recipe.optimizer, recipe.model.input);
+    let training = || Training::new(recipe.clone());
+    let (ours, mut theirs, mut exact) = (training(), training(), training().double());
     let before = weights(&ours.model);
-    let mut trainer = trainer(&ours);
+    let mut engine = open(&ours);
     for epoch in 0..2 {
-        let mut stops = Vec::new();
-        let mut stop = |steps| {
-            stops.push(steps);
+        let mut calls = Vec::new();
+        let totals = by_engine(&mut *engine, epoch, 0, |steps| {
+            calls.push(steps);
             false
-        };
-        let (loss, misread) = ours.by_trainer(&mut *trainer, epoch, 0, &mut stop);
-        assert_eq!(stops, expected_stops);
-        let expected = theirs.by_libtorch(epoch);
+        });
+        assert_eq!(calls, expected_calls);
+        let (loss, misclassified) = theirs.by_libtorch(epoch);
         exact.by_libtorch(epoch);
-        assert!((loss / expected.0 - 1.0).abs() < 1e-5, "{what}: {loss} {}", expected.0);
-        assert_eq!(misread, expected.1, "{what}");
+        assert!((totals.loss / loss - 1.0).abs() < 1e-5, "{what}: {} {loss}", totals.loss);
+        assert_eq!(totals.misclassified, misclassified, "{what}");
     }
-    let [ours_now, theirs_now, exact] = [&ours, &theirs, &exact].map(|run| weights(&run.model));
-    let change = difference(&ours_now, &before);
-    let error = difference(&ours_now, &theirs_now);
-    let [far, theirs_far] = [&ours_now, &theirs_now].map(|weights| difference(weights, &exact));
+    let state = engine.state().unwrap();
+    let (ours, theirs_now, exact) =
+        (weights_of(&state), weights(&theirs.model), weights(&exact.model));
+    let (change, error) = (difference(&ours, &before), difference(&ours, &theirs_now));
+    let [far, theirs_far] = [&ours, &theirs_now].map(|weights| difference(weights, &exact));
     println!(
         "{what}: weights within {error:.1e}, changed by {change:.1e}; float64: {far:.1e}, {theirs_far:.1e}"
     );
     assert!(error < 1e-5 * change || far < 2.0 * theirs_far, "{what}: {error:.1e} {change:.1e}");
-    let (ours, theirs) = (ours.optimizer.state(), theirs.optimizer.state());
+    let expected = theirs.optimizer.state().unwrap();
+    if let (OptimizerState::Adam { step, .. }, OptimizerState::Adam { step: other, .. }) =
+        (&state.optimizer, &expected)
+    {
+        assert_eq!(step, other, "{what}");
+    }
+    let (ours, theirs) = (optimizer_tensors(&state.optimizer), optimizer_tensors(&expected));
     assert_eq!(ours.len(), theirs.len(), "{what}");
-    for ((name, ours), (other, theirs)) in ours.iter().flatten().zip(theirs.iter().flatten()) {
+    for ((name, ours), (other, theirs)) in ours.iter().zip(&theirs) {
         assert_eq!(name, other);
         let error = difference(ours, theirs);
         assert!(error < 1e-4, "{what}: {name} {error:.1e}");
@@ -246,81 +273,79 @@ fn steps_as_libtorch(
 #[test]
 fn recorded_steps_as_libtorch() {
     let _lock = generator();
-    for config in settings_of_steps() {
-        steps_as_libtorch(config, &Training::graph, &[8, 16, 22]);
+    for recipe in settings_of_steps() {
+        steps_as_libtorch(recipe, &|training| training.graph(&training.state), &[8, 16, 22]);
     }
 }
 
 #[test]
 fn kernels_step_as_libtorch() {
     let _lock = generator();
-    let stops: Vec<_> = (1..=STEPS as u64).collect();
-    for (config, teams) in settings_of_steps().into_iter().zip([1, 2, 4].into_iter().cycle()) {
-        steps_as_libtorch(config, &|training| training.kernels(teams), &stops);
+    let calls: Vec<_> = (1..=STEPS as u64).collect();
+    for (recipe, teams) in settings_of_steps().into_iter().zip([1, 2, 4].into_iter().cycle()) {
+        steps_as_libtorch(recipe, &|training| training.kernels(&training.state, teams), &calls);
     }
 }
 
-/// Batches of whole blocks, and not: gradients, losses and what is misread.
+/// Batches of whole blocks, and others: gradients, losses and misclassified images.
 #[test]
 fn kernels_as_libtorch_in_float64() {
     let _lock = generator();
-    for (mut config, teams) in settings().zip([1, 2, 4, 2, 4, 1]) {
-        // To be of MNIST's bytes, which are no numbers but these.
+    for (mut config, teams) in fused_models().zip([1, 2, 4, 2, 4, 1]) {
+        // Other levels than those of MNIST's bytes.
         (config.mean, config.std) = (0.4, 0.3);
         for size in [1, 7, 33] {
             let what = format!("{:?} {:?} {size}, {teams}", config.activation, config.pooling);
             tch::manual_seed(3);
             let mut store = VarStore::new(Device::Cpu);
             let model = LeNet5::new(&store.root(), &config).unwrap();
-            let data = random_data(2 * size + 8, config.classes);
-            let optimizer = sgd(0.9, 0.0, 0.0, false);
-            let settings = TrainConfig {
+            let train = random_data(2 * size + 8, config.classes);
+            let data = Data { test: train.first(i64::MAX), train };
+            let recipe = TrainConfig {
                 model: config.clone(),
                 batch_size: size,
                 train_error: true,
-                optimizer,
+                optimizer: sgd(0.9, 0.0, 0.0, false),
                 ..TrainConfig::default()
             };
-            let mut optimizer = optimizer.build(model.parameter_tensors());
+            let state = state(&model);
             let mut engines = [(), ()].map(|()| {
-                let (data, launcher) = ((&data, &data), on_cpu(Form::of(&config, teams)));
-                cuda::Engine::new(&settings, &model, data, &*optimizer, launcher).unwrap()
+                let launcher = on_cpu(KernelForm::of(&config, teams).unwrap());
+                CudaEngine::open(&recipe, &state, &data, Device::Cpu, launcher).unwrap()
             });
 
             store.double();
             let doubles = model.parameter_tensors();
-            let images = to_input(data.images(), &config);
-            let places = decided(&config, &doubles, &images).nonzero().flatten(0, -1);
-            let places = places.narrow(0, 0, size);
-            let labels = data.labels().index_select(0, &places);
-            let logits = model.forward(&images.index_select(0, &places).to_kind(Kind::Double));
+            let images = to_input(data.train.images(), &config);
+            let indices = decided(&config, &doubles, &images).nonzero().flatten(0, -1);
+            let indices = indices.narrow(0, 0, size);
+            let labels = data.train.labels().index_select(0, &indices);
+            let logits = model.forward(&images.index_select(0, &indices).to_kind(Kind::Double));
             let loss =
                 logits.cross_entropy_loss(&labels, None::<Tensor>, Reduction::Mean, -100, 0.0);
             let expected = Tensor::run_backward(&[&loss], &doubles, false, false);
-            let misread = logits.argmax(1, false).not_equal_tensor(&labels).sum(Kind::Int64);
-            store.float();
+            let misclassified = logits.argmax(1, false).not_equal_tensor(&labels);
+            let misclassified = misclassified.sum(Kind::Int64).int64_value(&[]) as u64;
 
-            let places = Vec::<i64>::try_from(places).unwrap();
-            let order = Order { places: &places, rates: &[0.1], epoch: 0 };
+            let order = Vec::<i64>::try_from(indices).unwrap();
+            let epoch = Epoch { number: 0, order: &order, learning_rates: &[0.1], done: 0 };
             let mut gradients = Vec::new();
             for engine in &mut engines {
-                let (sum, wrong) = engine.pass(&model, &order, &mut |_| false).unwrap();
-                let error = (sum / size as f64 / loss.double_value(&[]) - 1.0).abs();
+                let totals = engine.train(&epoch, &mut |_| ControlFlow::Continue(())).unwrap();
+                let error = (totals.loss / size as f64 / loss.double_value(&[]) - 1.0).abs();
                 assert!(error < 1e-6, "{what}: loss {error:.1e}");
-                assert_eq!(wrong, misread.int64_value(&[]) as u64, "{what}");
-                engine.store(&model, &mut *optimizer).unwrap();
+                assert_eq!(totals.misclassified, misclassified, "{what}");
                 // After one step the running sum of gradients is the gradient.
-                let state = optimizer.state().into_iter().flatten();
-                gradients.push(state.map(|(_, sum)| sum.copy()).collect::<Vec<_>>());
+                gradients.push(optimizer_tensors(&engine.state().unwrap().optimizer));
             }
             // The threads go in another order: the same bits nevertheless.
             let mut bits = Bits::default();
-            for (first, second) in gradients[0].iter().zip(&gradients[1]) {
+            for ((_, first), (_, second)) in gradients[0].iter().zip(&gradients[1]) {
                 bits.compare(&what, first, second);
             }
             bits.check(10);
             let mut worst = 0.0_f64;
-            for ((name, _), (ours, theirs)) in
+            for ((name, _), ((_, ours), theirs)) in
                 model.parameters().iter().zip(gradients[0].iter().zip(&expected))
             {
                 let error = difference(ours, theirs);
@@ -333,10 +358,10 @@ fn kernels_as_libtorch_in_float64() {
 }
 
 /// Images of noise.
-fn random_data(count: i64, classes: i64) -> Dataset {
+fn random_data(count: i64, classes: usize) -> Dataset {
     let folder = temp();
     let images = Tensor::randint(256, [count * 784], (Kind::Uint8, Device::Cpu));
-    let labels = Tensor::randint(classes, [count], (Kind::Uint8, Device::Cpu));
+    let labels = Tensor::randint(classes as i64, [count], (Kind::Uint8, Device::Cpu));
     let path = |kind: &str| folder.path().join(format!("train-{kind}-ubyte"));
     let count = count as usize;
     let bytes = |tensor: Tensor| Vec::<u8>::try_from(tensor).unwrap();
@@ -348,34 +373,39 @@ fn random_data(count: i64, classes: i64) -> Dataset {
 #[test]
 fn goes_on_where_it_was_stopped() {
     let _lock = generator();
-    let by_kernels = |training: &Training| training.kernels(4);
     let cases = optimizers().map(|optimizer| [(false, optimizer), (true, optimizer)]);
     for (kernels, optimizer) in cases.into_iter().flatten() {
-        let trainer = if kernels { by_kernels } else { Training::graph };
-        let config = TrainConfig { batch_size: BATCH, optimizer, ..TrainConfig::default() };
-        let (mut whole, mut parts) = (Training::new(config.clone()), Training::new(config));
-        let (loss, _) = whole.by_trainer(&mut *trainer(&whole), 0, 0, &mut |_| false);
-        let (first, _) = parts.by_trainer(&mut *trainer(&parts), 0, 0, &mut |steps| steps == 8);
-        // Another trainer has the state from the optimizer.
-        let (second, _) = parts.by_trainer(&mut *trainer(&parts), 0, 8, &mut |_| false);
-        assert_eq!(weights(&whole.model), weights(&parts.model), "{optimizer:?}");
-        assert!(((first + second) / loss - 1.0).abs() < 1e-12);
+        let recipe = TrainConfig { batch_size: BATCH, optimizer, ..TrainConfig::default() };
+        let training = Training::new(recipe);
+        let open = |state: &State| match kernels {
+            true => training.kernels(state, 4),
+            false => training.graph(state),
+        };
+        let mut whole = open(&training.state);
+        let loss = by_engine(&mut *whole, 0, 0, |_| false).loss;
+        let mut first = open(&training.state);
+        let first_loss = by_engine(&mut *first, 0, 0, |steps| steps == 8).loss;
+        // Another engine goes on from the state.
+        let mut second = open(&first.state().unwrap());
+        let second_loss = by_engine(&mut *second, 0, 8, |_| false).loss;
+        assert_eq!(whole.state().unwrap(), second.state().unwrap(), "{optimizer:?}");
+        assert!(((first_loss + second_loss) / loss - 1.0).abs() < 1e-12);
     }
 }
 
 #[test]
 fn kernels_are_profiled() {
     let _lock = generator();
-    let config = TrainConfig {
+    let training = Training::new(TrainConfig {
         batch_size: BATCH,
         distortions: Some(Distortions::best()),
         ..TrainConfig::default()
-    };
-    let mut training = Training::new(config);
-    let mut trainer = training.kernels(4);
-    trainer.measure();
-    training.by_trainer(&mut *trainer, 0, 20, &mut |_| false);
-    let table = trainer.profile().unwrap();
+    });
+    let mut engine = training.kernels(&training.state, 4);
+    assert_eq!(engine.profile().unwrap(), None);
+    engine.measure().unwrap();
+    by_engine(&mut *engine, 0, 20, |_| false);
+    let table = engine.profile().unwrap().unwrap();
     let rows: Vec<Vec<_>> = table.lines().map(|row| row.split_whitespace().collect()).collect();
     assert_eq!(rows[1], ["draw", "1", "10.0", "0.01", "20.0"], "{table}");
     assert_eq!(rows[2], ["gradient", "2", "10.0", "0.02", "40.0"]);
@@ -391,31 +421,34 @@ fn kernels_compile() {
         // Of a libtorch without CUDA; one with CUDA has headers and library from one place.
         return assert!(!has_graphs());
     }
-    // SAFETY: NVIDIA's library, never unloaded.
+    // SAFETY: the library is NVIDIA's, and is never unloaded.
+    #[allow(unsafe_code)]
     let library = unsafe { Library::open(Some(nvrtc), RTLD_NOW | RTLD_GLOBAL) };
     std::mem::forget(library.unwrap());
     let architectures = ["sm_75", "sm_80", "sm_90", "sm_100"];
-    for (config, architecture) in settings().zip(architectures.into_iter().cycle()) {
+    for (config, architecture) in fused_models().zip(architectures.into_iter().cycle()) {
         for teams in [1, 2, 4] {
-            let code = cuda::compile(&Form::of(&config, teams), architecture).unwrap();
+            let code = cuda::compile(&KernelForm::of(&config, teams).unwrap(), architecture).unwrap();
             assert_eq!(&code[..4], b"\x7fELF", "{architecture}");
         }
     }
-    let error = cuda::compile(&Form::of(&ModelConfig::default(), 3), "sm_90").unwrap_err();
+    let error = cuda::compile(&KernelForm::of(&ModelConfig::default(), 3).unwrap(), "sm_90").unwrap_err();
     assert!(error.to_string().contains("kernels.cu("), "{error}");
 }
 
 #[test]
-fn reads_as_libtorch() {
+fn evaluates_as_libtorch() {
     let _lock = generator();
     for input in [Input::Padded, Input::ZeroPadded, Input::Resized, Input::Unpadded] {
         let model = ModelConfig { input, mean: 0.1307, std: 0.3081, ..ModelConfig::default() };
         let training = Training::new(TrainConfig { model, ..TrainConfig::default() });
-        let test = test_data();
-        let expected = Evaluation::of(&training.model, &test, &training.config.model).unwrap();
-        for mut trainer in [training.graph(), training.kernels(1), training.kernels(4)] {
+        let (state, test) = (&training.state, &training.data.test);
+        let expected = Evaluation::of(&training.model, test, &training.recipe.model).unwrap();
+        let engines =
+            [training.graph(state), training.kernels(state, 1), training.kernels(state, 4)];
+        for mut engine in engines {
             for _ in 0..2 {
-                let logits = trainer.evaluate(&training.model).unwrap();
+                let logits = Tensor::from_slice(&engine.logits().unwrap()).reshape([-1, 10]);
                 let found = Evaluation::new(&logits, test.labels()).unwrap();
                 assert_eq!(found.confusion, expected.confusion);
                 assert!((found.loss / expected.loss - 1.0).abs() < 1e-6);

@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use lenet5::data::{Dataset, Split};
-use lenet5::model::{Activation, C5, Input, LeNet5, Loss, ModelConfig, Pooling};
-use lenet5::optim::{OptimizerConfig, Schedule};
-use tch::nn::{Module, VarStore};
+use lenet5::engine::OptimizerState;
+use lenet5::model::{Activation, C5, Input, LeNet5, ModelConfig, Pooling, loss};
+use lenet5::optim;
+use lenet5::recipe::{Loss, OptimizerConfig, Schedule};
+use lenet5::Array;
+use tch::nn::Module;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::util::{Bits, fixtures, generator, sgd, shared, tensors};
@@ -32,11 +35,9 @@ fn for_each_thread_count(test: impl Fn(i32, &BTreeMap<String, Tensor>)) {
     }
 }
 
-fn seeded(seed: i64, config: &ModelConfig) -> (VarStore, LeNet5) {
+fn seeded(seed: i64, config: &ModelConfig) -> LeNet5 {
     tch::manual_seed(seed);
-    let store = VarStore::new(Device::Cpu);
-    let model = LeNet5::new(&store.root(), config).unwrap();
-    (store, model)
+    LeNet5::random(config, Device::Cpu).unwrap()
 }
 
 /// Mean loss over a batch, and the gradients.
@@ -71,7 +72,7 @@ fn initial_weights_logits_loss_gradients() {
     for_each_thread_count(|_, python| {
         let mut bits = Bits::default();
         for (name, config) in models() {
-            let (_store, model) = seeded(7, &config);
+            let model = seeded(7, &config);
             let mut compare = |key: &str, tensor: &Tensor| {
                 let key = format!("{name}/{key}");
                 bits.compare(&key, tensor, &python[&key]);
@@ -126,9 +127,9 @@ fn optimizers_for_20_steps() {
         let chosen =
             || optimizers().into_iter().filter(|o| threads == 1 || with_2_threads.contains(&o.0));
         for (name, learning_rate, optimizer) in chosen() {
-            let (_store, model) = seeded(1, &config);
+            let model = seeded(1, &config);
             let parameters = model.parameter_tensors();
-            let mut optimizer = optimizer.build(parameters);
+            let mut optimizer = optim::build(&optimizer, parameters);
             let order = Tensor::randperm(data.len(), (Kind::Int64, Device::Cpu));
             for (indices, step) in order.split(64, 0).iter().zip(1..=20) {
                 let (images, labels) = data.batch(indices, &config);
@@ -156,17 +157,16 @@ fn optimizer_state_goes_on() {
         let start = noise();
         let gradients: Vec<_> = (0..6).map(|_| noise()).collect();
         let (whole, parts) = (start.copy(), start.copy());
-        let mut first = optimizer.build(vec![whole.shallow_clone()]);
+        let mut first = optim::build(&optimizer, vec![whole.shallow_clone()]);
         for gradient in &gradients {
             first.step(std::slice::from_ref(gradient), learning_rate).unwrap();
         }
-        let mut state = Vec::new();
+        let mut state = OptimizerState::Empty;
         for gradient in &gradients {
-            let mut again = optimizer.build(vec![parts.shallow_clone()]);
+            let mut again = optim::build(&optimizer, vec![parts.shallow_clone()]);
             again.load_state(&state).unwrap();
             again.step(std::slice::from_ref(gradient), learning_rate).unwrap();
-            let own = |(name, tensor): (&str, Tensor)| (name.to_owned(), tensor);
-            state = again.state().into_iter().map(|e| e.into_iter().map(own).collect()).collect();
+            state = again.state().unwrap();
         }
         let mut bits = Bits::default();
         bits.compare(name, &parts, &whole);
@@ -179,32 +179,31 @@ fn optimizer_state_of_another_kind_is_refused() {
     let float = (Kind::Float, Device::Cpu);
     let parameters = || vec![Tensor::zeros([3], float)];
     let [_, (_, _, sgd), .., (_, _, adam)] = optimizers();
-    let entry = |name: &str, size: i64| (name.to_owned(), Tensor::zeros([size], float));
+    let zeros = |sizes: &[usize]| sizes.iter().map(|size| Array::zeros(&[*size])).collect();
+    let buffers = |sizes: &[usize]| OptimizerState::Sgd { momentum_buffer: zeros(sizes) };
+    let moments = |first: &[usize], second: &[usize]| OptimizerState::Adam {
+        step: 1.0,
+        exp_avg: zeros(first),
+        exp_avg_sq: zeros(second),
+    };
     let table = [
         (
             sgd,
-            vec![vec![entry("exp_avg", 3)]],
-            "optimizer state: expected momentum_buffer, found exp_avg",
+            moments(&[3], &[3]),
+            "optimizer state: expected momentum_buffer, found that of another optimizer",
         ),
         (
             adam,
-            vec![vec![entry("momentum_buffer", 3)]],
-            "optimizer state: expected step, exp_avg, exp_avg_sq, found momentum_buffer",
+            buffers(&[3]),
+            "optimizer state: expected step, exp_avg, exp_avg_sq, found that of another optimizer",
         ),
-        (
-            adam,
-            vec![vec![entry("exp_avg", 3), entry("exp_avg_sq", 3)]],
-            "optimizer state of parameter 0: expected step, exp_avg, exp_avg_sq, found 2 tensors",
-        ),
-        (
-            sgd,
-            vec![vec![entry("momentum_buffer", 4)]],
-            "optimizer state momentum_buffer: expected shape [3], found [4]",
-        ),
-        (sgd, vec![vec![], vec![]], "optimizer state: expected 1 parameters, found 2"),
+        (adam, moments(&[3], &[]), "optimizer state: expected 1 parameters, found 0"),
+        (adam, moments(&[3], &[4]), "optimizer state exp_avg_sq: expected shape [3], found [4]"),
+        (sgd, buffers(&[4]), "optimizer state momentum_buffer: expected shape [3], found [4]"),
+        (sgd, buffers(&[3, 3]), "optimizer state: expected 1 parameters, found 2"),
     ];
     for (optimizer, state, message) in table {
-        let error = optimizer.build(parameters()).load_state(&state).unwrap_err();
+        let error = optim::build(&optimizer, parameters()).load_state(&state).unwrap_err();
         assert_eq!(error.to_string(), message);
     }
 }
@@ -271,7 +270,7 @@ fn original() {
     for_each_thread_count(|_, python| {
         let mut bits = Bits::default();
         let config = ModelConfig::original();
-        let (_store, model) = seeded(7, &config);
+        let model = seeded(7, &config);
         let mut compare = |key: &str, tensor: &Tensor| {
             let key = format!("original/{key}");
             bits.compare(&key, tensor, &python[&key]);
@@ -287,8 +286,8 @@ fn original() {
         compare("logits", &logits.detach());
         let parameters = model.parameter_tensors();
         let discriminative = Loss::Discriminative { j: 1.0 };
-        for (name, loss) in [("distance", Loss::Distance), ("discriminative", discriminative)] {
-            let loss = loss.of(&logits, &labels);
+        for (name, kind) in [("distance", Loss::Distance), ("discriminative", discriminative)] {
+            let loss = loss(kind, &logits, &labels);
             compare(&format!("{name}/loss"), &loss.detach());
             let gradients = Tensor::run_backward(&[&loss], &parameters, true, false);
             for ((parameter, _), gradient) in model.parameters().iter().zip(&gradients) {
@@ -301,10 +300,11 @@ fn original() {
             weight_decay: 0.0,
             nesterov: false,
         };
-        let mut optimizer = optimizer.build(parameters.iter().map(Tensor::shallow_clone).collect());
+        let mut optimizer =
+            optim::build(&optimizer, parameters.iter().map(Tensor::shallow_clone).collect());
         for indices in Tensor::randperm(2000, (Kind::Int64, Device::Cpu)).split(64, 0) {
             let (images, labels) = data.batch(&indices, &config);
-            let loss = discriminative.of(&model.forward(&images), &labels);
+            let loss = loss(discriminative, &model.forward(&images), &labels);
             let gradients = Tensor::run_backward(&[&loss], &parameters, false, false);
             optimizer.step(&gradients, 0.01).unwrap();
         }

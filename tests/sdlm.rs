@@ -5,11 +5,14 @@ use std::fs;
 use std::path::Path;
 
 use lenet5::data::{Dataset, Split};
-use lenet5::engine::original::{Network, Parameters, Rates, TENSORS};
-use lenet5::model::{LeNet5, Loss, ModelConfig};
-use lenet5::optim::OptimizerConfig;
-use lenet5::train::{Metrics, Order, TrainConfig};
+use lenet5::engine::{OptimizerState, curvature};
+use lenet5::libtorch::{to_array, to_tensor};
+use lenet5::model::{LeNet5, ModelConfig, loss};
+use lenet5::optim;
+use lenet5::recipe::{Loss, OptimizerConfig, Order, TrainConfig};
+use lenet5::train::EpochMetrics;
 use lenet5::weights::Weights;
+use lenet5_core::kernels::pattern::{LearningRates, PatternNetwork, PatternParameters, TENSORS};
 use tch::nn::Module;
 use tch::{Device, Kind, Tensor};
 
@@ -23,27 +26,31 @@ fn second_derivatives_and_steps_as_pytorch() {
     fixtures("sdlm", folder.path());
     let python = tensors(&folder.path().join("sdlm.safetensors"));
     let config = ModelConfig { rbf_scale: 0.02, ..ModelConfig::original() };
-    let loss = Loss::Discriminative { j: 1.0 };
+    let discriminative = Loss::Discriminative { j: 1.0 };
     let set = |model: &LeNet5| {
         let initial = |name: &str| python[&format!("initial/{name}")].shallow_clone();
         let state: Vec<_> =
             model.state().into_iter().map(|(n, _)| (n.clone(), initial(&n))).collect();
         model.load_state(&state).unwrap();
     };
-    let (_store, model) = new(&config);
+    let model = new(&config);
     set(&model);
     let data = Dataset::embedded(Split::Train, 10).unwrap().first(500);
     let (images, labels) = data.batch(&Tensor::arange(500, (Kind::Int64, Device::Cpu)), &config);
-    for (name, loss) in [("distance", Loss::Distance), ("discriminative", loss)] {
-        let ours = Network::of(&model, loss).unwrap().curvature(&images, &labels).unwrap();
-        for ((tensor, _), ours) in TENSORS.iter().zip(ours.to_tensors()) {
+    let order: Vec<i64> = (0..500).collect();
+    for (name, loss) in [("distance", Loss::Distance), ("discriminative", discriminative)] {
+        let recipe = TrainConfig { model: config.clone(), loss, ..TrainConfig::paper() };
+        let ours = curvature(&recipe, &model.weights().unwrap(), &data, &order).unwrap();
+        for ((tensor, _), ours) in TENSORS.iter().zip(ours) {
+            let ours = to_tensor(&ours).unwrap();
             let difference = difference(&ours, &python[&format!("{name}/{tensor}")]);
             println!("{name} {tensor}: {difference:.1e}");
             assert!(difference < 1e-5, "{name} {tensor}: {difference:.1e}");
         }
     }
-    let curvature =
-        TENSORS.map(|(name, _)| python[&format!("discriminative/{name}")].to_kind(Kind::Float));
+    let curvature = TENSORS.map(|(name, _)| {
+        to_array(&python[&format!("discriminative/{name}")].to_kind(Kind::Float)).unwrap()
+    });
     let changes = |after: Vec<(String, Tensor)>, who: &str| {
         for (name, after) in after {
             let initial = &python[&format!("initial/{name}")];
@@ -54,34 +61,36 @@ fn second_derivatives_and_steps_as_pytorch() {
             assert!(difference < 1e-3, "{who} {name}: {difference:.1e}");
         }
     };
-    // By the engine.
-    let rates = Rates::new(&Parameters::from_tensors(&curvature).unwrap(), 5e-4, 0.02);
-    let mut network = Network::of(&model, loss).unwrap();
+    // By the kernels.
+    let rates =
+        LearningRates::new(&PatternParameters::from_arrays(&curvature).unwrap(), 5e-4, 0.02);
+    let mut network = PatternNetwork::of(&model.weights().unwrap(), discriminative).unwrap();
     let pixels = Vec::<f32>::try_from(images.flatten(0, -1)).unwrap();
-    let answers = Vec::<i64>::try_from(&labels).unwrap();
-    for (image, label) in pixels.as_chunks::<1024>().0[..200].iter().zip(&answers) {
+    let classes = Vec::<i64>::try_from(&labels).unwrap();
+    for (image, label) in pixels.as_chunks::<1024>().0[..200].iter().zip(&classes) {
         network.step(image, *label as usize, &rates);
     }
-    network.store(&model).unwrap();
-    changes(model.parameters(), "engine");
+    let after = network.parameters().to_arrays();
+    let names = TENSORS.iter().map(|(name, _)| (*name).to_owned());
+    changes(names.zip(after.iter().map(|array| to_tensor(array).unwrap())).collect(), "kernels");
     // By libtorch.
-    set(&model);
     let parameters = model.parameter_tensors();
-    let optimizer = OptimizerConfig::Sdlm { mu: 0.02, samples: 500 };
-    let mut optimizer = optimizer.build(parameters.iter().map(Tensor::shallow_clone).collect());
+    let settings = OptimizerConfig::Sdlm { mu: 0.02, samples: 500 };
+    let mut optimizer =
+        optim::build(&settings, parameters.iter().map(Tensor::shallow_clone).collect());
     assert!(optimizer.step(&parameters, 5e-4).is_err(), "no curvature yet");
-    optimizer.set_curvature(curvature.into()).unwrap();
+    optimizer.load_state(&OptimizerState::Sdlm { curvature: curvature.into() }).unwrap();
     for index in 0..200 {
         let (image, label) = (images.narrow(0, index, 1), labels.narrow(0, index, 1));
-        let loss = loss.of(&model.forward(&image), &label);
+        let loss = loss(discriminative, &model.forward(&image), &label);
         let gradients = Tensor::run_backward(&[&loss], &parameters, false, false);
         optimizer.step(&gradients, 5e-4).unwrap();
     }
     changes(model.parameters(), "libtorch");
 }
 
-/// What a run of two epochs ends with.
-fn trained(settings: &[&str], out: &Path) -> (BTreeMap<String, Tensor>, Vec<Metrics>) {
+/// The tensors that a run of two epochs ends with, and its measurements.
+fn trained(settings: &[&str], out: &Path) -> (BTreeMap<String, Tensor>, Vec<EpochMetrics>) {
     let mut command = program("train");
     command.args(["--model=original", "--threads=1", "--device=cpu", "--epochs=2", "--limit=500"]);
     let data = small_mnist();
@@ -89,7 +98,8 @@ fn trained(settings: &[&str], out: &Path) -> (BTreeMap<String, Tensor>, Vec<Metr
     crate::util::Ended::from(output.unwrap()).success();
     let metrics = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     let weights = Weights::read(&out.join("model.pt")).unwrap();
-    let tensors = weights.tensors.into_iter().collect();
+    let tensor = |(name, array)| (name, to_tensor(&array).unwrap());
+    let tensors = weights.tensors.into_iter().map(tensor).collect();
     (tensors, metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
 }
 
@@ -122,9 +132,9 @@ fn both_engines_train_alike() {
             // One or two of 500 images may be on the edge.
             let errors = [ours, theirs].map(|metrics| metrics.train_error_percent.unwrap());
             assert!(errors[1] > 0.0 && (errors[0] - errors[1]).abs() < 0.5, "{errors:?}");
-            assert_eq!(ours.weight_rates.is_some(), settings[0] == "--optimizer=sdlm");
+            assert_eq!(ours.parameter_rates.is_some(), settings[0] == "--optimizer=sdlm");
             let rates =
-                |m: &Metrics| m.weight_rates.map_or(0.0, |(low, high)| f64::from(low / high));
+                |m: &EpochMetrics| m.parameter_rates.map_or(0.0, |(low, high)| f64::from(low / high));
             assert!((rates(ours) - rates(theirs)).abs() < 1e-3 && rates(ours) < 1.0);
         }
         assert!(measured[1].train_loss < measured[0].train_loss);

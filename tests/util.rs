@@ -13,9 +13,13 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use lenet5::engine::OptimizerState;
+use lenet5::model::{Activation, Input, ModelConfig, Pooling};
+use lenet5::libtorch::to_tensor;
 use lenet5::recipe::OptimizerConfig;
+use lenet5::train::{EpochMetrics, Progress};
 use safetensors::{Dtype, SafeTensors};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
 /// The lock for whoever seeds, draws from or restores libtorch's global generator.
@@ -362,4 +366,92 @@ pub fn trained() -> &'static Path {
         fs::rename(out.join("model.pt"), &file).unwrap();
         file
     })
+}
+
+/// Forms of the modern network that the fused engines train.
+pub fn fused_models() -> impl Iterator<Item = ModelConfig> {
+    [Activation::Tanh, Activation::Relu].into_iter().flat_map(|activation| {
+        let forms = [
+            (Pooling::Avg, 10, Input::Padded),
+            (Pooling::Max, 26, Input::Padded),
+            (Pooling::Avg, 7, Input::Unpadded),
+        ];
+        forms.map(|(pooling, classes, input)| ModelConfig {
+            activation,
+            pooling,
+            classes,
+            input,
+            ..ModelConfig::default()
+        })
+    })
+}
+
+/// Whether float32 decides as float64 does for each of some images: no unit of relu is too close to 0, and no two of four
+/// that are pooled are too close to each other. (N), bool. `p` are the parameters in float64.
+pub fn decided(config: &ModelConfig, p: &[Tensor], images: &Tensor) -> Tensor {
+    const CLOSE: f64 = 1e-6;
+    let (relu, max) = (config.activation == Activation::Relu, config.pooling == Pooling::Max);
+    let activate = |a: &Tensor| if relu { a.relu() } else { a.tanh() };
+    let count = images.size()[0];
+    let mut close = Tensor::zeros([count], (Kind::Bool, Device::Cpu));
+    let mut x = images.to_kind(Kind::Double);
+    for layer in p[..4].chunks(2) {
+        let a = x.conv2d(&layer[0], Some(&layer[1]), [1, 1], [0, 0], [1, 1], 1);
+        let (maps, half) = (a.size()[1], a.size()[2] / 2);
+        let four = a.reshape([count, maps, half, 2, half, 2]).permute([0, 1, 2, 4, 3, 5]);
+        let (largest, _) = four.reshape([count, -1, 4]).topk(2, -1, true, true);
+        let (first, second) = (largest.select(-1, 0), largest.select(-1, 1));
+        let tie = (&first - second).lt(CLOSE);
+        let here = match (relu, max) {
+            (true, true) => first.abs().lt(CLOSE).logical_or(&tie.logical_and(&first.gt(0.0))),
+            (false, true) => tie,
+            (true, false) => a.abs().lt(CLOSE).flatten(1, -1),
+            (false, false) => tie.zeros_like(),
+        };
+        close = close.logical_or(&here.any_dim(1, false));
+        let values = activate(&four.reshape([count, maps, half, half, 4]));
+        x = if max { values.amax([-1], false) } else { values.mean_dim(-1, false, Kind::Double) };
+    }
+    for layer in p[4..8].chunks(2) {
+        let weight = layer[0].reshape([layer[1].size()[0], -1]);
+        let a = x.flatten(1, -1).linear(&weight, Some(&layer[1]));
+        if relu {
+            close = close.logical_or(&a.abs().lt(CLOSE).any_dim(1, false));
+        }
+        x = activate(&a);
+    }
+    close.logical_not()
+}
+
+
+/// The tensors of an optimizer's state, by name.
+pub fn optimizer_tensors(state: &OptimizerState) -> Vec<(&'static str, Tensor)> {
+    let named = match state {
+        OptimizerState::Empty => vec![],
+        OptimizerState::Sgd { momentum_buffer } => vec![("momentum_buffer", momentum_buffer)],
+        OptimizerState::Adam { exp_avg, exp_avg_sq, .. } => {
+            vec![("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)]
+        }
+        OptimizerState::Sdlm { curvature } => vec![("curvature", curvature)],
+        other => panic!("{other:?}"),
+    };
+    let each = |(name, arrays): (&'static str, &Vec<lenet5::Array>)| {
+        arrays.iter().map(|array| (name, to_tensor(array).unwrap())).collect::<Vec<_>>()
+    };
+    named.into_iter().flat_map(each).collect()
+}
+
+/// Shows nothing.
+pub struct Quiet;
+
+impl Progress for Quiet {
+    fn begin(&mut self, _: u32, _: u32, _: u64) {}
+    fn set(&mut self, _: u64) {}
+    fn end(&mut self) {}
+    fn report(&mut self, _: &EpochMetrics) {}
+}
+
+/// The width and height of a picture file.
+pub fn picture_size(path: &Path) -> (u32, u32) {
+    lenet5::Picture::stated_size(&fs::read(path).unwrap()).expect("a picture")
 }

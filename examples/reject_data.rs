@@ -1,16 +1,16 @@
-//! What the judge of `predict` is trained on, as a data set of eleven classes: MNIST's digits, the same in strings,
-//! and what is none: `cargo run --release --example judge_data -- FOLDER`
+//! Makes the training data of the reject network of `predict`, as a data set of eleven classes: MNIST's digits, digits cut
+//! out of strings, and pictures that are no digit: `cargo run --release --example reject_data -- FOLDER`
 
 use std::path::Path;
 
 use anyhow::Context;
-use lenet5::data::images::PIXELS;
 use lenet5::data::{Dataset, Split};
-use lenet5::files::{create_folder, write_atomic};
-use lenet5::recognizer::training::{Random, examples};
+use lenet5_core::data::digit::PIXELS;
+use lenet5_core::files::{create_folder, write_atomic};
+use lenet5_core::recognizer::training::{NO_DIGIT, Random, examples};
 
 fn main() -> anyhow::Result<()> {
-    let folder = std::env::args().nth(1).context("usage: judge_data FOLDER")?;
+    let folder = std::env::args().nth(1).context("usage: reject_data FOLDER")?;
     let folder = Path::new(&folder);
     create_folder(folder)?;
     for (split, name, count) in [(Split::Train, "train", 400_000), (Split::Test, "t10k", 20_000)] {
@@ -32,8 +32,8 @@ fn main() -> anyhow::Result<()> {
         classes.extend(all.iter().map(|(_, label)| *label));
         write_atomic(&folder.join(format!("{name}-images-idx3-ubyte")), &images)?;
         write_atomic(&folder.join(format!("{name}-labels-idx1-ubyte")), &classes)?;
-        let none = all.iter().filter(|(_, label)| *label == 10).count();
-        println!("{name}: {} examples, {none} of them no digit", all.len());
+        let rejected = all.iter().filter(|(_, label)| *label == NO_DIGIT).count();
+        println!("{name}: {} examples, {rejected} of them no digit", all.len());
     }
     Ok(())
 }
