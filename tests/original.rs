@@ -2,22 +2,23 @@
 
 use std::fs;
 
-use lenet5::model::{C3_TABLE, Loss, ModelConfig, Network, codes};
-use lenet5::weights::{Settings, Weights, write_tensors};
+use lenet5::model::{C3_TABLE, ModelConfig, Network, codes};
+use lenet5::recipe::Loss;
+use lenet5::weights::{Provenance, Weights, write_tensors};
 use tch::{IndexOp, Kind, Tensor};
 
 use crate::model::new;
-use crate::util::{Ended, program, run, small_mnist, temp};
+use crate::util::{Ended, picture_size, program, run, small_mnist, temp};
 
 #[test]
 fn counts_are_the_papers() {
-    let (store, model) = new(&ModelConfig::original());
+    let model = new(&ModelConfig::original());
     let count =
         |tensors: &[(String, Tensor)]| tensors.iter().map(|(_, t)| t.numel()).sum::<usize>();
     // The 900 connections that c3 does not have are zeros of its weight.
     assert_eq!(count(&model.parameters()), 60_000 + 900);
     assert_eq!(count(&model.state()), 60_000 + 900 + 840);
-    assert_eq!(store.trainable_variables().len(), 12);
+    assert_eq!(model.parameters().len(), 12);
 
     let text = run("summary", ["--model=original"]).success();
     let total = "total                         60,000       340,908         328,096";
@@ -33,7 +34,7 @@ fn counts_are_the_papers() {
 
 #[test]
 fn initial_weights_are_within_their_fan_in() {
-    let (_store, model) = new(&ModelConfig::original());
+    let model = new(&ModelConfig::original());
     for (name, tensor) in model.parameters() {
         let bound = match name.split('.').next().unwrap() {
             "c1" => 2.4 / 25.0,
@@ -119,7 +120,7 @@ fn trains_stops_and_is_evaluated() {
     let text = train(&[&settings[..], &more].concat()).success();
     assert!(text.starts_with("LeNet-5, 60840 parameters; 1000 training"), "{text}");
     let weights = Weights::read(format!("{out}/model.pt").as_ref()).unwrap();
-    assert_eq!((weights.config.network, weights.settings), (Network::Original, Settings::Known));
+    assert_eq!((weights.config.network, weights.provenance), (Network::Original, Provenance::Known));
     assert_ne!(weights.tensors[12].1, codes(10).unwrap(), "the codes were trained");
     let file = format!("{out}/checkpoint.pth");
     let evaluate = |option: &str, file: &str| -> serde_json::Value {
@@ -136,7 +137,7 @@ fn trains_stops_and_is_evaluated() {
     let report = report.to_str().unwrap();
     run("evaluate", ["--data", data, "--weights", &file, "--report", report, "--threads=1"])
         .success();
-    assert!(image::open(format!("{report}/curve.png")).unwrap().width() > 400);
+    assert!(picture_size(format!("{report}/curve.png").as_ref()).0 > 400);
     assert_eq!(evaluate("--torchscript", &format!("{out}/model.pt"))["errors"], found["errors"]);
 
     // A plain state dict is known by its names; there is nothing to detect.

@@ -6,8 +6,10 @@ use std::sync::OnceLock;
 
 use lenet5::data::to_input;
 use lenet5::model::{Activation, C5, Input, LeNet5, ModelConfig, ModelOptions, Network, Pooling};
-use lenet5::weights::{Format, Limits, Settings, Weights, write_tensors};
-use tch::nn::{Module, VarStore};
+use lenet5::libtorch::{Generator, to_array, to_tensor};
+use lenet5::weights::{self, Format, Limits, Provenance, Weights, write_tensors};
+use lenet5_core::Array;
+use tch::nn::Module;
 use tch::{Device, Kind, Tensor};
 
 use crate::util::{Bits, fixtures, generator, python, root, shared, temp, tensors};
@@ -61,16 +63,9 @@ fn configs() -> [(&'static str, ModelConfig); 7] {
     ]
 }
 
-fn new(config: &ModelConfig) -> (VarStore, LeNet5) {
-    let _lock = generator();
-    tch::manual_seed(4);
-    let store = VarStore::new(Device::Cpu);
-    let model = LeNet5::new(&store.root(), config).unwrap();
-    (store, model)
-}
-
-pub fn weights(config: &ModelConfig) -> Weights {
-    Weights::of(&new(config).1)
+/// A network of random weights, always the same.
+pub fn random(config: &ModelConfig) -> Weights {
+    LeNet5::random(config, Device::Cpu, &mut Generator::new(4)).unwrap().weights()
 }
 
 fn compare(bits: &mut Bits, name: &str, ours: &Weights, theirs: impl Fn(&str) -> Tensor) {
@@ -86,23 +81,23 @@ fn round_trips() {
     let folder = temp();
     let mut bits = Bits::default();
     for (_, config) in configs() {
-        let mut weights = weights(&config);
+        let mut weights = random(&config);
         // Numbers that a detour over text or over another type would lose.
         let odd = [f32::MIN_POSITIVE / 4.0, -0.0, f32::MAX, f32::EPSILON, -1e-30, 1.0 / 3.0];
-        weights.tensors[1].1 = Tensor::from_slice(&odd);
+        weights.tensors[1].1 = Array::from_f32(&[6], &odd);
         for (format, _) in FORMATS {
             // The content decides, not the name.
             let path = folder.path().join("weights");
-            weights.write(&path, format).unwrap();
+            weights::write(&weights, &path, format).unwrap();
             let found = Weights::read(&path).unwrap();
             assert_eq!(found.config, config);
             compare(&mut bits, &format.to_string(), &found, |name| {
                 weights.tensors.iter().find(|(n, _)| n == name).unwrap().1.shallow_clone()
             });
-            let (_store, model) = found.build(Device::Cpu).unwrap();
+            let model = LeNet5::from_weights(&found, Device::Cpu).unwrap();
             assert_eq!(model.config(), &config);
             // The same weights make the same file, to the byte.
-            assert_eq!(weights.to_bytes(format).unwrap(), fs::read(&path).unwrap(), "{format}");
+            assert_eq!(weights::to_bytes(&weights, format).unwrap(), fs::read(&path).unwrap(), "{format}");
         }
     }
     bits.check(3 * (5 * 10 + 2 * 13));
@@ -114,7 +109,7 @@ fn foreign_biases_go_with_their_weights() {
     let folder = temp();
     let mut bits = Bits::default();
     for classes in [6, 16, 84, 120] {
-        let ours = weights(&ModelConfig { classes, ..ModelConfig::default() });
+        let ours = random(&ModelConfig { classes, ..ModelConfig::default() });
         // In the order of their names the output comes first, as safetensors from Python has it.
         let foreign = ["features.0", "features.3", "features.6", "head.1", "classifier"];
         let mut sorted: Vec<_> = ours
@@ -130,7 +125,7 @@ fn foreign_biases_go_with_their_weights() {
         let path = folder.path().join("foreign.safetensors");
         write_tensors(&path, &sorted).unwrap();
         let found = Weights::read(&path).unwrap();
-        assert_ne!(found.settings, Settings::Known);
+        assert_ne!(found.provenance, Provenance::Known);
         compare(&mut bits, &format!("{classes} classes"), &found, |name| {
             ours.tensors.iter().find(|(n, _)| n == name).unwrap().1.shallow_clone()
         });
@@ -158,7 +153,7 @@ struct Case {
 
 /// The logits that a network of the weights gives on images, as bytes.
 fn logits_of(weights: &Weights, images: &Tensor) -> Tensor {
-    let (_store, model) = weights.build(Device::Cpu).unwrap();
+    let model = LeNet5::from_weights(weights, Device::Cpu).unwrap();
     tch::set_num_threads(1);
     model.forward(&to_input(images, &weights.config)).detach()
 }
@@ -174,7 +169,7 @@ fn reads_every_form() {
     for Case { file, config, notes } in &cases {
         let path = forms().join(file);
         let mut weights = Weights::read(&path).unwrap_or_else(|error| panic!("{error}"));
-        assert_ne!(weights.settings, Settings::Known, "{file}");
+        assert_ne!(weights.provenance, Provenance::Known, "{file}");
         // What shapes tell is found, the rest is what the user says.
         let ModelConfig { activation, pooling, input, mean, std, .. } = *config;
         let some = ModelOptions {
@@ -250,12 +245,12 @@ fn a_model_tuned_in_python_comes_back() {
             continue; // MNIST's labels, and cross-entropy
         }
         let file = folder.path().join(format!("{name}.pt"));
-        weights(&config).write(&file, Format::TorchScript).unwrap();
+        weights::write(&random(&config), &file, Format::TorchScript).unwrap();
         let out = folder.path().join(format!("{name}-tuned"));
         python("forms.py", "tune", &[&file, &out]);
         let expected = &tensors(&out.with_extension("safetensors"))["logits"];
         let script = Weights::read(&out.with_extension("pt")).unwrap();
-        assert_eq!((&script.config, script.settings), (&config, Settings::Known), "{name}");
+        assert_eq!((&script.config, script.provenance), (&config, Provenance::Known), "{name}");
         bits.compare(name, &logits_of(&script, images), expected);
         let mut state = Weights::read(&out.with_extension("pth")).unwrap();
         state.config = config;
@@ -271,9 +266,10 @@ fn python_reads_what_rust_wrote() {
     // As `check` in fixtures.py has it.
     tch::set_num_threads(1);
     for (name, config) in configs() {
-        let weights = weights(&config);
+        let weights = random(&config);
         for (format, suffix) in FORMATS {
-            weights.write(&folder.path().join(format!("{name}.{suffix}")), format).unwrap();
+            let path = folder.path().join(format!("{name}.{suffix}"));
+            weights::write(&weights, &path, format).unwrap();
         }
         let images = {
             let _lock = generator();
@@ -281,7 +277,7 @@ fn python_reads_what_rust_wrote() {
             let size = config.input.size();
             Tensor::rand([33, 1, size, size], (Kind::Float, Device::Cpu))
         };
-        let logits = weights.build(Device::Cpu).unwrap().1.forward(&images).detach();
+        let logits = LeNet5::from_weights(&weights, Device::Cpu).unwrap().forward(&images).detach();
         let mut expected = weights.tensors;
         expected.extend([("images".to_owned(), images), ("logits".to_owned(), logits)]);
         let path = folder.path().join(format!("{name}-expected.safetensors"));
