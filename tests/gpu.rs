@@ -9,9 +9,7 @@ use std::sync::Mutex;
 
 use lenet5::data::{Dataset, Split, to_input};
 use lenet5::engine::cuda::{self, Arguments, CudaKernel, KernelForm, Launch, Launcher};
-use lenet5::engine::{
-    CudaEngine, Data, Engine, Epoch, GraphEngine, OptimizerState, State, Totals,
-};
+use lenet5::engine::{CudaEngine, Data, Engine, Epoch, GraphEngine, OptimizerState, State, Totals};
 use lenet5::evaluate::Evaluation;
 use lenet5::libtorch::cuda::{Stream, has_graphs};
 use lenet5::libtorch::{in_bfloat16, to_array, to_tensor, with_threads};
@@ -192,7 +190,12 @@ impl Launcher for OnCpu {
     }
 
     #[allow(unsafe_code)]
-    unsafe fn launch(&self, kernel: CudaKernel, launch: Launch, arguments: &Arguments) -> Result<()> {
+    unsafe fn launch(
+        &self,
+        kernel: CudaKernel,
+        launch: Launch,
+        arguments: &Arguments,
+    ) -> Result<()> {
         let Launch { blocks, threads, shared } = launch;
         // SAFETY: the caller guarantees that the arguments are right.
         unsafe { (self.launch)(kernel as u32, blocks, threads, shared, arguments) }
@@ -428,11 +431,13 @@ fn kernels_compile() {
     let architectures = ["sm_75", "sm_80", "sm_90", "sm_100"];
     for (config, architecture) in fused_models().zip(architectures.into_iter().cycle()) {
         for teams in [1, 2, 4] {
-            let code = cuda::compile(&KernelForm::of(&config, teams).unwrap(), architecture).unwrap();
+            let code =
+                cuda::compile(&KernelForm::of(&config, teams).unwrap(), architecture).unwrap();
             assert_eq!(&code[..4], b"\x7fELF", "{architecture}");
         }
     }
-    let error = cuda::compile(&KernelForm::of(&ModelConfig::default(), 3).unwrap(), "sm_90").unwrap_err();
+    let error =
+        cuda::compile(&KernelForm::of(&ModelConfig::default(), 3).unwrap(), "sm_90").unwrap_err();
     assert!(error.to_string().contains("kernels.cu("), "{error}");
 }
 

@@ -1,11 +1,10 @@
 //! Layers, shapes, counts, loading of parameters.
 
 use lenet5::data::to_input;
-use lenet5::model::{Activation, C5, LeNet5, ModelConfig, Pooling, Summary};
 use lenet5::libtorch::Generator;
+use lenet5::model::{Activation, C5, LeNet5, ModelConfig, Pooling, Summary};
 use tch::nn::Module;
 use tch::{Device, IndexOp, Kind, Tensor};
-
 
 const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
@@ -102,8 +101,7 @@ fn activation_and_pooling_make_a_difference() {
     let mut all = Vec::new();
     for activation in [Activation::Tanh, Activation::Relu, Activation::Sigmoid] {
         for pooling in [Pooling::Avg, Pooling::Max] {
-            let model =
-                new(&ModelConfig { activation, pooling, ..ModelConfig::default() });
+            let model = new(&ModelConfig { activation, pooling, ..ModelConfig::default() });
             all.push(Vec::<f32>::try_from(model.forward(&images).flatten(0, -1)).unwrap());
         }
     }

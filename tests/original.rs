@@ -120,7 +120,10 @@ fn trains_stops_and_is_evaluated() {
     let text = train(&[&settings[..], &more].concat()).success();
     assert!(text.starts_with("LeNet-5, 60840 parameters; 1000 training"), "{text}");
     let weights = Weights::read(format!("{out}/model.pt").as_ref()).unwrap();
-    assert_eq!((weights.config.network, weights.provenance), (Network::Original, Provenance::Known));
+    assert_eq!(
+        (weights.config.network, weights.provenance),
+        (Network::Original, Provenance::Known)
+    );
     assert_ne!(weights.tensors[12].1, codes(10).unwrap(), "the codes were trained");
     let file = format!("{out}/checkpoint.pth");
     let evaluate = |option: &str, file: &str| -> serde_json::Value {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use lenet5::Array;
 use lenet5::data::{Dataset, Split};
 use lenet5::engine::OptimizerState;
 use lenet5::model::{Activation, C5, Input, LeNet5, ModelConfig, Pooling, loss};
 use lenet5::optim;
 use lenet5::recipe::{Loss, OptimizerConfig, Schedule};
-use lenet5::Array;
 use tch::nn::Module;
 use tch::{Device, Kind, Reduction, Tensor};
 

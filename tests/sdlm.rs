@@ -133,8 +133,9 @@ fn both_engines_train_alike() {
             let errors = [ours, theirs].map(|metrics| metrics.train_error_percent.unwrap());
             assert!(errors[1] > 0.0 && (errors[0] - errors[1]).abs() < 0.5, "{errors:?}");
             assert_eq!(ours.parameter_rates.is_some(), settings[0] == "--optimizer=sdlm");
-            let rates =
-                |m: &EpochMetrics| m.parameter_rates.map_or(0.0, |(low, high)| f64::from(low / high));
+            let rates = |m: &EpochMetrics| {
+                m.parameter_rates.map_or(0.0, |(low, high)| f64::from(low / high))
+            };
             assert!((rates(ours) - rates(theirs)).abs() < 1e-3 && rates(ours) < 1.0);
         }
         assert!(measured[1].train_loss < measured[0].train_loss);

@@ -14,8 +14,8 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use lenet5::engine::OptimizerState;
-use lenet5::model::{Activation, Input, ModelConfig, Pooling};
 use lenet5::libtorch::to_tensor;
+use lenet5::model::{Activation, Input, ModelConfig, Pooling};
 use lenet5::recipe::OptimizerConfig;
 use lenet5::train::{EpochMetrics, Progress};
 use safetensors::{Dtype, SafeTensors};
@@ -422,7 +422,6 @@ pub fn decided(config: &ModelConfig, p: &[Tensor], images: &Tensor) -> Tensor {
     }
     close.logical_not()
 }
-
 
 /// The tensors of an optimizer's state, by name.
 pub fn optimizer_tensors(state: &OptimizerState) -> Vec<(&'static str, Tensor)> {

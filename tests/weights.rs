@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use lenet5::data::to_input;
-use lenet5::model::{Activation, C5, Input, LeNet5, ModelConfig, ModelOptions, Network, Pooling};
 use lenet5::libtorch::{Generator, to_array, to_tensor};
+use lenet5::model::{Activation, C5, Input, LeNet5, ModelConfig, ModelOptions, Network, Pooling};
 use lenet5::weights::{self, Format, Limits, Provenance, Weights, write_tensors};
 use lenet5_core::Array;
 use tch::nn::Module;
@@ -97,7 +97,11 @@ fn round_trips() {
             let model = LeNet5::from_weights(&found, Device::Cpu).unwrap();
             assert_eq!(model.config(), &config);
             // The same weights make the same file, to the byte.
-            assert_eq!(weights::to_bytes(&weights, format).unwrap(), fs::read(&path).unwrap(), "{format}");
+            assert_eq!(
+                weights::to_bytes(&weights, format).unwrap(),
+                fs::read(&path).unwrap(),
+                "{format}"
+            );
         }
     }
     bits.check(3 * (5 * 10 + 2 * 13));

@@ -1,4 +1,4 @@
-//! Files: read without waiting for ever, written whole or not at all, and their names as text.
+//! Reads files without blocking for ever, writes them atomically, and formats their names.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, FileType, OpenOptions};
@@ -10,37 +10,41 @@ use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
 
-/// How the names of temporary files begin.
+/// The prefix of the names of temporary files.
 pub const TEMPORARY_PREFIX: &str = ".lenet5-";
 
-/// How long a pipe may take until a program opens it to write.
-const UNTIL_WRITER: Duration = Duration::from_secs(1);
-/// How long a pipe may take until all of its data have come.
-const UNTIL_END: Duration = Duration::from_secs(60);
-/// How long to wait for more data before a pipe is asked again.
-const PAUSE: Duration = Duration::from_millis(1);
+/// The longest time until a program opens a pipe for writing.
+const WRITER_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest time until all data of a pipe have arrived.
+const END_TIMEOUT: Duration = Duration::from_secs(60);
+/// The time between two attempts to read from a pipe.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// An open file, or a pipe such as `/dev/stdin` or `<(command)`, whose data come within a time limit.
+/// An open file or a pipe such as `/dev/stdin` or `<(command)`. Reading it never blocks for ever,
+/// as a pipe has a time limit.
 pub struct Input {
     file: File,
     is_pipe: bool,
-    /// When it was opened.
+    /// The time at which it was opened.
     start: Instant,
-    /// Whether any data have come.
-    begun: bool,
+    /// Whether any data have arrived.
+    has_data: bool,
 }
 
-/// Opens a file for reading. Every program opens what it is given by this function: reading what it gives always ends.
+/// Opens a file for reading. Every program opens the files that the user names with this function,
+/// so that reading always ends.
 ///
-/// Regular files and pipes are read. A pipe has a time limit: a second until a program opens it to write, a minute until
-/// all of its data are there. Devices and sockets are refused without being opened, as that alone may have effects.
+/// Regular files and pipes are read. A pipe has time limits: one second until a program opens it
+/// for writing, one minute until all of its data have arrived. Devices and sockets are refused
+/// without being opened, because opening alone may have effects.
 ///
 /// # Errors
-/// Where it cannot be opened, or is of another kind.
+/// If the file cannot be opened, or is neither a regular file nor a pipe.
 pub fn open(path: &Path) -> Result<Input> {
-    is_readable(path, fs::metadata(path).map_err(Error::io(path))?.file_type())?;
-    // Without O_NONBLOCK, opening a pipe waits for its writer. Reading does not wait either: there are files in /proc
-    // and /sys that count as regular, and whose data come when something happens.
+    check_readable(path, fs::metadata(path).map_err(Error::io(path))?.file_type())?;
+    // Without O_NONBLOCK, opening a pipe blocks until there is a writer. O_NONBLOCK also keeps
+    // reading from blocking: some files in /proc and /sys count as regular files, but their data
+    // only arrive when something happens.
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
@@ -49,30 +53,30 @@ pub fn open(path: &Path) -> Result<Input> {
         libc::O_NONBLOCK | libc::O_NOCTTY,
     );
     let file = options.open(path).map_err(Error::io(path))?;
-    // It may be another file by now.
+    // Another file may have taken its place since the first check.
     let kind = file.metadata().map_err(Error::io(path))?.file_type();
-    is_readable(path, kind)?;
-    Ok(Input { file, is_pipe: is_pipe(kind), start: Instant::now(), begun: false })
+    check_readable(path, kind)?;
+    Ok(Input { file, is_pipe: is_pipe(kind), start: Instant::now(), has_data: false })
 }
 
-fn is_readable(path: &Path, kind: FileType) -> Result<()> {
+fn check_readable(path: &Path, kind: FileType) -> Result<()> {
     if kind.is_file() || is_pipe(kind) {
         return Ok(());
     }
     if kind.is_dir() {
-        // In the words that reading it would give.
-        return Err(Error::io(path)(is_a_folder()));
+        // This is the error that reading the folder would give.
+        return Err(Error::io(path)(folder_error()));
     }
     Err(Error::file(path, format!("expected a file, found {}", special(kind))))
 }
 
 #[cfg(unix)]
-fn is_a_folder() -> io::Error {
+fn folder_error() -> io::Error {
     io::Error::from_raw_os_error(libc::EISDIR)
 }
 
 #[cfg(not(unix))]
-fn is_a_folder() -> io::Error {
+fn folder_error() -> io::Error {
     ErrorKind::IsADirectory.into()
 }
 
@@ -86,7 +90,7 @@ fn is_pipe(_: FileType) -> bool {
     false
 }
 
-/// Names a file that is neither a regular one nor a pipe or folder.
+/// The description of a file that is neither a regular file nor a pipe or folder.
 #[cfg(unix)]
 fn special(kind: FileType) -> &'static str {
     use std::os::unix::fs::FileTypeExt;
@@ -103,10 +107,10 @@ fn special(_: FileType) -> &'static str {
     "something else"
 }
 
-/// Checks that a file is a regular one: for libraries that open it themselves.
+/// Checks that a file is a regular one, for libraries that open it themselves.
 ///
 /// # Errors
-/// As [`open`], and where it is a pipe.
+/// The errors of [`open`]; also if it is a pipe.
 pub fn check_regular(path: &Path) -> Result<()> {
     match open(path)?.is_pipe {
         true => Err(Error::file(path, "expected a file, found a pipe: write its data to a file")),
@@ -114,15 +118,15 @@ pub fn check_regular(path: &Path) -> Result<()> {
     }
 }
 
-/// Reads a file whole, as [`open`] opens it.
+/// Reads a whole file that [`open`] accepts.
 ///
 /// # Errors
-/// As [`open`]; where there are more bytes than `limit`, with `hint` at the end of the message; and where the data do
-/// not come.
+/// The errors of [`open`]. Also if the file has more than `limit` bytes, with `hint` at the end of
+/// the message, or if its data do not arrive in time.
 pub fn read(path: &Path, limit: u64, hint: &str) -> Result<Vec<u8>> {
     let input = open(path)?;
     let mut bytes = Vec::new();
-    // What the system says of the size counts for regular files only, and not for all of them.
+    // The size from the metadata is only reliable for regular files, and not for all of them.
     let size = input.file.metadata().map_err(Error::io(path))?.len();
     if size <= limit {
         input.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(Error::io(path))?;
@@ -137,10 +141,10 @@ pub fn read(path: &Path, limit: u64, hint: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a text of at most 64 MiB.
+/// Reads a text file of at most 64 MiB.
 ///
 /// # Errors
-/// As [`read`], and where it is not UTF-8.
+/// The errors of [`read`]; also if the text is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(read(path, 64 << 20, "")?)
         .map_err(|_| Error::file(path, "expected text, found bytes that are not UTF-8"))
@@ -151,9 +155,9 @@ impl Read for Input {
         let late = |text: &str| Err(io::Error::new(ErrorKind::TimedOut, text));
         loop {
             match self.file.read(buffer) {
-                // A pipe that nobody writes to yet is at its end, too.
-                Ok(0) if self.is_pipe && !self.begun && !buffer.is_empty() => {
-                    if self.start.elapsed() > UNTIL_WRITER {
+                // A pipe without a writer also reports its end.
+                Ok(0) if self.is_pipe && !self.has_data && !buffer.is_empty() => {
+                    if self.start.elapsed() > WRITER_TIMEOUT {
                         return late("expected data, found a pipe that nobody writes to");
                     }
                 }
@@ -163,23 +167,24 @@ impl Read for Input {
                             "expected a file, found one whose data come at some later time",
                         );
                     }
-                    if self.start.elapsed() > UNTIL_END {
-                        let seconds = UNTIL_END.as_secs();
+                    if self.start.elapsed() > END_TIMEOUT {
+                        let seconds = END_TIMEOUT.as_secs();
                         return late(&format!("expected the end of the data within {seconds} s"));
                     }
                 }
                 read => {
-                    self.begun |= read.is_ok();
+                    self.has_data |= read.is_ok();
                     return read;
                 }
             }
-            thread::sleep(PAUSE);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 }
 
-/// A file's name as text for people, on one line and without tricks: control characters, marks that change the order
-/// of writing, invisible characters, backslashes and bytes that are not UTF-8 are escaped, as in a string of Rust.
+/// Formats a path for people, on one line and without hidden characters. Control characters, marks
+/// that change the writing direction, invisible characters, backslashes and bytes that are not
+/// UTF-8 are escaped as in Rust's string literals.
 pub fn shown(path: &Path) -> String {
     let mut text = String::new();
     for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
@@ -196,7 +201,7 @@ pub fn shown(path: &Path) -> String {
     text
 }
 
-/// Whether a character is not seen as itself: control characters, and those of Unicode's category "format".
+/// Whether a character is invisible: a control character, or one of Unicode's category "format".
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{180e}'
@@ -204,15 +209,16 @@ fn is_hidden(c: char) -> bool {
             | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// The exact bytes of a name that is not UTF-8, for JSON, whose strings cannot hold it.
+/// Returns the exact bytes of a path that is not UTF-8, because JSON strings cannot hold it. `None`
+/// for UTF-8.
 pub fn exact(path: &Path) -> Option<&[u8]> {
     path.to_str().is_none().then(|| path.as_os_str().as_encoded_bytes())
 }
 
-/// Makes a folder, and those that it lies in; one that is there already is left as it is.
+/// Creates a folder and its parent folders; an existing folder remains as it is.
 ///
 /// # Errors
-/// Where it cannot be made; a file of that name is one such reason.
+/// If the folder cannot be created, for example because there is a file of that name.
 pub fn create_folder(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).map_err(|error| {
         let reason = match folder.metadata() {
@@ -223,27 +229,28 @@ pub fn create_folder(folder: &Path) -> Result<()> {
     })
 }
 
-/// Writes `bytes` to a temporary sibling, syncs it, and renames it to `path`: a reader, a full disk
-/// or a kill at any moment sees the old file or the new one, never a part.
+/// Writes `bytes` to a temporary file in the same folder, syncs it, and renames it to `path`.
+/// Whether another program reads the file, the disk is full or this program is killed: there is
+/// either the old file or the complete new one.
 ///
-/// The new file has the permissions of the one that it replaces.
+/// The new file has the permissions of the file that it replaces.
 ///
 /// # Errors
-/// Where the folder cannot be written to, or is full; the old file then stays.
+/// If the folder is full or cannot be written to; the old file then remains.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let io = || Error::writing(path);
-    // A link stays one: what it points to is replaced.
+    // A symbolic link remains, and the file that it points to is replaced.
     let target = path.is_symlink().then(|| fs::canonicalize(path).map_err(io())).transpose()?;
     let path = target.as_deref().unwrap_or(path);
     if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
-        // A device or a pipe (/dev/null, /dev/stdout) is written to, not replaced.
+        // A device or a pipe (/dev/null, /dev/stdout) is written to and not replaced.
         return fs::write(path, bytes).map_err(io());
     }
     let folder = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    // Else the message would name the temporary file.
+    // Without this check the message would name the temporary file.
     fs::metadata(folder).map_err(io())?;
     let replaced = fs::metadata(path).ok().map(|metadata| metadata.permissions());
     let (mut file, temporary) = Temporary::create(folder).map_err(io())?;
@@ -253,20 +260,20 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     file.write_all(bytes).map_err(io())?;
     file.sync_all().map_err(io())?;
     fs::rename(&temporary.0, path).map_err(io())?;
-    // The rename itself is on disk once the folder is.
+    // The rename is only safe on disk after the folder is synced.
     #[cfg(unix)]
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(io())?;
     Ok(())
 }
 
-/// The path of a temporary file, which is removed when this is dropped, unless it has been renamed.
+/// The path of a temporary file, which is deleted on drop unless it has been renamed.
 struct Temporary(PathBuf);
 
 impl Temporary {
-    /// Creates a file with a name that no other has.
+    /// Creates a file with a random name that no other file has.
     fn create(folder: &Path) -> io::Result<(File, Self)> {
         loop {
-            // The standard library seeds each of these from the system's random numbers.
+            // The standard library seeds each RandomState from the system's random numbers.
             let random = RandomState::new().hash_one(std::process::id());
             let path = folder.join(format!("{TEMPORARY_PREFIX}{random:016x}"));
             match OpenOptions::new().write(true).create_new(true).open(&path) {

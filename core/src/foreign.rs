@@ -1,9 +1,9 @@
-//! Names files that are not what was expected, by their first bytes, and says what to do with them.
+//! Recognises files of other formats by their first bytes, and names a remedy.
 
-/// Bytes of a file that [`name`] looks at.
+/// The number of bytes that [`name`] examines.
 pub const START: usize = 512;
 
-/// The kinds of files that begin with fixed bytes.
+/// The formats whose files begin with fixed bytes.
 const MAGIC: [(&[u8], &str); 19] = [
     (b"version https://git-lfs", "a Git LFS pointer in place of the file: run `git lfs pull`"),
     (b"\x93NUMPY", "a NumPy array"),
@@ -26,7 +26,8 @@ const MAGIC: [(&[u8], &str); 19] = [
     (b"TFL3", "TensorFlow Lite"),
 ];
 
-/// Names the kind of a file, as far as its first [`START`] bytes tell; with a remedy where there is one.
+/// Describes the format of a file by its first [`START`] bytes, with a remedy if there is one.
+/// Returns `None` for an unknown format.
 pub fn name(bytes: &[u8]) -> Option<&'static str> {
     let start = &bytes[..bytes.len().min(START)];
     if start.is_empty() {
@@ -61,7 +62,7 @@ pub fn name(bytes: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// The start as text, where it is nothing else. The last character may be cut off.
+/// The start as text, if it is nothing but text. The last character may be cut off.
 fn text(start: &[u8]) -> Option<&str> {
     let whole = match std::str::from_utf8(start) {
         Ok(text) => text,

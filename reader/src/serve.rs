@@ -27,9 +27,9 @@ use tokio::sync::watch;
 
 pub use log::Log;
 
-use lenet5_core::{Error, Network, Result, Weights};
 use connections::Connections;
 use guard::Guard;
+use lenet5_core::{Error, Network, Result, Weights};
 use metrics::ServiceMetrics;
 use reader::{NetworkReader, RequestLimits};
 use routes::App;

@@ -13,37 +13,38 @@ use super::jpeg::{self, Fault};
 use super::picture::{Picture, Pixels};
 use crate::{Error, Result, files, foreign};
 
-/// What decoding a picture may take.
+/// Limits on what decoding a picture may take.
 #[derive(Clone, Copy, Debug)]
 pub struct PictureLimits {
-    /// The most pixels.
+    /// The largest number of pixels.
     pub pixels: u64,
-    /// The most bytes of memory.
+    /// The largest amount of memory in bytes.
     pub memory: u64,
 }
 
 impl Default for PictureLimits {
-    /// 100 million pixels, 512 MiB.
+    /// Returns 100 million pixels and 512 MiB.
     fn default() -> Self {
         Self { pixels: 100_000_000, memory: 512 << 20 }
     }
 }
 
 impl Picture {
-    /// Decodes a picture of any format that the crate `image` knows, found by its content, and turns it as its EXIF data
-    /// say. Of an animation it takes the first picture.
+    /// Decodes a picture of any format that the crate `image` reads. The format is detected from
+    /// the content. The picture is rotated as its EXIF data state. An animation yields its first
+    /// frame.
     ///
     /// # Errors
-    /// Where the bytes are no picture, or one that is broken or beyond the limits: what was expected and what was
-    /// found.
+    /// If the bytes are no picture, or one that is damaged or exceeds the limits; the message
+    /// states what was expected and what was found.
     pub fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Self, String> {
         decode_as(None, bytes, limits)
     }
 
-    /// Reads a file, and decodes it as [`Picture::decode`] does.
+    /// Reads a file and decodes it as [`Picture::decode`] does.
     ///
     /// # Errors
-    /// As [`Picture::decode`], and where the file cannot be read.
+    /// The errors of [`Picture::decode`]; also if the file cannot be read.
     pub fn open(path: impl AsRef<Path>, limits: &PictureLimits) -> Result<Self> {
         let path = path.as_ref();
         let bytes = files::read(path, limits.memory, "")?;
@@ -52,25 +53,26 @@ impl Picture {
         decode_as(unmarked, &bytes, limits).map_err(|message| Error::file(path, message))
     }
 
-    /// The width and height that a picture's file states, without decoding it. None where they are not found.
+    /// Returns the width and height that a picture's header states, without decoding the picture;
+    /// `None` if the header cannot be read.
     pub fn stated_size(bytes: &[u8]) -> Option<(u32, u32)> {
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?.into_dimensions().ok()
     }
 
-    /// Whether bytes start like a picture of a known format.
+    /// Returns whether the bytes start like a picture of a known format.
     pub fn is_known(bytes: &[u8]) -> bool {
         image::guess_format(bytes).is_ok()
     }
 
-    /// Whether a file's name ends like that of a picture of a known format.
+    /// Returns whether a file's name has the extension of a known picture format.
     pub fn is_known_name(path: &Path) -> bool {
         ImageFormat::from_path(path).is_ok()
     }
 
-    /// Encodes grey values or colours of 8 bits as PNG.
+    /// Encodes the picture as PNG. It must have grey values or colours of 8 bits.
     ///
     /// # Errors
-    /// Where the picture has other pixels.
+    /// If the picture has pixels of another form.
     pub fn to_png(&self) -> Result<Vec<u8>> {
         let (bytes, form) = match &self.pixels {
             Pixels::Grey8(bytes) => (bytes, ExtendedColorType::L8),
@@ -86,7 +88,8 @@ impl Picture {
     }
 }
 
-/// Decodes a picture. A format without a mark in its content is taken to be `unmarked`.
+/// Decodes a picture. If its content identifies no format, it is taken to be of the format
+/// `unmarked`.
 fn decode_as(
     unmarked: Option<ImageFormat>,
     bytes: &[u8],
@@ -131,13 +134,13 @@ fn decode_as(
         return Err(format!("expected a picture, found one of {width} x {height} pixels"));
     }
     if format == ImageFormat::Jpeg {
-        // The decoder fills up what is missing.
+        // The decoder fills in missing pixels without an error.
         jpeg::check(bytes).map_err(|fault| match fault {
             Fault::EndsEarly => "expected a whole picture, found a JPEG that ends early".to_owned(),
             Fault::Broken => "expected a whole picture, found a JPEG with broken data".to_owned(),
         })?;
     }
-    // Of a picture whose EXIF data are broken the pixels are still there.
+    // The pixels are usable even if the EXIF data are broken.
     let orientation = decoder.orientation().ok();
     let mut picture = DynamicImage::from_decoder(decoder).map_err(broken)?;
     if let Some(orientation) = orientation {

@@ -1,8 +1,8 @@
-//! The form of MNIST's pictures.
+//! The dimensions of MNIST's pictures.
 
-/// Rows and columns of a picture in MNIST's form.
+/// The number of rows and of columns of a picture in MNIST's form.
 pub const SIDE: usize = 28;
-/// Pixels of such a picture.
+/// The number of pixels of such a picture.
 pub const PIXELS: usize = SIDE * SIDE;
-/// The most rows or columns that the digit takes up in it.
+/// The largest number of rows or columns that the digit covers in it.
 pub const DIGIT: usize = 20;

@@ -1,8 +1,9 @@
-//! Reader of the IDX format, in which MNIST and its relatives come; plain or gzip.
+//! Reads the IDX format of MNIST and related data sets, plain or compressed with gzip.
 //!
-//! An IDX file is a magic number (two zero bytes, the element type, the number of dimensions), the
-//! dimensions as big-endian u32, then the elements. Only unsigned bytes (type 8) are read.
-//! Source: the format's description on the MNIST page, <http://yann.lecun.com/exdb/mnist/>.
+//! An IDX file consists of a magic number (two zero bytes, the element type, the number of
+//! dimensions), the dimensions as big-endian u32, and the elements. Only unsigned bytes (type 8)
+//! are read. Source: the description of the format on the MNIST page,
+//! <http://yann.lecun.com/exdb/mnist/>.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -11,7 +12,8 @@ use flate2::read::MultiGzDecoder;
 
 use crate::{Error, Result, files, foreign};
 
-/// The largest file that is read, in bytes after decompression: nearly twice EMNIST's largest.
+/// The size of the largest file that is read, in bytes after decompression: nearly twice that of
+/// EMNIST's largest file.
 pub const MAX_BYTES: u64 = 1 << 30;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -19,26 +21,26 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// An array of bytes, row-major.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdxArray {
-    /// Sizes, the slowest dimension first.
+    /// The sizes of the dimensions, the slowest one first.
     pub dimensions: Vec<usize>,
-    /// The elements: as many as the product of `dimensions`.
+    /// The elements; their number is the product of `dimensions`.
     pub data: Vec<u8>,
 }
 
-/// Reads a file of unsigned bytes with `dimensions` dimensions.
+/// Reads an IDX file of unsigned bytes with `dimensions` dimensions.
 ///
 /// # Errors
-/// Where the file cannot be read, is no IDX file of that form, is larger than [`MAX_BYTES`], or is
-/// shorter or longer than its header says.
+/// If the file cannot be read, is no IDX file of that kind, is larger than [`MAX_BYTES`], or has
+/// another length than its header states.
 pub fn read(path: &Path, dimensions: u8) -> Result<IdxArray> {
     decode(BufReader::new(files::open(path)?), dimensions)
         .map_err(|message| Error::file(path, message))
 }
 
-/// As [`read`], from anything that can be read.
+/// Reads IDX data as [`read`] does, from any reader.
 ///
 /// # Errors
-/// What was expected and what was found.
+/// If the bytes are not as expected; the message states what was expected and what was found.
 pub fn decode(mut reader: impl BufRead, dimensions: u8) -> Result<IdxArray, String> {
     let start = reader.fill_buf().map_err(|error| broken(&error))?;
     if start.is_empty() {
@@ -55,15 +57,15 @@ fn decode_plain(mut reader: impl Read, dimensions: u8) -> Result<IdxArray, Strin
     let mut start = Vec::new();
     let limit = foreign::START as u64;
     reader.by_ref().take(limit).read_to_end(&mut start).map_err(|error| broken(&error))?;
-    let other = other(&start);
+    let found = describe(&start);
     let mut reader = (&start[..]).chain(reader);
     let magic = u32::from_be_bytes(header_word(&mut reader, "the magic number")?);
     let expected = 0x0800 + u32::from(dimensions);
     if magic != expected {
-        let other = other.map_or_else(String::new, |other| format!(": {other}"));
+        let found = found.map_or_else(String::new, |found| format!(": {found}"));
         return Err(format!(
             "expected IDX magic number 0x{expected:08x} (unsigned bytes, {dimensions} dimension(s)), \
-             found 0x{magic:08x}{other}"
+             found 0x{magic:08x}{found}"
         ));
     }
     let mut sizes = Vec::with_capacity(dimensions.into());
@@ -78,7 +80,7 @@ fn decode_plain(mut reader: impl Read, dimensions: u8) -> Result<IdxArray, Strin
         .ok_or_else(|| {
             format!("expected at most {MAX_BYTES} bytes of data, found dimensions {sizes:?}")
         })?;
-    // Grows as data arrives: a header alone allocates nothing.
+    // The vector grows as data arrives, so that a header alone cannot make it allocate memory.
     let mut data = Vec::new();
     reader.by_ref().take(length + 1).read_to_end(&mut data).map_err(|error| broken(&error))?;
     if data.len() as u64 != length {
@@ -92,8 +94,8 @@ fn decode_plain(mut reader: impl Read, dimensions: u8) -> Result<IdxArray, Strin
     Ok(IdxArray { dimensions: sizes, data })
 }
 
-/// Describes a file whose magic number is not the expected one, as far as it can be told.
-fn other(start: &[u8]) -> Option<String> {
+/// Describes a file whose magic number is not the expected one, if its format is known.
+fn describe(start: &[u8]) -> Option<String> {
     let [0, 0, kind @ (0x08 | 0x09 | 0x0b..=0x0e), dimensions @ 1..=4, sizes @ ..] = start else {
         return foreign::name(start).map(str::to_owned);
     };

@@ -1,57 +1,58 @@
-//! Ink told from paper, in any colours and uneven light.
+//! Separates ink from paper, in any colours and in uneven light.
 //!
-//! Ink is what differs from the paper around it in strokes: the difference points into some direction of colour
-//! space, the same for all ink. Along that direction the paper is what is left when everything narrower than a
-//! third of the picture is taken away, so that shadows, which are wider, are paper: a morphological opening, by
-//! reconstruction, which keeps a shadow's edge where it is (Vincent 1993). How dark ink is, is told as a part of
-//! what the paper reflects there.
+//! Ink differs from the paper around it, in narrow strokes. The differences of all ink have about
+//! the same direction in colour space. Along that direction the values of the paper are estimated
+//! by removing everything narrower than a third of the picture, so that shadows, which are wider,
+//! count as paper. This is a morphological opening by reconstruction, which keeps the edges of
+//! shadows where they are (Vincent 1993). The darkness of ink is measured relative to the light
+//! that the paper there reflects.
 
 use super::digit::{PIXELS, SIDE};
 use super::picture::{Picture, Pixels};
 
-/// The longest side in which the colour of ink is looked for.
-const LONGEST_COLOURS: usize = 128;
-/// What differs less from its paper is no ink, of 1.
-const FAINTEST: f32 = 0.06;
+/// The longest side of the reduced picture in which the direction of the ink's colour is estimated.
+const MAX_SIDE_FOR_COLOURS: usize = 128;
+/// The smallest difference from the paper, on a scale from 0 to 1, that counts as ink.
+const MIN_CONTRAST: f32 = 0.06;
 
-/// A map of ink: 0 is the paper, 1 as much as there is.
+/// A map of ink, row by row: 0 for paper to 1 for the strongest ink.
 #[derive(Clone, Debug)]
 pub struct Ink {
     width: usize,
     values: Vec<f32>,
 }
 
-/// A part of a picture, in pixels.
+/// A rectangle in a picture, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Area {
-    /// Columns to the left of it.
+    /// The number of columns to the left of it.
     pub left: usize,
-    /// Rows above it.
+    /// The number of rows above it.
     pub top: usize,
-    /// Columns.
+    /// The number of columns in it.
     pub width: usize,
-    /// Rows.
+    /// The number of rows in it.
     pub height: usize,
 }
 
 impl Area {
-    /// From first and last columns and rows.
+    /// Creates an area from its first and last columns and its first and last rows.
     pub fn spanning(columns: [usize; 2], rows: [usize; 2]) -> Self {
         let [[left, right], [top, bottom]] = [columns, rows];
         Self { left, top, width: right + 1 - left, height: bottom + 1 - top }
     }
 
-    /// The first column to the right of it.
+    /// Returns the first column to the right of the area.
     pub fn right(&self) -> usize {
         self.left + self.width
     }
 
-    /// The first row below it.
+    /// Returns the first row below the area.
     pub fn bottom(&self) -> usize {
         self.top + self.height
     }
 
-    /// The smallest area that holds both.
+    /// Returns the smallest area that contains both.
     pub fn with(&self, other: &Self) -> Self {
         let (left, top) = (self.left.min(other.left), self.top.min(other.top));
         let width = self.right().max(other.right()) - left;
@@ -60,22 +61,23 @@ impl Area {
 }
 
 impl Ink {
-    /// From values, row by row.
+    /// Creates a map from values, row by row.
     ///
     /// # Panics
-    /// Where they are no whole rows.
+    /// If the values do not make whole rows.
     pub fn new(width: usize, values: Vec<f32>) -> Self {
         assert!(width > 0 && values.len().is_multiple_of(width));
         Self { width, values }
     }
 
-    /// From grey values, 255 for ink.
+    /// Creates a map from grey values, 0 for paper to 255 for ink.
     pub fn of_pixels(pixels: &[u8; PIXELS]) -> Self {
         Self::new(SIDE, pixels.iter().map(|grey| f32::from(*grey) / 255.0).collect())
     }
 
-    /// Of a picture reduced to at most `longest` pixels on a side, and how many of its pixels are one then. None
-    /// where nothing stands out.
+    /// Finds the ink in a picture. The picture is first reduced to at most `longest` pixels on a
+    /// side. Returns the ink and the reduction factor: the number of the picture's pixels along a
+    /// side of one pixel of ink. `None` if nothing stands out.
     pub fn of(picture: &Picture, longest: u32) -> Option<(Self, u32)> {
         let step = picture.width().max(picture.height()).div_ceil(longest);
         let (colours, alpha) = Colours::of(picture, step);
@@ -85,14 +87,16 @@ impl Ink {
             let Some(level) = ink.normalise() else { continue };
             let contrast = differences.mean_where(&ink);
             let stroke = ink.stroke();
-            // The other way only where far more stands out, and not in what the strokes enclose; or in finer
-            // strokes on what is then paper on a table.
-            let better = |(first, [least, lowest, thick]): &(Self, [f32; 3])| {
-                let stronger = level > 1.5 * least && contrast > 1.2 * lowest;
-                let finer = 3.0 * stroke < *thick && contrast > 0.6 * lowest;
-                let within = ink.is_within(first);
-                stronger && !within || finer && within && first.is_sheet()
-            };
+            // The opposite direction, bright ink on dark paper, is better only if far more stands
+            // out and it is not what the strokes enclose. It is also better if its strokes are
+            // finer and lie on what is then a sheet of paper on a table.
+            let better =
+                |(first, [first_level, first_contrast, first_stroke]): &(Self, [f32; 3])| {
+                    let stronger = level > 1.5 * first_level && contrast > 1.2 * first_contrast;
+                    let finer = 3.0 * stroke < *first_stroke && contrast > 0.6 * first_contrast;
+                    let within = ink.is_within(first);
+                    stronger && !within || finer && within && first.is_sheet()
+                };
             if best.as_ref().is_none_or(better) {
                 best = Some((ink, [level, contrast, stroke]));
             }
@@ -100,12 +104,13 @@ impl Ink {
         if let Some((ink, _)) = best {
             return Some((ink, step));
         }
-        // What is drawn in the colour of the paper, on nothing at all.
+        // Ink in the colour of the paper on a transparent background only shows in the alpha
+        // channel.
         let mut ink = alpha;
         ink.normalise().map(|_| (ink, step))
     }
 
-    /// The mean of the values where there is ink.
+    /// The mean of the values in the pixels that are ink.
     fn mean_where(&self, ink: &Self) -> f32 {
         let (mut sum, mut count) = (0.0, f32::MIN_POSITIVE);
         for (value, _) in self.values.iter().zip(&ink.values).filter(|(_, ink)| **ink > 0.5) {
@@ -115,15 +120,16 @@ impl Ink {
         sum / count
     }
 
-    /// Whether it covers an eighth of the picture, and that without much in between: its area is about what its
-    /// spreads are those of.
+    /// Whether the ink covers an eighth of the picture without large gaps: its area is about that
+    /// of a rectangle with the same spreads.
     fn is_sheet(&self) -> bool {
         let area = self.values.iter().filter(|value| **value > 0.5).count() as f32;
         let [(_, across), (_, down)] = self.spreads();
         8.0 * area > self.values.len() as f32 && area > 0.87 * 12.0 * across * down
     }
 
-    /// Pixels across its strokes, about: twice the area by the length of the border.
+    /// The approximate width of the strokes in pixels: twice the area, divided by the length of the
+    /// border.
     fn stroke(&self) -> f32 {
         let is_ink = |x: usize, y: usize| self.values[y * self.width + x] > 0.5;
         let (mut area, mut border) = (0.0, 1.0);
@@ -138,20 +144,21 @@ impl Ink {
         2.0 * area / border
     }
 
-    /// Whether most of it is within the extent of another: their spreads, across and down.
+    /// Whether most of the ink lies within the extent of the other ink, judged by their spreads in
+    /// both directions.
     fn is_within(&self, other: &Self) -> bool {
         let mut spreads = self.spreads().into_iter().zip(other.spreads());
         spreads.all(|((a, own), (b, others))| (a - b).abs() + own <= 1.1 * others)
     }
 
-    /// Mean and standard deviation of the columns of ink, and of its rows.
+    /// The mean and standard deviation of the columns of ink, then those of the rows.
     fn spreads(&self) -> [(f32, f32); 2] {
         let (mut sums, mut squares, mut count) = ([0.0; 2], [0.0; 2], f64::MIN_POSITIVE);
         for (y, row) in self.values.chunks_exact(self.width).enumerate() {
             for (x, _) in row.iter().enumerate().filter(|(_, value)| **value > 0.5) {
-                for (i, place) in [x as f64, y as f64].into_iter().enumerate() {
-                    sums[i] += place;
-                    squares[i] += place * place;
+                for (i, position) in [x as f64, y as f64].into_iter().enumerate() {
+                    sums[i] += position;
+                    squares[i] += position * position;
                 }
                 count += 1.0;
             }
@@ -162,27 +169,28 @@ impl Ink {
         })
     }
 
-    /// Columns.
+    /// Returns the number of columns.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Rows.
+    /// Returns the number of rows.
     pub fn height(&self) -> usize {
         self.values.len() / self.width
     }
 
-    /// Row by row.
+    /// Returns the values, row by row.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
 
-    /// With other values.
+    /// Applies a function to all values.
     pub fn map(&self, change: impl Fn(f32) -> f32) -> Self {
         Self { width: self.width, values: self.values.iter().copied().map(change).collect() }
     }
 
-    /// The smallest area that holds everything above `threshold`; none where nothing is.
+    /// Returns the smallest area that contains all values above `threshold`; `None` if there are
+    /// none.
     pub fn area(&self, threshold: f32) -> Option<Area> {
         let mut area: Option<([usize; 2], [usize; 2])> = None;
         for (y, row) in self.values.chunks_exact(self.width).enumerate() {
@@ -196,14 +204,15 @@ impl Ink {
         area.map(|(columns, rows)| Area::spanning(columns, rows))
     }
 
-    /// A part of it.
+    /// Returns the ink in an area.
     pub fn cropped(&self, area: &Area) -> Self {
         let rows = self.values.chunks_exact(self.width).skip(area.top).take(area.height);
         let values = rows.flat_map(|row| &row[area.left..area.right()]).copied().collect();
         Self { width: area.width, values }
     }
 
-    /// Column and row of the centre of mass, counted from the middle of the first pixel.
+    /// Returns the column and row of the centre of mass, counted from the centre of the first
+    /// pixel.
     pub fn centre(&self) -> (f32, f32) {
         let (mut x, mut y, mut mass) = (0.0, 0.0, f32::MIN_POSITIVE);
         for (row, values) in self.values.chunks_exact(self.width).enumerate() {
@@ -216,8 +225,8 @@ impl Ink {
         (x / mass, y / mass)
     }
 
-    /// Scaled: where it gets smaller each value is the mean over what it covers, where it gets larger it is
-    /// interpolated linearly.
+    /// Scales the ink. When it gets smaller, each value is the mean over the values that it covers;
+    /// when it gets larger, values are interpolated linearly.
     pub fn resized(&self, width: usize, height: usize) -> Self {
         let across = Taps::of(self.width, width);
         let down = Taps::of(self.height(), height);
@@ -238,11 +247,12 @@ impl Ink {
         Self { width, values }
     }
 
-    /// Moves the paper to 0 and the ink to 1; returns what that was. None where there is nothing but paper.
+    /// Scales the values so that paper is 0 and ink is 1. Returns the level of the ink before that,
+    /// relative to the paper; `None` if there is nothing but paper.
     fn normalise(&mut self) -> Option<f32> {
-        // Of the paper there is enough to see in some of the pixels.
-        let some = (self.values.len() / 20_000).max(1) | 1;
-        let mut sorted: Vec<f32> = self.values.iter().step_by(some).copied().collect();
+        // A sample of the pixels is enough to estimate the paper.
+        let stride = (self.values.len() / 20_000).max(1) | 1;
+        let mut sorted: Vec<f32> = self.values.iter().step_by(stride).copied().collect();
         let paper = quantile(&mut sorted, 0.5);
         sorted.iter_mut().for_each(|value| *value = (*value - paper).abs());
         let deviation = 1.4826 * quantile(&mut sorted, 0.5);
@@ -250,8 +260,9 @@ impl Ink {
             let more = self.values.iter().map(|value| value - paper);
             more.filter(|value| *value > threshold).collect()
         };
-        let least = FAINTEST.max(5.0 * deviation);
-        // Ink is the darkest, however much of the paper is darker than the rest.
+        let least = MIN_CONTRAST.max(5.0 * deviation);
+        // The level of ink is taken from the strongest values, as large parts of the paper may be
+        // darker than the rest.
         let first = quantile(&mut above(least), 0.995);
         let level = quantile(&mut above(least.max(0.5 * first)), 0.6);
         if level < least {
@@ -266,7 +277,8 @@ impl Ink {
     }
 }
 
-/// Of each value after scaling the first one that it is made of, and the weights from there on.
+/// For each value after scaling the index of the first original value that it depends on, and the
+/// weights from there on.
 struct Taps(Vec<(usize, Vec<f32>)>);
 
 impl Taps {
@@ -277,14 +289,15 @@ impl Taps {
             (0..to)
                 .map(|i| {
                     let middle = (i as f32 + 0.5) * step;
-                    // A box of a value's own width where it gets smaller, else a tent.
-                    let weight = |at: usize| {
-                        let at = at as f32;
+                    // When scaling down, a box as wide as the new value; when scaling up, a
+                    // triangle.
+                    let weight = |index: usize| {
+                        let left_edge = index as f32;
                         if step > 1.0 {
                             let (left, right) = (middle - step / 2.0, middle + step / 2.0);
-                            ((at + 1.0).min(right) - at.max(left)).max(0.0)
+                            ((left_edge + 1.0).min(right) - left_edge.max(left)).max(0.0)
                         } else {
-                            (1.0 - (at + 0.5 - middle).abs()).max(0.0)
+                            (1.0 - (left_edge + 0.5 - middle).abs()).max(0.0)
                         }
                     };
                     let first = (middle - reach).floor().max(0.0) as usize;
@@ -299,44 +312,45 @@ impl Taps {
     }
 }
 
-/// Below which this part of the values lies; 0 where there are none.
+/// The quantile of the values for `part`, 0 to 1; 0 if there are no values.
 fn quantile(values: &mut [f32], part: f32) -> f32 {
     if values.is_empty() {
         return 0.0;
     }
-    let at = ((values.len() - 1) as f32 * part) as usize;
-    *values.select_nth_unstable_by(at, f32::total_cmp).1
+    let index = ((values.len() - 1) as f32 * part) as usize;
+    *values.select_nth_unstable_by(index, f32::total_cmp).1
 }
 
-/// A picture in colours from 0 to 1.
+/// A picture whose colour channels range from 0 to 1.
 struct Colours {
     width: usize,
     pixels: Vec<[f32; 3]>,
 }
 
 impl Colours {
-    /// Of a picture over white, `step` x `step` pixels made one; and how opaque they are.
+    /// Draws a picture on white and averages blocks of `step` x `step` pixels. Also returns the
+    /// mean opacity of the blocks.
     fn of(picture: &Picture, step: u32) -> (Self, Ink) {
         let (width, height) = (picture.width(), picture.height());
         let (columns, rows) = (width.div_ceil(step), height.div_ceil(step));
         let mut sums = vec![[0.0_f32; 4]; (columns * rows) as usize];
-        let (mut x, mut column, mut rest) = (0, 0, step);
-        let (mut line, mut lines) = (0, step);
-        // Of one pixel after the other.
+        let (mut x, mut column, mut columns_left) = (0, 0, step);
+        let (mut row_start, mut rows_left) = (0, step);
+        // Adds the pixels one after another, row by row.
         let mut add = |colour: [f32; 3], alpha: f32| {
-            let sum = &mut sums[line + column];
+            let sum = &mut sums[row_start + column];
             for (sum, channel) in sum.iter_mut().zip(colour) {
                 *sum += 1.0 - alpha + alpha * channel.clamp(0.0, 1.0);
             }
             sum[3] += alpha;
-            (x, rest) = (x + 1, rest - 1);
-            if rest == 0 {
-                (column, rest) = (column + 1, step);
+            (x, columns_left) = (x + 1, columns_left - 1);
+            if columns_left == 0 {
+                (column, columns_left) = (column + 1, step);
             }
             if x == width {
-                (x, column, rest, lines) = (0, 0, step, lines - 1);
-                if lines == 0 {
-                    (line, lines) = (line + columns as usize, step);
+                (x, column, columns_left, rows_left) = (0, 0, step, rows_left - 1);
+                if rows_left == 0 {
+                    (row_start, rows_left) = (row_start + columns as usize, step);
                 }
             }
         };
@@ -392,8 +406,9 @@ impl Colours {
         self.pixels.len() / self.width
     }
 
-    /// How much each pixel reflects less than its paper, or more where the ink is the brighter one, as a part of
-    /// the most that it could, and as it is; by the direction of colour space from paper to ink.
+    /// The ink in each pixel for a direction in colour space from paper to ink, in two forms: as a
+    /// part of the largest difference that is possible there, and as the plain difference between
+    /// pixel and paper.
     fn ink(&self, direction: [f32; 3]) -> (Ink, Ink) {
         let along = |pixel: &[f32; 3]| -> f32 {
             pixel.iter().zip(direction).map(|(channel, d)| channel * d).sum()
@@ -402,17 +417,18 @@ impl Colours {
         let values = Ink::new(self.width, self.pixels.iter().map(along).collect());
         let paper = values.opened();
         let pairs = || values.values.iter().zip(&paper.values);
-        // Where the paper itself is about as bright or dark as ink can be, hardly anything is to be seen.
+        // If the paper is about as bright or dark as ink can be, hardly any difference is possible.
         let parts = pairs().map(|(value, paper)| (value - paper) / (most - paper).max(0.3));
         let differences = pairs().map(|(value, paper)| value - paper);
         (Ink::new(self.width, parts.collect()), Ink::new(self.width, differences.collect()))
     }
 
-    /// The direction of colour space, of length 1, into which what is narrow differs from what is around it:
-    /// the mean difference from the local mean, large differences counting for more, as ink is rarer than paper.
+    /// The direction in colour space, of length 1, in which narrow parts differ from their
+    /// surroundings. It is the mean difference from the local mean. Large differences count more,
+    /// as there is less ink than paper.
     fn direction(&self) -> Option<[f32; 3]> {
         let (width, height) = (self.width, self.height());
-        let step = width.max(height).div_ceil(LONGEST_COLOURS);
+        let step = width.max(height).div_ceil(MAX_SIDE_FOR_COLOURS);
         let (columns, rows) = (width.div_ceil(step), height.div_ceil(step));
         let channel = |c: usize| {
             let values = self.pixels.iter().map(|pixel| pixel[c]).collect();
@@ -435,7 +451,7 @@ impl Colours {
 }
 
 impl Ink {
-    /// The mean over squares of 2 x `radius` + 1 pixels, fewer at the border.
+    /// The mean over squares of 2 x `radius` + 1 pixels, which are cut off at the border.
     fn blurred(&self, radius: usize) -> Self {
         let rows = |image: &Self| {
             let mut values = Vec::with_capacity(image.values.len());
@@ -457,11 +473,12 @@ impl Ink {
         rows(&rows(self).transposed()).transposed()
     }
 
-    /// Without what is narrower than a third of the picture.
+    /// Removes everything narrower than a third of the picture.
     fn opened(&self) -> Self {
         let (width, height) = (self.width, self.height());
         let step = (width.min(height) / 48).max(width.max(height) / 256).max(1);
-        // On a coarse grid the smallest value of each cell: what survives is nowhere above the picture.
+        // On a coarse grid, which holds the smallest value of each cell. So the result of the
+        // opening is nowhere above the picture.
         let columns = width.div_ceil(step);
         let mut least = vec![f32::INFINITY; columns * height.div_ceil(step)];
         for (y, row) in self.values.chunks_exact(width).enumerate() {
@@ -472,14 +489,15 @@ impl Ink {
         }
         let coarse = Self { width: columns, values: least };
         let radius = (columns.min(coarse.height()) / 6).max(1);
-        let survives = coarse.extremes(radius, f32::min).extremes(radius, f32::max);
+        let opened = coarse.extremes(radius, f32::min).extremes(radius, f32::max);
         let mut markers = Vec::with_capacity(self.values.len());
         for y in 0..height {
-            let cells = &survives.values[y / step * columns..][..columns];
+            let cells = &opened.values[y / step * columns..][..columns];
             markers
                 .extend(cells.iter().flat_map(|cell| std::iter::repeat_n(*cell, step)).take(width));
         }
-        // What lies along the border is paper too where it is longer than writing that is cut off.
+        // Values along the border are paper, too, if they extend farther than a stroke that the
+        // border cuts off.
         let ring = ring(width, height);
         let along: Vec<f32> = ring.iter().map(|i| self.values[*i]).collect();
         let radius = width.min(height) / 4;
@@ -489,12 +507,13 @@ impl Ink {
         Self { width, values: markers }.reconstructed(self)
     }
 
-    /// Grown under another map: the largest value with which a way leads here along which the other is nowhere
-    /// smaller. Ways with more than a few turns back are not found.
+    /// Reconstructs the map under another one. The new value of a pixel is the largest value that
+    /// can be carried there along a path on which the other map is nowhere smaller. Paths with many
+    /// turns back are not found.
     fn reconstructed(mut self, under: &Self) -> Self {
         const PASSES: usize = 3;
         let (width, height) = (self.width, self.height());
-        // From one row on to the next, then along that row and back.
+        // Carries values from one row to the next, then along that row in both directions.
         let step = |from: &[f32], to: &mut [f32], under: &[f32]| {
             for ((to, from), under) in to.iter_mut().zip(from).zip(under) {
                 *to = to.max(from.min(*under));
@@ -523,7 +542,7 @@ impl Ink {
         self
     }
 
-    /// The smallest or largest value in squares of 2 x `radius` + 1 pixels.
+    /// The smallest or the largest value in squares of 2 x `radius` + 1 pixels.
     fn extremes(&self, radius: usize, pick: fn(f32, f32) -> f32) -> Self {
         let rows = |image: &Self| {
             let mut values = Vec::with_capacity(image.values.len());
@@ -550,7 +569,7 @@ impl Ink {
     }
 }
 
-/// The pixels of a picture's border, all around.
+/// The indices of the pixels at the border of a picture, all around.
 fn ring(width: usize, height: usize) -> Vec<usize> {
     let right = (1..height).map(|y| y * width + width - 1);
     let below = (0..width - 1).rev().map(|x| (height - 1) * width + x);
@@ -558,7 +577,7 @@ fn ring(width: usize, height: usize) -> Vec<usize> {
     (0..width).chain(right).chain(below).chain(left).filter(|i| *i < width * height).collect()
 }
 
-/// Values around a ring without what is shorter than 2 x `radius` + 1.
+/// Removes from values around a ring everything that is shorter than 2 x `radius` + 1.
 fn opened_around(values: &[f32], radius: usize) -> Vec<f32> {
     let length = values.len();
     let radius = radius.min(length / 2);

@@ -1,18 +1,19 @@
-//! Makes the network's input from grey values.
+//! Converts grey values to the network's input.
 
 use crate::model::{Input, ModelConfig};
 
-/// The values of the network's input for grey values, and for the border around an image.
+/// The values of the network's input for each grey value and for the border around an image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InputLevels {
-    /// The input's value for each grey value, 0 for background to 255 for ink.
+    /// The input's value for each grey value, 0 for paper to 255 for ink.
     pub grey: [f32; 256],
     /// The input's value outside of the image.
     pub border: f32,
 }
 
 impl InputLevels {
-    /// The levels of a network with these settings: pixels from 0 to 1, less the mean, over the standard deviation.
+    /// Computes the levels of a network with these settings: pixels from 0 to 1, minus the mean,
+    /// divided by the standard deviation.
     pub fn of(config: &ModelConfig) -> Self {
         let (mean, std) = (config.mean as f32, config.std as f32);
         let normalise = |pixel: f32| match (mean, std) {
@@ -26,13 +27,14 @@ impl InputLevels {
     }
 }
 
-/// Makes the network's input from an image of `side` x `side` grey values, 28 or 32: [`Input::size`] rows and columns.
+/// Converts an image of `side` x `side` grey values, 28 or 32, to the network's input:
+/// [`Input::size`] rows and columns.
 ///
-/// Images of 28x28 are padded, resized or left as the settings say. Images of 32x32 lose their border where the network takes
-/// 28x28.
+/// Images of 28x28 are padded, resized or left as they are, according to the settings. Images of
+/// 32x32 lose their border if the network takes 28x28.
 ///
 /// # Panics
-/// Where the number of pixels is not `side` squared.
+/// If the number of pixels is not `side` squared.
 pub fn to_input(grey: &[u8], side: usize, config: &ModelConfig) -> Vec<f32> {
     assert_eq!(grey.len(), side * side, "pixels of {side}x{side}");
     let size = config.input.size();
@@ -45,7 +47,7 @@ pub fn to_input(grey: &[u8], side: usize, config: &ModelConfig) -> Vec<f32> {
         }
         _ => (grey, side),
     };
-    // Rows and columns that are added on each side; or, of a larger image, left out.
+    // The rows and columns that are added on each side, or cut off from a larger image.
     let (added, left_out) = (size.saturating_sub(side) / 2, side.saturating_sub(size) / 2);
     let mut input = vec![levels.border; size * size];
     for (to, from) in
@@ -58,11 +60,11 @@ pub fn to_input(grey: &[u8], side: usize, config: &ModelConfig) -> Vec<f32> {
     input
 }
 
-/// Scales a square image from `from` x `from` to `to` x `to` pixels as Pillow's bilinear filter does, from which
-/// `torchvision.transforms.Resize` has it: first the rows, then the columns, each sum rounded. `to` is not smaller than
-/// `from`.
+/// Scales a square image from `from` x `from` to `to` x `to` pixels, where `to` is not smaller than
+/// `from`. The result is that of Pillow's bilinear filter, which `torchvision.transforms.Resize`
+/// uses: first the rows, then the columns, each sum rounded.
 ///
-/// Source: Pillow 12's `src/libImaging/Resample.c`.
+/// Source: `src/libImaging/Resample.c` of Pillow 12.
 pub fn resize(grey: &[u8], from: usize, to: usize) -> Vec<u8> {
     const PRECISION_BITS: u32 = 32 - 8 - 2;
     if from == to {
@@ -70,7 +72,8 @@ pub fn resize(grey: &[u8], from: usize, to: usize) -> Vec<u8> {
     }
     let one = f64::from(1 << PRECISION_BITS);
     let scale = from as f64 / to as f64;
-    // For each target the first source, and integer weights from there on.
+    // For each target pixel the index of the first source pixel, and the integer weights from there
+    // on.
     let weights: Vec<(usize, Vec<i64>)> = (0..to)
         .map(|target| {
             let centre = (target as f64 + 0.5) * scale;

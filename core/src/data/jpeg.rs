@@ -1,31 +1,33 @@
-//! Whether a JPEG holds all of its pixels: its coded data are walked through, and no pixel is decoded.
+//! Checks whether a JPEG holds all of its pixels, by parsing its coded data without decoding
+//! pixels.
 //!
-//! Decoders fill up pixels that are missing, and say nothing. Walking takes about half as long as decoding.
+//! Decoders fill in missing pixels without an error. Parsing takes about half as long as decoding.
 //!
 //! Source: ITU-T T.81 (1992), annexes B (markers), F (sequential) and G (progressive).
 
-/// The most scans of a progressive picture. The decoder has the same limit; usual are ten.
+/// The largest number of scans of a progressive picture. The decoder has the same limit; usual
+/// pictures have ten.
 const MAX_SCANS: usize = 100;
 
-/// Why a JPEG is not whole.
+/// The reason why a JPEG is not complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The data end before the last pixel.
     EndsEarly,
-    /// There is a code that is in none of the tables.
+    /// The data contain a code that is in none of the tables.
     Broken,
 }
 
-/// Checks that every pixel that the header announces is there. The mark of the end need not be: data that are
-/// complete are. Forms that are not known here (arithmetic coding, for instance) are left to the decoder.
+/// Checks that every pixel that the header announces is there. Complete data may lack the end
+/// marker. Forms that are not known here, such as arithmetic coding, are left to the decoder.
 ///
 /// # Errors
-/// Why it is not whole.
+/// If pixels are missing; the error states the reason.
 pub fn check(bytes: &[u8]) -> Result<(), Fault> {
-    let mut walk = Walk { bytes, at: 2, ..Walk::default() };
+    let mut parser = Parser { bytes, at: 2, ..Parser::default() };
     for _ in 0..MAX_SCANS {
-        match walk.advance_to_scan()? {
-            Some(scan) => walk.scan(&scan)?,
+        match parser.advance_to_scan()? {
+            Some(scan) => parser.scan(&scan)?,
             None => return Ok(()),
         }
     }
@@ -33,13 +35,13 @@ pub fn check(bytes: &[u8]) -> Result<(), Fault> {
 }
 
 #[derive(Default)]
-struct Walk<'a> {
+struct Parser<'a> {
     bytes: &'a [u8],
-    /// The next byte.
+    /// The index of the next byte.
     at: usize,
-    /// Huffman tables: of DC coefficients, then of AC coefficients.
-    tables: [[Table; 4]; 2],
-    /// MCUs between two restart marks; 0 where there are none.
+    /// The Huffman tables of DC coefficients, then those of AC coefficients.
+    tables: [[HuffmanTable; 4]; 2],
+    /// The number of minimum coded units (MCUs) between two restart markers; 0 if there are none.
     restart: usize,
     frame: Option<Frame>,
 }
@@ -48,41 +50,42 @@ struct Frame {
     progressive: bool,
     width: usize,
     height: usize,
-    /// The largest sampling factors.
-    most: (usize, usize),
-    components: Vec<Component>,
+    /// The largest horizontal and vertical sampling factors of all components.
+    max_sampling: (usize, usize),
+    components: Vec<FrameComponent>,
 }
 
-struct Component {
+struct FrameComponent {
     id: u8,
     sampling: (usize, usize),
-    /// For each coefficient the lowest bit that has come; `u8::MAX` where none has.
+    /// For each coefficient the lowest bit that has arrived; `u8::MAX` if none has.
     lowest: [u8; 64],
-    /// In a progressive picture, the coefficients of each block that are not 0.
+    /// The coefficients of each block that are not 0, as a bit mask; only for progressive pictures.
     nonzero: Vec<u64>,
 }
 
-/// A scan's header.
-struct Scan {
-    /// Index of the component, its DC table and its AC table.
+/// The header of a scan.
+struct ScanHeader {
+    /// The indices of each component, its DC table and its AC table.
     components: Vec<(usize, usize, usize)>,
-    /// First and last coefficient.
+    /// The first and the last coefficient.
     band: (usize, usize),
-    /// Whether bits are added to what came before.
+    /// Whether the scan adds bits to coefficients of earlier scans.
     refines: bool,
-    /// The lowest bit.
+    /// The lowest bit that the scan holds.
     low: u8,
 }
 
 impl Frame {
     fn read(marker: u8, segment: &[u8]) -> Option<Self> {
         let [_, h1, h0, w1, w0, count, rest @ ..] = segment else { return None };
-        let components = rest.chunks_exact(3).take(usize::from(*count)).map(|entry| Component {
-            id: entry[0],
-            sampling: (usize::from(entry[1] >> 4), usize::from(entry[1] & 15)),
-            lowest: [u8::MAX; 64],
-            nonzero: Vec::new(),
-        });
+        let components =
+            rest.chunks_exact(3).take(usize::from(*count)).map(|entry| FrameComponent {
+                id: entry[0],
+                sampling: (usize::from(entry[1] >> 4), usize::from(entry[1] & 15)),
+                lowest: [u8::MAX; 64],
+                nonzero: Vec::new(),
+            });
         let components: Vec<_> = components.collect();
         let (horizontal, vertical): (Vec<_>, Vec<_>) =
             components.iter().map(|component| component.sampling).unzip();
@@ -90,7 +93,7 @@ impl Frame {
             progressive: marker == 0xc2,
             width: usize::from(u16::from_be_bytes([*w1, *w0])),
             height: usize::from(u16::from_be_bytes([*h1, *h0])),
-            most: (horizontal.iter().copied().max()?, vertical.iter().copied().max()?),
+            max_sampling: (horizontal.iter().copied().max()?, vertical.iter().copied().max()?),
             components,
         };
         let known = |factor: &usize| (1..=4).contains(factor);
@@ -101,13 +104,13 @@ impl Frame {
         good.then_some(frame)
     }
 
-    /// Whether all bits of all coefficients have come.
+    /// Whether all bits of all coefficients have arrived.
     fn is_complete(&self) -> bool {
         self.components.iter().all(|component| component.lowest.iter().all(|low| *low == 0))
     }
 }
 
-impl Scan {
+impl ScanHeader {
     fn read(segment: &[u8], frame: &Frame) -> Option<Self> {
         let (count, rest) = segment.split_first()?;
         let (entries, rest) = rest.split_at_checked(2 * usize::from(*count))?;
@@ -131,12 +134,12 @@ impl Scan {
     }
 }
 
-impl Walk<'_> {
-    /// Reads up to the data of the next scan. None at the end of a picture that is whole, and where the form is not
-    /// known.
-    fn advance_to_scan(&mut self) -> Result<Option<Scan>, Fault> {
+impl Parser<'_> {
+    /// Parses up to the data of the next scan. Returns `None` at the end of a complete picture, and
+    /// for forms that are not known here.
+    fn advance_to_scan(&mut self) -> Result<Option<ScanHeader>, Fault> {
         loop {
-            // In place of the mark of the end, complete data will do.
+            // Complete data are accepted without an end marker.
             let complete = self.frame.as_ref().is_some_and(Frame::is_complete);
             let Some(marker) = self.next_marker() else {
                 return if complete { Ok(None) } else { Err(Fault::EndsEarly) };
@@ -144,9 +147,9 @@ impl Walk<'_> {
             match marker {
                 _ if complete => return Ok(None),
                 0xd9 => {
-                    let begun = |component: &Component| component.lowest[0] != u8::MAX;
+                    let has_begun = |component: &FrameComponent| component.lowest[0] != u8::MAX;
                     let frame = self.frame.as_ref();
-                    let all = frame.is_some_and(|frame| frame.components.iter().all(begun));
+                    let all = frame.is_some_and(|frame| frame.components.iter().all(has_begun));
                     return if all { Ok(None) } else { Err(Fault::EndsEarly) };
                 }
                 0x01 | 0xd0..=0xd8 => continue,
@@ -164,13 +167,13 @@ impl Walk<'_> {
                     let interval = segment.first_chunk().map_or(0, |two| u16::from_be_bytes(*two));
                     self.restart = usize::from(interval);
                 }
-                0xda => return Ok(self.frame.as_ref().and_then(|f| Scan::read(segment, f))),
+                0xda => return Ok(self.frame.as_ref().and_then(|f| ScanHeader::read(segment, f))),
                 _ => {}
             }
         }
     }
 
-    /// Goes behind the next marker.
+    /// Moves behind the next marker and returns it.
     fn next_marker(&mut self) -> Option<u8> {
         let rest = self.bytes.get(self.at..)?;
         let is_marker = |two: &[u8]| two[0] == 0xff && !matches!(two[1], 0 | 0xff);
@@ -179,7 +182,7 @@ impl Walk<'_> {
         Some(rest[marker + 1])
     }
 
-    /// Goes behind a segment, whose length comes first.
+    /// Moves behind a segment and returns it without its length, which comes first.
     fn segment<'b>(&mut self) -> Option<&'b [u8]>
     where
         Self: 'b,
@@ -192,34 +195,36 @@ impl Walk<'_> {
     }
 
     fn read_tables(&mut self, mut segment: &[u8]) -> Option<()> {
-        while let [place, rest @ ..] = segment {
+        while let [class_and_index, rest @ ..] = segment {
             let (counts, values) = rest.split_first_chunk::<16>()?;
             let total = counts.iter().map(|count| usize::from(*count)).sum();
             let (values, rest) = values.split_at_checked(total)?;
-            let tables = self.tables.get_mut(usize::from(place >> 4))?;
-            *tables.get_mut(usize::from(place & 15))? = Table::new(counts, values)?;
+            let tables = self.tables.get_mut(usize::from(class_and_index >> 4))?;
+            *tables.get_mut(usize::from(class_and_index & 15))? =
+                HuffmanTable::new(counts, values)?;
             segment = rest;
         }
         Some(())
     }
 
-    /// Walks through the data of a scan.
-    fn scan(&mut self, scan: &Scan) -> Result<(), Fault> {
+    /// Parses the data of a scan.
+    fn scan(&mut self, scan: &ScanHeader) -> Result<(), Fault> {
         let frame = self.frame.as_mut().expect("a scan has a frame");
-        let mut bits = Bits { bytes: self.bytes, at: self.at, buffer: 0, count: 0 };
+        let mut bits = BitReader { bytes: self.bytes, at: self.at, buffer: 0, count: 0 };
         let size = (frame.width, frame.height);
-        let (most_h, most_v) = frame.most;
-        // A component alone has blocks only as far as the picture goes; together they fill whole MCUs.
+        let (max_h, max_v) = frame.max_sampling;
+        // The blocks of a single component only cover the picture. Several components fill whole
+        // MCUs.
         let (mcus, blocks): (usize, Vec<_>) = match scan.components[..] {
             [(index, dc, ac)] => {
                 let (h, v) = frame.components[index].sampling;
-                let columns = (size.0 * h).div_ceil(most_h).div_ceil(8);
-                let rows = (size.1 * v).div_ceil(most_v).div_ceil(8);
+                let columns = (size.0 * h).div_ceil(max_h).div_ceil(8);
+                let rows = (size.1 * v).div_ceil(max_v).div_ceil(8);
                 (columns * rows, vec![(index, dc, ac)])
             }
             _ => {
-                let columns = size.0.div_ceil(8 * most_h);
-                let rows = size.1.div_ceil(8 * most_v);
+                let columns = size.0.div_ceil(8 * max_h);
+                let rows = size.1.div_ceil(8 * max_v);
                 let blocks = scan.components.iter().flat_map(|component| {
                     let (h, v) = frame.components[component.0].sampling;
                     std::iter::repeat_n(*component, h * v)
@@ -231,12 +236,12 @@ impl Walk<'_> {
         if frame.progressive && first > 0 {
             frame.components[scan.components[0].0].nonzero.resize(mcus, 0);
         }
-        // Blocks to come that hold nothing new.
-        let mut empty = 0;
+        // The number of blocks to come that have no new bits.
+        let mut empty_blocks = 0;
         for mcu in 0..mcus {
             if self.restart > 0 && mcu > 0 && mcu % self.restart == 0 {
                 bits.restart()?;
-                empty = 0;
+                empty_blocks = 0;
             }
             for (index, dc, ac) in &blocks {
                 let (dc, ac) = (&self.tables[0][*dc], &self.tables[1][*ac]);
@@ -251,8 +256,8 @@ impl Walk<'_> {
                     (_, refines) => {
                         let nonzero = &mut frame.components[*index].nonzero[mcu];
                         match refines {
-                            false => bits.first(ac, scan.band, nonzero, &mut empty)?,
-                            true => bits.refined(ac, scan.band, nonzero, &mut empty)?,
+                            false => bits.first(ac, scan.band, nonzero, &mut empty_blocks)?,
+                            true => bits.refined(ac, scan.band, nonzero, &mut empty_blocks)?,
                         }
                     }
                 }
@@ -268,16 +273,17 @@ impl Walk<'_> {
 
 /// A Huffman table.
 #[derive(Default)]
-struct Table {
-    /// For each length of codes, from 1: the end of these codes and all shorter ones, as the first of 16 bits.
+struct HuffmanTable {
+    /// For each length of codes, from 1 on: the end of all codes up to this length, as 16 bits that
+    /// are filled up with zeros.
     ends: [u32; 16],
-    /// Added to a code of this length, it gives the value's index.
+    /// The number that gives the index of the value when it is added to a code of this length.
     offsets: [isize; 16],
     values: Vec<u8>,
 }
 
-impl Table {
-    /// None where there are more codes than fit.
+impl HuffmanTable {
+    /// Builds a table; `None` if there are more codes than fit.
     fn new(counts: &[u8; 16], values: &[u8]) -> Option<Self> {
         let mut table = Self { values: values.to_vec(), ..Self::default() };
         let (mut code, mut index) = (0u32, 0);
@@ -295,18 +301,18 @@ impl Table {
     }
 }
 
-/// The bits of coded data, up to the next marker.
-struct Bits<'a> {
+/// Reads the bits of coded data up to the next marker.
+struct BitReader<'a> {
     bytes: &'a [u8],
-    /// The next byte that is not in the buffer.
+    /// The index of the next byte that is not in the buffer.
     at: usize,
-    /// The next bits, from the highest on; 0 behind them.
+    /// The next bits, from the highest on; the bits after them are 0.
     buffer: u64,
-    /// Bits in the buffer.
+    /// The number of bits in the buffer.
     count: u32,
 }
 
-impl Bits<'_> {
+impl BitReader<'_> {
     fn fill(&mut self) {
         while self.count <= 56 {
             let (byte, length) = match self.bytes.get(self.at..) {
@@ -333,7 +339,7 @@ impl Bits<'_> {
         Ok(())
     }
 
-    /// The next bits, 16 at most.
+    /// Reads the next bits, 16 at most.
     fn take(&mut self, count: u32) -> Result<u32, Fault> {
         if self.count < count {
             self.fill();
@@ -344,7 +350,7 @@ impl Bits<'_> {
         Ok(value as u32)
     }
 
-    fn code(&mut self, table: &Table) -> Result<u8, Fault> {
+    fn code(&mut self, table: &HuffmanTable) -> Result<u8, Fault> {
         if self.count < 16 {
             self.fill();
         }
@@ -357,16 +363,16 @@ impl Bits<'_> {
         Ok(table.values[index as usize])
     }
 
-    /// A DC coefficient.
-    fn value(&mut self, table: &Table) -> Result<(), Fault> {
+    /// Parses a DC coefficient.
+    fn value(&mut self, table: &HuffmanTable) -> Result<(), Fault> {
         match self.code(table)? {
             size @ 0..=16 => self.skip(size.into()),
             _ => Err(Fault::Broken),
         }
     }
 
-    /// The AC coefficients of a block of a sequential picture.
-    fn coefficients(&mut self, table: &Table) -> Result<(), Fault> {
+    /// Parses the AC coefficients of a block of a sequential picture.
+    fn coefficients(&mut self, table: &HuffmanTable) -> Result<(), Fault> {
         let mut k = 1;
         while k < 64 {
             match self.code(table)? {
@@ -382,16 +388,16 @@ impl Bits<'_> {
         Ok(())
     }
 
-    /// The first bits of a band of AC coefficients in a block.
+    /// Parses the first bits of a band of AC coefficients in a block.
     fn first(
         &mut self,
-        table: &Table,
+        table: &HuffmanTable,
         (first, last): (usize, usize),
         nonzero: &mut u64,
-        empty: &mut u32,
+        empty_blocks: &mut u32,
     ) -> Result<(), Fault> {
-        if *empty > 0 {
-            *empty -= 1;
+        if *empty_blocks > 0 {
+            *empty_blocks -= 1;
             return Ok(());
         }
         let mut k = first;
@@ -401,7 +407,7 @@ impl Bits<'_> {
             match (run, size) {
                 (15, 0) => k += 16,
                 (run, 0) => {
-                    *empty = (1 << run) - 1 + self.take(run)?;
+                    *empty_blocks = (1 << run) - 1 + self.take(run)?;
                     break;
                 }
                 _ => {
@@ -415,21 +421,22 @@ impl Bits<'_> {
         Ok(())
     }
 
-    /// A further bit of a band of AC coefficients in a block: one for each that is not 0, and those that become so.
+    /// Parses a further bit of a band of AC coefficients in a block: one bit for each coefficient
+    /// that is not 0, and the coefficients that this scan makes nonzero.
     fn refined(
         &mut self,
-        table: &Table,
+        table: &HuffmanTable,
         (first, last): (usize, usize),
         nonzero: &mut u64,
-        empty: &mut u32,
+        empty_blocks: &mut u32,
     ) -> Result<(), Fault> {
         let mut k = first;
-        if *empty == 0 {
+        if *empty_blocks == 0 {
             while k <= last {
                 let code = self.code(table)?;
                 let (mut run, size) = (u32::from(code >> 4), code & 15);
                 if size == 0 && run < 15 {
-                    *empty = (1 << run) + self.take(run)?;
+                    *empty_blocks = (1 << run) + self.take(run)?;
                     break;
                 }
                 self.skip(u32::from(size != 0))?;
@@ -449,15 +456,15 @@ impl Bits<'_> {
                 k += 1;
             }
         }
-        if *empty > 0 {
-            *empty -= 1;
+        if *empty_blocks > 0 {
+            *empty_blocks -= 1;
             let band = (u64::MAX >> (63 - last)) & u64::MAX.checked_shl(k as u32).unwrap_or(0);
             self.skip((*nonzero & band).count_ones())?;
         }
         Ok(())
     }
 
-    /// Goes behind a restart mark.
+    /// Moves behind a restart marker.
     fn restart(&mut self) -> Result<(), Fault> {
         (self.buffer, self.count) = (0, 0);
         let rest = &self.bytes[self.at.min(self.bytes.len())..];

@@ -1,4 +1,4 @@
-//! Data: IDX files, pictures and their ink, images as the network takes them, and distortions.
+//! Data: IDX files, pictures and the ink in them, and images as the networks take them.
 
 #[cfg(feature = "pictures")]
 mod decode;

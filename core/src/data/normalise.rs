@@ -1,12 +1,13 @@
-//! Brings pictures and ink into MNIST's form.
+//! Converts pictures and ink to MNIST's form.
 
 use super::digit::{DIGIT, PIXELS, SIDE};
 use super::ink::Ink;
 use super::picture::Picture;
 
-/// A picture of 28x28 or 32x32 pixels that is as MNIST's are, row by row, 0 for the paper to 255 for ink: with a
-/// clean border, and ink of a digit's size whose mass is in the middle. None where it is not. Where the border
-/// is bright, the ink is dark.
+/// Returns the pixels of a picture that already has MNIST's form, row by row, 0 for paper to 255
+/// for ink; `None` for other pictures. Such a picture has 28x28 or 32x32 pixels, a clean border,
+/// and ink that is as large as a digit, with its centre of mass in the middle. If the border is
+/// bright, the ink is dark.
 pub fn as_in_mnist(picture: &Picture) -> Option<[u8; PIXELS]> {
     let size = picture.width() as usize;
     if ![28, 32].contains(&size) || picture.height() as usize != size {
@@ -15,9 +16,9 @@ pub fn as_in_mnist(picture: &Picture) -> Option<[u8; PIXELS]> {
     let mut grey = picture.to_grey()?;
     let edges: Vec<usize> =
         (0..size).flat_map(|i| [i, (size - 1) * size + i, i * size, i * size + size - 1]).collect();
-    // A digit whose mass is in the middle may reach the edge, with a stroke or two.
+    // A digit with its centre of mass in the middle may touch the border with one or two strokes.
     let clean = |grey: &[u8], paper: u8| {
-        let other = edges.iter().filter(|at| grey[**at].abs_diff(paper) > 8);
+        let other = edges.iter().filter(|pixel| grey[**pixel].abs_diff(paper) > 8);
         8 * other.count() <= edges.len()
     };
     if clean(&grey, 255) {
@@ -25,11 +26,11 @@ pub fn as_in_mnist(picture: &Picture) -> Option<[u8; PIXELS]> {
     } else if !clean(&grey, 0) {
         return None;
     }
-    let at = (size - SIDE) / 2;
-    let rows = grey.chunks_exact(size).skip(at).take(SIDE);
+    let margin = (size - SIDE) / 2;
+    let rows = grey.chunks_exact(size).skip(margin).take(SIDE);
     let mut pixels = [0; PIXELS];
     for (pixels, row) in pixels.chunks_exact_mut(SIDE).zip(rows) {
-        pixels.copy_from_slice(&row[at..at + SIDE]);
+        pixels.copy_from_slice(&row[margin..margin + SIDE]);
     }
     let ink = Ink::of_pixels(&pixels);
     let area = ink.area(0.1)?;
@@ -40,8 +41,9 @@ pub fn as_in_mnist(picture: &Picture) -> Option<[u8; PIXELS]> {
     (strong && off < 1.5 && (15..=SIDE - 4).contains(&side)).then_some(pixels)
 }
 
-/// Ink in MNIST's form: cropped to what is more than a tenth, scaled into 20x20 where it is not about that size,
-/// and moved so that its mass is in the middle of 28x28. None where there is no ink.
+/// Converts ink to MNIST's form; `None` if there is no ink. It is cropped to the values above a
+/// tenth, scaled to 20x20 unless it has about that size, and moved so that its centre of mass is in
+/// the middle of 28x28 pixels.
 ///
 /// Source: LeCun et al. 1998, section III.A.
 pub fn to_mnist(ink: &Ink) -> Option<[u8; PIXELS]> {

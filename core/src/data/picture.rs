@@ -1,8 +1,8 @@
-//! Pictures, decoded.
+//! Decoded pictures.
 
 use crate::{Error, Result};
 
-/// A picture: rows of pixels from the top, each from the left.
+/// A picture: rows of pixels, from top to bottom and each from left to right.
 ///
 /// # Example
 /// ```
@@ -19,8 +19,8 @@ pub struct Picture {
     pub(crate) pixels: Pixels,
 }
 
-/// Pixels in the form in which files hold them. Large pictures are not converted to a common one, which would take several
-/// times the memory.
+/// Pixels in the form in which the file holds them. Converting large pictures to a common form
+/// would take several times the memory.
 #[derive(Clone, Debug)]
 #[cfg_attr(not(feature = "pictures"), allow(dead_code))] // Some come from files alone.
 pub(crate) enum Pixels {
@@ -35,28 +35,28 @@ pub(crate) enum Pixels {
 }
 
 impl Picture {
-    /// A picture of grey values, 0 for black to 255 for white.
+    /// Creates a picture from grey values, 0 for black to 255 for white, row by row.
     ///
     /// # Errors
-    /// Where there are no pixels, or another number of them than width times height.
+    /// If there are no pixels, or their number is not width times height.
     pub fn from_grey(width: u32, height: u32, pixels: Vec<u8>) -> Result<Self> {
         check_length(width, height, pixels.len(), 1)?;
         Ok(Self::new(width, height, Pixels::Grey8(pixels)))
     }
 
-    /// A picture of red, green and blue, three bytes a pixel.
+    /// Creates a picture from red, green and blue, three bytes for each pixel, row by row.
     ///
     /// # Errors
-    /// Where there are no pixels, or another number of bytes than three times width times height.
+    /// If there are no pixels, or the number of bytes is not three times width times height.
     pub fn from_rgb(width: u32, height: u32, pixels: Vec<u8>) -> Result<Self> {
         check_length(width, height, pixels.len(), 3)?;
         Ok(Self::new(width, height, Pixels::Rgb8(pixels)))
     }
 
-    /// A picture of red, green, blue and alpha, four bytes a pixel.
+    /// Creates a picture from red, green, blue and alpha, four bytes for each pixel, row by row.
     ///
     /// # Errors
-    /// Where there are no pixels, or another number of bytes than four times width times height.
+    /// If there are no pixels, or the number of bytes is not four times width times height.
     pub fn from_rgba(width: u32, height: u32, pixels: Vec<u8>) -> Result<Self> {
         check_length(width, height, pixels.len(), 4)?;
         Ok(Self::new(width, height, Pixels::Rgba8(pixels)))
@@ -66,17 +66,18 @@ impl Picture {
         Self { width, height, pixels }
     }
 
-    /// Pixels in a row.
+    /// Returns the number of pixels in a row.
     pub fn width(&self) -> u32 {
         self.width
     }
 
-    /// The number of rows.
+    /// Returns the number of rows.
     pub fn height(&self) -> u32 {
         self.height
     }
 
-    /// Grey values, 0 for black to 255 for white. None where the picture has an alpha channel or colours.
+    /// Returns the grey values, 0 for black to 255 for white, or `None` if the picture has colours
+    /// or an alpha channel.
     pub(crate) fn to_grey(&self) -> Option<Vec<u8>> {
         let narrow = |value: u16| ((u32::from(value) + 128) / 257) as u8;
         match &self.pixels {
@@ -93,7 +94,8 @@ impl Picture {
     }
 }
 
-/// The luminance of a pixel whose channels hardly differ, by the weights of sRGB; none where they do.
+/// The luminance of a pixel whose channels are nearly equal, with the weights of sRGB; `None` for a
+/// coloured pixel.
 fn grey(pixel: &[u8; 3]) -> Option<u8> {
     let [r, g, b] = pixel.map(u32::from);
     let differs = |channel: &u8| channel.abs_diff(pixel[0]) > 8;

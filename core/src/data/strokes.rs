@@ -1,18 +1,19 @@
-//! The width of strokes, and digits drawn with MNIST's.
+//! Measures the width of strokes, and redraws digits with strokes as wide as MNIST's.
 
 use super::digit::DIGIT;
 use super::ink::Ink;
 
-/// The widths of strokes in MNIST, of digits of 20x20: nine tenths are between these.
-const IN_MNIST: (f32, f32) = (1.6, 4.0);
-/// What is more is within a stroke, of 1.
+/// The widths of the strokes of MNIST's digits, which are 20x20 pixels: the range of nine tenths of
+/// them.
+const MNIST_WIDTHS: (f32, f32) = (1.6, 4.0);
+/// Pixels with more ink than this belong to a stroke. Ink ranges from 0 to 1.
 pub const STRONG: f32 = 0.4;
-/// Digits at least this many rows high are drawn anew; of smaller ones each grey value counts.
-const REDRAWN: usize = 32;
+/// The height or width from which digits are redrawn. In smaller digits each grey value matters.
+const MIN_REDRAWN_SIDE: usize = 32;
 
-/// Pixels across the strokes of ink.
+/// Returns the mean width of the strokes of ink, in pixels.
 ///
-/// The mean distance from the border within a stroke of width w is w/4.
+/// In a stroke of width w, the mean distance from its border is w/4.
 pub fn width(ink: &Ink) -> f32 {
     let inside: Vec<bool> = ink.values().iter().map(|value| *value > STRONG).collect();
     let distances = distances(&inside, ink.width(), false);
@@ -24,16 +25,17 @@ pub fn width(ink: &Ink) -> f32 {
     if count == 0.0 { 0.0 } else { 4.0 * sum / count }
 }
 
-/// A part of a picture brought up to MNIST's strokes: `part` is its ink, `pen` the width of its strokes. Large
-/// digits are drawn in black and white, with strokes as wide as MNIST's where they are thinner or thicker.
+/// Redraws a digit in black and white with strokes as wide as MNIST's, if it is large. `part` is
+/// its ink, and `pen` the width of its strokes in pixels. Strokes within MNIST's range keep their
+/// width.
 pub fn redrawn(part: Ink, pen: f32) -> Ink {
     let side = part.width().max(part.height());
-    if side < REDRAWN {
+    if side < MIN_REDRAWN_SIDE {
         return part;
     }
     let scale = side as f32 / DIGIT as f32;
-    let (thinnest, thickest) = (IN_MNIST.0 * scale, IN_MNIST.1 * scale);
-    // By how much the border of a stroke is moved outwards.
+    let (thinnest, thickest) = (MNIST_WIDTHS.0 * scale, MNIST_WIDTHS.1 * scale);
+    // The distance by which the border of a stroke moves outwards.
     let grown = (pen.clamp(thinnest, thickest) - pen) / 2.0;
     let margin = grown.max(0.0).ceil() as usize + 1;
     let width = part.width() + 2 * margin;
@@ -46,27 +48,28 @@ pub fn redrawn(part: Ink, pen: f32) -> Ink {
     }
     let (within, beyond) = (distances(&inside, width, false), distances(&inside, width, true));
     let drawn = within.iter().zip(beyond).map(|(within, beyond)| {
-        // From the border of the pixels on, whose middles are half a pixel from it.
+        // Distances are measured between the centres of pixels. The border is half a pixel away
+        // from them.
         let depth = if *within > 0.0 { within - 0.5 } else { 0.5 - beyond };
         (depth + grown + 0.5).clamp(0.0, 1.0)
     });
     Ink::new(width, drawn.collect())
 }
 
-/// Of each pixel whose value is not `from` the distance from the next whose is, or from the picture's border; 0
-/// for the others. Diagonals count √2.
+/// For each pixel whose value is not `from`, the distance to the nearest pixel whose value is, or
+/// to the picture's border; 0 for the other pixels. A diagonal step counts √2.
 fn distances(mask: &[bool], width: usize, from: bool) -> Vec<f32> {
     let height = mask.len() / width;
-    // The border counts as paper.
+    // Outside of the picture there is paper.
     let outside = if from { f32::INFINITY } else { 0.0 };
     let mut distances: Vec<f32> =
         mask.iter().map(|value| if *value == from { 0.0 } else { f32::INFINITY }).collect();
     let mut relax = |x: usize, y: usize, steps: [(isize, isize, f32); 4]| {
         let mut best = distances[y * width + x];
         for (dx, dy, length) in steps {
-            let place = x.checked_add_signed(dx).zip(y.checked_add_signed(dy));
-            let there = place.filter(|(x, y)| *x < width && *y < height);
-            best = best.min(there.map_or(outside, |(x, y)| distances[y * width + x]) + length);
+            let position = x.checked_add_signed(dx).zip(y.checked_add_signed(dy));
+            let inside = position.filter(|(x, y)| *x < width && *y < height);
+            best = best.min(inside.map_or(outside, |(x, y)| distances[y * width + x]) + length);
         }
         distances[y * width + x] = best;
     };

@@ -1,21 +1,25 @@
-//! The targets of F6's 84 units in the network of 1998: small pictures of characters, 7x12 pixels.
+//! The target outputs of f6's 84 units in the network of 1998: small pictures of characters, 7
+//! pixels wide and 12 high.
 //!
-//! Source: the paper's Fig. 3, "Initial parameters of the output RBFs for recognizing the full ASCII
-//! set".
+//! Source: figure 3 of the paper, "Initial parameters of the output RBFs for recognizing the full
+//! ASCII set".
 
 use crate::{Array, Error, Result};
 
-/// A title, then a line for each character of ASCII from the space on: its pixels row by row, 1 for ink.
+/// A title, then one line for each ASCII character from the space on: its pixels row by row, 1 for
+/// ink.
 const ASCII: &str = include_str!("../../data/codes_1998.txt");
-/// Pixels of a code, and units of f6.
+/// The pixels of a code, one for each unit of f6.
 const PIXELS: usize = 7 * 12;
 
-/// The codes of `classes` classes: (classes, 84), float32, 1 for ink and -1 for background.
+/// Returns the codes of `classes` classes, shape (classes, 84), float32: 1 for ink and -1 for
+/// background.
 ///
-/// Ten classes are the digits; any other number, up to 96, are the characters from the space on.
+/// With ten classes these are the codes of the digits; with any other number, up to 96, those of
+/// the characters from the space on.
 ///
 /// # Errors
-/// Where there are more classes than codes.
+/// If there are more classes than codes.
 pub fn codes(classes: usize) -> Result<Array> {
     let pictures: Vec<_> = ASCII.lines().skip(1).collect();
     let first = if classes == 10 { usize::from(b'0' - b' ') } else { 0 };

@@ -1,4 +1,4 @@
-//! Which LeNet-5: the choices in which the LeNet-5s found in the wild differ.
+//! The settings in which the LeNet-5 networks that people use differ.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use crate::choices;
 use crate::error::number;
 use crate::{Error, Result};
 
-/// The two networks.
+/// The two networks that this crate knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Network {
-    /// As PyTorch users write it today: 61,706 parameters.
+    /// The network as PyTorch users write it today: 61,706 parameters.
     #[default]
     Modern,
-    /// As the paper of 1998 has it: 60,000 parameters.
+    /// The network of the paper of 1998: 60,000 parameters.
     Original,
 }
 
-/// The activation after c1, c3, c5 and f6.
+/// The activation function after c1, c3, c5 and f6.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activation {
@@ -30,23 +30,23 @@ pub enum Activation {
     Relu,
     /// 1 / (1 + exp(-x)).
     Sigmoid,
-    /// 1.7159 tanh(2/3 x), the paper's.
+    /// 1.7159 tanh(2/3 x), as in the paper.
     ScaledTanh,
 }
 
-/// Amplitude of the paper's activation; its appendix A.
+/// The amplitude of the paper's activation function; see its appendix A.
 const SCALED_TANH_AMPLITUDE: f64 = 1.7159;
-/// Its slope at the origin, over the amplitude.
+/// The slope of that function at the origin, divided by the amplitude.
 const SCALED_TANH_SLOPE: f64 = 2.0 / 3.0;
 
-/// The pooling in s2 and s4, over 2x2 blocks.
+/// The pooling in s2 and s4 over blocks of 2x2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pooling {
     /// The mean of the block.
     #[default]
     Avg,
-    /// The largest of the block.
+    /// The largest value of the block.
     Max,
 }
 
@@ -61,7 +61,7 @@ pub enum LayerOrder {
     PoolingFirst,
 }
 
-/// Whether the activation follows c5 and f6, too.
+/// Whether c5 and f6 have an activation function, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HiddenActivation {
@@ -72,70 +72,72 @@ pub enum HiddenActivation {
     None,
 }
 
-/// How c5 holds its parameters. Both forms compute the same sums.
+/// The form of c5's parameters. Both forms compute the same sums.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum C5 {
-    /// A convolution over the whole of s4, 16 -> 120 maps, as in the paper; weight (120, 16, 5, 5).
+    /// A convolution over the whole of s4 from 16 to 120 maps, as in the paper; weight (120, 16, 5,
+    /// 5).
     #[default]
     Convolution,
     /// `flatten`, then a linear layer; weight (120, 400).
     Linear,
 }
 
-/// How an image of 28x28 pixels becomes the network's input.
+/// The way in which an image of 28x28 pixels becomes the network's input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Input {
     /// Padded with background to 32x32, then normalised: `Pad(2)` before `Normalize`.
     #[default]
     Padded,
-    /// Normalised, then padded with zeros to 32x32: `Conv2d(1, 6, 5, padding=2)`. Another input
-    /// than `padded` where the mean is not 0.
+    /// Normalised, then padded with zeros to 32x32: `Conv2d(1, 6, 5, padding=2)`. This differs from
+    /// `Padded` if the mean is not 0.
     ZeroPadded,
     /// Scaled to 32x32 as `torchvision.transforms.Resize` does with a picture, then normalised.
     Resized,
-    /// 28x28 as it is. s4 is then 4x4, and c5 has 16 x 4 x 4 inputs a unit.
+    /// 28x28 without padding. s4 is then 4x4, and each unit of c5 has 16 x 4 x 4 inputs.
     Unpadded,
 }
 
-/// The network's settings. They are stored in every file of weights that this crate writes.
+/// The settings of a network. They are stored in every file of weights that this crate writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// Which of the two networks; what is said of activation, pooling and c5 is the modern one's.
+    /// The network. The settings for activation, pooling and c5 only apply to the modern one.
     #[serde(skip_serializing_if = "is_default")]
     pub network: Network,
-    /// Activation after each layer but the last.
+    /// The activation function after each layer except the last.
     pub activation: Activation,
-    /// Pooling in s2 and s4.
+    /// The pooling in s2 and s4.
     pub pooling: Pooling,
     /// Whether the activation comes before or after the pooling.
     #[serde(skip_serializing_if = "is_default")]
     pub layer_order: LayerOrder,
-    /// Activation of c5 and f6.
+    /// The activation of c5 and f6.
     #[serde(skip_serializing_if = "is_default")]
     pub hidden_activation: HiddenActivation,
-    /// Form of c5.
+    /// The form of c5's parameters.
     pub c5: C5,
-    /// Number of classes, 2 to 1,000.
+    /// The number of classes, 2 to 1,000.
     pub classes: usize,
-    /// Subtracted from the pixels, which are 0..1 (padding included).
+    /// The mean, which is subtracted from the pixels. These are 0 to 1, padding included.
     pub mean: f64,
-    /// What the pixels are divided by after that.
+    /// The standard deviation, by which the pixels are divided after that.
     pub std: f64,
-    /// How an image becomes the input.
+    /// The way in which an image becomes the input.
     pub input: Input,
-    /// Of the original network: what the squared distances from the codes are multiplied by.
+    /// The factor of the squared distances from the codes; only for the original network.
     #[serde(skip_serializing_if = "is_default_scale")]
     pub rbf_scale: f64,
-    /// Of the original network: whether the codes are trained.
+    /// Whether the codes are trained; only for the original network.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub train_rbf: bool,
 }
 
-/// Chosen on 10,000 of the training images, among 1/84 to 0.05. Of the sum itself, which is 1, training by the
-/// paper's rates diverges.
+/// The default of `rbf_scale`, the best of several values from 1/84 to 0.05 for 10,000 images of
+/// the training set. With the plain sum, a factor of 1, training at the paper's learning rates
+/// diverges.
 const RBF_SCALE: f64 = 0.025;
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -166,7 +168,8 @@ impl Default for ModelConfig {
 }
 
 impl ModelConfig {
-    /// The original network. Its pixels are -0.1 (background) to 1.175 (ink).
+    /// Returns the settings of the original network. Its pixels are -0.1 for background to 1.175
+    /// for ink.
     pub fn original() -> Self {
         Self {
             network: Network::Original,
@@ -177,10 +180,10 @@ impl ModelConfig {
         }
     }
 
-    /// Checks the ranges.
+    /// Checks that all settings are within their ranges.
     ///
     /// # Errors
-    /// Names the first setting that is out of its range.
+    /// If a setting is out of its range; the message names the first one.
     pub fn validate(&self) -> Result<()> {
         if !(2..=1000).contains(&self.classes) {
             return Err(Error::Config(format!(
@@ -188,7 +191,7 @@ impl ModelConfig {
                 self.classes
             )));
         }
-        // In float32, as it is used.
+        // The network uses the scale in float32.
         let scale = self.rbf_scale as f32;
         if !(scale.is_finite() && scale > 0.0) {
             return Err(Error::Config(format!(
@@ -239,10 +242,10 @@ impl ModelConfig {
         }
     }
 
-    /// Shape of a layer's weight; the bias has its first dimension.
+    /// Returns the shape of a layer's weight. The bias has its first dimension.
     ///
     /// # Panics
-    /// Where no layer of that name has a weight.
+    /// If there is no layer of this name with a weight.
     pub fn weight_shape(&self, layer: &str) -> Vec<usize> {
         let side = self.input.s4_size();
         match (layer, self.c5) {
@@ -256,7 +259,8 @@ impl ModelConfig {
         }
     }
 
-    /// Names and shapes of all tensors, in the order in which they are drawn and stored.
+    /// Returns the names and shapes of all tensors, in the order in which they are initialised and
+    /// stored.
     pub fn state(&self) -> Vec<(String, Vec<usize>)> {
         let weight_and_bias = |layer: &str| {
             let shape = self.weight_shape(layer);
@@ -282,16 +286,18 @@ impl ModelConfig {
         }
     }
 
-    /// Whether a tensor of [`ModelConfig::state`] is not trained: the codes, unless they are.
+    /// Returns whether a tensor of [`ModelConfig::state`] is not trained. That is true of the
+    /// codes, unless `train_rbf` is set.
     pub fn is_fixed(&self, name: &str) -> bool {
         self.network == Network::Original && name == "output.weight" && !self.train_rbf
     }
 }
 
-/// Values for the settings that shapes do not tell. Those that are none stay as they are.
+/// Replacements for the settings that shapes do not reveal. A setting that is `None` remains as it
+/// is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelOptions {
-    /// The activation.
+    /// The activation function.
     pub activation: Option<Activation>,
     /// The pooling in s2 and s4.
     pub pooling: Option<Pooling>,
@@ -299,16 +305,16 @@ pub struct ModelOptions {
     pub layer_order: Option<LayerOrder>,
     /// The activation of c5 and f6.
     pub hidden_activation: Option<HiddenActivation>,
-    /// How a 28x28 image becomes the input.
+    /// The way in which an image of 28x28 pixels becomes the input.
     pub input: Option<Input>,
-    /// The number that is subtracted from the pixels, which are 0..1.
+    /// The mean, which is subtracted from the pixels.
     pub mean: Option<f64>,
-    /// The number that the pixels are divided by after that.
+    /// The standard deviation, by which the pixels are divided after that.
     pub std: Option<f64>,
 }
 
 impl ModelOptions {
-    /// All options, with the values of these settings.
+    /// Creates options with the values of these settings.
     pub fn of(config: &ModelConfig) -> Self {
         Self {
             activation: Some(config.activation),
@@ -333,7 +339,8 @@ impl ModelOptions {
     }
 }
 
-/// The options as they are typed: `--activation relu --pooling max`. Habits that are the usual ones are left out.
+/// Formats the options as on the command line: `--activation relu --pooling max`. The defaults of
+/// layer order and hidden activation are left out.
 impl fmt::Display for ModelOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fn option<T: fmt::Display>(name: &str, value: Option<T>) -> Option<String> {
@@ -355,7 +362,8 @@ impl fmt::Display for ModelOptions {
     }
 }
 
-/// What shapes do not tell: "tanh activation, avg pooling, padded input, mean 0, std 1".
+/// Formats the settings that shapes do not reveal: "tanh activation, avg pooling, padded input,
+/// mean 0, std 1".
 impl fmt::Display for ModelConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { activation, pooling, mean, std, input, .. } = self;
@@ -407,7 +415,7 @@ choices!(HiddenActivation {
 });
 
 impl Input {
-    /// Height and width of the network's input: 32, or 28 without padding.
+    /// Returns the height and width of the network's input: 32, or 28 without padding.
     pub fn size(self) -> usize {
         match self {
             Self::Padded | Self::ZeroPadded | Self::Resized => 32,
@@ -415,14 +423,14 @@ impl Input {
         }
     }
 
-    /// Height and width of s4's maps: 5, or 4 without padding.
+    /// The height and width of s4's maps: 5, or 4 without padding.
     pub(crate) fn s4_size(self) -> usize {
         ((self.size() - 4) / 2 - 4) / 2
     }
 }
 
 impl Activation {
-    /// The function's value.
+    /// Returns the value of the function at `x`.
     pub fn apply(self, x: f64) -> f64 {
         match self {
             Self::Tanh => x.tanh(),

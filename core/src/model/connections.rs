@@ -1,6 +1,6 @@
 //! The connections between s2 and c3 in the network of 1998.
 
-/// Which maps of s2 each map of c3 is connected to: the paper's Table I.
+/// The maps of s2 that each of the 16 maps of c3 is connected to: table I of the paper.
 pub const C3_TABLE: [&[usize]; 16] = [
     &[0, 1, 2],
     &[1, 2, 3],

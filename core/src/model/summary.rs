@@ -1,4 +1,4 @@
-//! The table of layers: output shape, parameters, connections, multiply-adds.
+//! The table of layers: output shapes, parameters, connections and multiply-adds.
 
 use std::fmt;
 
@@ -7,46 +7,50 @@ use serde::Serialize;
 use super::C3_TABLE;
 use super::config::{ModelConfig, Network, Pooling};
 
-/// One row of the table, for one image.
+/// A row of the table: the counts of a layer for one image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct LayerSummary {
-    /// The paper's name: c1, s2, c3, s4, c5, f6, output.
+    /// The layer's name in the paper: c1, s2, c3, s4, c5, f6 or output.
     pub name: &'static str,
-    /// (channels, height, width), or (units).
+    /// The shape of the output: (channels, height, width) or (units).
     pub output_shape: Vec<usize>,
-    /// Trainable parameters.
+    /// The number of trainable parameters.
     pub parameters: usize,
-    /// Connections as the paper counts them: inputs of all units, biases included.
+    /// The number of connections as the paper counts them: the inputs of all units, including
+    /// biases.
     pub connections: usize,
-    /// Multiply-adds.
+    /// The number of multiply-adds.
     pub macs: usize,
 }
 
-/// Sums over the layers.
+/// The sums over all layers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Total {
-    /// Trainable parameters.
+    /// The number of trainable parameters.
     pub parameters: usize,
-    /// Connections.
+    /// The number of connections.
     pub connections: usize,
-    /// Multiply-adds.
+    /// The number of multiply-adds.
     pub macs: usize,
 }
 
-/// The whole table. `Display` draws it; serde gives the form of `summary --json`.
+/// The table of all layers. `Display` prints it as text, serde as the JSON of `summary --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Summary {
-    /// From c1 to output.
+    /// The layers from c1 to output.
     pub layers: Vec<LayerSummary>,
-    /// The sums.
+    /// The sums over the layers.
     pub total: Total,
 }
 
 impl Summary {
-    /// The table of the network with these settings.
+    /// Creates the table of a network with these settings.
     ///
-    /// Pooling has no parameters: an average of four counts four connections a unit and, as it
-    /// multiplies by a constant, one multiply-add; a maximum counts none.
+    /// Pooling has no parameters. Each unit has four connections. An average counts as one
+    /// multiply-add, as it multiplies by a constant; a maximum counts as none.
     pub fn new(config: &ModelConfig) -> Self {
         let convolution = |name, maps_in: usize, maps: usize, size: usize| {
             let (units, fan_in) = (maps * size * size, maps_in * 25);
@@ -88,7 +92,7 @@ impl Summary {
     }
 }
 
-/// A layer in which each output has all inputs and a bias.
+/// A fully connected layer with biases.
 fn linear(name: &'static str, inputs: usize, outputs: usize) -> LayerSummary {
     LayerSummary {
         name,
@@ -99,7 +103,7 @@ fn linear(name: &'static str, inputs: usize, outputs: usize) -> LayerSummary {
     }
 }
 
-/// The paper's counts. A sub-sampling unit has four inputs and a bias, and multiplies once.
+/// The counts of the paper. A sub-sampling unit has four inputs and a bias, and multiplies once.
 fn original(config: &ModelConfig) -> Vec<LayerSummary> {
     let convolution = |name, maps: usize, size: usize, kernels: usize| LayerSummary {
         name,
@@ -159,7 +163,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// 61706 -> "61,706".
+/// Formats a number with separators: "61,706".
 fn thousands(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);

@@ -1,36 +1,36 @@
-//! The budget for reading one picture: work, counted in pixels, and time.
+//! The budget for reading one picture: work, measured in pixels, and time.
 
 use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
 
-/// Pixels that the steps may go through, for each pixel that is looked at.
+/// The number of pixels that all steps together may process, for each pixel of the reduced picture.
 const WORK: usize = 64;
 
-/// The part of the budget that is left.
+/// The remaining budget.
 pub struct Budget {
     pixels: usize,
-    /// When the time is over, and how long it was.
+    /// The end of the time limit and its length; `None` without a limit.
     end: Option<(Instant, Duration)>,
 }
 
 impl Budget {
-    /// A budget of time from now on; none where there is no limit.
+    /// Creates a budget whose time limit starts now; without a limit if `time` is `None`.
     pub fn new(time: Option<Duration>) -> Self {
         let now = Instant::now();
         let end = time.and_then(|time| Some((now.checked_add(time)?, time)));
         Self { pixels: 0, end }
     }
 
-    /// Sets the work that a picture of so many pixels may take.
+    /// Sets the work that a picture of this number of pixels may take.
     pub fn allow(&mut self, pixels: usize) {
         self.pixels = WORK * pixels.max(1 << 16);
     }
 
-    /// Takes a step that goes through so many pixels.
+    /// Pays for a step that processes this number of pixels.
     ///
     /// # Errors
-    /// [`Error::Picture`] where that is more than is left, or the time is over.
+    /// [`Error::Picture`] if the budget does not suffice, or the time limit is exceeded.
     pub fn spend(&mut self, pixels: usize) -> Result<()> {
         self.pixels = self.pixels.checked_sub(pixels).ok_or_else(|| {
             Error::Picture(
@@ -40,10 +40,10 @@ impl Budget {
         self.check_time()
     }
 
-    /// Whether there is time left.
+    /// Checks the time limit.
     ///
     /// # Errors
-    /// [`Error::Picture`] where there is none.
+    /// [`Error::Picture`] if the time limit is exceeded.
     pub fn check_time(&self) -> Result<()> {
         match self.end {
             Some((end, time)) if Instant::now() >= end => Err(Error::Picture(format!(

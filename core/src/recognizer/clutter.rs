@@ -1,19 +1,20 @@
-//! What is no writing: rules and frames, blots, holes, what is around digits.
+//! Removes ink that is no writing: rules and frames, blots, holes, and rings around digits.
 
 use super::budget::Budget;
 use super::component::{Component, components};
 use crate::Result;
 use crate::data::ink::Area;
 
-/// The most components that are larger than specks; a picture that has more is no writing.
-const MOST_COMPONENTS: usize = 8000;
+/// The largest number of components that are larger than specks; a picture that has more shows no
+/// writing.
+const MAX_COMPONENTS: usize = 8000;
 
-/// Connected ink of a mask that may be writing: rules and frames of the paper are erased from the mask, but where
-/// writing crosses them, and what is too solid, too thick or too small for writing is left out. None where there
-/// are too many components.
+/// Returns the components of a mask that may be writing; `None` if there are too many. Rules and
+/// frames of the paper are erased from the mask, except where writing crosses them. Components that
+/// are too solid or have too thick strokes are left out.
 ///
 /// # Errors
-/// Where the budget is spent.
+/// If the budget is exhausted.
 pub fn writing(
     mask: &mut [bool],
     width: usize,
@@ -36,7 +37,7 @@ pub fn writing(
         found = components(mask, width);
     }
     let large: Vec<Area> = found.iter().filter(|c| !is_speck(c)).map(|c| c.area).collect();
-    if large.len() > MOST_COMPONENTS {
+    if large.len() > MAX_COMPONENTS {
         return Ok(None);
     }
     budget.check_time()?;
@@ -53,28 +54,28 @@ pub fn writing(
     Ok(Some(found))
 }
 
-/// Smaller than any part of a digit that can be read.
+/// Whether a component is smaller than any readable part of a digit.
 fn is_speck(component: &Component) -> bool {
     component.area.width.max(component.area.height) <= 2 || component.pixels.len() <= 2
 }
 
-/// Keeps those components for which that holds; all where it holds for none.
-fn keep(components: &mut Vec<Component>, holds: impl Fn(&Component) -> bool) {
-    let kept: Vec<bool> = components.iter().map(holds).collect();
+/// Keeps the components that pass a test, or all if none passes.
+fn keep(components: &mut Vec<Component>, test: impl Fn(&Component) -> bool) {
+    let kept: Vec<bool> = components.iter().map(test).collect();
     if kept.contains(&true) {
         let mut kept = kept.into_iter();
         components.retain(|_| kept.next() == Some(true));
     }
 }
 
-/// A hole, a button: fuller than any digit.
+/// Whether a component is fuller than any digit, such as a hole or a button.
 fn is_solid(component: &Component) -> bool {
     let Area { width, height, .. } = component.area;
     let round = 20 * width > 9 * height && 20 * height > 9 * width;
     width.min(height) >= 20 && round && component.fill() > 0.74
 }
 
-/// A ring around a digit.
+/// Whether `outer` is a ring around `inner`, a possible digit.
 fn encloses(outer: &Area, inner: &Area) -> bool {
     outer.left < inner.left
         && outer.top < inner.top
@@ -90,7 +91,8 @@ fn is_frame(component: &Component, width: usize) -> bool {
     if area.width.min(area.height) < 24 || component.fill() > 0.5 {
         return false;
     }
-    // Columns at the upper and the lower side, rows at the left and the right one.
+    // For the upper and the lower side the columns with ink, for the left and the right side the
+    // rows.
     let mut columns = [vec![false; area.width], vec![false; area.width]];
     let mut rows = [vec![false; area.height], vec![false; area.height]];
     for pixel in &component.pixels {
@@ -106,8 +108,9 @@ fn is_frame(component: &Component, width: usize) -> bool {
     })
 }
 
-/// Erases thin lines of an area, across and down, that are made of runs not shorter than `shortest`; those for
-/// which `is_rule` holds by the area's length that way. Where ink crosses them nothing is erased.
+/// Erases thin lines in an area, across and down. They consist of runs of at least `shortest`
+/// pixels, and `is_rule` holds for them and the area's length in their direction. Pixels where
+/// other ink crosses a line remain.
 fn erase_lines(
     mask: &mut [bool],
     width: usize,
@@ -118,11 +121,11 @@ fn erase_lines(
     let Area { left, top, width: columns, height: rows } = *area;
     let at = |x: usize, y: usize| (top + y) * width + left + x;
     let part = |across: usize, down: usize, turned: bool| -> Vec<bool> {
-        let place = move |i: usize| match turned {
+        let pixel = move |i: usize| match turned {
             false => at(i % across, i / across),
             true => at(i / across, i % across),
         };
-        (0..across * down).map(|i| mask[place(i)]).collect()
+        (0..across * down).map(|i| mask[pixel(i)]).collect()
     };
     let lines = |part: &[bool], across: usize, shortest: usize| {
         let thickest = (part.len() / across / 30).max(2);
@@ -138,7 +141,7 @@ fn erase_lines(
     }
 }
 
-/// The pixels of thin lines across a mask, made of runs not shorter than `shortest`.
+/// The pixels of thin lines across a mask, which consist of runs of at least `shortest` pixels.
 fn long_lines(
     mask: &[bool],
     width: usize,
@@ -162,7 +165,7 @@ fn long_lines(
             continue;
         }
         let thickness = rule.pixels.len().div_ceil(rule.area.width);
-        // Of a column that ink crosses nothing is erased.
+        // In a column where other ink crosses the line, no pixel is erased.
         let reaches = |pixel: usize, back: bool| {
             let mut at = pixel;
             for _ in 0..=thickness {

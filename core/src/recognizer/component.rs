@@ -1,30 +1,30 @@
-//! Connected ink.
+//! Components: connected ink.
 
 use crate::data::ink::Area;
 
-/// Connected ink.
+/// A component: connected ink.
 pub struct Component {
-    /// The smallest that holds it.
+    /// The bounding box.
     pub area: Area,
-    /// Their places in the picture.
+    /// The indices of the pixels in the picture.
     pub pixels: Vec<usize>,
-    /// How many of them are at its border.
+    /// The number of pixels at the border of the component.
     pub border: usize,
 }
 
 impl Component {
-    /// Pixels across its strokes, about.
+    /// Returns the approximate width of its strokes in pixels.
     pub fn stroke(&self) -> f32 {
         2.0 * self.pixels.len() as f32 / self.border.max(1) as f32
     }
 
-    /// The part of its area that is ink.
+    /// Returns the part of its bounding box that is ink.
     pub fn fill(&self) -> f32 {
         self.pixels.len() as f32 / (self.area.width * self.area.height) as f32
     }
 }
 
-/// The up to eight pixels around one.
+/// Returns the up to eight pixels around a pixel.
 pub fn neighbours(pixel: usize, width: usize, pixels: usize) -> impl Iterator<Item = usize> {
     let (x, y) = (pixel % width, pixel / width);
     let rows = y.saturating_sub(1)..(y + 2).min(pixels / width);
@@ -32,7 +32,7 @@ pub fn neighbours(pixel: usize, width: usize, pixels: usize) -> impl Iterator<It
     rows.flat_map(move |y| columns().map(move |x| y * width + x)).filter(move |i| *i != pixel)
 }
 
-/// Connected parts of a mask, diagonals too.
+/// Returns the components of a mask. Diagonal neighbours are connected.
 pub fn components(mask: &[bool], width: usize) -> Vec<Component> {
     let mut seen = vec![false; mask.len()];
     let mut components = Vec::new();
@@ -65,7 +65,8 @@ pub fn components(mask: &[bool], width: usize) -> Vec<Component> {
     components
 }
 
-/// The height of components, each counting as much as it is high: specks do not.
+/// Returns the typical height of components. Each component counts in proportion to its height, so
+/// that specks hardly matter.
 pub fn typical_height<'a>(components: impl Iterator<Item = &'a Component>) -> usize {
     let mut heights: Vec<usize> = components.map(|component| component.area.height).collect();
     heights.sort_unstable();

@@ -1,7 +1,8 @@
-//! The segmentation graph of a line: what may be digits, and the path through them that is likeliest.
+//! The segmentation graph of a line, which holds everything that may be a digit, and its likeliest
+//! path.
 //!
-//! Its nodes lie between the pieces of a line; an edge joins a few pieces that follow each other to what may be
-//! one digit. Source: LeCun et al. 1998, section V.
+//! The nodes lie between the pieces of a line. An edge joins a few pieces in a row that may be one
+//! digit. Source: LeCun et al. 1998, section V.
 
 use super::budget::Budget;
 use super::pieces::{Line, Pieces};
@@ -11,46 +12,48 @@ use crate::data::ink::{Area, Ink};
 use crate::data::strokes;
 use crate::data::to_mnist;
 
-/// The most pieces of a digit.
-const MOST_JOINED: usize = 5;
-/// What a cut through connected ink costs, as the logarithm of a likelihood.
-const CUT: f32 = -1.5;
-/// What taking connected ink for a blot costs, and how much more where it is as large as the line is high.
-const BLOT: (f32, f32) = (-3.0, -6.0);
-/// What leaving out a piece of connected ink costs.
-const LOST: f32 = -30.0;
+/// The largest number of pieces of a digit.
+const MAX_PIECES_PER_DIGIT: usize = 5;
+/// The cost of a cut through a component, as the logarithm of a likelihood. The other costs have
+/// the same unit.
+const CUT_COST: f32 = -1.5;
+/// The cost of taking a component for a blot, and the additional cost if it is as large as the line
+/// is high.
+const BLOT_COST: (f32, f32) = (-3.0, -6.0);
+/// The cost of leaving out a piece.
+const LEFT_OUT_COST: f32 = -30.0;
 
-/// What may be a digit.
+/// An edge of the graph: pieces that may be one digit.
 pub struct Edge {
-    /// The first of its line's pieces.
+    /// The index in the line of its first piece.
     pub from: usize,
-    /// The first of those after it.
+    /// The index in the line of the first piece after it.
     pub to: usize,
-    /// Where it is.
+    /// Its bounding box.
     pub area: Area,
-    /// It in MNIST's form.
+    /// The digit in MNIST's form.
     pub pixels: [u8; PIXELS],
-    /// Whether it is all that is connected, and nothing else.
+    /// Whether it consists of one whole component and nothing else.
     whole: bool,
-    /// Whether it ends where what is connected is cut.
+    /// Whether it ends at a cut through a component.
     cut: bool,
 }
 
-/// A line's graph.
+/// The segmentation graph of a line.
 pub struct Graph {
-    /// In the order of their last piece.
+    /// The edges in the order of their last piece.
     pub edges: Vec<Edge>,
-    /// Where the line's pieces are.
+    /// The bounding boxes of the line's pieces.
     areas: Vec<Area>,
-    /// Rows of most of the line's digits.
+    /// The typical height of the line's digits in pixels.
     pub height: usize,
 }
 
 impl Graph {
-    /// The graph of a line.
+    /// Builds the graph of a line.
     ///
     /// # Errors
-    /// Where the budget is spent.
+    /// If the budget is exhausted.
     pub fn of(ink: &Ink, pieces: &Pieces, line: &Line, budget: &mut Budget) -> Result<Self> {
         let height = line.height.max(1);
         let mut pen = 0.0;
@@ -60,10 +63,11 @@ impl Graph {
         }
         let mut edges = Vec::new();
         for to in 1..=line.pieces.len() {
-            for from in (to.saturating_sub(MOST_JOINED)..to).rev() {
+            for from in (to.saturating_sub(MAX_PIECES_PER_DIGIT)..to).rev() {
                 let numbers = &line.pieces[from..to];
                 let Some(area) = pieces.area(numbers) else { continue };
-                // Wider than any digit, or with a gap that none has.
+                // Pieces wider than any digit, or with a wider gap than any digit has, are no
+                // digit.
                 let [a, b] = [&line.pieces[from], &line.pieces[(from + 1).min(to - 1)]];
                 let [a, b] = [a, b].map(|number| pieces.areas[usize::from(*number) - 1]);
                 if 2 * b.left.saturating_sub(a.right()) > height {
@@ -86,31 +90,38 @@ impl Graph {
         Ok(Self { edges, areas, height })
     }
 
-    /// The graph of a digit alone.
+    /// Builds the graph of a single digit.
     pub fn of_digit(area: Area, pixels: [u8; PIXELS]) -> Self {
         let edges = vec![Edge { from: 0, to: 1, area, pixels, whole: false, cut: false }];
         Self { edges, areas: vec![area], height: area.height }
     }
 
-    /// The edges of the likeliest path, by the probabilities that they are digits, and read right; and where it
-    /// leaves out pieces. With `blots` what is connected may be no digit at all.
-    pub fn best(&self, digits: &[f32], right: &[f32], blots: bool) -> (Vec<usize>, Vec<Area>) {
+    /// Finds the likeliest path. `digits` are the probabilities that the edges are digits, `class`
+    /// those of their classes. With `allow_blots` a component may be a blot, which is no digit. Returns
+    /// the edges of the path and the areas of the pieces that it leaves out.
+    pub fn best(
+        &self,
+        digits: &[f32],
+        class: &[f32],
+        allow_blots: bool,
+    ) -> (Vec<usize>, Vec<Area>) {
         let log = |probability: f32| probability.max(1e-9).ln();
-        // Of each node the best sum to there, the node before it, and the edge that is read between them.
+        // For each node the best sum up to it, the node before it, and the edge between them if it
+        // is read.
         let mut best: Vec<(f32, usize, Option<usize>)> = vec![(0.0, 0, None)];
         let mut edges = self.edges.iter().enumerate().peekable();
         for last in 0..self.areas.len() {
-            let mut found = (best[last].0 + LOST, last, None);
+            let mut found = (best[last].0 + LEFT_OUT_COST, last, None);
             while let Some((index, edge)) = edges.next_if(|(_, edge)| edge.to == last + 1) {
                 let before = best[edge.from].0;
-                let cut = if edge.cut { CUT } else { 0.0 };
-                let read = before + cut + log(digits[index] * right[index]);
+                let cut = if edge.cut { CUT_COST } else { 0.0 };
+                let read = before + cut + log(digits[index] * class[index]);
                 if read > found.0 {
                     found = (read, edge.from, Some(index));
                 }
                 let part = edge.area.height.max(edge.area.width) as f32 / self.height as f32;
-                let blot = before + BLOT.0 + BLOT.1 * part + log(1.0 - digits[index]);
-                if blots && edge.whole && blot > found.0 {
+                let blot = before + BLOT_COST.0 + BLOT_COST.1 * part + log(1.0 - digits[index]);
+                if allow_blots && edge.whole && blot > found.0 {
                     found = (blot, edge.from, None);
                 }
             }

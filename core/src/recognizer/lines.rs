@@ -1,26 +1,29 @@
-//! Lines of writing.
+//! Groups components into lines of writing.
 
 use super::component::{Component, typical_height};
 use crate::data::ink::Area;
 
-/// A line: which components, and where the tall ones are.
-struct Line {
+/// A line of writing.
+struct LineOfComponents {
+    /// The indices of its components.
     components: Vec<usize>,
+    /// The bounding boxes of its tall components.
     areas: Vec<Area>,
 }
 
-/// Components by line, from above; in each as they come. What is small belongs to what is near and above or below
-/// or within it: a digit's part. Else it is a comma, a dash, an underline, a speck, and is left out.
+/// Groups components into lines, from top to bottom. A small component that is near a tall one, and
+/// above, below or within it, is a part of a digit. Other small components (a comma, a dash, an
+/// underline, a speck) are left out. Returns the indices of each line's components.
 pub fn lines(components: &[Component]) -> Vec<Vec<usize>> {
     let height = typical_height(components.iter());
     let (mut tall, small): (Vec<_>, Vec<_>) =
         (0..components.len()).partition(|i| 5 * components[*i].area.height >= 2 * height);
     tall.sort_by_key(|i| components[*i].area.top + components[*i].area.bottom());
-    let mut lines: Vec<Line> = Vec::new();
+    let mut lines: Vec<LineOfComponents> = Vec::new();
     for i in tall {
         let area = components[i].area;
-        // With the nearest that belongs to it.
-        let nearest = |line: &Line| {
+        // Joins the line of the nearest component that belongs to it.
+        let nearest = |line: &LineOfComponents| {
             let beside = line.areas.iter().filter(|other| are_in_line(&area, other));
             beside.map(|other| gaps(&area, other)[0]).min()
         };
@@ -29,7 +32,7 @@ pub fn lines(components: &[Component]) -> Vec<Vec<usize>> {
                 lines[line].components.push(i);
                 lines[line].areas.push(area);
             }
-            None => lines.push(Line { components: vec![i], areas: vec![area] }),
+            None => lines.push(LineOfComponents { components: vec![i], areas: vec![area] }),
         }
     }
     for i in small {
@@ -46,14 +49,15 @@ pub fn lines(components: &[Component]) -> Vec<Vec<usize>> {
             line.components.push(i);
         }
     }
-    lines.sort_by_key(|Line { areas, .. }| {
+    lines.sort_by_key(|LineOfComponents { areas, .. }| {
         areas.iter().map(|area| area.top + area.bottom()).sum::<usize>() / areas.len()
     });
     lines.into_iter().map(|line| line.components).collect()
 }
 
-/// Whether two share half of the lower one's rows; or half of the narrower one's columns where hardly anything is
-/// between them: a digit in two parts.
+/// Whether two areas are in one line: they share half of the rows of the lower one. Or they share
+/// half of the columns of the narrower one with hardly any gap between them, as a digit in two
+/// parts.
 fn are_in_line(a: &Area, b: &Area) -> bool {
     let rows = shared([a.top, a.bottom()], [b.top, b.bottom()]);
     let columns = shared([a.left, a.right()], [b.left, b.right()]);
@@ -61,13 +65,13 @@ fn are_in_line(a: &Area, b: &Area) -> bool {
     2 * rows >= a.height.min(b.height) || broken
 }
 
-/// Columns and rows between two areas.
+/// The horizontal and the vertical gap between two areas, in pixels.
 fn gaps(a: &Area, b: &Area) -> [usize; 2] {
     let gap = |a: [usize; 2], b: [usize; 2]| a[0].max(b[0]).saturating_sub(a[1].min(b[1]));
     [gap([a.left, a.right()], [b.left, b.right()]), gap([a.top, a.bottom()], [b.top, b.bottom()])]
 }
 
-/// How much two ranges share.
+/// The length that two ranges share.
 fn shared(a: [usize; 2], b: [usize; 2]) -> usize {
     a[1].min(b[1]).saturating_sub(a[0].max(b[0]))
 }

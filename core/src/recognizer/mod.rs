@@ -1,8 +1,9 @@
-//! Digits read from pictures: found, brought into MNIST's form, and read by the network.
+//! Reads the digits in pictures: finds them, converts them to MNIST's form, and classifies them.
 //!
-//! Connected ink is cut where digits may touch; each few pieces that follow each other may be a digit. A second
-//! network, LeNet-5 with an eleventh class for what is no digit, says which of them are; the path through a
-//! line that it finds likeliest is read.
+//! Connected ink is cut into pieces where digits may touch. One piece, or a few pieces in a row,
+//! may be a digit. The reject network, a LeNet-5 with an eleventh class for everything that is no
+//! digit, rates all of these candidates. The reading is the likeliest path through the segmentation
+//! graph of each line.
 
 mod budget;
 mod classifier;
@@ -32,21 +33,22 @@ use classifier::Classifier;
 use graph::{Edge, Graph};
 use pieces::Pieces;
 
-/// The longest sides in which a picture is looked at: the second one where its digits are too small in the first.
-const SIDES: [u32; 2] = [400, 1600];
-/// Rows of digits that are not too small.
-const LOWEST: usize = 48;
-/// Higher digits than this are reduced before they are cut.
-const HIGHEST: usize = 128;
+/// The longest sides to which pictures are reduced. The second one is tried if the digits are too
+/// small in the first.
+const LONGEST_SIDES: [u32; 2] = [400, 1600];
+/// The height in pixels from which digits are large enough.
+const MIN_HEIGHT: usize = 48;
+/// The height in pixels to which higher digits are reduced before they are cut.
+const MAX_HEIGHT: usize = 128;
 
-/// Digits of a lower confidence are rejected where nothing else is asked for. Of MNIST's test digits these are
-/// 0.5 %, a fifth of them misclassified.
+/// The default confidence below which digits are rejected. Of MNIST's test digits this rejects 0.5
+/// %, a fifth of them misclassified.
 pub const REJECT_BELOW: f32 = 0.05;
 
-/// A confidence of no digit, where there are many.
-const UNLIKELY: f32 = 0.01;
+/// If a picture has more than three digits and all confidences are below this, it shows no digits.
+const MIN_CONFIDENCE_OF_MANY: f32 = 0.01;
 
-/// Reads the digits of pictures. Threads can share one.
+/// Reads the digits in pictures. Several threads can share a recognizer.
 ///
 /// # Example
 /// ```
@@ -64,80 +66,88 @@ const UNLIKELY: f32 = 0.01;
 /// # fn main() {}
 /// ```
 pub struct Recognizer {
-    /// Reads digits.
-    reader: Classifier,
-    /// Tells digits from what is none.
+    /// The network that classifies digits.
+    classifier: Classifier,
+    /// The reject network, which separates digits from everything else.
     reject_network: Classifier,
     reject_below: f32,
     time_limit: Option<Duration>,
 }
 
-/// What a picture says.
+/// The digits that were read in a picture.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Reading {
-    /// Its digits in reading order, a line of them on each line, with those that are rejected.
+    /// All digits in reading order, including rejected ones, with one line of text for each line of
+    /// digits.
     pub text: String,
-    /// The text with a question mark for each digit that is rejected.
+    /// The same text with a question mark in place of each rejected digit.
     pub accepted: String,
-    /// The same, one by one.
+    /// The digits in the same order.
     pub digits: Vec<Digit>,
-    /// Whether one of them is rejected.
+    /// Whether any digit is rejected.
     pub rejected: bool,
-    /// Ink beside digits that is not read, and that may be a sign, a point, a comma or a dash.
+    /// Ink beside digits that was not read, and that may be a sign, a point, a comma or a dash.
     pub left_out: Vec<Mark>,
 }
 
-/// Ink that is not read.
+/// Ink beside digits that was not read.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Mark {
-    /// Left, top, width and height in the picture, in pixels.
+    /// The bounding box in the picture in pixels: left, top, width, height.
     #[serde(rename = "box")]
     pub area: [u32; 4],
-    /// The line of the digits that it stands beside, from 0.
+    /// The index of the line of digits that it stands beside.
     pub line: usize,
 }
 
-/// A digit of a picture.
+/// A digit in a picture.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Digit {
-    /// The class whose probability is largest.
+    /// The class with the largest probability.
     pub label: usize,
-    /// How sure that is, 0 to 1: the class's probability, times that of being a digit at all.
+    /// The confidence, 0 to 1: the probability of the class, times the probability that this is a
+    /// digit at all.
     pub confidence: f32,
-    /// Of each class; they add up to 1.
+    /// The probability of each class; their sum is 1.
     pub probabilities: Vec<f32>,
-    /// Left, top, width and height in the picture, in pixels.
+    /// The bounding box in the picture in pixels: left, top, width, height.
     #[serde(rename = "box")]
     pub area: [u32; 4],
-    /// Its line, from 0.
+    /// The index of its line.
     pub line: usize,
-    /// Whether the confidence is below what was asked for.
+    /// Whether the confidence is below the limit, and the digit so rejected.
     pub rejected: bool,
-    /// What the network sees: 28x28, 0 for the paper to 255 for ink, row by row.
+    /// The network's picture of the digit: 28x28 pixels, row by row, 0 for paper to 255 for ink.
     #[serde(skip)]
     pub pixels: [u8; PIXELS],
 }
 
-/// What a layer makes of a digit.
+/// The output of a layer for one digit.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct LayerOutput {
-    /// input, or the paper's name: c1, s2, c3, s4, c5, f6, output.
+    /// The layer's name: "input", or the one in the paper: c1, s2, c3, s4, c5, f6 or output.
     pub name: &'static str,
-    /// Maps, rows, columns; of c5, f6 and output the units alone.
+    /// The number of maps, rows and columns; for c5, f6 and output only the number of units.
     pub shape: Vec<usize>,
-    /// Row by row, map after map.
+    /// The values, map after map and row by row.
     pub values: Vec<f32>,
 }
 
-/// What may be digits in a picture, by line; and how many of its pixels make one of the areas'.
-struct Found {
+/// The segmentation graphs of a picture.
+struct LineGraphs {
     lines: Vec<Graph>,
-    /// Where ink is in no line.
+    /// The areas of ink that belongs to no line.
     left_out: Vec<Area>,
+    /// The side of a pixel of the graphs' areas, in pixels of the picture.
     step: f32,
 }
 
-/// Digits as a text, line by line; labels of more than ten classes with spaces between them.
+/// Joins digits to a text, line by line. If there are more than ten classes, spaces separate the
+/// labels.
 fn joined(digits: &[Digit], show: impl Fn(&Digit) -> String) -> String {
     let lines = digits.chunk_by(|a, b| a.line == b.line).map(|line| {
         let long = line.iter().any(|digit| digit.probabilities.len() > 10);
@@ -147,68 +157,72 @@ fn joined(digits: &[Digit], show: impl Fn(&Digit) -> String) -> String {
 }
 
 impl Recognizer {
-    /// With the weights of a file, in any of the forms that [`Weights::read`] knows.
+    /// Creates a recognizer with the weights of a file in any format that [`Weights::read`]
+    /// supports.
     ///
     /// # Errors
-    /// As [`Weights::read`].
+    /// The errors of [`Weights::read`].
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         Self::new(&Weights::read(path.as_ref())?)
     }
 
-    /// With the weights that ship with the program.
+    /// Creates a recognizer with the weights that ship with the program.
     ///
     /// # Errors
-    /// None that a build which passes its tests has.
+    /// Only if the build is broken: the tests read these weights.
     pub fn shipped(network: Network) -> Result<Self> {
         Self::new(&Weights::shipped(network)?)
     }
 
-    /// With these weights.
+    /// Creates a recognizer with these weights.
     ///
     /// # Errors
-    /// Where the tensors do not fit the settings.
+    /// If the tensors do not fit the settings.
     pub fn new(weights: &Weights) -> Result<Self> {
         Ok(Self {
-            reader: Classifier::new(weights)?,
+            classifier: Classifier::new(weights)?,
             reject_network: Classifier::new(&Weights::reject_network()?)?,
-            // The reject network knows digits alone.
+            // The reject network only knows digits, so with other classes nothing is rejected.
             reject_below: if weights.config.classes == 10 { REJECT_BELOW } else { 0.0 },
             time_limit: None,
         })
     }
 
-    /// Gives up a picture that takes longer, decoding not counted; the default is no limit.
+    /// Limits the time for reading a picture, without decoding; reading fails if it takes longer.
+    /// By default there is no limit.
     pub fn time_limit(mut self, time: Duration) -> Self {
         self.time_limit = Some(time);
         self
     }
 
-    /// Rejects digits whose confidence is below this, 0 to 1; 0 rejects none. Without it, or with none given, a
-    /// network of ten classes has [`REJECT_BELOW`], and others have 0.
+    /// Sets the confidence, 0 to 1, below which digits are rejected; 0 rejects none. The default,
+    /// which `None` keeps, is [`REJECT_BELOW`] for a network of ten classes and 0 for others.
     pub fn reject_below(mut self, confidence: impl Into<Option<f32>>) -> Self {
         self.reject_below = confidence.into().unwrap_or(self.reject_below);
         self
     }
 
-    /// The network's settings.
+    /// Returns the settings of the network.
     pub fn config(&self) -> &ModelConfig {
-        self.reader.config()
+        self.classifier.config()
     }
 
-    /// Reads a picture.
+    /// Reads the digits in a picture.
     ///
     /// # Errors
-    /// [`Error::Picture`] where there is nothing to read in it.
+    /// [`Error::Picture`] if the picture shows no digits, or the time limit is exceeded.
     pub fn read(&self, picture: &Picture) -> Result<Reading> {
         self.read_all(std::slice::from_ref(picture)).remove(0)
     }
 
-    /// Reads pictures, all digits in one batch, on all cores; of each what [`Recognizer::read`] gives.
+    /// Reads several pictures on all cores, with all digits in one batch. Each result is that of
+    /// [`Recognizer::read`].
     pub fn read_all(&self, pictures: &[Picture]) -> Vec<Result<Reading>> {
         self.read_by(pictures, Ok)
     }
 
-    /// The same of pictures that `open` gives: as many are in memory at a time as there are cores.
+    /// Reads pictures as [`Recognizer::read_all`] does, but opens each of them with `open`. So
+    /// there are only as many pictures in memory at a time as there are cores.
     pub fn read_by<'a, T: Sync, P: Borrow<Picture>>(
         &self,
         sources: &'a [T],
@@ -222,8 +236,8 @@ impl Recognizer {
         let graphs = || found.iter().flatten().flat_map(|found| &found.lines);
         let all: Vec<_> =
             graphs().flat_map(|graph| graph.edges.iter().map(|edge| edge.pixels)).collect();
-        let (judgements, read) =
-            (self.reject_network.probabilities(&all), self.reader.probabilities(&all));
+        let (reject_classes, classes) =
+            (self.reject_network.probabilities(&all), self.classifier.probabilities(&all));
         let mut first = 0;
         found
             .into_iter()
@@ -232,87 +246,93 @@ impl Recognizer {
                 let edges: usize = found.lines.iter().map(|line| line.edges.len()).sum();
                 let range = first..first + edges;
                 first += edges;
-                self.resolve(&found, &judgements[range.clone()], &read[range])
+                self.resolve(&found, &reject_classes[range.clone()], &classes[range])
             })
             .collect()
     }
 
-    /// The likeliest reading of what was found, by the probabilities of all edges.
+    /// The likeliest reading of the graphs, by the reject network's and the classifier's
+    /// probabilities for all edges.
     fn resolve(
         &self,
-        found: &Found,
-        judgements: &[Vec<f32>],
-        read: &[Vec<f32>],
+        found: &LineGraphs,
+        reject_classes: &[Vec<f32>],
+        classes: &[Vec<f32>],
     ) -> Result<Reading> {
-        let digit: Vec<f32> = judgements
-            .iter()
-            .map(|classes| 1.0 - classes[usize::from(training::NO_DIGIT)])
-            .collect();
-        let right: Vec<f32> =
-            read.iter().map(|read| read.iter().copied().fold(0.0, f32::max)).collect();
+        let is_digit: Vec<f32> =
+            reject_classes.iter().map(|p| 1.0 - p[usize::from(training::NO_DIGIT)]).collect();
+        let top_class: Vec<f32> =
+            classes.iter().map(|p| p.iter().copied().fold(0.0, f32::max)).collect();
         let (mut digits, mut accepted, mut others) = (Vec::new(), Vec::new(), Vec::new());
-        // Where nothing seems to be a digit, something has to be one.
-        for blots in [true, false] {
+        // If nothing seems to be a digit, the second attempt does not allow blots, so that
+        // something has to be a digit.
+        for allow_blots in [true, false] {
             if !digits.is_empty() {
                 break;
             }
             (accepted, others) = (Vec::new(), found.left_out.clone());
             let mut first = 0;
-            for (number, line) in found.lines.iter().enumerate() {
+            for (line_index, line) in found.lines.iter().enumerate() {
                 let range = first..first + line.edges.len();
                 let (path, left_out) =
-                    line.best(&digit[range.clone()], &right[range.clone()], blots);
+                    line.best(&is_digit[range.clone()], &top_class[range.clone()], allow_blots);
                 others.extend(left_out);
                 let mut areas = Vec::new();
                 for edge in path {
                     let Edge { area, pixels, .. } = &line.edges[edge];
                     let edge = first + edge;
-                    let confidence = digit[edge] * right[edge];
-                    let probabilities = read[edge].clone();
-                    let label = probabilities.iter().position(|p| *p == right[edge]);
+                    let confidence = is_digit[edge] * top_class[edge];
+                    let probabilities = classes[edge].clone();
+                    let label = probabilities.iter().position(|p| *p == top_class[edge]);
                     let rejected = confidence < self.reject_below;
                     areas.extend((!rejected).then_some(*area));
                     digits.push(Digit {
                         label: label.unwrap_or(0),
                         confidence,
                         probabilities,
-                        area: in_picture(area, found.step),
-                        line: number,
+                        area: to_picture_box(area, found.step),
+                        line: line_index,
                         rejected,
                         pixels: *pixels,
                     });
                 }
-                accepted.push(marks::Digits { areas, height: line.height });
+                accepted.push(marks::AcceptedDigits { areas, height: line.height });
                 first = range.end;
             }
         }
-        // Stars, leaves, cloth: much, and none of it like a digit.
+        // Pictures of stars, leaves or cloth have many parts, none of which is like a digit.
         let surest = digits.iter().map(|digit| digit.confidence).fold(0.0, f32::max);
-        if digits.is_empty() || digits.len() > 3 && surest < UNLIKELY {
+        if digits.is_empty() || digits.len() > 3 && surest < MIN_CONFIDENCE_OF_MANY {
             return Err(Error::Picture("expected digits, found nothing that is one".to_owned()));
         }
         let text = joined(&digits, |digit| digit.label.to_string());
         let rejected = digits.iter().any(|digit| digit.rejected);
-        let sure = joined(&digits, |digit| match digit.rejected {
+        let accepted_text = joined(&digits, |digit| match digit.rejected {
             true => "?".to_owned(),
             false => digit.label.to_string(),
         });
         let left_out = others.iter().filter_map(|mark| {
             let line = marks::line_of(mark, &accepted)?;
-            Some(Mark { area: in_picture(mark, found.step), line })
+            Some(Mark { area: to_picture_box(mark, found.step), line })
         });
-        Ok(Reading { text, accepted: sure, digits, rejected, left_out: left_out.collect() })
+        Ok(Reading {
+            text,
+            accepted: accepted_text,
+            digits,
+            rejected,
+            left_out: left_out.collect(),
+        })
     }
 
-    /// What the layers make of a digit, from [`Digit::pixels`]: the input as the network takes it, then layer by
-    /// layer.
+    /// Computes the outputs of all layers for [`Digit::pixels`]. The first one is the input as the
+    /// network takes it.
     pub fn layers(&self, pixels: &[u8; PIXELS]) -> Vec<LayerOutput> {
-        self.reader.layers(pixels)
+        self.classifier.layers(pixels)
     }
 }
 
-/// Finds what may be digits.
-fn find(picture: &Picture, mut budget: Budget) -> Result<Found> {
+/// Finds everything that may be a digit in a picture.
+fn find(picture: &Picture, mut budget: Budget) -> Result<LineGraphs> {
     if let Some(pixels) = as_in_mnist(picture) {
         let ink = Ink::of_pixels(&pixels);
         let margin = (picture.width() as usize - SIDE) / 2;
@@ -320,11 +340,11 @@ fn find(picture: &Picture, mut budget: Budget) -> Result<Found> {
         area.left += margin;
         area.top += margin;
         let lines = vec![Graph::of_digit(area, pixels)];
-        return Ok(Found { lines, left_out: Vec::new(), step: 1.0 });
+        return Ok(LineGraphs { lines, left_out: Vec::new(), step: 1.0 });
     }
     let nothing = |what: &str| Err(Error::Picture(format!("expected digits, found {what}")));
     let mut found = nothing("an empty picture: nothing in it stands out from its background");
-    for side in SIDES {
+    for side in LONGEST_SIDES {
         budget.check_time()?;
         let Some((ink, step)) = Ink::of(picture, side) else { continue };
         budget.allow(ink.values().len());
@@ -336,7 +356,7 @@ fn find(picture: &Picture, mut budget: Budget) -> Result<Found> {
                     break;
                 }
             }
-            // The reading in fewer pixels stays.
+            // The result of the smaller picture remains.
             Ok(None) => found = found.or_else(|_| nothing("nothing that looks like writing")),
             Err(error) => {
                 budget.check_time()?;
@@ -347,32 +367,33 @@ fn find(picture: &Picture, mut budget: Budget) -> Result<Found> {
     found
 }
 
-/// The graphs of the lines in ink, of which each pixel stands for `step` of the picture's; and whether there are
-/// lines that are too low to be read well. None where there is no writing.
-fn graphs(ink: Ink, step: f32, budget: &mut Budget) -> Result<Option<(Found, bool)>> {
+/// The graphs of all lines of ink, and whether a line is too low to be read well. `step` is the
+/// side of a pixel of ink in pixels of the picture. `None` if there is no writing.
+fn graphs(ink: Ink, step: f32, budget: &mut Budget) -> Result<Option<(LineGraphs, bool)>> {
     let Some((ink, pieces, reduced)) = reduced_pieces(ink, budget)? else { return Ok(None) };
     let lines = pieces.lines.iter().map(|line| Graph::of(&ink, &pieces, line, budget));
     let lines = lines.collect::<Result<_>>()?;
-    let low = pieces.lines.iter().any(|line| line.height < LOWEST);
+    let low = pieces.lines.iter().any(|line| line.height < MIN_HEIGHT);
     let left_out = pieces.left_out.clone();
-    Ok(Some((Found { lines, left_out, step: step * reduced }, low)))
+    Ok(Some((LineGraphs { lines, left_out, step: step * reduced }, low)))
 }
 
-/// Ink in pieces, reduced so that digits are not higher than they need to be; and by how much.
+/// Cuts ink into pieces, after reducing it so that digits are at most [`MAX_HEIGHT`] high. Returns
+/// the reduced ink, the pieces and the reduction factor.
 fn reduced_pieces(ink: Ink, budget: &mut Budget) -> Result<Option<(Ink, Pieces, f32)>> {
     let Some(pieces) = Pieces::of(&ink, budget)? else { return Ok(None) };
     let Some(height) = pieces.lines.iter().map(|line| line.height).max() else { return Ok(None) };
-    if height <= HIGHEST {
+    if height <= MAX_HEIGHT {
         return Ok(Some((ink, pieces, 1.0)));
     }
-    let by = height as f32 / HIGHEST as f32;
-    let side = |length: usize| ((length as f32 / by).round() as usize).max(1);
+    let factor = height as f32 / MAX_HEIGHT as f32;
+    let side = |length: usize| ((length as f32 / factor).round() as usize).max(1);
     let ink = ink.resized(side(ink.width()), side(ink.height()));
     let pieces = Pieces::of(&ink, budget)?.filter(|pieces| !pieces.lines.is_empty());
-    Ok(pieces.map(|pieces| (ink, pieces, by)))
+    Ok(pieces.map(|pieces| (ink, pieces, factor)))
 }
 
-fn in_picture(area: &Area, step: f32) -> [u32; 4] {
+fn to_picture_box(area: &Area, step: f32) -> [u32; 4] {
     let scaled = |length: usize| (length as f32 * step).round() as u32;
     let (left, top) = (scaled(area.left), scaled(area.top));
     [left, top, scaled(area.right()) - left, scaled(area.bottom()) - top]

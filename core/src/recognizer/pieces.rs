@@ -1,4 +1,4 @@
-//! The pieces that digits are made of: connected ink, cut where digits may touch, in lines.
+//! The pieces that digits consist of: connected ink, cut where digits may touch, in lines.
 
 use super::budget::Budget;
 use super::clutter;
@@ -9,39 +9,40 @@ use crate::Result;
 use crate::data::ink::{Area, Ink};
 use crate::data::strokes::STRONG;
 
-/// Ink above this, of 1, belongs to the piece that it touches.
+/// Ink above this value, on a scale from 0 to 1, belongs to the piece that it touches.
 const WEAK: f32 = 0.15;
-/// Pixels from it, at most.
-const FADING: usize = 2;
-/// Rows of the pictures in which components are cut.
+/// The width in pixels of the fading border of a piece.
+const MAX_FADING: usize = 2;
+/// The height in pixels to which components are reduced to find cuts.
 const CUT_HEIGHT: usize = 32;
-/// The most pieces of a picture; one that has more is no writing.
-const MOST_PIECES: usize = 2000;
+/// The largest number of pieces of a picture; one that has more shows no writing.
+const MAX_PIECES: usize = 2000;
 
-/// Where the ink is: of each pixel the number of its piece, from 1; 0 for paper.
+/// Ink in pieces, which are numbered from 1.
 pub struct Pieces {
-    /// Row by row, as in [`Ink`].
+    /// For each pixel of the ink, row by row, the number of its piece; 0 for paper.
     pub labels: Vec<u16>,
-    /// Of piece 1, 2, ...
+    /// The bounding boxes of the pieces, from piece 1 on.
     pub areas: Vec<Area>,
-    /// Of piece 1, 2, ... the first and the last piece of the connected ink that it was cut from.
+    /// For each piece, from piece 1 on, the first and the last piece that were cut from the same
+    /// component.
     pub origins: Vec<[u16; 2]>,
-    /// Pieces from left to right, line by line from above.
+    /// The lines from top to bottom, with their pieces from left to right.
     pub lines: Vec<Line>,
-    /// Where ink is in no line that may be a sign or a point.
+    /// The areas of ink in no line that may be a sign or a point.
     pub left_out: Vec<Area>,
 }
 
 /// A line of writing.
 pub struct Line {
-    /// Numbers of its pieces.
+    /// The numbers of its pieces.
     pub pieces: Vec<u16>,
-    /// Rows of most of its digits.
+    /// The typical height of its digits in pixels.
     pub height: usize,
 }
 
 impl Pieces {
-    /// The ink of some pieces alone, which lie in `area`.
+    /// Returns the ink of some pieces alone, which must lie in `area`.
     pub fn cut_out(&self, ink: &Ink, numbers: &[u16], area: &Area) -> Ink {
         let mut chosen = vec![false; self.areas.len() + 1];
         for number in numbers {
@@ -58,16 +59,16 @@ impl Pieces {
         Ink::new(area.width, values)
     }
 
-    /// The smallest area that holds these pieces.
+    /// Returns the bounding box of some pieces; `None` for no pieces.
     pub fn area(&self, numbers: &[u16]) -> Option<Area> {
         let areas = numbers.iter().map(|number| self.areas[usize::from(*number) - 1]);
         areas.reduce(|a, b| a.with(&b))
     }
 
-    /// The pieces of ink. None where there is too much of it in pieces too small.
+    /// Cuts ink into pieces. Returns `None` if it has too many parts to be writing.
     ///
     /// # Errors
-    /// Where the budget is spent.
+    /// If the budget is exhausted.
     pub fn of(ink: &Ink, budget: &mut Budget) -> Result<Option<Self>> {
         let mut strong: Vec<bool> = ink.values().iter().map(|value| *value > STRONG).collect();
         let Some(mut writing) = clutter::writing(&mut strong, ink.width(), budget)? else {
@@ -77,7 +78,7 @@ impl Pieces {
         writing.retain(|Component { area, pixels, .. }| {
             area.width.max(area.height) > speck && pixels.len() > speck * speck / 2
         });
-        if writing.len() > MOST_PIECES {
+        if writing.len() > MAX_PIECES {
             return Ok(None);
         }
         let mut pieces = Self {
@@ -94,7 +95,7 @@ impl Pieces {
                 let Area { width, height: rows, .. } = writing[index].area;
                 budget.spend(width * rows)?;
                 numbers.extend(pieces.add(&writing[index], height, ink));
-                if pieces.areas.len() > MOST_PIECES {
+                if pieces.areas.len() > MAX_PIECES {
                     return Ok(None);
                 }
             }
@@ -112,7 +113,7 @@ impl Pieces {
         Ok(Some(pieces))
     }
 
-    /// Adds a component of a line so high, cut into pieces; returns their numbers.
+    /// Cuts a component of a line of this height into pieces, adds them, and returns their numbers.
     fn add(&mut self, component: &Component, height: usize, ink: &Ink) -> std::ops::Range<u16> {
         let first = self.areas.len() as u16 + 1;
         let area = &component.area;
@@ -141,26 +142,27 @@ impl Pieces {
         first..last + 1
     }
 
-    /// Whether the pieces before this place in a line and those after it are cut from each other.
-    pub fn is_cut(&self, line: &[u16], place: usize) -> bool {
-        let (before, after) = line.split_at(place);
+    /// Returns whether the pieces before and after this index in a line were cut from the same
+    /// component.
+    pub fn is_cut(&self, line: &[u16], index: usize) -> bool {
+        let (before, after) = line.split_at(index);
         let origin = |number: &u16| self.origins[usize::from(*number) - 1];
         before.last().zip(after.first()).is_some_and(|(a, b)| origin(a) == origin(b))
     }
 
-    /// Whether these are all pieces of one connected ink.
+    /// Returns whether these are all pieces of one component and nothing else.
     pub fn are_whole(&self, numbers: &[u16]) -> bool {
         let [first, last] = self.origins[usize::from(numbers[0]) - 1];
         numbers.len() == usize::from(last - first) + 1
             && numbers.iter().all(|number| (first..=last).contains(number))
     }
 
-    /// Gives the fading border of strong ink to its piece.
+    /// Adds the fading border around strong ink to its piece.
     fn grow(&mut self, ink: &Ink) {
         let width = ink.width();
         let mut front: Vec<usize> =
             (0..self.labels.len()).filter(|i| self.labels[*i] > 0).collect();
-        for _ in 0..FADING {
+        for _ in 0..MAX_FADING {
             let mut next = Vec::new();
             for pixel in front {
                 let label = self.labels[pixel];
@@ -180,11 +182,12 @@ impl Pieces {
     }
 }
 
-/// Where a component may be cut, from left to right: of each of its rows the first column to the right of the
-/// cut. Cuts go down where they meet the least ink, a little to the left or right where that helps.
+/// The cuts through a component, from left to right. A cut is, for each row of the component, the
+/// first column to its right. Cuts run downwards where they cross the least ink, with small shifts
+/// to the left or right.
 fn cuts(component: &Component, line: usize, ink: &Ink) -> Vec<Vec<usize>> {
     let area = &component.area;
-    // Narrower ones are one digit, and lower ones a part of one.
+    // A narrower component is a single digit, and a lower one is a part of a digit.
     if 5 * area.width < 2 * area.height || area.height < 8 || 5 * area.height < 2 * line {
         return Vec::new();
     }
@@ -198,7 +201,7 @@ fn cuts(component: &Component, line: usize, ink: &Ink) -> Vec<Vec<usize>> {
     let width = (area.width * height / area.height).max(1);
     let small = own.resized(width, height);
     let seams: Vec<(f32, Vec<usize>)> = (0..width).map(|x| seam(&small, x)).collect();
-    let most = 0.4 * height as f32;
+    let max_cost = 0.4 * height as f32;
     let radius = (height.max(line * height / area.height) / 8).max(1);
     let mut cuts: Vec<Vec<usize>> = Vec::new();
     let mut last = None;
@@ -206,11 +209,11 @@ fn cuts(component: &Component, line: usize, ink: &Ink) -> Vec<Vec<usize>> {
         let cost = seams[x].0;
         let around = &seams[x - radius..=(x + radius).min(width - 1)];
         let best = around.iter().all(|(other, _)| cost <= *other);
-        if best && cost <= most && last.is_none_or(|last| x > last + radius) {
+        if best && cost <= max_cost && last.is_none_or(|last| x > last + radius) {
             last = Some(x);
             let column = |row: usize| {
-                let at = seams[x].1[row * height / area.height];
-                area.left + (2 * at + 1) * area.width / (2 * width)
+                let column = seams[x].1[row * height / area.height];
+                area.left + (2 * column + 1) * area.width / (2 * width)
             };
             cuts.push((0..area.height).map(column).collect());
         }
@@ -218,7 +221,8 @@ fn cuts(component: &Component, line: usize, ink: &Ink) -> Vec<Vec<usize>> {
     cuts
 }
 
-/// The path from top to bottom that meets the least ink, around this column: the ink, and the columns.
+/// The path from top to bottom near a column that crosses the least ink: its cost, which is mainly
+/// that ink, and its column in each row.
 fn seam(ink: &Ink, column: usize) -> (f32, Vec<usize>) {
     let (width, height) = (ink.width(), ink.height());
     let radius = height / 6;
@@ -227,7 +231,7 @@ fn seam(ink: &Ink, column: usize) -> (f32, Vec<usize>) {
     let row = |y: usize| &ink.values()[y * width + first..y * width + end];
     let away = |i: usize| 0.01 * (first + i).abs_diff(column) as f32;
     let mut costs: Vec<f32> = row(0).iter().enumerate().map(|(i, v)| v + away(i)).collect();
-    let mut came = Vec::with_capacity(height);
+    let mut previous = Vec::with_capacity(height);
     for y in 1..height {
         let from = |i: usize| {
             let cost = |j: usize| costs[j] + if i == j { 0.0 } else { sideways };
@@ -236,13 +240,13 @@ fn seam(ink: &Ink, column: usize) -> (f32, Vec<usize>) {
         };
         let steps: Vec<(usize, f32)> = (0..costs.len()).map(from).collect();
         costs = row(y).iter().enumerate().map(|(i, v)| v + away(i) + steps[i].1).collect();
-        came.push(steps);
+        previous.push(steps);
     }
     let best = |a: &usize, b: &usize| costs[*a].total_cmp(&costs[*b]);
     let mut at = (0..costs.len()).min_by(best).unwrap_or(0);
     let cost = costs[at];
     let mut path = vec![first + at];
-    for steps in came.iter().rev() {
+    for steps in previous.iter().rev() {
         at = steps[at].0;
         path.push(first + at);
     }

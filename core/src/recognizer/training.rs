@@ -1,4 +1,5 @@
-//! What the judge learns from: digits, and what cutting and joining strings of digits makes of them.
+//! The training examples of the reject network: digits, and the wrong candidates that cutting and
+//! joining strings of digits yields.
 
 use super::budget::Budget;
 use super::graph::Graph;
@@ -8,33 +9,33 @@ use crate::data::ink::Ink;
 use crate::data::to_mnist;
 pub use crate::random::Random;
 
-/// The judge's class of what is no digit.
+/// The class of the reject network for everything that is no digit.
 pub const NO_DIGIT: u8 = 10;
 
-/// Digits side by side.
+/// A string of digits.
 pub struct Text {
-    /// All of them.
+    /// The ink of all digits.
     pub ink: Ink,
-    /// Each alone, in the same place.
+    /// The ink of each digit alone, at its position in `ink`.
     layers: Vec<Ink>,
 }
 
 impl Text {
-    /// Of digits in MNIST's form, with so many columns between the ink of each and the next (fewer than none where
-    /// they overlap), moved down by so many rows; with a margin.
+    /// Draws digits in MNIST's form side by side with a margin. `gaps` are the columns between the
+    /// ink of neighbours (negative for overlaps), `shifts` the rows by which digits are moved down.
     pub fn of(digits: &[[u8; PIXELS]], gaps: &[i64], shifts: &[i64]) -> Self {
         const MARGIN: i64 = 4;
         let inks: Vec<Ink> = digits.iter().map(Ink::of_pixels).collect();
         let columns =
             |ink: &Ink| ink.area(0.0).map_or((0, SIDE as i64), |a| (a.left as i64, a.width as i64));
         let mut at = MARGIN;
-        let mut places = Vec::new();
+        let mut offsets = Vec::new();
         for (ink, gap) in inks.iter().zip(gaps.iter().chain([&0])) {
             let (left, width) = columns(ink);
-            places.push(at - left);
+            offsets.push(at - left);
             at += width + gap;
         }
-        let right = places.iter().zip(&inks).map(|(at, ink)| {
+        let right = offsets.iter().zip(&inks).map(|(at, ink)| {
             let (left, width) = columns(ink);
             at + left + width
         });
@@ -44,7 +45,7 @@ impl Text {
         let height = SIDE + (highest - lowest) as usize;
         let mut all = vec![0.0_f32; width * height];
         let mut layers = Vec::new();
-        for ((ink, at), shift) in inks.iter().zip(places).zip(shifts) {
+        for ((ink, at), shift) in inks.iter().zip(offsets).zip(shifts) {
             let mut values = vec![0.0; width * height];
             for (i, value) in ink.values().iter().enumerate().filter(|(_, value)| **value > 0.0) {
                 let x = (at + (i % SIDE) as i64) as usize;
@@ -64,8 +65,9 @@ impl Text {
     }
 }
 
-/// So many examples and more, by class, with [`NO_DIGIT`] for what is none: of strings of digits drawn from these
-/// what may be one digit, and some strokes and blots. What is a digit for the most part is left out.
+/// Creates at least `count` examples: pictures and classes, with [`NO_DIGIT`] for those that show
+/// no digit. They are the candidates for digits in strings of `digits`, and some strokes and blots.
+/// A candidate that shows most of a digit, but not all, is left out.
 pub fn examples(
     digits: &[[u8; PIXELS]],
     labels: &[u8],
@@ -82,7 +84,7 @@ pub fn examples(
         let shifts: Vec<i64> = (0..length).map(|_| random.between(-2, 2)).collect();
         let mut text = Text::of(&pictures, &gaps, &shifts);
         if random.unit() < 0.6 {
-            // As drawn with a finer or a broader pen.
+            // The string is redrawn as with a finer or a broader pen.
             text = text.scaled(1.0 + 4.0 * random.unit());
             let threshold = 0.2 + 0.45 * random.unit();
             text.ink = text.ink.map(|value| (5.0 * (value - threshold) + 0.5).clamp(0.0, 1.0));
@@ -94,7 +96,7 @@ pub fn examples(
             let Ok(graph) = Graph::of(&text.ink, &pieces, line, &mut budget) else { continue };
             for edge in graph.edges {
                 let numbers = &line.pieces[edge.from..edge.to];
-                // Of each digit: all of its ink, and what of it the edge holds.
+                // For each digit all of its ink, and the part of it that the edge holds.
                 let parts: Vec<[f32; 2]> = text
                     .layers
                     .iter()
@@ -123,7 +125,7 @@ pub fn examples(
     examples
 }
 
-/// Strokes that are no digit: a bar, a cross, a blot, a few points.
+/// Draws strokes that are no digit: a bar, a cross, a blot or a few points.
 fn scribble(random: &mut Random) -> Option<[u8; PIXELS]> {
     const SIZE: usize = 60;
     let kind = random.between(0, 3);

@@ -1,39 +1,42 @@
-//! The zip archive of `torch.save` and of TorchScript: `NAME/data.pkl` beside `NAME/data/0`, ...
+//! Reads and writes the zip archives of `torch.save` and TorchScript: `NAME/data.pkl` beside
+//! `NAME/data/0`, `NAME/data/1`, ...
 //!
-//! Source: the layout that PyTorch 2.11's `torch/serialization.py` and
-//! `caffe2/serialize/inline_container.h` describe.
+//! Source of the layout: `torch/serialization.py` and `caffe2/serialize/inline_container.h` of
+//! PyTorch 2.11.
 
 use super::limits::{Limits, RAISE};
 use super::resolve::{Resolved, Source, resolve};
 use super::value::{Value, shown};
-use super::{pickle, pickle_write, zip};
+use super::zip::{self, ZipArchive};
+use super::{pickle, pickle_write};
 use crate::{Result, foreign};
 
-/// `torch.save` aligns storages so that `torch.load(mmap=True)` can map them.
+/// The alignment of storages, in bytes. `torch.save` aligns them so that `torch.load(mmap=True)`
+/// can map them into memory.
 const ALIGNMENT: usize = 64;
 
-/// The most members. The largest models of PyTorch have some thousands.
+/// The largest number of members. The largest models of PyTorch have some thousands.
 const MAX_MEMBERS: usize = 10_000;
 
-/// What an archive holds.
+/// The contents of an archive.
 #[derive(Debug)]
 pub struct Archive {
-    /// The pickled value.
+    /// The value that was pickled in `data.pkl`.
     pub resolved: Resolved,
-    /// The name of the folder within the archive, with its slash; may be empty.
+    /// The name of the folder within the archive, with a slash at its end; may be empty.
     pub root: String,
-    /// The record `version`: of the format, or of TorchScript's operators.
+    /// The text of the member `version`: the version of the format, or of TorchScript's operators.
     pub version: Option<String>,
-    /// TorchScript's code, which is not run.
+    /// The source code of a TorchScript archive, which is never run.
     pub code: Option<String>,
-    /// Whether members are compressed, which `torch.save` never does.
+    /// Whether a member is compressed, which `torch.save` never does.
     pub compressed: bool,
 }
 
-/// Reads an archive.
+/// Reads the bytes of an archive.
 ///
 /// # Errors
-/// What was expected and what was found.
+/// If the bytes are not as expected; the message states what was expected and what was found.
 pub fn read(bytes: &[u8], limits: &Limits) -> Result<Archive, String> {
     let mut members = Members::open(bytes)?;
     let root = members.root()?;
@@ -70,10 +73,10 @@ pub fn read(bytes: &[u8], limits: &Limits) -> Result<Archive, String> {
     Ok(Archive { resolved, root, version, code, compressed })
 }
 
-/// The members of a zip archive.
+/// A zip archive that notes whether compressed members were read.
 struct Members<'a> {
-    zip: zip::Archive<'a>,
-    /// Whether a member that was read is compressed.
+    zip: ZipArchive<'a>,
+    /// Whether any member that was read so far is compressed.
     compressed: bool,
 }
 
@@ -83,7 +86,7 @@ impl<'a> Members<'a> {
             let found = foreign::name(bytes).unwrap_or("another form");
             return Err(format!("expected a zip archive, found {found}"));
         }
-        Ok(Self { zip: zip::Archive::open(bytes, MAX_MEMBERS)?, compressed: false })
+        Ok(Self { zip: ZipArchive::open(bytes, MAX_MEMBERS)?, compressed: false })
     }
 
     /// The folder that holds data.pkl: the outermost one.
@@ -98,7 +101,7 @@ impl<'a> Members<'a> {
             .ok_or_else(|| self.without_pickle())
     }
 
-    /// What a zip is that has no data.pkl.
+    /// The message about a zip archive without data.pkl.
     fn without_pickle(&self) -> String {
         let any = |test: &dyn Fn(&str) -> bool| self.zip.names().any(test);
         let found = if any(&|name| name.ends_with("archive_format")) {
@@ -114,7 +117,8 @@ impl<'a> Members<'a> {
         format!("expected a PyTorch archive, found {found}")
     }
 
-    /// The bytes of a member, at most `limit` whatever the header says.
+    /// The bytes of a member; `None` if there is no such member. Fails if there are more than
+    /// `limit` bytes, whatever size the header states.
     fn read(&mut self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, String> {
         self.compressed |= self.zip.is_compressed(name);
         let read = self.zip.read(name, limit);
@@ -130,7 +134,8 @@ impl<'a> Members<'a> {
         Ok(Some(bytes))
     }
 
-    /// All of TorchScript's code, as far as the limit allows; none where there is no constants.pkl.
+    /// All source code of a TorchScript archive, except files that would exceed the limit together;
+    /// `None` if there is no constants.pkl and so no TorchScript.
     fn code(&mut self, root: &str, limit: u64) -> Result<Option<String>, String> {
         if !self.zip.has(&format!("{root}constants.pkl")) {
             return Ok(None);
@@ -145,7 +150,7 @@ impl<'a> Members<'a> {
         let mut code = String::new();
         for name in names {
             let left = limit.saturating_sub(code.len() as u64);
-            // What is too long is not read: only hints are taken from it.
+            // Files that are too long are left out: the code only serves for hints.
             let Ok(Some(text)) = self.read(&name, left) else { continue };
             code.push_str(&String::from_utf8_lossy(&text));
         }
@@ -153,10 +158,12 @@ impl<'a> Members<'a> {
     }
 }
 
-/// Writes what `torch.save` would: `torch.load(weights_only=True)`, also with `mmap=True`, reads it.
+/// Encodes a value as `torch.save` does. `torch.load(weights_only=True)` reads the result, also
+/// with `mmap=True`.
 ///
 /// # Errors
-/// Where a tensor's type has no storage class here.
+/// If the value holds something other than tensors and plain data, or the archive would be larger
+/// than 4 GiB.
 pub fn write(value: &Value) -> Result<Vec<u8>> {
     let mut storages = Vec::new();
     let pickle = pickle_write::write(value, &mut storages)?;

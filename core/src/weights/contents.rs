@@ -1,4 +1,4 @@
-//! A file's contents, whatever the container: found by the content, not by the name.
+//! The contents of a file of any supported format, which is detected from the first bytes.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,16 +9,17 @@ use super::{CONFIG_KEY, Limits, archive, legacy, safetensors};
 use crate::foreign;
 use crate::model::{Activation, Input, Pooling};
 
-/// The forms of files that are read.
+/// The file formats that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Container {
     /// `torch.save` since PyTorch 1.6: a zip archive.
     TorchSave,
-    /// `torch.save` before PyTorch 1.6: pickles, then storages.
+    /// `torch.save` before PyTorch 1.6: pickles followed by storages.
     TorchSaveLegacy,
-    /// `torch.jit.save`: a zip archive with code.
+    /// `torch.jit.save`: a zip archive that holds code, too.
     TorchScript,
-    /// safetensors.
+    /// The safetensors format.
     SafeTensors,
 }
 
@@ -33,27 +34,29 @@ impl fmt::Display for Container {
     }
 }
 
-/// What a file holds.
+/// The contents of a file.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Contents {
-    /// Its form.
+    /// The file format.
     pub container: Container,
-    /// What is known of the program that wrote it.
+    /// A description of the program that wrote the file.
     pub producer: String,
-    /// The pickled value; of safetensors, a dict of tensors.
+    /// The value that was pickled; for safetensors a dict of tensors.
     pub value: Value,
-    /// Where the tensors were: `cpu`, `cuda:0`.
+    /// The devices on which the tensors were: `cpu`, `cuda:0`.
     pub locations: BTreeSet<String>,
-    /// The settings of this crate, as JSON, where the file is not a state dict that holds them itself.
+    /// The network's settings as JSON, if the file stores them outside of a state dict.
     pub config: Option<String>,
-    /// TorchScript's code, as text.
+    /// The source code of a TorchScript file.
     pub code: Option<String>,
-    /// What code or classes in the file tell of the settings.
+    /// The settings that code or classes in the file reveal.
     pub hints: Hints,
 }
 
-/// What code or classes in a file tell, beside its tensors.
+/// Settings that code or classes in a file reveal, beside its tensors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Hints {
     /// The activation.
     pub activation: Option<Activation>,
@@ -61,19 +64,19 @@ pub struct Hints {
     pub pooling: Option<Pooling>,
     /// How an image becomes the input.
     pub input: Option<Input>,
-    /// Whether there are quantised layers.
+    /// Whether the network has quantised layers.
     pub quantised: bool,
 }
 
-/// Reads a file's bytes. Nothing in them is executed.
+/// Reads the bytes of a file. Nothing in them is executed.
 ///
 /// # Errors
-/// What was expected and what was found.
+/// If the bytes are not as expected; the message states what was expected and what was found.
 pub fn read(bytes: &[u8], limits: &Limits) -> Result<Contents, String> {
     match bytes {
         [] => Err("expected weights, found an empty file".to_owned()),
         [b'P', b'K', 3, 4, ..] => Ok(from_archive(archive::read(bytes, limits)?)),
-        // The header's length in eight bytes, then JSON.
+        // The length of the header in eight bytes, then JSON.
         [_, _, _, _, _, _, _, _, b'{', ..] => from_safetensors(bytes, limits),
         _ if legacy::is_legacy(bytes) => {
             let resolved = legacy::read(bytes, limits)?;
@@ -107,7 +110,7 @@ fn from_archive(archive: Archive) -> Contents {
         Some(code) => (Container::TorchScript, from_code(code)),
         None => (Container::TorchSave, from_classes(&resolved.value)),
     };
-    // TorchScript's code is compressed; of what torch.save writes, nothing.
+    // TorchScript's code is always compressed, while torch.save compresses nothing.
     let packed = if compressed { ", compressed by another program" } else { "" };
     let producer = match container {
         Container::TorchScript => format!("PyTorch, TorchScript version {version}"),
@@ -146,18 +149,18 @@ fn from_safetensors(bytes: &[u8], limits: &Limits) -> Result<Contents, String> {
     })
 }
 
-/// The one of `options` that fits, where only one does.
+/// The option that fits, if exactly one does.
 fn only<T: Copy>(options: &[(T, bool)]) -> Option<T> {
     let mut found = options.iter().filter(|(_, fits)| *fits).map(|(option, _)| *option);
     found.next().filter(|_| found.next().is_none())
 }
 
-/// TorchScript's code names the functions that it calls.
+/// Finds hints in TorchScript code, which names the functions that it calls.
 fn from_code(code: &str) -> Hints {
     let calls = |names: &[&str]| names.iter().any(|name| code.contains(name));
     let tanh = calls(&["torch.tanh(", "torch.tanh_("]);
     let scaled = code.contains("1.7159");
-    // A trace keeps factors as constants, which are not in the text.
+    // A trace stores factors as constants, whose values are not in the code.
     let plain = !calls(&["torch.mul(", "torch.mul_(", "CONSTANTS"]);
     Hints {
         activation: only(&[
@@ -177,13 +180,13 @@ fn from_code(code: &str) -> Hints {
     }
 }
 
-/// A whole module holds objects of its layers' classes, with their settings.
+/// Finds hints in a pickled module, which holds its layers as objects of their classes.
 fn from_classes(value: &Value) -> Hints {
     let mut objects = Vec::new();
     objects_in(value, &mut objects);
     let classes: BTreeSet<&str> = objects.iter().map(|(class, _)| *class).collect();
     let known = |class: &&str| class.starts_with("torch.nn.modules.");
-    // A class of the user's own beside the module's may be an activation.
+    // One class outside of torch.nn is the module itself. A second one may be an activation.
     let own =
         classes.iter().filter(|class| !known(class) && !class.starts_with("torch.nn.")).count();
     let activations: Vec<_> = classes
@@ -196,7 +199,7 @@ fn from_classes(value: &Value) -> Hints {
         ["Sigmoid"] => Some(Activation::Sigmoid),
         _ => None,
     };
-    let of_two = |state: &Value| {
+    let is_two_by_two = |state: &Value| {
         let is = |key: &str, size: i64| is_size(state.get(key), size);
         is("kernel_size", 2) && is("stride", 2) && is("padding", 0)
     };
@@ -207,7 +210,8 @@ fn from_classes(value: &Value) -> Hints {
         })
         .collect();
     let all = |name: &str| {
-        !pools.is_empty() && pools.iter().all(|(class, state)| *class == name && of_two(state))
+        !pools.is_empty()
+            && pools.iter().all(|(class, state)| *class == name && is_two_by_two(state))
     };
     let pads = objects.iter().any(|(class, state)| {
         *class == "torch.nn.modules.conv.Conv2d"
@@ -222,7 +226,7 @@ fn from_classes(value: &Value) -> Hints {
     }
 }
 
-/// Whether a setting is `size`, or a tuple of it.
+/// Whether a setting is `size`, or a tuple with no other number.
 fn is_size(value: Option<&Value>, size: i64) -> bool {
     match value {
         Some(Value::Tuple(sizes)) => sizes.iter().all(|value| value.as_int() == Some(size)),
@@ -231,7 +235,7 @@ fn is_size(value: Option<&Value>, size: i64) -> bool {
     }
 }
 
-/// All objects with their states.
+/// Collects the classes and states of all objects in a value.
 fn objects_in<'a>(value: &'a Value, objects: &mut Vec<(&'a str, &'a Value)>) {
     match value {
         Value::Dict { items, .. } => {

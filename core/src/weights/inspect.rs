@@ -1,4 +1,4 @@
-//! What a file of weights holds, for a person to read.
+//! A report on the contents of a file of weights, for people to read.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,73 +11,77 @@ use super::{Limits, Provenance, Weights, read_limited, state_dict};
 use crate::model::ModelConfig;
 use crate::{Error, Result, files};
 
-/// The most entries of a list that `Display` shows.
+/// The largest number of entries of a list that `Display` shows.
 const MAX_SHOWN: usize = 40;
 
-/// A report on a file. `Display` draws it; serde gives the form of `inspect --json`.
+/// A report on a file. `Display` prints it as text, serde as the JSON of `inspect --json`.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct Inspection {
-    /// The file.
+    /// The path of the file.
     #[serde(skip)]
     pub path: PathBuf,
-    /// Its name as text.
+    /// The path as text.
     pub file: String,
-    /// The bytes of its name, where the name is not UTF-8: `file` then has marks in their places.
+    /// The bytes of the path, if it is not UTF-8; `file` then has replacement characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file_bytes: Option<Vec<u8>>,
-    /// Its size.
+    /// The size of the file in bytes.
     pub bytes: usize,
-    /// Its form, such as "torch.save (zip archive)".
+    /// The file format, such as "torch.save (zip archive)".
     pub container: String,
-    /// What is known of the program that wrote it.
+    /// A description of the program that wrote the file.
     pub producer: String,
-    /// Where its tensors were: `cpu`, `cuda:0`.
+    /// The devices on which the tensors were: `cpu`, `cuda:0`.
     pub locations: Vec<String>,
-    /// What lies at the top, by key, in words.
+    /// The entries at the top level that are not tensors: key and description.
     pub top: Vec<(String, String)>,
-    /// All tensors.
+    /// All tensors of the file.
     pub tensors: Vec<TensorInfo>,
-    /// TorchScript's `forward`, such as `forward(x: Tensor) -> Tensor`.
+    /// The signature of a TorchScript module's `forward`, such as `forward(x: Tensor) -> Tensor`.
     pub forward: Option<String>,
-    /// Whether `evaluate --torchscript` can run it: TorchScript with a forward from one tensor to one.
+    /// Whether `evaluate --torchscript` can run the file: it is TorchScript whose `forward` takes
+    /// one tensor and returns one.
     pub runnable: bool,
-    /// The LeNet-5 that was found.
+    /// The LeNet-5 in the file, if there is one.
     pub lenet5: Option<Found>,
-    /// Why none was found.
+    /// The reason why there is none.
     pub error: Option<String>,
 }
 
 /// A tensor of the file.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct TensorInfo {
-    /// Its dotted name.
+    /// The dotted name of the tensor.
     pub name: String,
-    /// Its sizes; none where it is of a kind that is not read.
+    /// The sizes of its dimensions; `None` for a tensor of a kind that cannot be read.
     pub shape: Option<Vec<usize>>,
-    /// Its type by the name in `torch`, or the kind that is not read.
+    /// The element type by its name in `torch`, or a description of the kind that cannot be read.
     pub dtype: String,
 }
 
-/// A LeNet-5 in the file.
+/// A LeNet-5 that was found in a file.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct Found {
-    /// The keys that lead to it.
+    /// The keys that lead to its state dict, joined by dots; empty for the whole file.
     pub found_at: String,
-    /// For each of our parameters the file's name.
+    /// The parameters: this crate's name, then the name in the file.
     pub mapping: Vec<(String, String)>,
-    /// The settings.
+    /// The network's settings.
     pub config: ModelConfig,
-    /// Which of the settings the file does not tell, nor its code or classes.
+    /// The settings that neither the file nor its code or classes state.
     pub assumed: Vec<&'static str>,
-    /// What loading it tells the user.
+    /// The notes that loading the file shows the user.
     pub notes: Vec<String>,
 }
 
 impl Inspection {
-    /// Reads a file of any of the forms, whatever it holds. Nothing in it is executed.
+    /// Reads a file of any supported format, whatever it holds. Nothing in it is executed.
     ///
     /// # Errors
-    /// Where the file is of none of the forms, or broken.
+    /// If the file has none of the supported formats or is damaged.
     pub fn of(path: &Path, limits: &Limits) -> Result<Self> {
         let bytes = read_limited(path, limits)?;
         let contents = contents::read(&bytes, limits).map_err(|text| Error::file(path, text))?;
@@ -106,7 +110,7 @@ impl Inspection {
             locations: contents.locations.iter().cloned().collect(),
             top: top(&contents),
             tensors: tensors.collect(),
-            runnable: forward.as_deref().is_some_and(from_one_tensor_to_one),
+            runnable: forward.as_deref().is_some_and(maps_tensor_to_tensor),
             forward,
             lenet5,
             error,
@@ -140,7 +144,7 @@ impl Found {
     }
 }
 
-/// The entries at the top that are not tensors: a checkpoint's keys, a module's attributes.
+/// The entries at the top level that are not tensors: a checkpoint's keys, a module's attributes.
 fn top(contents: &Contents) -> Vec<(String, String)> {
     match &contents.value {
         Value::Dict { items, .. } => items
@@ -152,14 +156,14 @@ fn top(contents: &Contents) -> Vec<(String, String)> {
                     Value::Int(key) => key.to_string(),
                     other => other.describe(),
                 };
-                (key, in_words(value))
+                (key, description(value))
             })
             .collect(),
-        value => vec![("(the whole)".to_owned(), in_words(value))],
+        value => vec![("(the whole)".to_owned(), description(value))],
     }
 }
 
-fn in_words(value: &Value) -> String {
+fn description(value: &Value) -> String {
     match value {
         Value::Bool(value) => value.to_string(),
         Value::Int(value) => value.to_string(),
@@ -172,7 +176,7 @@ fn in_words(value: &Value) -> String {
     }
 }
 
-/// The root module's `forward` in TorchScript's code: its arguments and its result.
+/// The signature of the root module's `forward` in TorchScript code.
 fn forward(contents: &Contents) -> Option<String> {
     let code = contents.code.as_deref()?;
     let Value::Object { class, .. } = &contents.value else { return None };
@@ -183,7 +187,7 @@ fn forward(contents: &Contents) -> Option<String> {
     Some(format!("forward({}", signature.join(" ")))
 }
 
-fn from_one_tensor_to_one(forward: &str) -> bool {
+fn maps_tensor_to_tensor(forward: &str) -> bool {
     forward
         .strip_prefix("forward(")
         .and_then(|rest| rest.strip_suffix(": Tensor) -> Tensor"))

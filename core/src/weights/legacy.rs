@@ -1,7 +1,7 @@
-//! `torch.save`'s format before PyTorch 1.6: five pickles one after another (magic number, version,
-//! system, the value, the keys of its storages), then the storages.
+//! Reads the format that `torch.save` had before PyTorch 1.6: five pickles one after another (magic
+//! number, version, system, the value, the keys of its storages), then the storages.
 //!
-//! Source: `_legacy_save` and `_legacy_load` in PyTorch 2.11's `torch/serialization.py`.
+//! Source: `_legacy_save` and `_legacy_load` in `torch/serialization.py` of PyTorch 2.11.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use super::pickle::{self, Node, Pickle};
 use super::resolve::{Resolved, Source, resolve, storage, storage_element_size};
 use super::value::shown;
 
-/// `0x1950a86a20f9469cfc6c`, little-endian.
+/// The magic number `0x1950a86a20f9469cfc6c`, little-endian.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const PROTOCOL_VERSION: i64 = 1001;
 
@@ -27,10 +27,10 @@ pub fn is_legacy(bytes: &[u8]) -> bool {
     })
 }
 
-/// Reads a file that [`is_legacy`].
+/// Reads the bytes of a file that [`is_legacy`].
 ///
 /// # Errors
-/// What was expected and what was found.
+/// If the bytes are not as expected; the message states what was expected and what was found.
 pub fn read(bytes: &[u8], limits: &Limits) -> Result<Resolved, String> {
     let mut rest = bytes;
     let mut next = |what: &str| {
@@ -75,7 +75,8 @@ fn check_byte_order(system: &Pickle) -> Result<(), String> {
     if big { Err("expected byte order little, found big".to_owned()) } else { Ok(()) }
 }
 
-/// Where in `bytes` each storage lies: each is its number of elements, then the elements.
+/// The range of each storage's elements in `bytes`, by key. A storage consists of the number of its
+/// elements (eight bytes) and the elements.
 fn storages(
     bytes: &[u8],
     value: &Pickle,

@@ -1,15 +1,17 @@
-//! How much of the machine one file may take.
+//! Limits on the memory that reading one file may take.
 
-/// What to do about a limit, for messages.
+/// The remedy that messages about a limit name.
 pub(super) const RAISE: &str = "--max-memory raises this";
 
-/// Bounds on what reading one file of weights may take. Everything is derived from the memory, so
-/// that one number can be raised for an unusual file.
+/// Limits on the memory that reading one file of weights may take. All limits are derived from
+/// `memory`, so that one number can be raised for an unusually large file.
 ///
-/// LeNet-5's weights are 250 kB; the default leaves room for a checkpoint a hundred times as large.
+/// The weights of LeNet-5 take 250 kB; the default is enough for checkpoints that are a hundred
+/// times as large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The most memory that reading may take, in bytes, beside what the program takes without it.
+    /// The largest amount of memory that reading may take, in bytes, in addition to what the
+    /// program takes without it.
     pub memory: u64,
 }
 
@@ -20,25 +22,25 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The largest file, which is held whole.
+    /// The size of the largest file in bytes. A file is held in memory as a whole.
     pub fn file_bytes(&self) -> u64 {
         self.memory / 4
     }
 
-    /// The most bytes of tensors, storages and strings that a file yields. While one is made, there
-    /// are copies of it.
+    /// The largest number of bytes of tensors, storages and strings that a file may hold together.
+    /// It is a small part of the memory, as there are several copies while a tensor is built.
     pub fn tensor_bytes(&self) -> u64 {
         self.memory / 16
     }
 
-    /// The longest pickle, header of safetensors, and code of TorchScript. LeNet-5's state dict takes
-    /// about 1,500 bytes.
+    /// The length in bytes of the longest pickle, safetensors header or TorchScript code. The
+    /// pickle of LeNet-5's state dict takes about 1,500 bytes.
     pub fn pickle_bytes(&self) -> usize {
         usize::try_from(self.memory / 256).unwrap_or(usize::MAX)
     }
 
-    /// The most values, those in memo entries counted each time that they are used; each takes 72 bytes,
-    /// in a vector that may just have doubled.
+    /// The largest number of values. A value counts each time that it is referred to. It takes 72
+    /// bytes, in a vector that may just have doubled its capacity.
     pub fn values(&self) -> usize {
         usize::try_from(self.memory / 1024).unwrap_or(usize::MAX)
     }

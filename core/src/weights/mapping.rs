@@ -1,4 +1,4 @@
-//! Brings the tensors of a file to our names and shapes.
+//! Maps the tensors of a file to the parameters of LeNet-5.
 
 use std::collections::BTreeSet;
 
@@ -7,45 +7,48 @@ use super::value::shown;
 use crate::model::{C5, Input, ModelConfig};
 use crate::{Array, DType};
 
-/// Parts of a name that wrappers add: data parallelism, and `torch.compile`.
+/// The parts of a name that wrappers add: data parallelism and `torch.compile`.
 const WRAPPERS: [&str; 2] = ["module", "_orig_mod"];
 
-/// The most tensors whose names are compared with ours; a network with more is another one.
+/// The largest number of tensors that are compared with LeNet-5's; a file with more holds another
+/// network.
 const MAX_COMPARED: usize = 100;
 
-/// The most tensors that a message lists.
+/// The largest number of tensors that a message lists.
 const MAX_LISTED: usize = 6;
 
-/// A LeNet-5 found among a file's tensors.
+/// A LeNet-5 that was found among a file's tensors.
 #[derive(Debug)]
 pub struct Mapping {
-    /// The settings given, or as far as shapes tell them.
+    /// The given settings, or those that the shapes reveal.
     pub config: ModelConfig,
-    /// Our parameters in order, float32.
+    /// The parameters in the order of [`ModelConfig::state`], float32.
     pub tensors: Vec<(String, Array)>,
-    /// For each of them the file's name.
+    /// The name that each parameter has in the file.
     pub names: Vec<String>,
-    /// Other types than float32 that the file holds, by their names in `torch`.
+    /// The types other than float32 that the parameters had in the file, by their names in `torch`.
     pub converted: BTreeSet<&'static str>,
-    /// Tensors that are none of them.
+    /// The names of the file's other tensors.
     pub left_out: Vec<String>,
-    /// Changes that were made to the file's tensors, in words.
+    /// Descriptions of the changes that were made to the file's tensors.
     pub adjusted: Vec<String>,
 }
 
-/// One of our parameters, and the entry of the file that is taken for it.
-struct Match<'a> {
+/// A parameter of LeNet-5 and the tensor of the file that is taken for it.
+struct MatchedTensor<'a> {
     name: String,
     shape: Vec<usize>,
     found: &'a str,
     tensor: &'a Array,
 }
 
-/// Matches by name where the names are ours, whatever stands before all of them; else by shape, and a
-/// bias by the name of its weight. Then checks shapes, and that all numbers are finite.
+/// Maps the tensors of a file to the parameters of LeNet-5. If the names are those of this crate,
+/// whatever prefix they share, they decide. Else a weight is found by its shape, and a bias by the
+/// name of its weight. Checks the shapes, and that all numbers are finite.
 ///
 /// # Errors
-/// What was expected, and what the file holds instead.
+/// If the tensors are not those of a LeNet-5; the message states what was expected and what was
+/// found.
 pub fn map(entries: Vec<Entry>, config: Option<&ModelConfig>) -> Result<Mapping, String> {
     let mut arrays = Vec::new();
     for Entry { name, content } in entries {
@@ -69,9 +72,12 @@ pub fn map(entries: Vec<Entry>, config: Option<&ModelConfig>) -> Result<Mapping,
     if config.is_none() {
         tensors = select(tensors);
     }
-    let kept = |name: &str| tensors.iter().any(|(kept, _)| *kept == name);
-    let left_out: Vec<String> =
-        whole.iter().filter(|(name, _)| !kept(name)).map(|(name, _)| (*name).to_owned()).collect();
+    let is_selected = |name: &str| tensors.iter().any(|(selected, _)| *selected == name);
+    let left_out: Vec<String> = whole
+        .iter()
+        .filter(|(name, _)| !is_selected(name))
+        .map(|(name, _)| (*name).to_owned())
+        .collect();
     let stored = config.is_some();
     let keys = keys(&tensors);
     let original = keys.iter().any(|key| key == "s2.coefficient");
@@ -81,12 +87,13 @@ pub fn map(entries: Vec<Entry>, config: Option<&ModelConfig>) -> Result<Mapping,
     });
     config.validate().map_err(|error| error.to_string())?;
     let parameters = config.state();
-    let ours = parameters.iter().all(|(name, _)| keys.contains(name));
-    let matches = if ours || (stored && parameters.iter().any(|(name, _)| keys.contains(name))) {
-        by_name(&tensors, &keys, parameters)
-    } else {
-        by_shape(&tensors, parameters)
-    }?;
+    let has_our_names = parameters.iter().all(|(name, _)| keys.contains(name));
+    let matches =
+        if has_our_names || (stored && parameters.iter().any(|(name, _)| keys.contains(name))) {
+            by_name(&tensors, &keys, parameters)
+        } else {
+            by_shape(&tensors, parameters)
+        }?;
     let mut converted = BTreeSet::new();
     let tensors =
         matches.iter().map(|m| check(m, &mut converted)).collect::<Result<Vec<_>, _>>()?;
@@ -94,10 +101,11 @@ pub fn map(entries: Vec<Entry>, config: Option<&ModelConfig>) -> Result<Mapping,
     Ok(Mapping { config, tensors, names, converted, left_out, adjusted })
 }
 
-/// Multiplies `weight_orig` by `weight_mask`, which `torch.nn.utils.prune` leaves in place of `weight`.
+/// Replaces `weight_orig` and `weight_mask`, which `torch.nn.utils.prune` creates in place of
+/// `weight`, by their product.
 ///
 /// # Errors
-/// Where a mask has another shape.
+/// If a mask has another shape than its weight.
 fn apply_masks(
     tensors: &mut Vec<(String, Array)>,
     adjusted: &mut Vec<String>,
@@ -105,12 +113,12 @@ fn apply_masks(
     let mut masked = Vec::new();
     for (name, mask) in tensors.iter() {
         let Some(name) = name.strip_suffix("_mask") else { continue };
-        let Some(at) =
+        let Some(index) =
             tensors.iter().position(|(other, _)| other.strip_suffix("_orig") == Some(name))
         else {
             continue;
         };
-        let whole = &tensors[at].1;
+        let whole = &tensors[index].1;
         if whole.shape() != mask.shape() {
             return Err(format!(
                 "{}_mask: expected shape {:?}, found {:?}",
@@ -138,7 +146,8 @@ fn apply_masks(
     Ok(())
 }
 
-/// Adds biases of zero where the weights of a LeNet-5 are all there, and nothing else but some of their biases.
+/// Adds biases of zero if the file holds all weights of a LeNet-5, some of their biases or none,
+/// and no other tensors.
 fn add_biases(tensors: &mut Vec<(String, Array)>, adjusted: &mut Vec<String>) {
     let borrowed: Vec<_> = tensors.iter().map(|(name, array)| (name.as_str(), array)).collect();
     let config = config_of_shapes(&borrowed);
@@ -168,11 +177,11 @@ fn add_biases(tensors: &mut Vec<(String, Array)>, adjusted: &mut Vec<String>) {
     tensors.extend(missing);
 }
 
-/// Of more than ten tensors the ten that may be a LeNet-5, where there is no doubt: without counters,
-/// without buffers, without second names of one tensor, without other parts of a larger module. All,
-/// where that leaves other than ten.
+/// Chooses the ten tensors of a LeNet-5 among more than ten, if there is no doubt which they are.
+/// Leaves out counters, buffers, further names of one tensor and other parts of a larger module.
+/// Returns all tensors if that does not leave ten.
 fn select<'a>(tensors: Vec<(&'a str, &'a Array)>) -> Vec<(&'a str, &'a Array)> {
-    // With batch normalisation it would be another network.
+    // Batch normalisation would make it another network.
     let normalises = |(name, _): &(&str, &Array)| name.contains("running_");
     if tensors.len() <= 10 || tensors.iter().any(normalises) {
         return tensors;
@@ -191,9 +200,9 @@ fn select<'a>(tensors: Vec<(&'a str, &'a Array)>) -> Vec<(&'a str, &'a Array)> {
     if once.len() > 10 {
         let first = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
         let groups: BTreeSet<String> = once.iter().map(|(name, _)| first(name)).collect();
-        let of_ten =
+        let has_ten =
             |group: &&String| once.iter().filter(|(name, _)| first(name) == **group).count() == 10;
-        let mut fitting = groups.iter().filter(of_ten);
+        let mut fitting = groups.iter().filter(has_ten);
         if let (Some(group), None) = (fitting.next(), fitting.next()) {
             once.retain(|(name, _)| first(name) == *group);
         }
@@ -201,13 +210,14 @@ fn select<'a>(tensors: Vec<(&'a str, &'a Array)>) -> Vec<(&'a str, &'a Array)> {
     if once.len() == 10 { once } else { tensors }
 }
 
-/// The names without what wrappers add, and without what all of them start with (`model.`).
+/// The names without the parts that wrappers add, and without a prefix that all of them share
+/// (`model.`).
 fn keys(tensors: &[(&str, &Array)]) -> Vec<String> {
     let mut paths: Vec<Vec<&str>> = tensors
         .iter()
         .map(|(name, _)| name.split('.').filter(|part| !WRAPPERS.contains(part)).collect())
         .collect();
-    // A layer and `weight` or `bias` are left.
+    // The layer and `weight` or `bias` remain.
     while let [first, rest @ ..] = paths.as_slice()
         && first.len() > 2
         && rest.iter().all(|path| path.len() > 2 && path[0] == first[0])
@@ -223,7 +233,7 @@ fn by_name<'a>(
     tensors: &[(&'a str, &'a Array)],
     keys: &[String],
     parameters: Vec<(String, Vec<usize>)>,
-) -> Result<Vec<Match<'a>>, String> {
+) -> Result<Vec<MatchedTensor<'a>>, String> {
     let known = |key: &String| parameters.iter().any(|(name, _)| name == key);
     if let Some(extra) = keys.iter().position(|key| !known(key)) {
         return Err(format!(
@@ -240,19 +250,20 @@ fn by_name<'a>(
                 .position(|key| *key == name)
                 .ok_or_else(|| format!("expected the parameter {name}, found none"))?;
             let (found, tensor) = tensors[index];
-            Ok(Match { name, shape, found, tensor })
+            Ok(MatchedTensor { name, shape, found, tensor })
         })
         .collect()
 }
 
-/// A weight is known by its shape alone, as no two are equal (a safetensors file from Python is in
-/// the order of its names); a bias by the name of its weight, as with 84 classes, say, shapes repeat.
-/// In a list without names it is the next one of its shape. Where nothing fits, the match is with a
-/// tensor that fits nowhere, for the message.
+/// Matches tensors with parameters by shape. No two weights have the same shape, so the order of
+/// the tensors does not matter (Python writes safetensors files in the order of the names). Biases
+/// may have the same shape, with 84 classes for example, so a bias is found by the name of its
+/// weight; in a list without names it is the next tensor of its shape. If no tensor fits a
+/// parameter, it is matched with one that fits none, which the error message then names.
 fn by_shape<'a>(
     tensors: &[(&'a str, &'a Array)],
     parameters: Vec<(String, Vec<usize>)>,
-) -> Result<Vec<Match<'a>>, String> {
+) -> Result<Vec<MatchedTensor<'a>>, String> {
     if tensors.len() != parameters.len() {
         return Err(not_ten(tensors));
     }
@@ -270,16 +281,17 @@ fn by_shape<'a>(
             });
         let (found, tensor) = left.remove(index.unwrap_or(0));
         bias_name = found.strip_suffix("weight").map(|prefix| format!("{prefix}bias"));
-        Match { name, shape, found, tensor }
+        MatchedTensor { name, shape, found, tensor }
     });
     Ok(matches.collect())
 }
 
-/// "expected the ten parameters of LeNet-5, found 14 tensors: conv1.weight [32, 1, 3, 3], ...".
+/// The message "expected the ten parameters of LeNet-5, found 14 tensors: conv1.weight [32, 1, 3,
+/// 3], ...".
 fn not_ten(tensors: &[(&str, &Array)]) -> String {
     let shapes: Vec<_> =
         ModelConfig::default().state().into_iter().map(|(_, shape)| shape).collect();
-    // Those first that are in the way.
+    // Tensors that do not belong to LeNet-5 come first.
     let mut sorted = tensors.to_vec();
     sorted.sort_by_key(|(_, tensor)| shapes.iter().any(|shape| shape == tensor.shape()));
     let list: Vec<_> = sorted
@@ -296,12 +308,12 @@ fn not_ten(tensors: &[(&str, &Array)]) -> String {
     )
 }
 
-/// The parameter by our name, as float32.
+/// Checks a matched tensor; returns the parameter's name and the tensor as float32.
 fn check(
-    matched: &Match,
+    matched: &MatchedTensor,
     converted: &mut BTreeSet<&'static str>,
 ) -> Result<(String, Array), String> {
-    let Match { name, shape, found, tensor } = matched;
+    let MatchedTensor { name, shape, found, tensor } = matched;
     let (found, name) = (shown(found), name.as_str());
     if tensor.shape() != shape {
         let target = if found == name { String::new() } else { format!(" (for {name})") };
@@ -326,7 +338,8 @@ fn check(
     Ok((name.to_owned(), tensor))
 }
 
-/// The settings as far as shapes tell them: the form of c5, the size of the input, the classes.
+/// The settings that the shapes reveal: the form of c5, the size of the input, the number of
+/// classes.
 fn config_of_shapes(tensors: &[(&str, &Array)]) -> ModelConfig {
     let has = |shape: &[usize]| tensors.iter().any(|(_, tensor)| tensor.shape() == shape);
     let classes = tensors.iter().find_map(|(_, tensor)| match *tensor.shape() {

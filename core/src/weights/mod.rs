@@ -1,7 +1,8 @@
-//! Weights in the forms that PyTorch users have: TorchScript, `torch.save` and safetensors.
+//! Reads and writes weights in the file formats of PyTorch: TorchScript, `torch.save` and
+//! safetensors.
 //!
-//! Reading goes by a file's content, never by its name, and executes nothing: see [`pickle`]. What it
-//! may take of the machine is bounded: see [`Limits`].
+//! The format is detected from the content, never from the file name, and nothing in a file is
+//! executed: see [`pickle`]. The memory that reading takes is bounded: see [`Limits`].
 
 mod archive;
 pub mod checkpoint;
@@ -10,6 +11,7 @@ mod inspect;
 mod legacy;
 mod limits;
 mod mapping;
+mod optimizer_state;
 pub mod pickle;
 mod pickle_write;
 pub mod resolve;
@@ -22,61 +24,66 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
-pub use checkpoint::{Checkpoint, OptimizerState};
+pub use checkpoint::Checkpoint;
 use contents::{Contents, Hints};
 pub use inspect::Inspection;
 pub use limits::Limits;
 use mapping::Mapping;
+pub use optimizer_state::OptimizerState;
 use state_dict::Candidate;
 pub use value::Value;
 
 use crate::model::{ModelConfig, ModelOptions, Network};
 use crate::{Array, DType, Error, Result, files};
 
-/// The key of our settings: an attribute of TorchScript's module, an entry of a state dict's
-/// `_metadata`, of a checkpoint, and of safetensors' metadata.
+/// The key under which files hold the network's settings: an attribute of a TorchScript module, or
+/// an entry of a state dict's `_metadata`, of a checkpoint or of the safetensors metadata.
 #[doc(hidden)]
 pub const CONFIG_KEY: &str = "lenet5";
 
-/// Where the settings come from that shapes do not tell: activation, pooling, and what is done to the
-/// input.
+/// The origin of the settings that cannot be derived from the tensors' shapes: the activation, the
+/// pooling and the preparation of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Provenance {
-    /// From the file, the model or the user.
+    /// The settings were stored in the file, or given by the model or the user.
     Known,
-    /// Assumed, but for what code or classes in the file tell.
+    /// The settings are defaults, except those that code or classes in the file reveal.
     Assumed(Hints),
 }
 
-/// A LeNet-5's settings and parameters, by our names, float32, on the CPU.
+/// The settings and parameters of a LeNet-5. The parameters are float32 and have this crate's
+/// names.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Weights {
-    /// The settings.
+    /// The network's settings.
     pub config: ModelConfig,
-    /// Where they come from.
+    /// The origin of these settings.
     pub provenance: Provenance,
-    /// `c1.weight`, `c1.bias`, ..., `output.bias`.
+    /// The parameters by name: `c1.weight`, `c1.bias`, ..., `output.bias`.
     pub tensors: Vec<(String, Array)>,
-    /// For each of them the name in the file; empty where they are from no file.
+    /// The name that each parameter has in the file; empty if the weights do not come from a file.
     pub names: Vec<String>,
-    /// The keys that lead to the state dict in the file, such as `state.model`; may be empty.
+    /// The keys that lead to the state dict in the file, joined by dots, such as `state.model`;
+    /// empty if the whole file is the state dict.
     pub found_at: String,
-    /// Other types than float32 that the file holds, by their names in `torch`.
+    /// The types other than float32 that the parameters had in the file, by their names in `torch`.
     pub converted: BTreeSet<&'static str>,
-    /// Tensors of the file that are none of LeNet-5's, by name, such as counters.
+    /// The names of the file's tensors that do not belong to LeNet-5, such as counters.
     pub left_out: Vec<String>,
-    /// Changes that were made to tensors of the file, in words, such as biases that were added.
+    /// Descriptions of the changes that were made to the file's tensors, such as added biases.
     pub adjusted: Vec<String>,
-    /// The keys of other networks in the file, which differ from this one.
+    /// The keys of further networks in the file whose parameters differ from these.
     pub others: Vec<String>,
 }
 
 impl Weights {
-    /// The weights of a network with these settings: `tensors` are the parameters of [`ModelConfig::state`], by name
-    /// and in that order, float32.
+    /// Creates weights from settings and parameters. `tensors` are those of [`ModelConfig::state`]:
+    /// the same names, order and shapes, float32.
     ///
     /// # Errors
-    /// Names the first tensor that is missing, or has another name, type or shape.
+    /// If a tensor is missing or has another name, type or shape; the message names the first one.
     pub fn new(config: ModelConfig, tensors: Vec<(String, Array)>) -> Result<Self> {
         let expected = config.state();
         if tensors.len() != expected.len() {
@@ -112,24 +119,28 @@ impl Weights {
         }
     }
 
-    /// The tensor of that name, such as `c1.weight`.
+    /// Returns the parameter with this name, such as `c1.weight`.
     pub fn get(&self, name: &str) -> Option<&Array> {
         self.tensors.iter().find(|(other, _)| other == name).map(|(_, array)| array)
     }
 
-    /// Reads a file of any of the forms, within the default limits. Foreign names are matched by shape.
+    /// Reads a file of any supported format within the default limits. Parameters with names that
+    /// this crate does not know are matched by shape.
     ///
     /// # Errors
-    /// Where the file holds no LeNet-5, or a broken one; the message says what it holds instead.
+    /// If the file cannot be read, is damaged or holds no LeNet-5; the message states what it holds
+    /// instead.
     pub fn read(path: &Path) -> Result<Self> {
         Self::read_within(path, &Limits::default(), None)
     }
 
-    /// As [`Weights::read`], within other limits; of several networks in the file the one under `key`, dotted
-    /// names such as `teacher` or `state.model`.
+    /// Reads a file as [`Weights::read`] does, within other limits. If the file holds several
+    /// networks, it takes the one under `key`: names joined by dots, such as `teacher` or
+    /// `state.model`.
     ///
     /// # Errors
-    /// As [`Weights::read`]; and where there is no network under `key`, those that there are.
+    /// The errors of [`Weights::read`]. Also if there is no network under `key`; the message lists
+    /// the keys of those that the file holds.
     pub fn read_within(path: &Path, limits: &Limits, key: Option<&str>) -> Result<Self> {
         let bytes = read_limited(path, limits)?;
         contents::read(&bytes, limits)
@@ -137,11 +148,11 @@ impl Weights {
             .map_err(|message| Error::file(path, message))
     }
 
-    /// The weights that ship with the program: `weights/lenet5.*`, for the original network
-    /// `weights/lenet5-1998.*`.
+    /// Returns the weights that ship with the program: `weights/lenet5.safetensors`, or
+    /// `weights/lenet5-1998.safetensors` for the original network.
     ///
     /// # Errors
-    /// None that a build which passes its tests has.
+    /// Only if the build is broken: the tests read these weights.
     pub fn shipped(network: Network) -> Result<Self> {
         let bytes: &[u8] = match network {
             Network::Modern => include_bytes!("../../weights/lenet5.safetensors"),
@@ -151,8 +162,8 @@ impl Weights {
             .map_err(|message| Error::file(Path::new("shipped weights"), message))
     }
 
-    /// The reject network that ships with the program: the modern network with an eleventh class for pictures that
-    /// are no digit.
+    /// Returns the reject network that ships with the program: the modern network with an eleventh
+    /// class for pictures that show no digit.
     pub(crate) fn reject_network() -> Result<Self> {
         Self::from_bytes(
             include_bytes!("../../weights/lenet5-reject.safetensors"),
@@ -161,21 +172,21 @@ impl Weights {
         .map_err(|message| Error::file(Path::new("shipped weights"), message))
     }
 
-    /// From a file's bytes.
+    /// Reads the bytes of a file of any supported format.
     ///
     /// # Errors
-    /// What was expected and what was found.
+    /// If the bytes are not as expected; the message states what was expected and what was found.
     pub fn from_bytes(bytes: &[u8], limits: &Limits) -> Result<Self, String> {
         Self::from_contents(&contents::read(bytes, limits)?, None)
     }
 
-    /// The network under `key`; without one the network under a usual key, or the only one. Others that differ
-    /// are listed in [`Weights::others`].
+    /// Returns the network under `key`. Without a key it takes the network under a usual key, or
+    /// the only network. The keys of further networks that differ are put into [`Weights::others`].
     fn from_contents(contents: &Contents, key: Option<&str>) -> Result<Self, String> {
         let mut first_error = None;
         let mut found: Vec<(Self, bool)> = Vec::new();
         for candidate in state_dict::candidates(&contents.value) {
-            if found.iter().any(|(weights, _)| candidate.is_beside(&weights.found_at)) {
+            if found.iter().any(|(weights, _)| candidate.overlaps(&weights.found_at)) {
                 continue;
             }
             match Self::from_candidate(contents, &candidate) {
@@ -191,16 +202,17 @@ impl Weights {
             keys.collect::<Vec<_>>().join(", ")
         };
         if let Some(key) = key {
-            let at = found.iter().position(|(weights, _)| weights.found_at == key);
-            // In one flat state dict that holds several networks, the names tell them apart.
+            let index = found.iter().position(|(weights, _)| weights.found_at == key);
+            // A flat state dict can hold several networks, which differ in the first part of their
+            // names.
             let entries = state_dict::entries(&contents.value)?;
             let below = |entry: &state_dict::Entry| state_dict::is_within(&entry.name, key);
             let entries: Vec<_> = entries.into_iter().filter(below).collect();
-            if at.is_none() && !entries.is_empty() {
+            if index.is_none() && !entries.is_empty() {
                 return Self::from_entries(contents, &contents.value, entries, key.to_owned());
             }
-            return match (at, &first_error) {
-                (Some(at), _) => Ok(found.swap_remove(at).0),
+            return match (index, &first_error) {
+                (Some(index), _) => Ok(found.swap_remove(index).0),
                 (None, Some(error)) if found.is_empty() => Err(error.clone()),
                 (None, _) => {
                     Err(format!("expected a LeNet-5 under {key}, found under: {}", keys(&found)))
@@ -268,10 +280,10 @@ impl Weights {
         Self { config, provenance, tensors, names, found_at, converted, left_out, adjusted, others }
     }
 
-    /// Replaces settings by those that a user gives; the rest of what was assumed then counts as known.
+    /// Replaces settings by those that the user gives. Afterwards all settings count as known.
     ///
     /// # Errors
-    /// Where a setting is out of its range, or does not fit the weights' shapes.
+    /// If a setting is out of its range or does not fit the weights' shapes.
     pub fn set(&mut self, options: &ModelOptions) -> Result<()> {
         if *options == ModelOptions::default() {
             return Ok(());
@@ -289,8 +301,8 @@ impl Weights {
         Ok(())
     }
 
-    /// What to tell the user: where the weights were found, how names were matched, what was converted
-    /// and what was assumed.
+    /// Returns notes for the user: where the weights were found, how names were matched, what was
+    /// converted and what was assumed.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if !self.found_at.is_empty() {
@@ -337,7 +349,7 @@ impl Weights {
         notes
     }
 
-    /// The file's names of the layers beside ours, where they differ.
+    /// Pairs of the file's and this crate's layer names; empty if they are the same.
     fn foreign_layers(&self) -> Vec<(&str, &str)> {
         let pairs: Vec<_> = self
             .names
@@ -352,31 +364,33 @@ impl Weights {
         if pairs.iter().any(foreign) { pairs } else { Vec::new() }
     }
 
-    /// The bytes of a file like that of `torch.save(model.state_dict())`: `torch.load(weights_only=True)` reads it.
-    /// It holds the settings too.
+    /// Encodes the weights and settings as `torch.save(model.state_dict())` does.
+    /// `torch.load(weights_only=True)` reads the result.
     ///
     /// # Errors
-    /// Where it would get larger than 4 GiB.
+    /// If the file would be larger than 4 GiB.
     pub fn to_state_dict(&self) -> Result<Vec<u8>> {
         archive::write(&self.state_dict())
     }
 
-    /// The bytes of a safetensors file: `safetensors.torch.load_file` reads it. It holds the settings too.
+    /// Encodes the weights and settings as a safetensors file. `safetensors.torch.load_file` reads
+    /// the result.
     pub fn to_safetensors(&self) -> Vec<u8> {
-        // "format" is what safetensors.torch.save_file writes, and transformers requires.
+        // safetensors.torch.save_file writes the entry "format", and transformers requires it.
         let metadata =
             [("format".to_owned(), "pt".to_owned()), (CONFIG_KEY.to_owned(), self.settings())];
         safetensors::write(&self.tensors, BTreeMap::from(metadata))
     }
 
-    /// The settings as JSON, as files of weights hold them.
+    /// Returns the settings as JSON, the form in which files of weights hold them.
     #[doc(hidden)]
     pub fn settings(&self) -> String {
         serde_json::to_string(&self.config).expect("settings are plain data")
     }
 
-    /// The parameters as `model.state_dict()` gives them in Python: an `OrderedDict`, whose
-    /// `_metadata` holds the settings too, where `load_state_dict(strict=True)` ignores them.
+    /// The parameters as `model.state_dict()` returns them in Python: an `OrderedDict`. Its
+    /// `_metadata` also holds the settings, as `load_state_dict(strict=True)` ignores unknown
+    /// entries there.
     fn state_dict(&self) -> Value {
         let version = || Value::dict([("version", Value::Int(1))]);
         let mut metadata = vec![(
@@ -398,22 +412,22 @@ impl Weights {
     }
 }
 
-/// Writes tensors by name as safetensors: what `evaluate --logits` gives.
+/// Writes named tensors to a safetensors file, for example for `evaluate --logits`.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// If the file cannot be written.
 pub fn write_tensors(path: &Path, tensors: &[(String, Array)]) -> Result<()> {
     files::write_atomic(path, &safetensors::write(tensors, BTreeMap::new()))
 }
 
-/// A file's bytes, as many as the limits allow.
+/// Reads a file of at most [`Limits::file_bytes`] bytes.
 #[doc(hidden)]
 pub fn read_limited(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     files::read(path, limits.file_bytes(), &format!("; {}", limits::RAISE))
 }
 
-/// The settings in a state dict's `_metadata`: of the whole, or, where a module such as
-/// `DataParallel` wraps the network, of the only part that has any.
+/// The settings in a state dict's `_metadata`. If a wrapper such as `DataParallel` has moved them
+/// to a submodule, they are taken from the only submodule that has any, else from the whole module.
 fn stored_config(state_dict: &Value) -> Option<&str> {
     let Value::Dict { attributes: Some(attributes), .. } = state_dict else { return None };
     let (_, metadata) = attributes.iter().find(|(name, _)| name == "_metadata")?;
@@ -425,10 +439,10 @@ fn stored_config(state_dict: &Value) -> Option<&str> {
     }
 }
 
-/// Reads and checks stored settings.
+/// Parses and validates stored settings.
 fn parse_config(json: &str) -> Result<ModelConfig, String> {
     let broken = |error: &dyn fmt::Display| format!("the stored settings are broken ({error})");
-    // serde would take a list for a struct too.
+    // serde would accept a list for a struct, too.
     if !json.trim_start().starts_with('{') {
         return Err(broken(&"expected a JSON object"));
     }

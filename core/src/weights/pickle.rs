@@ -1,10 +1,10 @@
-//! Reader of pickles, restricted to what PyTorch's files need.
+//! Reads pickles, as far as PyTorch's files need them.
 //!
-//! A pickle is a program for a small stack machine. The reader runs the stack, but never a call: a
-//! global is kept as its name, and `REDUCE`, `NEWOBJ` and `BUILD` only note what they were given.
-//! What these records mean is decided afterwards ([`super::resolve`]); so nothing in a file is
-//! executed, and nothing is imported. Nodes refer to each other by index: no recursion, no cycle
-//! that leaks.
+//! A pickle is a program for a small stack machine. This reader runs the stack operations but no
+//! calls: a global is kept as its name, and `REDUCE`, `NEWOBJ` and `BUILD` only record their
+//! arguments. [`super::resolve`] interprets these records afterwards. So nothing in a file is
+//! executed or imported. Nodes refer to each other by index, which needs no recursion and cannot
+//! leak cycles.
 //!
 //! Source of the opcodes: CPython's `Lib/pickletools.py`.
 
@@ -15,10 +15,10 @@ use super::limits::{Limits, RAISE};
 /// The longest name of a class or function.
 const MAX_NAME_BYTES: usize = 256;
 
-/// Index of a node in [`Pickle::nodes`].
+/// The index of a node in [`Pickle::nodes`].
 pub type Id = usize;
 
-/// What an opcode left on the stack.
+/// A value that an opcode has put on the stack.
 #[derive(Debug)]
 pub enum Node {
     /// `None`.
@@ -27,7 +27,7 @@ pub enum Node {
     Bool(bool),
     /// An integer of at most 64 bits.
     Int(i64),
-    /// A float.
+    /// A floating-point number.
     Float(f64),
     /// A string.
     Str(String),
@@ -39,19 +39,20 @@ pub enum Node {
     Tuple(Vec<Id>),
     /// A dict.
     Dict(Vec<(Id, Id)>),
-    /// `module.name`, not looked up.
+    /// The name of a class or function, `module.name`, which is never imported.
     Global(String),
-    /// What a persistent id stands for: in PyTorch's files, a storage.
+    /// The object that a persistent id stands for: in PyTorch's files, a storage.
     Persistent(Id),
-    /// A call or a new object, not made: `function(*arguments)`, then what was stored in it.
+    /// A call or an object creation that was not run: `function(*arguments)`, then the items and
+    /// the state that were set.
     Call {
-        /// A [`Node::Global`], in a sane file.
+        /// The function or class; a [`Node::Global`] in a valid file.
         function: Id,
-        /// A [`Node::Tuple`], in a sane file.
+        /// The arguments; a [`Node::Tuple`] in a valid file.
         arguments: Id,
-        /// From `SETITEM` on it.
+        /// The items that `SETITEM` and `SETITEMS` set.
         items: Vec<(Id, Id)>,
-        /// From `BUILD`.
+        /// The state that `BUILD` set.
         state: Option<Id>,
     },
 }
@@ -61,16 +62,17 @@ pub enum Node {
 pub struct Pickle {
     /// All nodes.
     pub nodes: Vec<Node>,
-    /// The result.
+    /// The node that the pickle evaluates to.
     pub root: Id,
-    /// Bytes read, up to and with STOP.
+    /// The number of bytes of the pickle, including STOP.
     pub length: usize,
 }
 
-/// Parses one pickle at the start of `bytes`; what follows it is not looked at.
+/// Parses the pickle at the start of `bytes`, and ignores what follows it.
 ///
 /// # Errors
-/// What was expected and what was found, with the offset.
+/// If the bytes are no valid pickle; the message states what was expected, what was found and the
+/// offset.
 pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Pickle, String> {
     let mut machine = Machine {
         bytes,
@@ -90,13 +92,13 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Pickle, String> {
 
 struct Machine<'a> {
     bytes: &'a [u8],
-    /// The most bytes of the pickle.
+    /// The largest number of bytes of the pickle.
     limit: usize,
     max_nodes: usize,
     offset: usize,
     nodes: Vec<Node>,
     stack: Vec<Id>,
-    /// Heights of the stack at each MARK.
+    /// The height of the stack at each MARK.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
 }
@@ -116,7 +118,7 @@ impl<'a> Machine<'a> {
                     found => return Err(format!("expected pickle protocol 1 to 5, found {found}")),
                 },
                 0x95 => {
-                    self.take(8)?; // FRAME: a length that is of no use here
+                    self.take(8)?; // FRAME: its length is not needed
                 }
                 b'(' => self.marks.push(self.stack.len()),
                 b'0' => {
@@ -172,7 +174,7 @@ impl<'a> Machine<'a> {
                     let length = self.length4()?;
                     self.string(length)?;
                 }
-                // `U` and `T` are Python 2's strings: bytes.
+                // `U` and `T` are the byte strings of Python 2.
                 0x8c | b'U' => {
                     let length = self.byte()?;
                     self.string(length.into())?;
@@ -253,7 +255,7 @@ impl<'a> Machine<'a> {
                     self.push(Node::Call { function, arguments, items: Vec::new(), state: None });
                 }
                 0x92 => {
-                    self.pop()?; // NEWOBJ_EX: keyword arguments, of no use here
+                    self.pop()?; // NEWOBJ_EX: its keyword arguments are not needed
                     let (arguments, function) = (self.pop()?, self.pop()?);
                     self.push(Node::Call { function, arguments, items: Vec::new(), state: None });
                 }
@@ -345,7 +347,7 @@ impl<'a> Machine<'a> {
 
     fn string(&mut self, length: usize) -> Result<(), String> {
         let bytes = self.take(length)?;
-        // Python's strings can hold halves of characters, which are no text.
+        // Python's strings can hold unpaired surrogates, which are not valid UTF-8.
         self.push(text(bytes).map_or_else(|_| Node::Bytes(bytes.to_vec()), Node::Str));
         Ok(())
     }
@@ -356,11 +358,12 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// A little-endian two's complement integer; kept as its bytes where 64 bits do not hold it.
+    /// Pushes a little-endian two's complement integer. One that does not fit in 64 bits is kept as
+    /// bytes.
     fn long(&mut self, length: usize) -> Result<(), String> {
         let bytes = self.take(length)?;
         if length > 8 {
-            // As torch.initial_seed() may give; LeNet-5's tensors need none.
+            // torch.initial_seed() may return such numbers. LeNet-5's tensors do not need them.
             self.push(Node::Bytes(bytes.to_vec()));
             return Ok(());
         }
@@ -371,7 +374,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// The height of the stack less `count`; what lies below a mark is out of reach.
+    /// The height of the stack minus `count`. Values below the last mark cannot be reached.
     fn height_above_mark(&self, count: usize) -> Result<usize, String> {
         let floor = self.marks.last().copied().unwrap_or(0);
         self.stack
@@ -399,7 +402,7 @@ impl<'a> Machine<'a> {
         let top = self.top()?;
         match &mut self.nodes[top] {
             Node::List(items) => items.extend(new),
-            // A list's subclass: its items are of no use here.
+            // A subclass of list, whose items are not needed.
             Node::Call { .. } => {}
             _ => return Err("expected a list to append to".to_owned()),
         }
@@ -436,7 +439,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// A decimal integer; as its bytes where 64 bits do not hold it.
+/// A decimal integer. One that does not fit in 64 bits is kept as bytes.
 fn integer(digits: &str) -> Result<Node, String> {
     let value: i128 =
         digits.parse().map_err(|_| "expected an integer in decimal digits".to_owned())?;

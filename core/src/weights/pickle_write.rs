@@ -1,10 +1,10 @@
-//! Writer of pickles, as `torch.save` writes them.
+//! Writes pickles as `torch.save` does.
 
 use super::value::Value;
 use crate::Result;
 
-/// Writes a pickle (protocol 2) that `torch.load(weights_only=True)` reads. The bytes of the tensors
-/// are added to `storages`, one each; their index is their key in the archive.
+/// Encodes a value as a pickle (protocol 2) that `torch.load(weights_only=True)` reads. The bytes
+/// of each tensor are appended to `storages`; their index there is their key in the archive.
 pub fn write<'a>(value: &'a Value, storages: &mut Vec<&'a [u8]>) -> Result<Vec<u8>> {
     let mut out = vec![0x80, 2];
     write_value(value, &mut out, storages)?;

@@ -1,8 +1,8 @@
-//! From a parsed pickle to values: what its records mean. The calls that make PyTorch's values are
-//! known by their names, and done here; no other is.
+//! Turns a parsed pickle into values. The functions that build PyTorch's values are recognised by
+//! their names and carried out here; no other call is run.
 //!
-//! Source of the names: PyTorch 2.11's `torch/_utils.py`, `torch/_tensor.py` and
-//! `torch/csrc/jit/serialization/pickler.cpp`.
+//! Source of the names: `torch/_utils.py`, `torch/_tensor.py` and
+//! `torch/csrc/jit/serialization/pickler.cpp` of PyTorch 2.11.
 
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
@@ -12,17 +12,19 @@ use super::pickle::{Id, Node, Pickle};
 use super::value::{Value, shown};
 use crate::{Array, DType};
 
+/// The largest depth of nested values.
 const MAX_DEPTH: usize = 100;
-/// The most tensors.
+/// The largest number of tensors.
 const MAX_TENSORS: usize = 10_000;
-/// The longest key of a storage; PyTorch's are numbers.
+/// The longest key of a storage, in bytes. PyTorch's keys are numbers.
 const MAX_KEY_BYTES: usize = 256;
-/// The most dimensions of a tensor.
+/// The largest number of dimensions of a tensor.
 pub const MAX_DIMENSIONS: usize = 8;
-/// The most places of storages (`cpu`, `cuda:0`) that are noted.
+/// The largest number of devices (`cpu`, `cuda:0`) that are noted.
 const MAX_LOCATIONS: usize = 16;
 
-/// Storage classes of tensors that are not read, with the bytes of an element and the tensor's name.
+/// Storage classes of tensors that cannot be read: the class, the bytes of an element, and a
+/// description.
 const FOREIGN_STORAGES: [(&str, usize, &str); 8] = [
     ("torch.ComplexFloatStorage", 8, "a complex tensor"),
     ("torch.ComplexDoubleStorage", 16, "a complex tensor"),
@@ -34,7 +36,7 @@ const FOREIGN_STORAGES: [(&str, usize, &str); 8] = [
     ("torch.storage.UntypedStorage", 1, "a tensor without a type"),
 ];
 
-/// Functions that make tensors of kinds that are not read.
+/// Functions that create tensors of kinds that cannot be read, each with a description.
 const FOREIGN_FUNCTIONS: [(&str, &str); 9] = [
     ("torch._utils._rebuild_qtensor", "a quantised tensor"),
     ("torch._utils._rebuild_sparse_tensor", "a sparse tensor"),
@@ -50,7 +52,7 @@ const FOREIGN_FUNCTIONS: [(&str, &str); 9] = [
     ("torch._sparse_coo_tensor_unsafe", "a sparse tensor"),
 ];
 
-/// Functions that give their first argument, changed in nothing that matters here.
+/// Functions that return their first argument without a change that matters here.
 const WRAPPERS: [&str; 12] = [
     "torch._dynamo.eval_frame.OptimizedModule",
     "torch._utils._rebuild_parameter",
@@ -66,27 +68,28 @@ const WRAPPERS: [&str; 12] = [
     "torch.jit._pickle.build_tensorlist",
 ];
 
-/// Bytes of an element of a storage, by its class (`torch.FloatStorage`).
+/// Returns the bytes of an element of a storage of this class, such as `torch.FloatStorage`.
 pub fn storage_element_size(class: &str) -> Option<usize> {
     DType::from_storage(class).map(DType::size).or_else(|| {
         FOREIGN_STORAGES.iter().find(|(name, ..)| *name == class).map(|&(_, size, _)| size)
     })
 }
 
-/// A storage as a persistent id names it: `('storage', torch.FloatStorage, '0', 'cpu', numel, view)`.
+/// A reference to a storage. A persistent id holds it: `('storage', torch.FloatStorage, '0', 'cpu',
+/// numel, view)`.
 #[derive(Debug)]
 pub struct StorageRef<'a> {
-    /// `torch.FloatStorage`, not looked up.
+    /// The name of its class, such as `torch.FloatStorage`, which is never imported.
     pub class: &'a str,
-    /// Its name in the file.
+    /// The storage's key in the file.
     pub key: &'a str,
-    /// Where it was: `cpu`, `cuda:0`.
+    /// The device on which it was: `cpu`, `cuda:0`.
     location: &'a str,
-    /// Elements before the view that the oldest files may name.
+    /// The index of the first element of the view. Only the oldest files have views.
     offset: usize,
 }
 
-/// The storage that a node refers to.
+/// Returns the storage that a node refers to.
 pub fn storage<'a>(nodes: &'a [Node], node: &Node) -> Option<StorageRef<'a>> {
     let Node::Persistent(id) = node else { return None };
     let Node::Tuple(parts) = &nodes[*id] else { return None };
@@ -95,7 +98,7 @@ pub fn storage<'a>(nodes: &'a [Node], node: &Node) -> Option<StorageRef<'a>> {
         (Node::Str(tag), Node::Global(class), Node::Str(key), Node::Str(location))
             if tag == "storage" && key.len() <= MAX_KEY_BYTES =>
         {
-            // (key of the view, offset, size) or None.
+            // The view is None or (key of the view, offset, size).
             let offset = match view.first().map(|&view| &nodes[view]) {
                 Some(Node::Tuple(view)) => match view.get(1).map(|&offset| &nodes[offset]) {
                     Some(Node::Int(offset)) => usize::try_from(*offset).ok()?,
@@ -109,27 +112,27 @@ pub fn storage<'a>(nodes: &'a [Node], node: &Node) -> Option<StorageRef<'a>> {
     }
 }
 
-/// Where the bytes of storages come from.
+/// Provides the bytes of storages.
 pub struct Source<'a> {
-    /// Whether their elements are big-endian.
+    /// Whether the elements of the storages are big-endian.
     pub big_endian: bool,
-    /// Yields the bytes of a storage by its key.
+    /// Returns the bytes of the storage with this key.
     pub storage: &'a mut dyn FnMut(&str) -> Result<Vec<u8>, String>,
 }
 
-/// What [`resolve`] gives.
+/// The result of [`resolve`].
 #[derive(Debug)]
 pub struct Resolved {
     /// The value.
     pub value: Value,
-    /// Where its storages were: `cpu`, `cuda:0`.
+    /// The devices on which its storages were: `cpu`, `cuda:0`.
     pub locations: BTreeSet<String>,
 }
 
 /// Turns a parsed pickle into values.
 ///
 /// # Errors
-/// Where a tensor's description is not sound, or the limits are passed.
+/// If a tensor's description is invalid, or a limit is exceeded.
 pub fn resolve(pickle: &Pickle, limits: &Limits, source: &mut Source) -> Result<Resolved, String> {
     let mut resolver = Resolver {
         nodes: &pickle.nodes,
@@ -149,12 +152,12 @@ struct Resolver<'a, 'b> {
     nodes: &'a [Node],
     limits: &'a Limits,
     source: &'a mut Source<'b>,
-    /// Those read so far: several tensors may share one.
+    /// The storages that have been read, by key. Several tensors may share one.
     storages: HashMap<&'a str, Rc<Vec<u8>>>,
     locations: BTreeSet<String>,
     values: usize,
     tensors: usize,
-    /// Of tensors, storages and strings.
+    /// The bytes of all tensors, storages and strings so far.
     bytes: u64,
 }
 
@@ -170,7 +173,8 @@ impl<'a> Resolver<'a, '_> {
             Node::Int(value) => Value::Int(*value),
             Node::Float(value) => Value::Float(*value),
             Node::Str(value) => {
-                // A long string may be referred to many times.
+                // The file may refer to one long string many times, and each reference makes a
+                // copy.
                 self.count_bytes(value.len()).ok_or_else(|| {
                     let limit = self.limits.tensor_bytes();
                     format!("expected at most {limit} bytes in all, found more; {RAISE}")
@@ -182,7 +186,7 @@ impl<'a> Resolver<'a, '_> {
             Node::Tuple(items) => Value::Tuple(self.values(items, depth)?),
             Node::Dict(items) => Value::Dict { items: self.pairs(items, depth)?, attributes: None },
             Node::Global(name) => Value::Global(name.clone()),
-            // Of a storage without a tensor, or of something that PyTorch does not write.
+            // A storage without a tensor, or an object that PyTorch does not write.
             Node::Persistent(id) => self.value(*id, depth + 1)?,
             Node::Call { function, arguments, items, state } => {
                 self.call(*function, *arguments, items, *state, depth)?
@@ -190,8 +194,7 @@ impl<'a> Resolver<'a, '_> {
         })
     }
 
-    /// What a call would have given, where it is one of those that make PyTorch's values; else a
-    /// record of it.
+    /// The result of a call that builds one of PyTorch's values; a record of any other call.
     fn call(
         &mut self,
         function: Id,
@@ -219,7 +222,8 @@ impl<'a> Resolver<'a, '_> {
                 }
             }
             (class, &[first, ..]) if WRAPPERS.contains(&class) => self.value(first, depth + 1),
-            // (function, type, arguments, state): a tensor's subclass, or one with attributes.
+            // (function, type, arguments, state) of a tensor with attributes, or of a subclass of
+            // tensors.
             (
                 "torch._tensor._rebuild_from_type_v2" | "torch.tensor._rebuild_from_type",
                 &[function, _, arguments, ..],
@@ -227,12 +231,12 @@ impl<'a> Resolver<'a, '_> {
             ("collections.OrderedDict", _) => {
                 let mut pairs = self.pairs(items, depth)?;
                 if let &[first, ..] = arguments {
-                    // Python 2's: its items are an argument, a list of lists.
+                    // Python 2 passes the items as an argument, a list of lists.
                     pairs.extend(self.listed_pairs(first, depth)?);
                 }
                 Ok(Value::Dict { items: pairs, attributes: self.attributes(state, depth)? })
             }
-            // A dict's subclass.
+            // A subclass of dict.
             _ if !items.is_empty() => Ok(Value::Dict {
                 items: self.pairs(items, depth)?,
                 attributes: self.attributes(state, depth)?,
@@ -247,8 +251,8 @@ impl<'a> Resolver<'a, '_> {
         }
     }
 
-    /// The name of a class or function. The old format puts a module's class, with its source, into a
-    /// persistent id: `('module', class, file, source)`.
+    /// The name of a class or function. The old format puts a module's class and its source code
+    /// into a persistent id: `('module', class, file, source)`.
     fn class(&self, id: Id) -> &'a str {
         match &self.nodes[id] {
             Node::Global(name) => name,
@@ -263,7 +267,8 @@ impl<'a> Resolver<'a, '_> {
         }
     }
 
-    /// Counts towards the limit, each time that a value is looked at: references are cheap in a file.
+    /// Counts values towards the limit. A value counts each time that it is referred to, because a
+    /// file can refer to one value many times.
     fn count_values(&mut self, count: usize) -> Result<(), String> {
         self.values += count;
         let limit = self.limits.values();
@@ -306,8 +311,8 @@ impl<'a> Resolver<'a, '_> {
         Ok(Some(named.collect()))
     }
 
-    /// `_rebuild_tensor_v2(storage, offset, size, stride, ...)`; with a dtype, if it is not the
-    /// storage's.
+    /// Builds a tensor from the arguments of `_rebuild_tensor_v2(storage, offset, size, stride,
+    /// ...)`. A `dtype` replaces the storage's.
     fn tensor(&mut self, arguments: &[Id], dtype: Option<&str>) -> Result<Value, String> {
         let [storage_id, offset, size, stride, ..] = arguments else {
             return Err("expected storage, offset, size and stride of a tensor".to_owned());
@@ -375,7 +380,7 @@ impl<'a> Resolver<'a, '_> {
                 bytes
             }
         };
-        // The last element's index; nothing may lie beyond the storage.
+        // The index of the last element, which must lie within the storage.
         let last = size.iter().zip(&stride).try_fold(offset, |sum, (&n, &step)| {
             n.saturating_sub(1).checked_mul(step)?.checked_add(sum)
         });
@@ -392,13 +397,13 @@ impl<'a> Resolver<'a, '_> {
         Array::new(dtype, size, data).map(Value::Tensor).map_err(|error| error.to_string())
     }
 
-    /// Counts towards the limit; `None` past it.
+    /// Counts bytes towards the limit; `None` if it is exceeded.
     fn count_bytes(&mut self, bytes: usize) -> Option<()> {
         self.bytes = self.bytes.checked_add(bytes as u64)?;
         (self.bytes <= self.limits.tensor_bytes()).then_some(())
     }
 
-    /// A tuple of sizes, or a `torch.Size` of one.
+    /// The elements of a tuple of sizes, or of a `torch.Size` of such a tuple.
     fn sizes(&self, id: Id) -> Option<Vec<usize>> {
         let items = match &self.nodes[id] {
             Node::Tuple(items) => items,
@@ -409,7 +414,8 @@ impl<'a> Resolver<'a, '_> {
             }
             _ => return None,
         };
-        // One more than is allowed, for the message.
+        // One size more than is allowed is read, so that the message states that there are too
+        // many.
         items
             .iter()
             .take(MAX_DIMENSIONS + 1)
@@ -421,7 +427,7 @@ impl<'a> Resolver<'a, '_> {
     }
 }
 
-/// The elements of a strided view, row-major. All indices are known to be within `bytes`.
+/// Copies the elements of a strided view in row-major order. All indices must be within `bytes`.
 fn gather(
     bytes: &[u8],
     element: usize,

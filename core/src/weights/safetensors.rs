@@ -1,6 +1,8 @@
-//! The safetensors format: the length of a JSON header in eight bytes, the header, then the tensors' bytes.
+//! Reads and writes the safetensors format: the length of a JSON header in eight bytes, the header,
+//! then the bytes of the tensors.
 //!
-//! Source: the format's description in the README of <https://github.com/huggingface/safetensors>.
+//! Source: the description of the format in the README of
+//! <https://github.com/huggingface/safetensors>.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,25 +17,25 @@ use crate::{Array, DType};
 /// The key of the text metadata in the header.
 const METADATA_KEY: &str = "__metadata__";
 
-/// The key of the checksum in the metadata. A file that has one is checked.
+/// The key of this crate's checksum in the metadata. A file that has it is checked.
 const CHECKSUM_KEY: &str = "lenet5.crc32";
 
 /// A tensor's entry in the header.
 #[derive(Deserialize)]
-struct Header {
+struct TensorEntry {
     dtype: String,
     shape: Vec<usize>,
-    /// First byte, and the one after the last, from the end of the header on.
+    /// The first byte and the one after the last, counted from the end of the header.
     data_offsets: (usize, usize),
 }
 
 /// Tensors in the order of their data, and the text metadata.
 pub type Tensors = (Vec<(String, Value)>, BTreeMap<String, String>);
 
-/// Reads a file's bytes.
+/// Reads the bytes of a safetensors file.
 ///
 /// # Errors
-/// What was expected and what was found.
+/// If the bytes are not as expected; the message states what was expected and what was found.
 pub fn read(bytes: &[u8], limits: &Limits) -> Result<Tensors, String> {
     let length = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
     if length > limits.pickle_bytes() as u64 {
@@ -57,16 +59,16 @@ pub fn read(bytes: &[u8], limits: &Limits) -> Result<Tensors, String> {
     };
     let mut entries = Vec::new();
     for (name, entry) in header {
-        let entry: Header = serde_json::from_value(entry)
+        let entry: TensorEntry = serde_json::from_value(entry)
             .map_err(|error| broken(&format!("{}: {error}", shown(&name))))?;
         entries.push((name, entry));
     }
-    entries.sort_by_key(|(_, header)| header.data_offsets);
+    entries.sort_by_key(|(_, entry)| entry.data_offsets);
     let mut tensors = Vec::new();
     let mut next = 0;
     let mut checked = BTreeMap::new();
-    for (name, Header { dtype, shape, data_offsets: (start, end) }) in entries {
-        // The data are whole: no gap and no byte twice.
+    for (name, TensorEntry { dtype, shape, data_offsets: (start, end) }) in entries {
+        // The tensors fill the data without gaps and without overlaps.
         let bytes = (start == next).then(|| data.get(start..end)).flatten().ok_or_else(|| {
             broken(&format!("{}: bytes {start} to {end} do not follow the others", shown(&name)))
         })?;
@@ -106,7 +108,8 @@ fn broken(found: &str) -> String {
     format!("expected safetensors, found a broken file ({found})")
 }
 
-/// Writes tensors and metadata with a checksum of both. `safetensors.torch.load_file` reads the result.
+/// Encodes tensors and metadata with a checksum of both. `safetensors.torch.load_file` reads the
+/// result.
 pub fn write(tensors: &[(String, Array)], mut metadata: BTreeMap<String, String>) -> Vec<u8> {
     let mut by_name: Vec<_> = tensors.iter().map(|(name, array)| (name, array)).collect();
     by_name.sort_by_key(|(name, _)| *name);
@@ -115,7 +118,7 @@ pub fn write(tensors: &[(String, Array)], mut metadata: BTreeMap<String, String>
     });
     let sum = checksum(entries, &metadata);
     metadata.insert(CHECKSUM_KEY.to_owned(), sum);
-    // The largest elements first: so all of them are aligned.
+    // Tensors with the largest elements come first, so that all of them are aligned.
     by_name.sort_by_key(|(name, array)| (usize::MAX - array.dtype().size(), *name));
     let mut header = format!("{{{}:{}", json(METADATA_KEY), json(&metadata));
     let mut start = 0;
@@ -146,8 +149,8 @@ fn json<T: Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).expect("plain data")
 }
 
-/// CRC-32 of the metadata and the tensors (name, type, shape, bytes), each in the order of their names, in
-/// hexadecimal. `checksum` in scripts/lenet5.py computes it too.
+/// The CRC-32 of the metadata and of the tensors (name, type, shape, bytes), each sorted by name,
+/// in hexadecimal. `checksum` in scripts/lenet5.py computes it, too.
 fn checksum<'a>(
     tensors: impl Iterator<Item = (&'a str, &'a str, &'a [usize], &'a [u8])>,
     metadata: &BTreeMap<String, String>,

@@ -1,13 +1,14 @@
-//! Finds the state dict in what a file holds, and lists its tensors by dotted names.
+//! Finds the state dict in a file's contents, and lists its tensors by dotted names.
 
 use super::value::Value;
 use crate::Array;
 
-/// The most tensors of a file, and the longest of their names.
+/// The largest number of tensors in a file.
 const MAX_TENSORS: usize = 10_000;
+/// The longest name of a tensor, in bytes.
 const MAX_NAME_BYTES: usize = 1000;
 
-/// Keys under which checkpoints hold the network, in the order in which they are preferred.
+/// Keys under which checkpoints usually hold the network, the preferred ones first.
 const USUAL_KEYS: [&str; 17] = [
     "state_dict",
     "model_state_dict",
@@ -28,9 +29,9 @@ const USUAL_KEYS: [&str; 17] = [
     "state",
 ];
 
-/// How deep checkpoints are searched.
+/// The number of levels of nested dicts that are searched.
 const MAX_DEPTH: usize = 3;
-/// The most places that are tried.
+/// The largest number of candidates that are tried.
 const MAX_CANDIDATES: usize = 64;
 
 /// An entry of a state dict.
@@ -38,46 +39,48 @@ const MAX_CANDIDATES: usize = 64;
 pub struct Entry {
     /// Its dotted name, such as `conv1.weight`.
     pub name: String,
-    /// A tensor; or, in words, one of a kind that is not read.
+    /// The tensor, or the description of a tensor of a kind that cannot be read.
     pub content: Result<Array, String>,
 }
 
-/// Where in a file a state dict may be.
+/// A part of a file that may be a state dict.
 #[derive(Debug)]
 pub struct Candidate<'a> {
-    /// The keys that lead there, such as `state.model`; empty for the whole.
+    /// The keys that lead to it, joined by dots, such as `state.model`; empty for the whole file.
     pub path: String,
-    /// What is there.
+    /// The value there.
     pub value: &'a Value,
-    /// Whether its key is a usual one, or it is the whole.
+    /// Whether its key is in [`USUAL_KEYS`], or it is the whole file.
     pub usual: bool,
 }
 
 impl Candidate<'_> {
-    /// Whether the place of a network that was found lies around this one or within it.
-    pub fn is_beside(&self, found: &str) -> bool {
+    /// Whether the path of a network that was found contains this candidate or lies within it.
+    pub fn overlaps(&self, found: &str) -> bool {
         is_within(&self.path, found) || is_within(found, &self.path)
     }
 }
 
-/// Whether a dotted name is `outer` or lies below it, segment by segment: `a.b` is within `a`, `ab` is not.
+/// Whether a dotted name is `outer` or lies below it. Whole segments are compared: `a.b` is within
+/// `a`, `ab` is not.
 pub fn is_within(name: &str, outer: &str) -> bool {
     let rest = name.strip_prefix(outer);
     outer.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Parts of keys of what optimizers and training keep: it has the shapes of weights.
-const NO_WEIGHTS: [&str; 6] = ["optim", "grad", "exp_avg", "moment", "velocity", "buffer"];
+/// Parts of the keys under which optimizers and training store tensors with the shapes of weights.
+const NOT_WEIGHTS: [&str; 6] = ["optim", "grad", "exp_avg", "moment", "velocity", "buffer"];
 
-/// All places that may hold the network, the likeliest first: under usual keys, the whole, under other
-/// keys. What an optimizer keeps looks like weights, so its keys are left out.
+/// All parts of a file that may hold the network, the likeliest first: those under usual keys, the
+/// whole file, those under other keys. Optimizer states are left out, because they look like
+/// weights.
 pub fn candidates(root: &Value) -> Vec<Candidate<'_>> {
     let (mut usual, mut others) = (Vec::new(), Vec::new());
     let mut level = vec![(String::new(), root)];
     for _ in 0..MAX_DEPTH {
         let mut next = Vec::new();
         for (path, value) in level {
-            // An object that is no module may hold one, as a trainer does.
+            // An object that is no torch.nn.Module may hold one, such as a trainer.
             let value = match value {
                 Value::Object { state: Some(state), .. } if state.get("_parameters").is_none() => {
                     state
@@ -90,7 +93,7 @@ pub fn candidates(root: &Value) -> Vec<Candidate<'_>> {
                 .filter_map(|(key, child)| Some((key.as_str()?, child)))
                 .filter(|(key, child)| {
                     let key = key.to_lowercase();
-                    !NO_WEIGHTS.iter().any(|part| key.contains(part))
+                    !NOT_WEIGHTS.iter().any(|part| key.contains(part))
                         && matches!(
                             child,
                             Value::Dict { .. }
@@ -128,11 +131,11 @@ pub fn candidates(root: &Value) -> Vec<Candidate<'_>> {
     usual
 }
 
-/// All tensors below `value`: of dicts, lists, modules of Python (their parameters and buffers) and
-/// modules of TorchScript.
+/// Lists all tensors below `value`: those in dicts and lists, and the parameters and buffers of
+/// Python and TorchScript modules.
 ///
 /// # Errors
-/// Where there are too many, or names are too long.
+/// If there are too many tensors, or a name is too long.
 pub fn entries(value: &Value) -> Result<Vec<Entry>, String> {
     let mut entries = Vec::new();
     collect(value, "", &mut entries)?;
@@ -159,7 +162,7 @@ fn collect(value: &Value, prefix: &str, entries: &mut Vec<Entry>) -> Result<(), 
             .enumerate()
             .try_for_each(|(i, value)| collect(value, &join(prefix, &i.to_string())?, entries)),
         Value::Object { state: Some(state), .. } => match state.get("_parameters") {
-            // torch.nn.Module: what its state_dict() gives.
+            // A torch.nn.Module: these are the tensors that its state_dict() returns.
             Some(_) => ["_parameters", "_buffers", "_modules"]
                 .iter()
                 .filter_map(|key| state.get(key))

@@ -1,8 +1,9 @@
-//! What a file says, as plain data: dicts, lists, numbers and tensors.
+//! The values that a PyTorch file holds, as plain data: dicts, lists, numbers and tensors.
 
 use crate::Array;
 
-/// Calls of Python's own that messages do not name: they may stand before one that matters.
+/// Calls of Python's standard library that messages do not name, because a more important call may
+/// follow.
 const HARMLESS: [&str; 4] =
     ["__builtin__.set", "builtins.set", "collections.OrderedDict", "_codecs.encode"];
 
@@ -15,46 +16,47 @@ pub enum Value {
     Bool(bool),
     /// An integer.
     Int(i64),
-    /// A float.
+    /// A floating-point number.
     Float(f64),
     /// A string.
     Str(String),
-    /// Bytes, or an integer of more than 64 bits, which are of no use here.
+    /// Bytes, or an integer of more than 64 bits. Their content is not needed.
     Bytes,
     /// A list.
     List(Vec<Value>),
     /// A tuple.
     Tuple(Vec<Value>),
-    /// A dict or an `OrderedDict`, in order.
+    /// A dict or an `OrderedDict`, in its order.
     Dict {
-        /// Keys and values.
+        /// The pairs of key and value.
         items: Vec<(Value, Value)>,
         /// The attributes of an `OrderedDict`, such as `_metadata`.
         attributes: Option<Vec<(String, Value)>>,
     },
     /// A tensor.
     Tensor(Array),
-    /// A tensor of a kind that is not read, in a few words: "a quantised tensor".
+    /// A tensor of a kind that cannot be read, described in a few words such as "a quantised
+    /// tensor".
     Foreign(String),
-    /// The name of a class or function, not looked up.
+    /// The name of a class or function, which is never imported.
     Global(String),
-    /// Anything else: an object that was not made, or a call that was not run.
+    /// Anything else: an object that was not created, or a call that was not run.
     Object {
         /// `module.name` of the class or function.
         class: String,
-        /// What it would have been given as its state.
+        /// The state that the object would have been given; `None` for a call.
         state: Option<Box<Value>>,
     },
 }
 
 impl Value {
-    /// A dict with string keys.
+    /// Creates a dict with string keys.
     pub fn dict<K: Into<String>>(items: impl IntoIterator<Item = (K, Value)>) -> Self {
         let items = items.into_iter().map(|(key, value)| (Self::Str(key.into()), value)).collect();
         Self::Dict { items, attributes: None }
     }
 
-    /// The items of a dict.
+    /// Returns the items of a dict.
     pub fn items(&self) -> Option<&[(Value, Value)]> {
         match self {
             Self::Dict { items, .. } => Some(items),
@@ -62,12 +64,12 @@ impl Value {
         }
     }
 
-    /// The value at a string key of a dict.
+    /// Returns the value under a string key of a dict.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.items()?.iter().find(|(k, _)| k.as_str() == Some(key)).map(|(_, value)| value)
     }
 
-    /// The string.
+    /// Returns the string, if this is one.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Self::Str(text) => Some(text),
@@ -75,7 +77,7 @@ impl Value {
         }
     }
 
-    /// The integer.
+    /// Returns the integer, if this is one.
     pub fn as_int(&self) -> Option<i64> {
         match self {
             Self::Int(value) => Some(*value),
@@ -83,7 +85,7 @@ impl Value {
         }
     }
 
-    /// The number.
+    /// Returns the number, if this is a float or an integer.
     pub fn as_float(&self) -> Option<f64> {
         match self {
             Self::Float(value) => Some(*value),
@@ -92,7 +94,7 @@ impl Value {
         }
     }
 
-    /// The tensor.
+    /// Returns the tensor, if this is one.
     pub fn as_tensor(&self) -> Option<&Array> {
         match self {
             Self::Tensor(tensor) => Some(tensor),
@@ -100,7 +102,8 @@ impl Value {
         }
     }
 
-    /// In a few words, for messages: "a list", "a call of `os.system` (not run)".
+    /// Describes the value in a few words for messages: "a list", "a call of `os.system` (not
+    /// run)".
     pub fn describe(&self) -> String {
         let what = match self {
             Self::None => "None".to_owned(),
@@ -126,7 +129,7 @@ impl Value {
         }
     }
 
-    /// The first call in it that was not run, in words; or what numbers it holds beside tensors.
+    /// Describes the first call within the value that was not run, or the NumPy arrays in it.
     fn call(&self) -> Option<String> {
         match self {
             Self::Object { class, .. } if class.starts_with("numpy.") => {
@@ -142,7 +145,8 @@ impl Value {
     }
 }
 
-/// A name from a file as it is fit to print: no control characters, at most 80 characters.
+/// Makes a name from a file safe to print: control characters are escaped, and characters after the
+/// 80th are left out.
 pub(crate) fn shown(name: &str) -> String {
     let mut text: String = name.chars().take(80).flat_map(char::escape_debug).collect();
     if name.chars().nth(80).is_some() {

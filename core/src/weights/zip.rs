@@ -1,4 +1,5 @@
-//! Zip archives, as far as PyTorch's files need them: members stored or deflated, zip64, no encryption.
+//! Reads and writes zip archives, as far as PyTorch's files need them: stored or deflated members
+//! and zip64, but no encryption.
 //!
 //! Source: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3 to 4.5.
 
@@ -7,29 +8,29 @@ use std::io::Read;
 
 use flate2::read::DeflateDecoder;
 
-/// Starts a member: its local header.
-const LOCAL: [u8; 4] = *b"PK\x03\x04";
-/// Starts an entry of the central directory.
-const ENTRY: [u8; 4] = *b"PK\x01\x02";
-/// Starts the end of the central directory.
-const END: [u8; 4] = *b"PK\x05\x06";
-/// Starts the pointer to the zip64 end of the central directory.
-const LOCATOR64: [u8; 4] = *b"PK\x06\x07";
-/// Starts the zip64 end of the central directory.
-const END64: [u8; 4] = *b"PK\x06\x06";
+/// The signature of a member's local header.
+const LOCAL_HEADER: [u8; 4] = *b"PK\x03\x04";
+/// The signature of an entry of the central directory.
+const DIRECTORY_ENTRY: [u8; 4] = *b"PK\x01\x02";
+/// The signature of the end of the central directory.
+const END_OF_DIRECTORY: [u8; 4] = *b"PK\x05\x06";
+/// The signature of the locator of the zip64 end of the central directory.
+const ZIP64_LOCATOR: [u8; 4] = *b"PK\x06\x07";
+/// The signature of the zip64 end of the central directory.
+const ZIP64_END_OF_DIRECTORY: [u8; 4] = *b"PK\x06\x06";
 
-/// Bytes of a local header without name and extra field.
-const LOCAL_SIZE: usize = 30;
-/// Bytes of the end of the central directory without its comment.
-const END_SIZE: usize = 22;
-/// The largest comment.
+/// The length of a local header in bytes, without the name and the extra field.
+const LOCAL_HEADER_SIZE: usize = 30;
+/// The length of the end of the central directory in bytes, without its comment.
+const END_OF_DIRECTORY_SIZE: usize = 22;
+/// The length of the longest comment in bytes.
 const MAX_COMMENT: usize = 0xffff;
 
-/// Says "in the zip64 extra field".
+/// The value of a field whose actual value is in the zip64 extra field.
 const IN_ZIP64: u32 = u32::MAX;
 
-/// An archive whose directory has been read.
-pub struct Archive<'a> {
+/// A zip archive whose directory has been read.
+pub struct ZipArchive<'a> {
     bytes: &'a [u8],
     members: Vec<Member>,
     by_name: HashMap<String, usize>,
@@ -45,11 +46,11 @@ struct Member {
     header: u64,
 }
 
-impl<'a> Archive<'a> {
+impl<'a> ZipArchive<'a> {
     /// Reads the central directory of an archive that starts at the first byte.
     ///
     /// # Errors
-    /// What was expected and what was found, as a part of a message.
+    /// If the archive is broken or has too many members; the text is a part of a message.
     pub fn open(bytes: &'a [u8], max_members: usize) -> Result<Self, String> {
         let too_many =
             || format!("expected at most {max_members} members of the zip archive, found more");
@@ -77,66 +78,67 @@ impl<'a> Archive<'a> {
             rest = &rest[length..];
         }
         let archive = Self { bytes, members, by_name };
-        archive.check_places(start)?;
+        archive.check_overlaps(start)?;
         Ok(archive)
     }
 
-    /// Members lie one after the other, before the directory: an archive in which they share bytes can unpack to
-    /// any size.
-    fn check_places(&self, directory: u64) -> Result<(), String> {
-        let mut places = Vec::new();
+    /// Checks that the members lie one after the other before the directory. An archive whose
+    /// members share bytes could unpack to any size.
+    fn check_overlaps(&self, directory: u64) -> Result<(), String> {
+        let mut ranges = Vec::new();
         for member in &self.members {
             let (start, end) =
-                self.place(member).ok_or_else(|| broken("a member lies beyond the end"))?;
-            places.push((member.header, start, end));
+                self.data_range(member).ok_or_else(|| broken("a member lies beyond the end"))?;
+            ranges.push((member.header, start, end));
         }
-        places.sort_unstable();
-        let starts = places.iter().skip(1).map(|(header, ..)| *header).chain([directory]);
-        match places.iter().zip(starts).any(|((.., end), next)| *end > next) {
+        ranges.sort_unstable();
+        let starts = ranges.iter().skip(1).map(|(header, ..)| *header).chain([directory]);
+        match ranges.iter().zip(starts).any(|((.., end), next)| *end > next) {
             true => Err("expected a zip archive, found one whose members overlap".to_owned()),
             false => Ok(()),
         }
     }
 
-    /// Where a member's data start and end.
-    fn place(&self, member: &Member) -> Option<(u64, u64)> {
+    /// The offsets of the start and the end of a member's data.
+    fn data_range(&self, member: &Member) -> Option<(u64, u64)> {
         let header = self.bytes.get(usize::try_from(member.header).ok()?..)?;
-        if !header.starts_with(&LOCAL) {
+        if !header.starts_with(&LOCAL_HEADER) {
             return None;
         }
-        let length =
-            LOCAL_SIZE as u64 + u64::from(u16_at(header, 26)?) + u64::from(u16_at(header, 28)?);
+        let length = LOCAL_HEADER_SIZE as u64
+            + u64::from(u16_at(header, 26)?)
+            + u64::from(u16_at(header, 28)?);
         let start = member.header.checked_add(length)?;
         Some((start, start.checked_add(member.compressed)?))
     }
 
-    /// The names of all members, in the order of the directory.
+    /// Returns the names of all members, in the order of the directory.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.members.iter().map(|member| member.name.as_str())
     }
 
-    /// Whether there is a member of that name.
+    /// Returns whether there is a member with this name.
     pub fn has(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
     }
 
-    /// Whether a member is compressed.
+    /// Returns whether a member is compressed.
     pub fn is_compressed(&self, name: &str) -> bool {
         self.by_name.get(name).is_some_and(|index| self.members[*index].method != 0)
     }
 
-    /// The data of a member: all of it where it has at most `limit` bytes, whatever the header says, else one byte
-    /// more than `limit`. None where there is no such member.
+    /// Returns the data of a member, or `None` if there is no such member. Of data longer than
+    /// `limit` bytes it returns the first `limit` + 1 bytes, whatever size the header states.
     ///
     /// # Errors
-    /// Why it cannot be read.
+    /// If the member cannot be read; the text states why.
     pub fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, String> {
         let Some(&index) = self.by_name.get(name) else { return Ok(None) };
         let member = &self.members[index];
         if member.flags & 1 != 0 {
             return Err("it is encrypted".to_owned());
         }
-        let (start, end) = self.place(member).expect("checked when the archive was opened");
+        let (start, end) = self.data_range(member).expect("checked when the archive was opened");
         let stored = &self.bytes[start as usize..end as usize];
         let limit = limit.saturating_add(1);
         let mut data = Vec::new();
@@ -154,9 +156,10 @@ impl<'a> Archive<'a> {
 }
 
 impl Member {
-    /// Reads an entry of the central directory, and returns its length too.
+    /// Reads the entry of the central directory at the start of `bytes`, and also returns its
+    /// length.
     fn read(bytes: &[u8]) -> Option<(Self, usize)> {
-        if !bytes.starts_with(&ENTRY) {
+        if !bytes.starts_with(&DIRECTORY_ENTRY) {
             return None;
         }
         let length = |at| u16_at(bytes, at).map(usize::from);
@@ -167,7 +170,7 @@ impl Member {
         bytes.get(..all)?;
         let [compressed, size, header] =
             [u32_at(bytes, 20)?, u32_at(bytes, 24)?, u32_at(bytes, 42)?];
-        // Only what does not fit is in the extra field, in this order.
+        // The extra field only holds the values that do not fit in 32 bits, in this order.
         let mut wide = zip64(extra).as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
         let mut value =
             |narrow: u32| if narrow == IN_ZIP64 { wide.next() } else { Some(narrow.into()) };
@@ -189,29 +192,32 @@ fn broken(found: &str) -> String {
     format!("expected a zip archive, found a broken one ({found})")
 }
 
-/// Where the end of the central directory starts: the last one whose comment ends with the file.
+/// The offset of the end of the central directory: the last one whose comment reaches to the end of
+/// the file.
 fn find_end(bytes: &[u8]) -> Option<usize> {
-    let last = bytes.len().checked_sub(END_SIZE)?;
+    let last = bytes.len().checked_sub(END_OF_DIRECTORY_SIZE)?;
     (last.saturating_sub(MAX_COMMENT)..=last).rev().find(|&at| {
-        bytes[at..].starts_with(&END) && u16_at(bytes, at + 20).map(usize::from) == Some(last - at)
+        bytes[at..].starts_with(&END_OF_DIRECTORY)
+            && u16_at(bytes, at + 20).map(usize::from) == Some(last - at)
     })
 }
 
-/// The number of members, and where the central directory starts.
+/// The number of members and the offset of the central directory.
 fn directory(bytes: &[u8], end: usize) -> Option<(u64, u64)> {
     let (count, start) = (u16_at(bytes, end + 10)?, u32_at(bytes, end + 16)?);
-    let locator = end.checked_sub(20).filter(|at| bytes[*at..].starts_with(&LOCATOR64));
+    let locator = end.checked_sub(20).filter(|at| bytes[*at..].starts_with(&ZIP64_LOCATOR));
     match locator {
         Some(locator) if count == u16::MAX || start == IN_ZIP64 => {
             let end64 = usize::try_from(u64_at(bytes, locator + 8)?).ok()?;
-            let record = bytes.get(end64..).filter(|record| record.starts_with(&END64))?;
+            let record =
+                bytes.get(end64..).filter(|record| record.starts_with(&ZIP64_END_OF_DIRECTORY))?;
             Some((u64_at(record, 32)?, u64_at(record, 48)?))
         }
         _ => Some((count.into(), start.into())),
     }
 }
 
-/// The zip64 part of an extra field; empty where there is none.
+/// The zip64 part of an extra field; empty if there is none.
 fn zip64(mut extra: &[u8]) -> &[u8] {
     while let [id0, id1, length0, length1, rest @ ..] = extra {
         let length = usize::from(u16::from_le_bytes([*length0, *length1])).min(rest.len());
@@ -235,10 +241,10 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk().map(|word| u64::from_le_bytes(*word))
 }
 
-/// Writes an archive of stored members, each with its data at a multiple of `alignment` bytes.
+/// Encodes an archive of stored members, each with its data at a multiple of `alignment` bytes.
 ///
 /// # Errors
-/// Where it gets larger than 4 GiB.
+/// If the archive would be larger than 4 GiB.
 pub fn write(members: &[(String, &[u8])], alignment: usize) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
     let mut directory = Vec::new();
@@ -249,17 +255,18 @@ pub fn write(members: &[(String, &[u8])], alignment: usize) -> Result<Vec<u8>, S
     for (name, data) in members {
         let header = narrow(out.len())?;
         let size = narrow(data.len())?;
-        // What both headers have: version 2.0, no flags, stored, 1980-01-01, checksum, sizes, length of the name.
+        // The part that both headers share: version 2.0, no flags, stored, 1980-01-01, checksum,
+        // sizes, length of the name.
         let mut common = vec![20, 0, 0, 0, 0, 0, 0, 0, 0x21, 0];
         common.extend(crc32fast::hash(data).to_le_bytes());
         common.extend(size.to_le_bytes());
         common.extend(size.to_le_bytes());
         common.extend((name.len() as u16).to_le_bytes());
 
-        // An extra field of the kind that PyTorch fills up with: "FB", its length, any bytes.
-        let data_start = out.len() + LOCAL_SIZE + name.len() + 4;
+        // PyTorch also aligns by an extra field of this kind: "FB", its length, any bytes.
+        let data_start = out.len() + LOCAL_HEADER_SIZE + name.len() + 4;
         let padding = data_start.next_multiple_of(alignment) - data_start;
-        out.extend(LOCAL);
+        out.extend(LOCAL_HEADER);
         out.extend(&common);
         out.extend((padding as u16 + 4).to_le_bytes());
         out.extend(name.bytes());
@@ -268,7 +275,7 @@ pub fn write(members: &[(String, &[u8])], alignment: usize) -> Result<Vec<u8>, S
         out.resize(out.len() + padding, b'Z');
         out.extend(*data);
 
-        directory.extend(ENTRY);
+        directory.extend(DIRECTORY_ENTRY);
         directory.extend([20, 0]);
         directory.extend(&common);
         // No extra field, no comment, the first disk, no attributes.
@@ -279,7 +286,7 @@ pub fn write(members: &[(String, &[u8])], alignment: usize) -> Result<Vec<u8>, S
     let start = narrow(out.len())?;
     let count = (members.len() as u16).to_le_bytes();
     out.extend(&directory);
-    out.extend(END);
+    out.extend(END_OF_DIRECTORY);
     out.extend([0; 4]);
     out.extend(count);
     out.extend(count);
@@ -298,11 +305,11 @@ mod tests {
         let members =
             [("a/data.pkl".to_owned(), &b"hello"[..]), ("a/data/0".to_owned(), &[7; 1000])];
         let bytes = write(&members, 64).unwrap();
-        let archive = Archive::open(&bytes, 10).unwrap();
+        let archive = ZipArchive::open(&bytes, 10).unwrap();
         assert_eq!(archive.names().collect::<Vec<_>>(), ["a/data.pkl", "a/data/0"]);
         for (name, data) in members {
             assert_eq!(archive.read(&name, 1000).unwrap().unwrap(), data);
-            let (start, _) = archive.place(&archive.members[archive.by_name[&name]]).unwrap();
+            let (start, _) = archive.data_range(&archive.members[archive.by_name[&name]]).unwrap();
             assert_eq!(start % 64, 0);
         }
         assert_eq!(archive.read("a/data/0", 10).unwrap().unwrap().len(), 11);
@@ -313,7 +320,7 @@ mod tests {
     fn broken_archives_are_refused() {
         let good = write(&[("a".to_owned(), &b"hello"[..])], 64).unwrap();
         let error = |bytes: &[u8]| {
-            Archive::open(bytes, 10).and_then(|archive| archive.read("a", 10)).unwrap_err()
+            ZipArchive::open(bytes, 10).and_then(|archive| archive.read("a", 10)).unwrap_err()
         };
         for length in 0..good.len() {
             assert!(error(&good[..length]).contains("ends early"), "{length}");
@@ -326,7 +333,7 @@ mod tests {
             for bit in 0..8 {
                 let mut bytes = good.clone();
                 bytes[at] ^= 1 << bit;
-                let _ = Archive::open(&bytes, 10).and_then(|archive| archive.read("a", 10));
+                let _ = ZipArchive::open(&bytes, 10).and_then(|archive| archive.read("a", 10));
             }
         }
     }

@@ -72,7 +72,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(folder) = &arguments.show {
         files::create_folder(folder)?;
     }
-    let limits = PictureLimits { pixels: arguments.max_pixels * 1_000_000, ..PictureLimits::default() };
+    let limits =
+        PictureLimits { pixels: arguments.max_pixels * 1_000_000, ..PictureLimits::default() };
     let (mut failed, mut shown) = (false, HashSet::new());
     predict::read_files(&recognizer, files, &limits, |file, reading| {
         failed |= reading.is_err();

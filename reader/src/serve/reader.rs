@@ -65,7 +65,11 @@ impl RequestLimits {
 }
 
 impl NetworkReader {
-    pub fn start(weights: &Weights, options: &Options, metrics: &Arc<ServiceMetrics>) -> Result<Self> {
+    pub fn start(
+        weights: &Weights,
+        options: &Options,
+        metrics: &Arc<ServiceMetrics>,
+    ) -> Result<Self> {
         let recognizer = Recognizer::new(weights)?.reject_below(options.reject_below);
         let recognizer = recognizer.time_limit(options.timeout);
         let recognizer = Arc::new(recognizer);
