@@ -187,6 +187,7 @@ fn known_settings(weights: &Weights, given: &ModelOptions) -> ModelOptions {
         Provenance::Assumed(Hints { activation, pooling, input, .. }) => {
             ModelOptions { activation, pooling, input, ..ModelOptions::default() }
         }
+        _ => ModelOptions::default(),
     };
     ModelOptions {
         activation: given.activation.or(file.activation),

@@ -6,17 +6,17 @@ use std::io::{Cursor, Write};
 use std::path::Path;
 
 use lenet5::model::ModelConfig;
-use lenet5::weights::{Checkpoint, Format, Limits, Weights, pickle};
+use lenet5::weights::{self, Checkpoint, Format, Limits, Weights, pickle};
+use lenet5::Array;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
-use tch::{Device, IndexOp, Kind, Tensor};
 use tempfile::TempDir;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 use crate::util::{peak_memory, temp};
-use crate::weights::{FORMATS, forms, weights};
+use crate::weights::{FORMATS, forms, random};
 
 /// What `Weights::read` says about a file of these bytes, less the path.
 struct Reader(TempDir);
@@ -128,53 +128,54 @@ fn files_of_something_else() {
 }
 
 /// Changes the tensors, then writes.
-fn changed(format: Format, change: impl Fn(&mut Vec<(String, Tensor)>)) -> Vec<u8> {
-    let mut weights = weights(&ModelConfig::default());
+fn changed(format: Format, change: impl Fn(&mut Vec<(String, Array)>)) -> Vec<u8> {
+    let mut weights = random(&ModelConfig::default());
     change(&mut weights.tensors);
-    weights.to_bytes(format).unwrap()
+    weights::to_bytes(&weights, format).unwrap()
 }
 
 #[test]
 fn tensors_of_something_else() {
-    let float = (Kind::Float, Device::Cpu);
     for (format, _) in FORMATS {
-        let put = |i: usize, value: f64| {
+        let put = |i: usize, value: f32| {
             changed(format, |tensors| {
-                let _ = tensors[i].1.flatten(0, -1).i(1).fill_(value);
+                let mut values = tensors[i].1.to_f32();
+                values[1] = value;
+                tensors[i].1 = Array::from_f32(tensors[i].1.shape(), &values);
             })
         };
         check_table(vec![
             (
                 "NaN",
-                put(0, f64::NAN),
+                put(0, f32::NAN),
                 "c1.weight: expected finite numbers, found 1 that are not (NaN or infinite)",
             ),
             (
                 "infinity",
-                put(9, f64::NEG_INFINITY),
+                put(9, f32::NEG_INFINITY),
                 "output.bias: expected finite numbers, found 1 that are not (NaN or infinite)",
             ),
             (
                 "a name too much",
-                changed(format, |t| t.push(("f7.bias".to_owned(), Tensor::zeros([1], float)))),
+                changed(format, |t| t.push(("f7.bias".to_owned(), Array::zeros(&[1])))),
                 "expected the ten parameters of LeNet-5, found f7.bias beside them",
             ),
             (
                 "another shape",
-                changed(format, |t| t[0].1 = Tensor::zeros([6, 1, 3, 3], float)),
+                changed(format, |t| t[0].1 = Array::zeros(&[6, 1, 3, 3])),
                 "c1.weight: expected shape [6, 1, 5, 5], found [6, 1, 3, 3]",
             ),
             (
                 "another shape of the same size",
-                changed(format, |t| t[6].1 = t[6].1.reshape([120, 84])),
+                changed(format, |t| t[6].1 = Array::zeros(&[120, 84])),
                 "f6.weight: expected shape [84, 120], found [120, 84]",
             ),
             (
                 "another number of classes than stored",
                 {
                     changed(format, |t| {
-                        t[8].1 = Tensor::zeros([26, 84], float);
-                        t[9].1 = Tensor::zeros([26], float);
+                        t[8].1 = Array::zeros(&[26, 84]);
+                        t[9].1 = Array::zeros(&[26]);
                     })
                 },
                 "output.weight: expected shape [10, 84], found [26, 84]",
@@ -191,8 +192,8 @@ fn tensors_of_something_else() {
             ),
             (
                 "integers",
-                changed(format, |t| t[1].1 = t[1].1.to_kind(Kind::Int64)),
-                "c1.bias: expected floats, found Int64",
+                changed(format, |t| t[1].1 = Array::from_i64(&[6], &[1; 6])),
+                "c1.bias: expected floats, found int64",
             ),
             (
                 "foreign names, one too few",
@@ -206,7 +207,7 @@ fn tensors_of_something_else() {
                 "foreign names, another shape",
                 changed(format, |t| {
                     t.iter_mut().for_each(|(name, _)| *name = format!("net.{name}"));
-                    t[2].1 = Tensor::zeros([16, 6, 3, 3], float);
+                    t[2].1 = Array::zeros(&[16, 6, 3, 3]);
                 }),
                 "net.c3.weight (for c3.weight): expected shape [16, 6, 5, 5], found [16, 6, 3, 3]",
             ),
@@ -216,9 +217,9 @@ fn tensors_of_something_else() {
 
 #[test]
 fn torchscript_has_to_compile() {
-    let mut weights = weights(&ModelConfig::default());
+    let mut weights = random(&ModelConfig::default());
     weights.tensors.truncate(3);
-    let error = weights.to_bytes(Format::TorchScript).unwrap_err().to_string();
+    let error = weights::to_bytes(&weights, Format::TorchScript).unwrap_err().to_string();
     assert!(error.starts_with("libtorch: '__torch__.lenet5.c3"), "{error}");
     assert!(error.contains("object has no attribute or method 'bias'"), "{error}");
 }
@@ -869,7 +870,7 @@ fn other_files_of_pytorch() {
         ("meta.pth", format!("c3.weight: {floats} a tensor of the meta device, without numbers")),
         ("float8.pth", format!("c3.weight: {floats} a tensor of torch.float8_e4m3fn")),
         ("nested.pth", format!("c3.weight: {floats} a nested tensor")),
-        ("integers.pth", "c3.weight: expected floats, found Int16".to_owned()),
+        ("integers.pth", "c3.weight: expected floats, found int16".to_owned()),
         (
             "nan.pth",
             "c3.weight: expected finite numbers, found 2400 that are not (NaN or infinite)"
@@ -987,7 +988,7 @@ fn broken_safetensors() {
     };
     let length = |length: u64| [&length.to_le_bytes()[..], b"{}      "].concat();
     let stored = |json: &str| {
-        let good = weights(&ModelConfig::default()).to_bytes(Format::SafeTensors).unwrap();
+        let good = random(&ModelConfig::default()).to_safetensors();
         let size = u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
         let mut header: serde_json::Value = serde_json::from_slice(&good[8..][..size]).unwrap();
         let metadata = header["__metadata__"].as_object_mut().unwrap();
@@ -1114,7 +1115,7 @@ fn broken_safetensors() {
 /// Each way in which weights are stored, whole.
 fn whole_files() -> Vec<(&'static str, Vec<u8>)> {
     let python = |name: &str| fs::read(forms().join(name)).unwrap();
-    let ours = |format| weights(&ModelConfig::default()).to_bytes(format).unwrap();
+    let ours = |format| weights::to_bytes(&random(&ModelConfig::default()), format).unwrap();
     vec![
         ("our TorchScript", ours(Format::TorchScript)),
         ("our state dict", ours(Format::StateDict)),
@@ -1269,13 +1270,13 @@ fn weights_are_no_checkpoint() {
         fs::write(&path, bytes).unwrap();
         Checkpoint::read(&path).unwrap_err().to_string().replace(&path.display().to_string(), "F")
     };
-    let weights = weights(&ModelConfig::default());
+    let weights = random(&ModelConfig::default());
     assert_eq!(
-        error(weights.to_bytes(Format::StateDict).unwrap()),
+        error(weights.to_state_dict().unwrap()),
         "F: expected a checkpoint of lenet5 with the entry lenet5, found none"
     );
     let other = "F: expected a zip archive, found another form";
-    assert_eq!(error(weights.to_bytes(Format::SafeTensors).unwrap()), other);
+    assert_eq!(error(weights.to_safetensors()), other);
     assert_eq!(error(vec![]), "F: expected a zip archive, found an empty file");
     assert_eq!(
         error(b"version https://git-lfs.github.com/spec/v1\n".to_vec()),

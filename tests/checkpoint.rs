@@ -9,12 +9,14 @@ use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::Duration;
 
-use lenet5::train::{Metrics, checkpoint_path};
+use lenet5::train::{EpochMetrics, checkpoint_path};
+use lenet5::Array;
+use lenet5_core::DType;
+use lenet5::engine::OptimizerState;
 use lenet5::weights::{Checkpoint, Weights};
-use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
-use crate::util::{Bits, Ended, fixtures, handling, program, run, shared, small_mnist, temp};
+use crate::util::{Bits, Ended, fixtures, handling, optimizer_tensors, program, run, shared, small_mnist, temp};
 
 const EPOCHS: u32 = 3;
 
@@ -92,6 +94,7 @@ impl Running {
         self
     }
 
+    #[allow(unsafe_code)]
     fn signal(&self, signal: i32) {
         // SAFETY: to a child of ours that has not been waited for.
         assert_eq!(unsafe { libc::kill(self.0.id() as i32, signal) }, 0);
@@ -121,7 +124,7 @@ impl Running {
     }
 }
 
-fn metrics(folder: &Path) -> Vec<Metrics> {
+fn metrics(folder: &Path) -> Vec<EpochMetrics> {
     let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap_or_default();
     assert!(text.is_empty() || text.ends_with('\n'));
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -137,24 +140,21 @@ fn assert_same(found: &Path, expected: &Path) {
     let [ours, theirs] =
         [found, expected].map(|folder| Weights::read(&folder.join("model.pt")).unwrap());
     for ((name, ours), (_, theirs)) in ours.tensors.iter().zip(&theirs.tensors) {
-        bits.compare(&format!("model.pt {name}"), ours, theirs);
+        bits.compare_arrays(&format!("model.pt {name}"), ours, theirs);
     }
     let [ours, theirs] = [found, expected].map(checkpoint);
     for ((name, ours), (_, theirs)) in ours.weights.tensors.iter().zip(&theirs.weights.tensors) {
-        bits.compare(&format!("checkpoint {name}"), ours, theirs);
+        bits.compare_arrays(&format!("checkpoint {name}"), ours, theirs);
     }
     let mut states = 0;
-    let parameters = ours.optimizer_state.len();
-    assert!(parameters == 10 || parameters == 12, "{parameters}");
-    for (i, (ours, theirs)) in ours.optimizer_state.iter().zip(&theirs.optimizer_state).enumerate()
-    {
-        for ((name, ours), (_, theirs)) in ours.iter().zip(theirs) {
-            bits.compare(&format!("state {i} {name}"), ours, theirs);
-            states += 1;
-        }
+    let (found, expected) = (optimizer_tensors(&ours.optimizer), optimizer_tensors(&theirs.optimizer));
+    for ((name, ours), (_, theirs)) in found.iter().zip(&expected) {
+        bits.compare(&format!("state {states} {name}"), ours, theirs);
+        states += 1;
     }
-    assert!(states == parameters || states == 3 * parameters, "{states}");
-    bits.compare("generator", &ours.generator_state, &theirs.generator_state);
+    assert!([10, 12, 20].contains(&states), "{states}");
+    assert_eq!(found.len(), expected.len());
+    bits.compare_arrays("generator", &ours.generator, &theirs.generator);
     bits.check(2 * ours.weights.tensors.len() + states + 1);
     assert_eq!((ours.epoch, ours.step), (theirs.epoch, theirs.step));
 }
@@ -162,7 +162,7 @@ fn assert_same(found: &Path, expected: &Path) {
 /// Asserts one line for each epoch, with the same measurements.
 fn assert_same_metrics(found: &Path, expected: &Path) {
     let (ours, theirs) = (metrics(found), metrics(expected));
-    let epochs = |metrics: &[Metrics]| metrics.iter().map(|m| m.epoch).collect::<Vec<_>>();
+    let epochs = |metrics: &[EpochMetrics]| metrics.iter().map(|m| m.epoch).collect::<Vec<_>>();
     assert_eq!(epochs(&ours), [1, 2, 3]);
     assert_eq!(epochs(&theirs), [1, 2, 3]);
     for (ours, theirs) in ours.iter().zip(&theirs) {
@@ -520,55 +520,56 @@ fn changed(change: impl Fn(&mut Checkpoint)) -> String {
 
 #[test]
 fn checkpoints_that_do_not_fit_are_refused() {
-    let float = (Kind::Float, Device::Cpu);
-    let bytes = (Kind::Uint8, Device::Cpu);
+    let buffers = |c: &mut Checkpoint, change: &dyn Fn(&mut Vec<Array>)| match &mut c.optimizer {
+        OptimizerState::Sgd { momentum_buffer } => change(momentum_buffer),
+        other => panic!("{other:?}"),
+    };
     check_table([
         (
             changed(|c| (c.epoch, c.step) = (1, 250)),
             "DIR/checkpoint.pth: expected a step below 250, found 250: other data?",
         ),
         (
-            changed(|c| c.optimizer_state[2][0].1 = Tensor::zeros([3], float)),
+            changed(|c| buffers(c, &|all| all[2] = Array::zeros(&[3]))),
             "DIR/checkpoint.pth: optimizer state momentum_buffer: expected shape [16, 6, 5, 5], found [3]",
         ),
         (
-            changed(|c| c.optimizer_state[2][0].0 = "exp_avg".to_owned()),
-            "DIR/checkpoint.pth: optimizer state: expected momentum_buffer, found exp_avg",
+            changed(|c| {
+                let curvature = c.weights.tensors.iter().map(|(_, t)| Array::zeros(t.shape()));
+                c.optimizer = OptimizerState::Sdlm { curvature: curvature.collect() };
+            }),
+            "DIR/checkpoint.pth: optimizer state: expected momentum_buffer, found curvature",
         ),
         (
-            changed(|c| c.optimizer_state.push(Vec::new())),
+            changed(|c| buffers(c, &|all| all.push(Array::zeros(&[1])))),
             "DIR/checkpoint.pth: optimizer state: expected 10 parameters, found 11",
         ),
         (
-            changed(|c| c.optimizer_state.truncate(4)),
+            changed(|c| buffers(c, &|all| all.truncate(4))),
             "DIR/checkpoint.pth: optimizer state: expected 10 parameters, found 4",
         ),
         (
-            changed(|c| c.optimizer_state.clear()),
+            changed(|c| c.optimizer = OptimizerState::Empty),
             "DIR/checkpoint.pth: optimizer state: expected momentum_buffer of each parameter, found none",
         ),
         (
-            changed(|c| c.optimizer_state[3].clear()),
-            "DIR/checkpoint.pth: optimizer state of parameter 3: expected momentum_buffer, found 0 tensors",
-        ),
-        (
-            changed(|c| drop(c.optimizer_state[0][0].1.fill_(f64::NAN))),
+            changed(|c| buffers(c, &|all| all[0] = Array::from_f32(&[6, 1, 5, 5], &[f32::NAN; 150]))),
             "DIR/checkpoint.pth: optimizer state momentum_buffer: expected finite numbers, found others",
         ),
         (
-            changed(|c| c.generator_state = Tensor::zeros([7], bytes)),
+            changed(|c| c.generator = Array::new(DType::U8, vec![7], vec![0; 7]).unwrap()),
             "DIR/checkpoint.pth: rng_state: libtorch: Expected a CPUGeneratorImplState of size 5056 but found the input RNG state size to be 7",
         ),
         (
-            changed(|c| c.generator_state = c.generator_state.ones_like()),
+            changed(|c| c.generator = Array::new(DType::U8, vec![5056], vec![1; 5056]).unwrap()),
             "DIR/checkpoint.pth: rng_state: libtorch: Invalid mt19937 state",
         ),
         (
-            changed(|c| c.generator_state = c.generator_state.to_kind(Kind::Float)),
+            changed(|c| c.generator = Array::zeros(&[5056])),
             "DIR/checkpoint.pth: expected a checkpoint of lenet5 with the entry rng_state, found none",
         ),
         (
-            changed(|c| c.weights.tensors[0].1 = Tensor::zeros([6], float)),
+            changed(|c| c.weights.tensors[0].1 = Array::zeros(&[6])),
             "DIR/checkpoint.pth: c1.weight: expected shape [6, 1, 5, 5], found [6]",
         ),
         (

@@ -8,10 +8,11 @@ use lenet5::data::{Dataset, Split};
 use lenet5::detect::Detection;
 use lenet5::model::{Activation, Input, ModelConfig, ModelOptions, Pooling};
 use lenet5::weights::contents::Hints;
-use lenet5::weights::{Format, Settings, Weights, write_tensors};
+use lenet5::Array;
+use lenet5::weights::{self, Format, Provenance, Weights, write_tensors};
 
 use crate::util::{Ended, program, root, run, small_mnist, temp, tensors, trained};
-use crate::weights::{forms, weights};
+use crate::weights::{forms, random};
 
 /// What `evaluate --json` says of the small test set, with one CPU thread.
 fn errors(arguments: &[&str]) -> (i64, String) {
@@ -135,8 +136,8 @@ fn settings_given_are_stored() {
     );
     let weights = Weights::read(out.as_ref()).unwrap();
     assert_eq!(
-        (weights.settings, weights.config.activation),
-        (Settings::Known, Activation::Sigmoid)
+        (weights.provenance, weights.config.activation),
+        (Provenance::Known, Activation::Sigmoid)
     );
     assert_eq!((weights.config.input, weights.config.mean), (Input::ZeroPadded, 0.1307));
     assert_eq!(errors(&["--weights", &out]).1, "", "no notes any more");
@@ -214,7 +215,7 @@ fn detect_finds_the_settings() {
     assert!(table.lines().nth(2).unwrap().ends_with(best), "{table}");
     assert_eq!(notes, format!("detected: {best}\nwrote {out} (TorchScript)\n"));
     let found = Weights::read(out.as_ref()).unwrap();
-    assert_eq!((&found.config, found.settings), (&model.config, Settings::Known));
+    assert_eq!((&found.config, found.provenance), (&model.config, Provenance::Known));
 }
 
 #[test]
@@ -222,7 +223,7 @@ fn detect_refuses_where_nothing_stands_out() {
     let folder = temp();
     let path = |name: &str| text(&folder.path().join(name));
     let (plain, out) = (path("plain.safetensors"), path("out.pt"));
-    write_tensors(plain.as_ref(), &weights(&ModelConfig::default()).tensors).unwrap();
+    write_tensors(plain.as_ref(), &random(&ModelConfig::default()).tensors).unwrap();
     let ended = detect(&plain, &out);
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.starts_with("error: no settings stand out: the best, "), "{ended:?}");
@@ -237,10 +238,12 @@ fn detect_refuses_where_nothing_stands_out() {
         crate::util::write_idx(&file("images-idx3"), &[count, 28, 28], &vec![0; count * 784]);
         crate::util::write_idx(&file("labels-idx1"), &[count], &vec![3; count]);
     }
-    let mut constant = weights(&ModelConfig::default());
-    constant.settings = Settings::Assumed(Hints::default());
-    constant.tensors.iter_mut().for_each(|(_, tensor)| *tensor = tensor.zeros_like());
-    let _ = tch::IndexOp::i(&constant.tensors[9].1, 3).fill_(9.0);
+    let mut constant = random(&ModelConfig::default());
+    constant.provenance = Provenance::Assumed(Hints::default());
+    constant.tensors.iter_mut().for_each(|(_, tensor)| *tensor = Array::zeros(tensor.shape()));
+    let mut bias = [0.0; 10];
+    bias[3] = 9.0;
+    constant.tensors[9].1 = Array::from_f32(&[10], &bias);
     let data = Dataset::read(&dark, Split::Train, 10).unwrap();
     let detection = Detection::run(&constant, &ModelOptions::default(), &data).unwrap();
     assert_eq!(detection.finalists[0].accuracy, 100.0);
@@ -261,7 +264,7 @@ fn torchscript_runs_as_it_is() {
         input: Input::ZeroPadded,
         ..ModelConfig::default()
     };
-    weights(&config).write(ours.as_ref(), Format::TorchScript).unwrap();
+    weights::write(&random(&config), ours.as_ref(), Format::TorchScript).unwrap();
     let logits = |option: &str| {
         let out = text(&folder.path().join("logits"));
         errors(&[option, &ours, "--logits", &out]);
@@ -281,9 +284,8 @@ fn torchscript_runs_as_it_is() {
     }
     // One that takes 28x28 pixels only is found out.
     let unpadded = folder.path().join("unpadded.pt");
-    weights(&ModelConfig { input: Input::Unpadded, ..ModelConfig::default() })
-        .write(&unpadded, Format::TorchScript)
-        .unwrap();
+    let model = random(&ModelConfig { input: Input::Unpadded, ..ModelConfig::default() });
+    weights::write(&model, &unpadded, Format::TorchScript).unwrap();
     assert!(errors(&["--torchscript", &text(&unpadded)]).1.contains("on unpadded input"));
 }
 

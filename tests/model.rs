@@ -1,6 +1,7 @@
 //! Layers, shapes, counts, loading of parameters.
 
 use lenet5::data::to_input;
+
 use lenet5::libtorch::Generator;
 use lenet5::model::{Activation, C5, LeNet5, ModelConfig, Pooling, Summary};
 use tch::nn::Module;
@@ -9,7 +10,8 @@ use tch::{Device, IndexOp, Kind, Tensor};
 const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
 pub fn new(config: &ModelConfig) -> LeNet5 {
-    LeNet5::random(config, Device::Cpu, &mut Generator::new(1)).unwrap()
+    let draw = || LeNet5::random(config, Device::Cpu);
+    Generator::seeded(1).unwrap().draw(draw).unwrap().unwrap()
 }
 
 #[test]
@@ -49,7 +51,7 @@ fn summary_counts() {
         .map(|l| (l.name, l.output_shape.as_slice(), l.parameters, l.connections, l.macs))
         .collect();
     // 122,304 connections in c1 and 48,120 in c5 are the paper's own numbers.
-    let expected: [(&str, &[i64], i64, i64, i64); 7] = [
+    let expected: [(&str, &[usize], usize, usize, usize); 7] = [
         ("c1", &[6, 28, 28], 156, 122_304, 117_600),
         ("s2", &[6, 14, 14], 0, 4_704, 1_176),
         ("c3", &[16, 10, 10], 2_416, 241_600, 240_000),
@@ -85,9 +87,8 @@ fn c5_as_convolution_and_as_linear_layer_agree() {
     state[4].1 = state[4].1.reshape([120, 400]);
     linear.load_state(&state).unwrap();
     let images = {
-        let _lock = generator();
-        tch::manual_seed(2);
-        Tensor::rand([16, 1, 32, 32], CPU)
+        let mut generator = Generator::seeded(2).unwrap();
+        generator.draw(|| Tensor::rand([16, 1, 32, 32], CPU)).unwrap()
     };
     let difference = (convolution.forward(&images) - linear.forward(&images)).abs().max();
     // The sums of 400 products are added up in another order: a few units of 2^-24, as logits are

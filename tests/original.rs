@@ -5,7 +5,8 @@ use std::fs;
 use lenet5::model::{C3_TABLE, ModelConfig, Network, codes};
 use lenet5::recipe::Loss;
 use lenet5::weights::{Provenance, Weights, write_tensors};
-use tch::{IndexOp, Kind, Tensor};
+use lenet5_core::DType;
+use tch::{IndexOp, Tensor};
 
 use crate::model::new;
 use crate::util::{Ended, picture_size, program, run, small_mnist, temp};
@@ -65,16 +66,16 @@ fn initial_weights_are_within_their_fan_in() {
 #[test]
 fn codes_are_pictures_of_characters() {
     let digits = codes(10).unwrap();
-    assert_eq!((digits.size(), digits.kind()), (vec![10, 84], Kind::Float));
-    let one: Vec<f32> = Vec::try_from(digits.i(1)).unwrap();
-    let picture: Vec<String> = one
+    assert_eq!((digits.shape(), digits.dtype()), (&[10, 84][..], DType::F32));
+    let digits = digits.to_f32();
+    let picture: Vec<String> = digits[84..2 * 84]
         .chunks(7)
         .map(|row| row.iter().map(|&pixel| if pixel == 1.0 { '#' } else { '.' }).collect())
         .collect();
     assert_eq!(&picture[..4], ["...##..", "..###..", ".####..", "...##.."]);
-    let all = codes(96).unwrap();
-    assert_eq!(all.i(16..26), digits);
-    assert_eq!(all.abs().min().double_value(&[]), 1.0);
+    let all = codes(96).unwrap().to_f32();
+    assert_eq!(all[16 * 84..26 * 84], digits);
+    assert!(all.iter().all(|pixel| pixel.abs() == 1.0));
     let message = codes(97).unwrap_err().to_string();
     let expected = "classes: expected 2 to 96, as many as the network of 1998 has codes, found 97";
     assert_eq!(message, expected);
@@ -85,7 +86,7 @@ fn codes_are_pictures_of_characters() {
 fn losses() {
     let distances = Tensor::from_slice(&[1.0f32, 2.0, 4.0, 3.0, 0.5, 5.0]).reshape([2, 3]);
     let labels = Tensor::from_slice(&[0i64, 2]);
-    let of = |loss: Loss| loss.of(&-&distances, &labels).double_value(&[]);
+    let of = |loss: Loss| lenet5::model::loss(loss, &-&distances, &labels).double_value(&[]);
     assert_eq!(of(Loss::Distance), (1.0 + 5.0) / 2.0);
     let sum = |row: [f64; 3]| row.iter().map(|y| (-y).exp()).sum::<f64>();
     let (first, second) = (sum([1.0, 2.0, 4.0]), sum([3.0, 0.5, 5.0]));

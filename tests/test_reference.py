@@ -3,6 +3,7 @@
 Run: make test, or .venv/bin/python -m pytest tests    (needs the release binaries)
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -114,3 +115,23 @@ def test_cuda_check_without_a_gpu_fails_plainly():
     result = run("scripts/cuda_check.sh", PYTHON=sys.executable)
     assert result.returncode == 1
     assert result.stdout.splitlines()[-1] == "cuda check: FAIL"
+
+
+def test_the_embedded_mnist_is_the_known_one():
+    """As the usual sources of MNIST give it."""
+    for name, expected in {
+        "t10k-images-idx3-ubyte.gz": (
+            "1a1a05eab793c14bb050b398624a11b0ffd1a2953baed553b1b9bd079e2a20be"
+        ),
+        "t10k-labels-idx1-ubyte.gz": (
+            "b91679a0acfe4ba0e50a2437a903084cba1f5f92592b016a25a7dfd00455798b"
+        ),
+        "train-images-idx3-ubyte.gz": (
+            "0b367032e93c5d0cea0925647cfdb18614af8ee15f83e6f2fc2ad904a6835971"
+        ),
+        "train-labels-idx1-ubyte.gz": (
+            "1787548bbe0bff1ec2ecdc0ef292b02df999e2d1a6002d27500982c652b17203"
+        ),
+    }.items():
+        content = (ROOT / "data/mnist" / name).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == expected, name

@@ -13,6 +13,7 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use lenet5::Array;
 use lenet5::engine::OptimizerState;
 use lenet5::libtorch::to_tensor;
 use lenet5::model::{Activation, Input, ModelConfig, Pooling};
@@ -298,6 +299,10 @@ impl Bits {
         }
     }
 
+    pub fn compare_arrays(&mut self, name: &str, ours: &Array, theirs: &Array) {
+        self.compare(name, &to_tensor(ours).unwrap(), &to_tensor(theirs).unwrap());
+    }
+
     /// Panics with all that differs; also where other than `expected` tensors were compared.
     pub fn check(self, expected: usize) {
         assert!(self.table.is_empty(), "not the same bits:\n{}", self.table);
@@ -434,7 +439,7 @@ pub fn optimizer_tensors(state: &OptimizerState) -> Vec<(&'static str, Tensor)> 
         OptimizerState::Sdlm { curvature } => vec![("curvature", curvature)],
         other => panic!("{other:?}"),
     };
-    let each = |(name, arrays): (&'static str, &Vec<lenet5::Array>)| {
+    let each = |(name, arrays): (&'static str, &Vec<Array>)| {
         arrays.iter().map(|array| (name, to_tensor(array).unwrap())).collect::<Vec<_>>()
     };
     named.into_iter().flat_map(each).collect()
