@@ -28,6 +28,8 @@ ACTIVATIONS = {
 POOLINGS = {"avg": F.avg_pool2d, "max": torch.max_pool2d}
 KEY = "lenet5"  # the settings' key in every file, which the Rust program reads and writes
 CHECKSUM_KEY = "lenet5.crc32"
+# What a file's settings mean where they leave out the name.
+WHERE_ABSENT = {"layer_order": "activation-first", "hidden_activation": "same"}
 DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
@@ -76,9 +78,11 @@ class WithSettings(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *others):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *others)
-        for key, stored in json.loads(local_metadata.get(KEY, "{}")).items():
-            if (ours := self.settings.get(key)) != stored:
-                error = f"{key}: these weights need {stored}, this module has {ours}; use from_file"
+        stored = json.loads(local_metadata.get(KEY, "{}"))
+        for key in stored and {**stored, **self.settings}:
+            ours, needed = (s.get(key, WHERE_ABSENT.get(key)) for s in (self.settings, stored))
+            if ours != needed:
+                error = f"{key}: these weights need {needed}, this module has {ours}; use from_file"
                 others[-1].append(error)
 
 
@@ -86,7 +90,8 @@ class LeNet5(WithSettings):
     """Images (N, 1, 32, 32) -> logits (N, classes); 61,706 parameters with 10 classes.
 
     `input`, `mean` and `std` say how a picture becomes the input. With `input="unpadded"` it is
-    (N, 1, 28, 28), s4 is 4x4, and c5 has 16 x 4 x 4 inputs a unit.
+    (N, 1, 28, 28), s4 is 4x4, and c5 has 16 x 4 x 4 inputs a unit. `layer_order="pooling-first"`
+    pools before the activation; `hidden_activation="none"` leaves c5 and f6 without one.
     """
 
     def __init__(
@@ -98,6 +103,8 @@ class LeNet5(WithSettings):
         mean=0.0,
         std=1.0,
         input="padded",
+        layer_order="activation-first",
+        hidden_activation="same",
     ):
         super().__init__()
         self.settings = {
@@ -108,10 +115,13 @@ class LeNet5(WithSettings):
             "mean": mean,
             "std": std,
             "input": input,
+            "layer_order": layer_order,
+            "hidden_activation": hidden_activation,
         }
         s4 = 4 if input == "unpadded" else 5
         self.activation = ACTIVATIONS[activation]
         self.pooling = POOLINGS[pooling]
+        self.hidden_activation = self.activation if hidden_activation == "same" else nn.Identity()
         self.c1 = nn.Conv2d(1, 6, 5)
         self.c3 = nn.Conv2d(6, 16, 5)
         linear = c5 == "linear"
@@ -120,15 +130,19 @@ class LeNet5(WithSettings):
         self.output = nn.Linear(84, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.activation(self.c1(x))  # (N, 6, 28, 28)
-        x = self.pooling(x, 2)  # s2: (N, 6, 14, 14)
-        x = self.activation(self.c3(x))  # (N, 16, 10, 10)
-        x = self.pooling(x, 2)  # s4: (N, 16, 5, 5)
+        x = self.activate_and_pool(self.c1(x))  # s2: (N, 6, 14, 14)
+        x = self.activate_and_pool(self.c3(x))  # s4: (N, 16, 5, 5)
         if isinstance(self.c5, nn.Linear):
             x = x.flatten(1)  # (N, 400)
-        x = self.activation(self.c5(x)).flatten(1)  # (N, 120)
-        x = self.activation(self.f6(x))  # (N, 84)
+        x = self.hidden_activation(self.c5(x)).flatten(1)  # (N, 120)
+        x = self.hidden_activation(self.f6(x))  # (N, 84)
         return self.output(x)  # (N, classes)
+
+    def activate_and_pool(self, x: Tensor) -> Tensor:
+        """(N, maps, H, W) -> (N, maps, H / 2, W / 2)."""
+        if self.settings["layer_order"] == "pooling-first":
+            return self.activation(self.pooling(x, 2))
+        return self.pooling(self.activation(x), 2)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict]:

@@ -5,9 +5,9 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;
 
+use lenet5::Array;
 use lenet5::model::ModelConfig;
 use lenet5::weights::{self, Checkpoint, Format, Limits, Weights, pickle};
-use lenet5::Array;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
@@ -350,7 +350,7 @@ fn absurd_tensors() {
         (
             "no elements, but huge",
             float(0, &[0, i64::MAX, i64::MAX], &[1, 1, 1]),
-            "libtorch: Stride calculation overflowed",
+            "expected the ten parameters of LeNet-5, found 1 tensor:  [0, 9223372036854775807, 9223372036854775807]",
         ),
         (
             "no storage",
@@ -654,7 +654,7 @@ fn zips_that_lie() {
         (
             "a member beyond the end",
             changed(42, 1 << 30),
-            "expected a zip archive, found a broken one (invalid Zip archive: Unexpected end of zip::format::blocks::ZipLocalEntryBlock)",
+            "expected a zip archive, found a broken one (a member lies beyond the end)",
         ),
         (
             "10,000 members",
@@ -936,13 +936,6 @@ fn other_files_of_pytorch() {
             ),
         ),
         (
-            "no_biases.pth",
-            format!(
-                "{ten} 5 tensors: c1.weight [6, 1, 5, 5], c3.weight [16, 6, 5, 5], c5.weight \
-                 [120, 16, 5, 5], f6.weight [84, 120], output.weight [10, 84]"
-            ),
-        ),
-        (
             "many.pth",
             format!(
                 "{ten} 300 tensors: layer0.weight [1], layer1.weight [1], layer2.weight [1], \
@@ -1011,63 +1004,63 @@ fn broken_safetensors() {
         (
             "a header at the limit",
             length(1 << 22),
-            "expected safetensors, found a broken file (invalid header length)",
+            "expected safetensors, found a broken file (its header ends beyond the file)",
         ),
         (
             "a header beyond the end",
             length(9),
-            "expected safetensors, found a broken file (invalid header length)",
+            "expected safetensors, found a broken file (its header ends beyond the file)",
         ),
         (
             "a header that ends early",
             length(1),
-            "expected safetensors, found a broken file (invalid JSON in header: EOF while parsing an object at line 1 column 1)",
+            "expected safetensors, found a broken file (its header is no JSON object: EOF while parsing an object at line 1 column 1)",
         ),
         ("no tensors", length(8), "expected a state dict of LeNet-5, found a dict without tensors"),
         (
             "a header that is no JSON",
             with_header("{hello}", &[]),
-            "expected safetensors, found a broken file (invalid JSON in header: key must be a string at line 1 column 2)",
+            "expected safetensors, found a broken file (its header is no JSON object: key must be a string at line 1 column 2)",
         ),
         (
             "a header of many levels",
             with_header(&deep, &[]),
-            "expected safetensors, found a broken file (invalid JSON in header: recursion limit exceeded at line 1 column 132)",
+            "expected safetensors, found a broken file (its header is no JSON object: recursion limit exceeded at line 1 column 132)",
         ),
         (
             "an unknown type",
             with_header(&one("F128", "[1]", 16), &[0; 16]),
-            "expected safetensors, found a broken file (invalid JSON in header: unknown variant `F128`, expected one of `BOOL`, `F4`, `F6_E2M3`, `F6_E3M2`, `U8`, `I8`, `F8_E5M2`, `F8_E4M3`, `F8_E8M0`, `F8_E4M3FNUZ`, `F8_E5M2FNUZ`, `I16`, `U16`, `F16`, `BF16`, `I32`, `U32`, `F32`, `C64`, `F64`, `I64`, `U64` at line 1 column 56)",
+            "a: expected a tensor of floats, found a tensor of F128",
         ),
         (
             "a type of no use",
-            with_header(&one("BOOL", "[1]", 1), &[0; 1]),
-            "a: expected a tensor of floats, found a tensor of BOOL",
+            with_header(&one("F8_E4M3", "[1]", 1), &[0; 1]),
+            "a: expected a tensor of floats, found a tensor of F8_E4M3",
         ),
         (
             "offsets for another shape",
             with_header(&one("F32", "[3]", 8), &[0; 8]),
-            "expected safetensors, found a broken file (invalid shape, data type, or offset for tensor)",
+            "expected safetensors, found a broken file (a: expected the bytes of float32 elements of shape [3], found 8 bytes)",
         ),
         (
             "an absurd shape",
             with_header(&one("F32", "[4294967296,4294967296,4]", 8), &[0; 8]),
-            "expected safetensors, found a broken file (overflow computing buffer size from shape and/or element type)",
+            "expected safetensors, found a broken file (a: expected the bytes of float32 elements of shape [4294967296, 4294967296, 4], found 8 bytes)",
         ),
         (
             "a size below 0",
             with_header(&one("F32", "[-1]", 4), &[0; 4]),
-            "expected safetensors, found a broken file (invalid JSON in header: invalid value: integer `-1`, expected usize at line 1 column 55)",
+            "expected safetensors, found a broken file (a: invalid value: integer `-1`, expected usize)",
         ),
         (
             "less data than the offsets say",
             with_header(&one("F32", "[2]", 8), &[0; 7]),
-            "expected safetensors, found a broken file (incomplete metadata, file not fully covered)",
+            "expected safetensors, found a broken file (a: bytes 0 to 8 do not follow the others)",
         ),
         (
             "more data than the offsets say",
             with_header(&one("F32", "[2]", 8), &[0; 9]),
-            "expected safetensors, found a broken file (incomplete metadata, file not fully covered)",
+            "expected safetensors, found a broken file (expected 8 bytes of data, found 9)",
         ),
         (
             "one tensor",
@@ -1097,7 +1090,7 @@ fn broken_safetensors() {
         (
             "settings that are unknown",
             stored(r#"{"layers":3}"#),
-            "the stored settings are broken (unknown field `layers`, expected one of `network`, `activation`, `pooling`, `c5`, `classes`, `mean`, `std`, `input`, `rbf_scale`, `train_rbf` at line 1 column 9)",
+            "the stored settings are broken (unknown field `layers`, expected one of `network`, `activation`, `pooling`, `layer_order`, `hidden_activation`, `c5`, `classes`, `mean`, `std`, `input`, `rbf_scale`, `train_rbf` at line 1 column 9)",
         ),
         (
             "settings out of range",

@@ -9,14 +9,16 @@ use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::Duration;
 
-use lenet5::train::{EpochMetrics, checkpoint_path};
 use lenet5::Array;
-use lenet5_core::DType;
 use lenet5::engine::OptimizerState;
+use lenet5::train::{EpochMetrics, checkpoint_path};
 use lenet5::weights::{Checkpoint, Weights};
+use lenet5_core::DType;
 use tempfile::TempDir;
 
-use crate::util::{Bits, Ended, fixtures, handling, optimizer_tensors, program, run, shared, small_mnist, temp};
+use crate::util::{
+    Bits, Ended, fixtures, handling, optimizer_tensors, program, run, shared, small_mnist, temp,
+};
 
 const EPOCHS: u32 = 3;
 
@@ -147,7 +149,8 @@ fn assert_same(found: &Path, expected: &Path) {
         bits.compare_arrays(&format!("checkpoint {name}"), ours, theirs);
     }
     let mut states = 0;
-    let (found, expected) = (optimizer_tensors(&ours.optimizer), optimizer_tensors(&theirs.optimizer));
+    let (found, expected) =
+        (optimizer_tensors(&ours.optimizer), optimizer_tensors(&theirs.optimizer));
     for ((name, ours), (_, theirs)) in found.iter().zip(&expected) {
         bits.compare(&format!("state {states} {name}"), ours, theirs);
         states += 1;
@@ -553,7 +556,9 @@ fn checkpoints_that_do_not_fit_are_refused() {
             "DIR/checkpoint.pth: optimizer state: expected momentum_buffer of each parameter, found none",
         ),
         (
-            changed(|c| buffers(c, &|all| all[0] = Array::from_f32(&[6, 1, 5, 5], &[f32::NAN; 150]))),
+            changed(|c| {
+                buffers(c, &|all| all[0] = Array::from_f32(&[6, 1, 5, 5], &[f32::NAN; 150]))
+            }),
             "DIR/checkpoint.pth: optimizer state momentum_buffer: expected finite numbers, found others",
         ),
         (

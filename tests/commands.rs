@@ -739,7 +739,7 @@ fn negative_numbers_are_read() {
     let table: [(&str, &str, &str); 8] = [
         (
             "train --model=original",
-            "threads j rbf-scale limit validation batch-size lr momentum dampening weight-decay seed classes mean std",
+            "threads j rbf-scale limit validation batch-size lr momentum dampening weight-decay seed mean std",
             threads,
         ),
         (
@@ -778,7 +778,7 @@ fn negative_numbers_are_read() {
     }
     // Ranges that the parser knows: wrong usage, which names option and value.
     for (command, options) in [
-        ("train", "epochs step-size"),
+        ("train", "epochs step-size classes"),
         ("evaluate", "max-memory"),
         ("predict picture.png", "max-pixels reject-below"),
         ("serve", "max-body max-pixels timeout max-connections queue batch-wait reject-below"),

@@ -4,11 +4,11 @@
 use std::fs;
 use std::path::Path;
 
+use lenet5::Array;
 use lenet5::data::{Dataset, Split};
 use lenet5::detect::Detection;
 use lenet5::model::{Activation, Input, ModelConfig, ModelOptions, Pooling};
 use lenet5::weights::contents::Hints;
-use lenet5::Array;
 use lenet5::weights::{self, Format, Provenance, Weights, write_tensors};
 
 use crate::util::{Ended, program, root, run, small_mnist, temp, tensors, trained};
@@ -210,7 +210,7 @@ fn detect_finds_the_settings() {
     let ended = detect(&plain, &out);
     let notes = ended.stderr.clone();
     let table = ended.success();
-    assert!(table.starts_with("80 settings tried on training images\n"), "{table}");
+    assert!(table.starts_with("240 settings tried on training images\n"), "{table}");
     let best = "relu activation, max pooling, resized input, mean 0.5, std 0.5";
     assert!(table.lines().nth(2).unwrap().ends_with(best), "{table}");
     assert_eq!(notes, format!("detected: {best}\nwrote {out} (TorchScript)\n"));

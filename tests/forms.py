@@ -32,6 +32,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+import torch.nn.utils.prune
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -50,6 +51,8 @@ DEFAULT = {
     "mean": 0.0,
     "std": 1.0,
     "input": "padded",
+    "layer_order": "activation-first",
+    "hidden_activation": "same",
 }
 
 
@@ -110,6 +113,15 @@ class Features(nn.Module):
 
     def forward(self, x):
         return self.classifier(self.features(x).flatten(1))
+
+
+class PoolingFirst(Tutorial):
+    """The activation after the maximum; c5 and f6 without one."""
+
+    def forward(self, x):
+        x = F.relu(F.max_pool2d(self.conv1(x), 2))
+        x = F.relu(F.max_pool2d(self.conv2(x), 2))
+        return self.fc3(self.fc2(self.fc1(x.flatten(1))))
 
 
 class Part(nn.Module):
@@ -483,6 +495,11 @@ def architectures(cases: Cases) -> None:
         ("unpadded_relu", sequential(nn.ReLU, nn.MaxPool2d, c5=256), relu | unpadded | mnist),
         ("unpadded_convolution", Features(c5=4), {"input": "unpadded"}),
         ("scaled_tanh", LeNet5("scaled-tanh"), {"activation": "scaled-tanh"}),
+        (
+            "pooling_first",
+            PoolingFirst(),
+            relu | {"c5": "linear", "layer_order": "pooling-first", "hidden_activation": "none"},
+        ),
         ("classes_47", LeNet5(classes=47), {"classes": 47}),
         ("classes_84", LeNet5(classes=84), {"classes": 84}),
         ("classes_120", LeNet5(classes=120), {"classes": 120}),
@@ -493,6 +510,33 @@ def architectures(cases: Cases) -> None:
         logits = cases.logits_of(model, DEFAULT | config, explicit)
         torch.save(model.state_dict(), cases.expect(f"{name}.pth", logits, **config))
         torch.save(model, cases.expect(f"{name}_whole.pth", logits, **config))
+    without_biases(cases)
+    pruned(cases)
+
+
+def without_biases(cases: Cases) -> None:
+    """Layers made with bias=False: all, or those of the convolutions."""
+    relu = {"activation": "relu", "pooling": "max", "c5": "linear"}
+    for name, layers in {
+        "no_biases": ["conv1", "conv2", "fc1", "fc2", "fc3"],
+        "no_convolution_biases": ["conv1", "conv2"],
+    }.items():
+        model = seeded(Tutorial())
+        for layer in layers:
+            getattr(model, layer).bias = None
+        logits = cases.logits_of(model, DEFAULT | relu)
+        torch.save(model.state_dict(), cases.expect(f"{name}.pth", logits, **relu))
+
+
+def pruned(cases: Cases) -> None:
+    """What torch.nn.utils.prune leaves behind: weight_orig and weight_mask."""
+    relu = {"activation": "relu", "pooling": "max", "c5": "linear"}
+    model = seeded(Tutorial())
+    for layer in model.conv1, model.fc2:
+        torch.nn.utils.prune.l1_unstructured(layer, "weight", amount=0.4)
+    logits = cases.logits_of(model, DEFAULT | relu)
+    torch.save(model.state_dict(), cases.expect("pruned.pth", logits, **relu))
+    torch.save(model, cases.expect("pruned_whole.pth", logits, **relu))
 
 
 class CallsSystem:
@@ -553,7 +597,6 @@ def refused(cases: Cases, model: nn.Module) -> None:
     cases.refuse("small_kernels.pth", kernels.state_dict())
     perceptron = nn.Sequential(nn.Linear(784, 300), nn.Linear(300, 100), nn.Linear(100, 10))
     cases.refuse("perceptron.pth", perceptron.state_dict())
-    cases.refuse("no_biases.pth", {n: t for n, t in state.items() if n.endswith("weight")})
     cases.refuse("many.pth", {f"layer{i}.weight": torch.zeros(1) for i in range(300)})
     parts = "conv1.weight", "bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var"
     residual = {f"layer{i}.0.{part}": torch.zeros(8) for i in range(12) for part in parts}

@@ -6,7 +6,10 @@ use std::sync::OnceLock;
 
 use lenet5::data::to_input;
 use lenet5::libtorch::{Generator, to_array};
-use lenet5::model::{Activation, C5, Input, LeNet5, ModelConfig, ModelOptions, Network, Pooling};
+use lenet5::model::{
+    Activation, C5, HiddenActivation, Input, LayerOrder, LeNet5, ModelConfig, ModelOptions,
+    Network, Pooling,
+};
 use lenet5::weights::{self, Format, Limits, Provenance, Weights, write_tensors};
 use lenet5_core::Array;
 use tch::nn::Module;
@@ -18,7 +21,7 @@ pub const FORMATS: [(Format, &str); 3] =
     [(Format::TorchScript, "pt"), (Format::StateDict, "pth"), (Format::SafeTensors, "safetensors")];
 
 /// Networks that differ in all settings.
-fn configs() -> [(&'static str, ModelConfig); 7] {
+fn configs() -> [(&'static str, ModelConfig); 9] {
     [
         ("default", ModelConfig::default()),
         (
@@ -60,6 +63,19 @@ fn configs() -> [(&'static str, ModelConfig); 7] {
             "unpadded-linear",
             ModelConfig { c5: C5::Linear, input: Input::Unpadded, ..ModelConfig::default() },
         ),
+        (
+            "pooling-first",
+            ModelConfig {
+                activation: Activation::Relu,
+                pooling: Pooling::Max,
+                layer_order: LayerOrder::PoolingFirst,
+                ..ModelConfig::default()
+            },
+        ),
+        (
+            "no-hidden-activation",
+            ModelConfig { hidden_activation: HiddenActivation::None, ..ModelConfig::default() },
+        ),
     ]
 }
 
@@ -73,7 +89,11 @@ fn compare(bits: &mut Bits, name: &str, ours: &Weights, theirs: &Weights) {
     assert_eq!(ours.tensors.len(), ours.config.state().len(), "{name}");
     for ((expected, _), (parameter, tensor)) in ours.config.state().iter().zip(&ours.tensors) {
         assert_eq!(parameter, expected, "{name}");
-        bits.compare_arrays(&format!("{name}: {parameter}"), tensor, theirs.get(parameter).unwrap());
+        bits.compare_arrays(
+            &format!("{name}: {parameter}"),
+            tensor,
+            theirs.get(parameter).unwrap(),
+        );
     }
 }
 
@@ -103,7 +123,7 @@ fn round_trips() {
             );
         }
     }
-    bits.check(3 * (5 * 10 + 2 * 13));
+    bits.check(3 * (7 * 10 + 2 * 13));
 }
 
 /// With as many classes as another layer has units, two biases have one shape.
@@ -172,14 +192,16 @@ fn reads_every_form() {
         let mut weights = Weights::read(&path).unwrap_or_else(|error| panic!("{error}"));
         assert_ne!(weights.provenance, Provenance::Known, "{file}");
         // What shapes tell is found, the rest is what the user says.
-        let ModelConfig { activation, pooling, input, mean, std, .. } = *config;
+        let ModelConfig { activation, pooling, layer_order, hidden_activation, .. } = *config;
+        let ModelConfig { input, mean, std, .. } = *config;
         let some = ModelOptions {
             activation: Some(activation),
             pooling: Some(pooling),
             input: Some(input),
             mean: Some(mean),
             std: Some(std),
-            ..ModelOptions::default()
+            layer_order: Some(layer_order),
+            hidden_activation: Some(hidden_activation),
         };
         let found = weights.notes().join("\n");
         assert!(notes.iter().all(|note| found.contains(note.as_str())), "{file}: {found}");
@@ -232,6 +254,11 @@ fn notes() {
     let padded = assumed(padded, "only activation, pooling, input");
     assert_eq!(notes("d2l_whole.pth")[1], padded, "by its padding");
     assert_eq!(notes("averaged.pth")[1], "left out: n_averaged");
+    let names = |layers: [&str; 5]| layers.map(|layer| format!("{layer}.bias")).join(", ");
+    let zeros = names(["conv1", "conv2", "fc1", "fc2", "fc3"]);
+    assert_eq!(notes("no_biases.pth")[1], format!("biases that the file has not are 0: {zeros}"));
+    let products = "pruned: multiplied by their masks: conv1.weight, fc2.weight";
+    assert_eq!(notes("pruned.pth")[1], products);
     assert_eq!(notes("buffers.pth")[0], "left out: mean, std");
     assert_eq!(notes("trainer.pth")[0], "weights found under model");
     assert_eq!(Weights::shipped(Network::Modern).unwrap().notes(), [""; 0]);
@@ -258,7 +285,7 @@ fn a_model_tuned_in_python_comes_back() {
         state.config = config;
         bits.compare(name, &logits_of(&state, images), expected);
     }
-    bits.check(8);
+    bits.check(12);
 }
 
 #[test]
@@ -280,7 +307,10 @@ fn python_reads_what_rust_wrote() {
         };
         let logits = LeNet5::from_weights(&weights, Device::Cpu).unwrap().forward(&images).detach();
         let mut expected = weights.tensors;
-        expected.extend([("images", images), ("logits", logits)].map(|(name, tensor)| (name.to_owned(), to_array(&tensor).unwrap())));
+        expected.extend(
+            [("images", images), ("logits", logits)]
+                .map(|(name, tensor)| (name.to_owned(), to_array(&tensor).unwrap())),
+        );
         let path = folder.path().join(format!("{name}-expected.safetensors"));
         write_tensors(&path, &expected).unwrap();
         models.insert(name.to_owned(), serde_json::to_value(&config).unwrap());

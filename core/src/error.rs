@@ -43,14 +43,8 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io { error, .. } => Some(error),
-            _ => None,
-        }
-    }
-}
+// `source` is none: the message holds the operating system's error already.
+impl std::error::Error for Error {}
 
 impl Error {
     /// An error about a file whose content is not the expected one.
