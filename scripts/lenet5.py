@@ -79,7 +79,7 @@ class WithSettings(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *others):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *others)
         stored = json.loads(local_metadata.get(KEY, "{}"))
-        for key in stored and {**stored, **self.settings}:
+        for key in stored and {**WHERE_ABSENT, **stored}:
             ours, needed = (s.get(key, WHERE_ABSENT.get(key)) for s in (self.settings, stored))
             if ours != needed:
                 error = f"{key}: these weights need {needed}, this module has {ours}; use from_file"
@@ -121,6 +121,7 @@ class LeNet5(WithSettings):
         s4 = 4 if input == "unpadded" else 5
         self.activation = ACTIVATIONS[activation]
         self.pooling = POOLINGS[pooling]
+        self.pooling_first = layer_order == "pooling-first"
         self.hidden_activation = self.activation if hidden_activation == "same" else nn.Identity()
         self.c1 = nn.Conv2d(1, 6, 5)
         self.c3 = nn.Conv2d(6, 16, 5)
@@ -140,7 +141,7 @@ class LeNet5(WithSettings):
 
     def activate_and_pool(self, x: Tensor) -> Tensor:
         """(N, maps, H, W) -> (N, maps, H / 2, W / 2)."""
-        if self.settings["layer_order"] == "pooling-first":
+        if self.pooling_first:
             return self.activation(self.pooling(x, 2))
         return self.pooling(self.activation(x), 2)
 

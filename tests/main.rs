@@ -6,6 +6,7 @@ mod checkpoint; // stopped, killed and resumed runs end in the same bits; Python
 mod commands; // what the programs print, write and exit with
 mod device; // the programs on a GPU that is host memory: what is on which device, launches, graphs
 mod foreign; // other people's files: inspect, conversion, settings, TorchScript as it is
+mod forward; // the core's plain forward pass beside libtorch, for all settings
 mod gpu; // what trains on a GPU, on the CPU: recorded steps as they come, kernels thread by thread
 mod idx; // the reader of data sets: good files, broken files, the embedded MNIST
 mod model; // layers, shapes, counts, loading of parameters
