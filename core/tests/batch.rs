@@ -1,32 +1,35 @@
-//! The fused engine against libtorch in float64: logits, loss, gradients; and in `train`.
+//! The kernels for batches and for a single image against float64: logits, loss, gradients, input.
 
-use std::fs;
-use std::path::Path;
-use std::sync::atomic::AtomicBool;
-
-use lenet5::data::{Dataset, Distortions, Split, to_input};
-use lenet5::engine::fused::{Bytes, Engine, Images, Optimizer, Parameters, Single, pixels};
-use lenet5::engine::simd::Isa;
-use lenet5::model::{Activation, Input, LeNet5, ModelConfig, Pooling};
-use lenet5::optim::OptimizerConfig;
-use lenet5::train::{Metrics, Outcome, Run, TrainConfig};
-use lenet5::weights::{Checkpoint, Weights};
-use tch::nn::{Module, VarStore};
-use tch::{Device, Kind, Reduction, Tensor};
-
-use crate::util::{
-    Bits, Ended, difference, generator, optimizers, program, run, small_mnist, temp, tensors,
+use lenet5_core::ForwardPass;
+use lenet5_core::data::to_input;
+use lenet5_core::kernels::batch::{
+    BatchForm, BatchImages, BatchKernels, GreyImages, ParameterVector, Phase, SingleKernels,
 };
+use lenet5_core::kernels::distortion::distort;
+use lenet5_core::kernels::simd::Isa;
+use lenet5_core::model::{
+    Activation, HiddenActivation, Input, LayerOrder, ModelConfig, Network, Pooling,
+};
+use lenet5_core::training::{Distortion, Distortions};
+use rayon::prelude::*;
+
+use crate::common::{Random, difference, weights};
+use crate::reference::{Computed, Reference};
 
 /// Whole groups of lanes, one more, one less; shards of one and of two groups; more than all shards at once.
-const SIZES: [i64; 10] = [1, 7, 8, 15, 16, 17, 31, 33, 145, 513];
+const SIZES: [usize; 10] = [1, 7, 8, 15, 16, 17, 31, 33, 145, 513];
+
+/// Where a value of float64 is closer than this to a jump of relu or of the largest of four, float32 may be beyond it.
+const CLOSE: f64 = 1e-6;
 
 pub fn settings() -> impl Iterator<Item = ModelConfig> {
     [Activation::Tanh, Activation::Relu].into_iter().flat_map(|activation| {
         let forms = [
             (Pooling::Avg, 10, Input::Padded),
-            (Pooling::Max, 26, Input::Padded),
-            (Pooling::Avg, 7, Input::Unpadded),
+            (Pooling::Max, 128, Input::Padded),
+            (Pooling::Avg, 128, Input::Unpadded),
+            (Pooling::Max, 10, Input::Unpadded),
+            (Pooling::Max, 7, Input::Padded),
         ];
         forms.map(|(pooling, classes, input)| ModelConfig {
             activation,
@@ -38,123 +41,187 @@ pub fn settings() -> impl Iterator<Item = ModelConfig> {
     })
 }
 
-/// Of images, those where no unit of relu is so close to 0, and no two of four that are pooled so close to
-/// each other, that float32 may decide otherwise than float64: (N), bool. `p` are the parameters in float64.
-pub fn decided(config: &ModelConfig, p: &[Tensor], images: &Tensor) -> Tensor {
-    const CLOSE: f64 = 1e-6;
-    let (relu, max) = (config.activation == Activation::Relu, config.pooling == Pooling::Max);
-    let activate = |a: &Tensor| if relu { a.relu() } else { a.tanh() };
-    let count = images.size()[0];
-    let mut close = Tensor::zeros([count], (Kind::Bool, Device::Cpu));
-    let mut x = images.to_kind(Kind::Double);
-    for layer in p[..4].chunks(2) {
-        let a = x.conv2d(&layer[0], Some(&layer[1]), [1, 1], [0, 0], [1, 1], 1);
-        let (maps, half) = (a.size()[1], a.size()[2] / 2);
-        let four = a.reshape([count, maps, half, 2, half, 2]).permute([0, 1, 2, 4, 3, 5]);
-        let (largest, _) = four.reshape([count, -1, 4]).topk(2, -1, true, true);
-        let (first, second) = (largest.select(-1, 0), largest.select(-1, 1));
-        let tie = (&first - second).lt(CLOSE);
-        let here = match (relu, max) {
-            (true, true) => first.abs().lt(CLOSE).logical_or(&tie.logical_and(&first.gt(0.0))),
-            (false, true) => tie,
-            (true, false) => a.abs().lt(CLOSE).flatten(1, -1),
-            (false, false) => tie.zeros_like(),
-        };
-        close = close.logical_or(&here.any_dim(1, false));
-        let values = activate(&four.reshape([count, maps, half, half, 4]));
-        x = if max { values.amax([-1], false) } else { values.mean_dim(-1, false, Kind::Double) };
+/// An image of the network's size as the kernels take it: 28x28 in the upper left corner.
+pub fn in_corner(image: &[f32]) -> [f32; 1024] {
+    let size = image.len().isqrt();
+    let mut input = [0.0; 1024];
+    for (to, row) in input.chunks_exact_mut(32).zip(image.chunks_exact(size)) {
+        to[..size].copy_from_slice(row);
     }
-    for layer in p[4..8].chunks(2) {
-        let weight = layer[0].reshape([layer[1].size()[0], -1]);
-        let a = x.flatten(1, -1).linear(&weight, Some(&layer[1]));
-        if relu {
-            close = close.logical_or(&a.abs().lt(CLOSE).any_dim(1, false));
-        }
-        x = activate(&a);
-    }
-    close.logical_not()
+    input
+}
+
+/// Random images, their labels (the first third of the classes, so that the mean gradient is not the small difference of
+/// large ones), on which float32 decides as float64 does, and what the reference computes for them.
+fn decided_images(
+    reference: &Reference,
+    config: &ModelConfig,
+    count: usize,
+) -> Vec<(Vec<f32>, u8, Computed)> {
+    let size = config.input.size();
+    let images = (0..2 * count).into_par_iter().map(|seed| {
+        let mut random = Random(seed as u64 * 7919);
+        let (image, label) = (random.pixels(size * size), random.below(config.classes.div_ceil(3)));
+        let computed = reference.compute(&image, label);
+        (image, label as u8, computed)
+    });
+    let mut images: Vec<_> = images.filter(|(.., computed)| computed.margin > CLOSE).collect();
+    assert!(images.len() >= count, "too few images are decided");
+    images.truncate(count);
+    images
 }
 
 #[test]
-fn logits_loss_and_gradients_as_libtorch_in_float64() {
-    let _lock = generator();
+fn logits_loss_and_gradients_against_float64() {
     for config in settings() {
-        tch::manual_seed(3);
-        let mut store = VarStore::new(Device::Cpu);
-        let model = LeNet5::new(&store.root(), &config).unwrap();
-        let parameters = model.parameter_tensors();
-        let values = Parameters::of(&model);
-        let (mut first, mut single) = (values.clone(), Single::of(&model));
-        store.double();
-        let doubles = model.parameter_tensors();
+        let weights = weights(&config, &mut Random(3));
+        let (form, values) = (BatchForm::of(&config).unwrap(), ParameterVector::of(&weights));
+        let mut single = SingleKernels::new(form, &values);
+        let images = decided_images(&Reference::new(&weights), &config, SIZES[9]);
+        let plain = ForwardPass::new(&weights).unwrap();
+        let pixels: Vec<f64> =
+            images.iter().flat_map(|(image, ..)| image).map(|x| f64::from(*x)).collect();
+        let expected_logits = plain.logits(&pixels).unwrap();
+        for (logit, (.., computed)) in expected_logits.chunks_exact(config.classes).zip(&images) {
+            for (a, b) in logit.iter().zip(&computed.logits) {
+                assert!((a - b).abs() < 1e-13, "the forward pass and the reference: {a} and {b}");
+            }
+        }
+        let inputs: Vec<_> = images.iter().map(|(image, ..)| in_corner(image)).collect();
+        let labels: Vec<u8> = images.iter().map(|(_, label, _)| *label).collect();
+        let (mut loss_sum, mut misclassified) = (0.0, 0);
+        let mut sum: Vec<Vec<f64>> =
+            config.state().iter().map(|(_, s)| vec![0.0; s.iter().product()]).collect();
+        let (mut done, mut worst) = (0, 0.0_f64);
         for size in SIZES {
-            let side = config.input.size();
-            let images = Tensor::rand([2 * size + 8, 1, side, side], (Kind::Float, Device::Cpu));
-            let places = decided(&config, &doubles, &images).nonzero().flatten(0, -1);
-            let images = images.index_select(0, &places.narrow(0, 0, size));
-            let labels = Tensor::randint(config.classes, [size], (Kind::Int64, Device::Cpu));
-            let logits = model.forward(&images.to_kind(Kind::Double));
-            let loss =
-                logits.cross_entropy_loss(&labels, None::<Tensor>, Reduction::Mean, -100, 0.0);
-            let expected = Tensor::run_backward(&[&loss], &doubles, false, false);
-            let misread = logits.argmax(1, false).not_equal_tensor(&labels).sum(Kind::Int64);
-            let pixels = pixels(&images).unwrap();
-            let images = pixels.as_chunks::<1024>().0;
-            let labels = Vec::<u8>::try_from(labels.to_kind(Kind::Uint8)).unwrap();
-            let images = Images::Pixels(images);
+            for (_, label, computed) in &images[done..size] {
+                loss_sum += computed.loss;
+                let logit = |class: usize| computed.logits[class];
+                let label = usize::from(*label);
+                misclassified +=
+                    u64::from((0..config.classes).any(|class| logit(class) > logit(label)));
+                for (sum, gradient) in sum.iter_mut().zip(&computed.gradient) {
+                    sum.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g);
+                }
+            }
+            done = size;
+            let mean = |sum: &Vec<f64>| sum.iter().map(|sum| sum / size as f64).collect();
+            let expected: Vec<Vec<f64>> = sum.iter().map(mean).collect();
+            let (loss, logits) =
+                (loss_sum / size as f64, &expected_logits[..size * config.classes]);
+            let (labels, batch) = (&labels[..size], BatchImages::Inputs(&inputs[..size]));
             for isa in Isa::available() {
-                let what = format!("{:?} {size} {}", config.activation, isa.name());
+                let what =
+                    format!("{:?} {:?} {size} {}", config.activation, config.pooling, isa.name());
                 single = single.with_isa(isa);
-                let found: Vec<f32> = pixels
-                    .as_chunks()
-                    .0
-                    .iter()
-                    .flat_map(|image| single.logits(image).to_vec())
-                    .collect();
-                let error = difference(&Tensor::from_slice(&found).reshape(logits.size()), &logits);
+                let found: Vec<f32> =
+                    inputs[..size].iter().flat_map(|image| single.logits(image).to_vec()).collect();
+                let error = difference(&found, logits);
                 assert!(error < 1e-5, "{what}: one at a time: logits {error:.1e}");
-                let mut bits = Bits::default();
+                let mut first = None;
                 for threads in [1, 2, 3] {
-                    let mut engine = Engine::of(&config).with_isa(isa).with_threads(threads);
-                    let found = engine.logits(&values, images, size as usize);
-                    let found = Tensor::from_slice(&found).reshape(logits.size());
-                    let error = difference(&found, &logits);
+                    let mut kernels =
+                        BatchKernels::new(form, config.classes).with_isa(isa).with_threads(threads);
+                    let error = difference(&kernels.logits(&values, batch, size), logits);
                     assert!(error < 1e-5, "{what}: logits {error:.1e}");
-                    let mut gradient = values.clone(); // what it held must not matter
+                    let mut gradient = values.clone(); // what it held before must not matter
                     // Twice: what the batch before left must not matter either.
                     for _ in 0..2 {
-                        let found = engine.gradient(&values, images, &labels, &mut gradient);
-                        let error = (found / loss.double_value(&[]) - 1.0).abs();
+                        let found = kernels.gradient(&values, batch, labels, &mut gradient);
+                        let error = (found / loss - 1.0).abs();
                         assert!(error < 1e-6, "{what}: loss {error:.1e}");
-                        assert_eq!(engine.misread(), misread.int64_value(&[]) as u64, "{what}");
+                        assert_eq!(kernels.misclassified(), misclassified, "{what}");
                     }
-                    let mut worst = 0.0_f64;
-                    let found = gradient.to_tensors(&parameters);
-                    for ((name, _), (ours, theirs)) in
-                        model.parameters().iter().zip(found.iter().zip(&expected))
+                    if let Some(first) = &first {
+                        assert!(gradient == *first, "{what}: {threads} threads change a bit");
+                        continue;
+                    }
+                    let arrays = gradient.to_arrays(&config);
+                    for ((name, _), (found, expected)) in
+                        weights.tensors.iter().zip(arrays.iter().zip(&expected))
                     {
-                        let error = difference(ours, theirs);
+                        let error = difference(&found.to_f32(), expected);
+                        assert!(
+                            error < 1e-5,
+                            "{what}: gradient with respect to {name} {error:.1e}"
+                        );
                         worst = worst.max(error);
-                        assert!(error < 1e-5, "{what}: gradient of {name} {error:.1e}");
                     }
-                    if threads == 1 {
-                        println!("{what}: gradients within {worst:.1e}");
-                        first = gradient;
-                    } else {
-                        let (ours, theirs) = (&gradient.0[..], &first.0[..]);
-                        bits.compare(&what, &Tensor::from_slice(ours), &Tensor::from_slice(theirs));
-                    }
+                    first = Some(gradient);
                 }
-                bits.check(2);
+            }
+        }
+        println!("{config}: gradients within {worst:.1e}");
+    }
+}
+
+/// The reference itself, by central differences of its loss.
+#[test]
+fn the_reference_gradient_against_central_differences() {
+    for config in settings().filter(|config| config.classes != 128) {
+        let mut random = Random(9);
+        let mut weights = weights(&config, &mut random);
+        let size = config.input.size();
+        let image = random.pixels(size * size);
+        let computed = Reference::new(&weights).compute(&image, 4);
+        for (tensor, gradient) in computed.gradient.iter().enumerate() {
+            let largest = gradient.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
+            let count = gradient.len();
+            let shape = weights.tensors[tensor].1.shape().to_vec();
+            let values = weights.tensors[tensor].1.to_f32();
+            for n in 0..6.min(count) {
+                let i = (n * (count / 6).max(1) + n).min(count - 1);
+                let mut loss = |step: f32| {
+                    let mut values = values.clone();
+                    values[i] += step;
+                    weights.tensors[tensor].1 = lenet5_core::Array::from_f32(&shape, &values);
+                    (f64::from(values[i]), Reference::new(&weights).compute(&image, 4).loss)
+                };
+                // Small steps, since relu and the largest of four have kinks; powers of two, since parameters are float32.
+                let step = 2f32.powi(-18);
+                let ((high, above), (low, below)) = (loss(step), loss(-step));
+                loss(0.0);
+                let slope = (above - below) / (high - low);
+                let error = (slope - gradient[i]).abs();
+                assert!(error < 1e-4 * largest, "{tensor} {i}: {} and {slope}", gradient[i]);
             }
         }
     }
 }
 
+/// Grey values that look like strokes: many of background, and all others.
+fn grey_pictures(count: usize, size: usize) -> Vec<u8> {
+    let mut random = Random(17);
+    (0..count * size * size).map(|_| (random.uniform() * 400.0).clamp(0.0, 255.0) as u8).collect()
+}
+
+/// The pictures in the kernels' form, and the same as plain inputs. Where the network takes resized pictures, they are resized.
+fn grey_and_inputs(config: &ModelConfig, indices: &[i64]) -> (GreyImages, Vec<[f32; 1024]>) {
+    let size = if config.input == Input::Resized { 32 } else { 28 };
+    let grey = grey_pictures(100, size);
+    let inputs = indices.iter().map(|index| {
+        let picture = &grey[*index as usize * size * size..][..size * size];
+        in_corner_with(&to_input(picture, size, config), config)
+    });
+    let inputs = inputs.collect();
+    (GreyImages::new(grey, size, config), inputs)
+}
+
+/// As [`in_corner`], with the border's level beyond the image.
+fn in_corner_with(image: &[f32], config: &ModelConfig) -> [f32; 1024] {
+    let border = lenet5_core::data::InputLevels::of(config).border;
+    let size = image.len().isqrt();
+    let mut input = [border; 1024];
+    for (to, row) in input.chunks_exact_mut(32).zip(image.chunks_exact(size)) {
+        to[..size].copy_from_slice(row);
+    }
+    input
+}
+
 #[test]
-fn images_are_the_data_sets_to_the_bit() {
-    let data = Dataset::read(small_mnist(), Split::Test, 10).unwrap();
-    let labels = vec![3; 20];
+fn grey_images_give_the_bits_of_their_inputs() {
+    let labels = vec![3; 21];
+    let indices: Vec<i64> = (0..21).map(|i| i * 13 % 100).collect();
     for (input, mean) in [
         (Input::Padded, 0.0),
         (Input::Padded, 0.1307),
@@ -163,246 +230,143 @@ fn images_are_the_data_sets_to_the_bit() {
         (Input::Unpadded, 0.1307),
     ] {
         let config = ModelConfig { input, mean, std: 0.3081, ..ModelConfig::default() };
-        let mut values = Parameters::zeros(10);
-        for (i, value) in values.0.iter_mut().enumerate() {
-            *value = ((i * 7919 % 1009) as f32 / 1009.0 - 0.5) * 0.2;
-        }
-        // Through the network's own shapes: of 28x28, C5 has fewer weights.
-        let store = VarStore::new(Device::Cpu);
-        let model = LeNet5::new(&store.root(), &config).unwrap();
-        let shapes = model.parameter_tensors();
-        let tensors = values.to_tensors(&shapes);
-        values.read(&tensors);
-        let bytes = Bytes::of(&data, &config).unwrap();
-        let places: Vec<i64> = (0..20).map(|i| i * 13 % 500).collect();
-        let images = data.images().index_select(0, &Tensor::from_slice(&places));
-        let pixels = pixels(&to_input(&images, &config)).unwrap();
+        let values = ParameterVector::of(&weights(&config, &mut Random(4)));
+        let (grey, inputs) = grey_and_inputs(&config, &indices);
+        let size = grey.size;
+        let picture = &grey_pictures(100, size)[indices[2] as usize * size * size..][..size * size];
+        assert_eq!(grey.input(picture), inputs[2], "{input}");
+        let form = BatchForm::of(&config).unwrap();
         for isa in Isa::available() {
-            let mut engine = Engine::of(&config).with_isa(isa);
-            let (mut ours, mut theirs) = (values.clone(), values.clone());
-            engine.gradient(&values, Images::Bytes(&bytes, &places), &labels, &mut ours);
-            engine.gradient(&values, Images::Pixels(pixels.as_chunks().0), &labels, &mut theirs);
-            assert!(ours == theirs, "{input} {mean} {}", isa.name());
-            // Another mean is another gradient: of C1 at least.
-            assert!(ours.0[..150].iter().any(|g| *g != 0.0));
+            let mut kernels = BatchKernels::new(form, 10).with_isa(isa);
+            let (mut found, mut expected) = (values.clone(), values.clone());
+            kernels.gradient(&values, BatchImages::Grey(&grey, &indices), &labels, &mut found);
+            kernels.gradient(&values, BatchImages::Inputs(&inputs), &labels, &mut expected);
+            assert!(found == expected, "{input} {mean} {}", isa.name());
+            assert!(found.0[..150].iter().any(|g| *g != 0.0));
         }
     }
 }
 
 #[test]
-fn distorted_images_are_the_data_sets_to_the_bit() {
-    let data = Dataset::read(small_mnist(), Split::Test, 10).unwrap();
-    let places: Vec<i64> = (0..37).map(|i| i * 13 % 500).collect();
+fn pictures_of_another_set_are_taken_alike() {
+    let config = ModelConfig { mean: 0.1307, std: 0.3081, ..ModelConfig::default() };
+    let (grey, _) = grey_and_inputs(&config, &[0]);
+    let pictures = grey_pictures(3, 28);
+    let pictures = pictures.as_chunks::<784>().0;
+    let others = grey.with_pictures(pictures);
+    let values = ParameterVector::of(&weights(&config, &mut Random(4)));
+    let inputs: Vec<_> = pictures.iter().map(|picture| grey.input(picture)).collect();
+    let mut kernels = BatchKernels::new(BatchForm::of(&config).unwrap(), 10);
+    let found = kernels.logits(&values, BatchImages::Grey(&others, &[0, 1, 2]), 3);
+    assert_eq!(found, kernels.logits(&values, BatchImages::Inputs(&inputs), 3));
+}
+
+#[test]
+fn distorted_grey_images_give_the_bits_of_distorted_inputs() {
+    let indices: Vec<i64> = (0..37).map(|i| i * 13 % 100).collect();
     let distortions = Distortions::best();
     for input in [Input::Padded, Input::ZeroPadded, Input::Resized, Input::Unpadded] {
         let config = ModelConfig { input, ..ModelConfig::default() };
-        let store = VarStore::new(Device::Cpu);
-        let model = LeNet5::new(&store.root(), &config).unwrap();
-        let (parameters, bytes) = (Parameters::of(&model), Bytes::of(&data, &config).unwrap());
-        let images = data.distorted(&Tensor::from_slice(&places), &config, &distortions, (5, 2)).0;
-        let pixels = pixels(&images).unwrap();
-        let side = data.distorted_side(&config);
-        let warp = |place| distortions.warp(side, 5, 2, place);
-        for isa in Isa::available() {
-            let mut engine = Engine::of(&config).with_isa(isa);
-            let mut logits = |images| engine.logits(&parameters, images, places.len());
-            let distorted = logits(Images::Warped(&bytes, &places, &warp));
-            assert_eq!(distorted, logits(Images::Pixels(pixels.as_chunks().0)), "{input}");
-            assert_ne!(distorted, logits(Images::Bytes(&bytes, &places)), "{input}");
-        }
-    }
-}
-
-#[test]
-fn optimizers_as_libtorch() {
-    let _lock = generator();
-    tch::manual_seed(5);
-    let config = ModelConfig::default();
-    for settings in optimizers() {
-        let store = VarStore::new(Device::Cpu);
-        let model = LeNet5::new(&store.root(), &config).unwrap();
-        let tensors = model.parameter_tensors();
-        let mut theirs = settings.build(tensors.iter().map(Tensor::shallow_clone).collect());
-        let mut values = Parameters::of(&model);
-        let mut engine = Engine::of(&config).with_threads(2);
-        let mut ours = Optimizer::new(settings, 10);
-        for step in 0..6 {
-            let rate = 0.01 / f64::from(step + 1);
-            let gradients: Vec<_> = tensors.iter().map(|p| p.detach().randn_like() * 0.1).collect();
-            let mut gradient = Parameters::zeros(10);
-            gradient.read(&gradients);
-            let before: Vec<_> = tensors.iter().map(|p| p.detach().copy()).collect();
-            theirs.step(&gradients, rate).unwrap();
-            engine.update(&mut values, &gradient, &mut ours, rate);
-            for ((found, expected), before) in
-                values.to_tensors(&tensors).iter().zip(&tensors).zip(&before)
-            {
-                let difference = (found - expected).abs().max().double_value(&[]);
-                let change = (before - expected).abs().max().double_value(&[]);
-                assert!(
-                    difference < 1e-4 * change,
-                    "{settings:?} {step}: {difference:e} {change:e}"
-                );
-            }
-            // Half-way by the state that libtorch's has, and by ours given to it.
-            if step == 2 {
-                values.read(&tensors);
-                ours = Optimizer::new(settings, 10);
-                ours.read(theirs.as_ref(), &tensors).unwrap();
-                let mut copy = settings.build(tensors.iter().map(Tensor::shallow_clone).collect());
-                ours.store(copy.as_mut(), &tensors).unwrap();
-                let mut again = Optimizer::new(settings, 10);
-                again.read(copy.as_ref(), &tensors).unwrap();
-                if !matches!(settings, OptimizerConfig::Sgd { momentum: 0.0, .. }) {
-                    assert!(ours == again, "{settings:?}");
+        let values = ParameterVector::of(&weights(&config, &mut Random(4)));
+        let (grey, inputs) = grey_and_inputs(&config, &indices);
+        // The part of the input that is distorted: the padded picture, or the picture before it is padded.
+        let (start, side) = match input {
+            Input::Padded | Input::Resized => (0, 32),
+            Input::ZeroPadded => (2, 28),
+            Input::Unpadded => (0, 28),
+        };
+        let draw = |index| distortions.draw(side, 5, 2, index);
+        let drawn: Vec<Distortion> = indices.iter().map(|index| draw(*index)).collect();
+        let parts: Vec<f32> = inputs
+            .iter()
+            .flat_map(|input| input.chunks_exact(32).skip(start).take(side))
+            .flat_map(|row| row[start..start + side].to_vec())
+            .collect();
+        let distorted = distort(&parts, side, &drawn);
+        let distorted_inputs: Vec<[f32; 1024]> = distorted
+            .chunks_exact(side * side)
+            .map(|part| {
+                let mut input = [0.0; 1024];
+                for (to, row) in input.chunks_exact_mut(32).skip(start).zip(part.chunks_exact(side))
+                {
+                    to[start..start + side].copy_from_slice(row);
                 }
-                theirs = copy;
-            }
+                input
+            })
+            .collect();
+        for isa in Isa::available() {
+            let mut kernels = BatchKernels::new(BatchForm::of(&config).unwrap(), 10).with_isa(isa);
+            let mut logits = |images| kernels.logits(&values, images, indices.len());
+            let found = logits(BatchImages::Distorted(&grey, &indices, &draw));
+            assert_eq!(found, logits(BatchImages::Inputs(&distorted_inputs)), "{input}");
+            assert_ne!(found, logits(BatchImages::Grey(&grey, &indices)), "{input}");
         }
     }
 }
 
-/// A run of one epoch, told to stop after each of its first `stops` steps.
-fn stopped(optimizer: OptimizerConfig, stops: usize, folder: &Path) -> Checkpoint {
-    let config = TrainConfig {
-        data: Some(small_mnist().to_owned()),
-        epochs: 1,
-        batch_size: 96,
-        optimizer,
-        learning_rate: 1e-3,
-        ..TrainConfig::default()
-    };
-    let mut run = Run::start(config.clone(), None, folder, Device::Cpu).unwrap();
-    for _ in 0..stops {
-        assert_eq!(run.train(&AtomicBool::new(true), &mut |_| ()).unwrap(), Outcome::Interrupted);
-        drop(run);
-        run = Run::resume(config.clone(), folder, Device::Cpu).unwrap();
+#[test]
+fn parameters_keep_their_bits_as_arrays() {
+    for config in settings() {
+        let weights = weights(&config, &mut Random(6));
+        let values = ParameterVector::of(&weights);
+        assert_eq!(values.classes(), config.classes);
+        assert_eq!(ParameterVector::zeros(config.classes).0.len(), values.0.len());
+        let arrays: Vec<_> = weights.tensors.iter().map(|(_, array)| array.clone()).collect();
+        assert_eq!(values.to_arrays(&config), arrays);
+        assert!(ParameterVector::from_arrays(&arrays) == values);
     }
-    assert_eq!(run.train(&AtomicBool::new(false), &mut |_| ()).unwrap(), Outcome::Finished);
-    Checkpoint::read(&folder.join("checkpoint.pth")).unwrap()
 }
 
 #[test]
-fn resumes_to_the_bit() {
-    let _lock = generator();
-    for optimizer in optimizers() {
-        let folder = temp();
-        let whole = stopped(optimizer, 0, &folder.path().join("whole"));
-        let parts = stopped(optimizer, 3, &folder.path().join("parts"));
-        let mut bits = Bits::default();
-        for ((name, ours), (_, theirs)) in parts.weights.tensors.iter().zip(&whole.weights.tensors)
+fn work_is_measured_by_phase() {
+    let config = ModelConfig::default();
+    let values = ParameterVector::of(&weights(&config, &mut Random(6)));
+    let images = [[0.5; 1024]; 40];
+    for threads in [1, 2] {
+        let mut kernels =
+            BatchKernels::new(BatchForm::of(&config).unwrap(), 10).with_threads(threads);
+        assert!(kernels.profile().is_none());
+        kernels.measure();
+        let images = BatchImages::Inputs(&images);
+        let labels = [1; 40];
+        kernels.within(|kernels| kernels.gradient(&values, images, &labels, &mut values.clone()));
+        let profile = *kernels.profile().unwrap();
+        assert_eq!(profile.samples, 40);
+        for ((phase, ..), seconds) in Phase::ALL.iter().zip(profile.seconds) {
+            assert_eq!(seconds > 0.0, *phase != Phase::Update, "{phase:?}");
+        }
+        let table = profile.table(10, 1e9);
+        for row in
+            ["c1, s2   forward", "c3       back, weights", "all      update", "sgemm on one thread"]
         {
-            bits.compare(name, ours, theirs);
+            assert!(table.contains(row), "{table}");
         }
-        let state = |checkpoint: &Checkpoint| {
-            let entries = checkpoint.optimizer_state.iter().flatten();
-            entries.map(|(name, tensor)| (name.clone(), tensor.copy())).collect::<Vec<_>>()
-        };
-        let (ours, theirs) = (state(&parts), state(&whole));
-        for ((name, ours), (_, theirs)) in ours.iter().zip(&theirs) {
-            bits.compare(name, ours, theirs);
-        }
-        let entries = match optimizer {
-            OptimizerConfig::Sgd { momentum: 0.0, .. } => 0,
-            OptimizerConfig::Sgd { .. } => 1,
-            _ => 3,
-        };
-        bits.check(10 + 10 * entries);
-        assert!((parts.loss_sum, parts.epoch) == (whole.loss_sum, whole.epoch));
     }
 }
 
 #[test]
-fn evaluates_and_profiles() {
-    let folder = temp();
-    let data = small_mnist().to_str().unwrap();
-    for model in ["modern", "original"] {
-        let logits = |engine: &str, threads: &str| {
-            let file = folder.path().join(format!("{model}-{engine}-{threads}"));
-            let mut command = program("evaluate");
-            command.args(["--device=cpu", "--json", "--data", data, "--model", model]);
-            command.args(["--engine", engine, "--threads", threads, "--logits"]).arg(&file);
-            Ended::from(command.output().unwrap()).success();
-            tensors(&file).remove("logits").unwrap()
-        };
-        let (ours, theirs) = (logits("fused", "1"), logits("libtorch", "1"));
-        let error = difference(&ours, &theirs);
-        assert!(error > 0.0 && error < 1e-5, "{model}: {error:.1e}");
-        let mut bits = Bits::default();
-        bits.compare(model, &logits("auto", "2"), &ours);
-        bits.check(1);
-    }
-    let train = |engine: &str| {
-        let mut command = program("train");
-        command.args([
-            "--device=cpu",
-            "--profile",
-            "--epochs=1",
-            "--data",
-            data,
-            "--engine",
-            engine,
-        ]);
-        Ended::from(command.arg("--out").arg(folder.path().join(engine)).output().unwrap())
-    };
-    let table = train("fused").success();
-    for row in
-        ["c1, s2   forward", "c3       back, weights", "all      update", "sgemm on one thread"]
-    {
-        assert!(table.contains(row), "{table}");
-    }
-    let ended = train("libtorch");
-    assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.contains("--profile goes with the modern network"), "{ended:?}");
-}
-
-fn trained(arguments: &[&str], out: &Path) -> (Weights, Vec<Metrics>) {
-    let mut command = program("train");
-    command.args(["--threads=1", "--device=cpu", "--epochs=2", "--data"]).arg(small_mnist());
-    Ended::from(command.args(arguments).arg("--out").arg(out).output().unwrap()).success();
-    let metrics = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
-    let metrics = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    (Weights::read(&out.join("model.pt")).unwrap(), metrics)
-}
-
-#[test]
-fn trains_as_libtorch_does() {
-    let folder = temp();
-    for (index, arguments) in [
-        &["--batch-size=64"][..], // the last batch has 40 images
-        &["--optimizer=adam", "--activation=relu", "--batch-size=10", "--mean=0.13", "--std=0.3"],
-        &["--preset=best", "--batch-size=100"],
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let of = |engine: &str| {
-            let out = folder.path().join(format!("{engine}-{index}"));
-            trained(&[arguments, &["--engine", engine]].concat(), &out)
-        };
-        let ((ours, measured), (theirs, expected)) = (of("auto"), of("libtorch"));
-        for ((name, ours), (_, theirs)) in ours.tensors.iter().zip(&theirs.tensors) {
-            let error = difference(ours, theirs);
-            println!("{arguments:?} {name}: {error:.1e}");
-            assert!(error > 0.0, "auto is the fused engine");
-            assert!(error < 2e-3, "{arguments:?} {name}: {error:.1e}");
-        }
-        for (ours, theirs) in measured.iter().zip(&expected) {
-            assert!((ours.train_loss / theirs.train_loss - 1.0).abs() < 1e-4);
-            assert_eq!(ours.learning_rate, theirs.learning_rate);
-        }
-        assert!(measured[1].train_loss < measured[0].train_loss);
-    }
-}
-
-#[test]
-fn what_it_cannot_do() {
-    for (arguments, message) in [
-        (&["--activation=sigmoid"][..], "--engine fused goes with --activation tanh or relu only"),
-        (&["--loss=distance"], "--engine fused goes with --loss cross-entropy only"),
-        (&["--classes=129"], "--engine fused has room for 128 classes"),
+fn networks_that_the_kernels_do_not_compute_are_refused() {
+    let default = ModelConfig::default;
+    for (config, expected) in [
+        (
+            ModelConfig { activation: Activation::Sigmoid, ..default() },
+            "goes with --activation tanh or relu only",
+        ),
+        (
+            ModelConfig { activation: Activation::ScaledTanh, ..default() },
+            "goes with --activation tanh or relu only",
+        ),
+        (ModelConfig { classes: 129, ..default() }, "has room for 128 classes"),
+        (ModelConfig { network: Network::Original, ..default() }, "goes with --model modern only"),
+        (
+            ModelConfig { layer_order: LayerOrder::PoolingFirst, ..default() },
+            "goes with --layer-order activation-first only",
+        ),
+        (
+            ModelConfig { hidden_activation: HiddenActivation::None, ..default() },
+            "goes with --hidden-activation same only",
+        ),
     ] {
-        let common = ["--engine=fused", "--device=cpu", "--out", "never"];
-        run("train", [&common[..], arguments].concat()).fails_with(message);
+        assert_eq!(BatchForm::of(&config), Err(expected));
     }
 }

@@ -2,33 +2,28 @@
 
 #![allow(clippy::needless_range_loop)]
 
-use lenet5::engine::original::*;
-use lenet5::engine::simd::{Isa, Kernel, Simd};
-use lenet5::engine::tanh::{squash as vector_squash, tanh};
-use lenet5::model::C3_TABLE;
+use lenet5_core::ForwardPass;
+use lenet5_core::kernels::pattern::*;
+use lenet5_core::kernels::simd::{Isa, Simd, WithSimd};
+use lenet5_core::kernels::tanh::{scaled_tanh as vector_scaled_tanh, tanh};
+use lenet5_core::model::{C3_TABLE, ModelConfig};
+use lenet5_core::training::Loss;
+
+use crate::common::{Random, weights};
 
 const A: f64 = 1.7159;
 const S: f64 = 2.0 / 3.0;
 
-fn squash(a: f64) -> f64 {
+fn scaled_tanh(a: f64) -> f64 {
     A * (S * a).tanh()
 }
-fn slope(a: f64) -> f64 {
+fn derivative(a: f64) -> f64 {
     A * S * (1.0 - (S * a).tanh().powi(2))
 }
 
-struct Random(u64);
-impl Random {
-    fn uniform(&mut self) -> f64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as f64 / (1u64 << 31) as f64 * 2.0 - 1.0
-    }
-}
-
-/// Parameters at which the squash is neither linear nor saturated, and penalties matter.
-fn parameters(random: &mut Random) -> Parameters {
-    let mut p = Parameters::zeros();
+/// PatternParameters at which the scaled tanh is neither linear nor saturated, and penalties matter.
+fn parameters(random: &mut Random) -> PatternParameters {
+    let mut p = PatternParameters::zeros();
     for ((name, _), range) in
         TENSORS.iter().zip([0.2, 0.1, 0.5, 0.2, 0.2, 0.1, 0.5, 0.2, 0.1, 0.1, 0.2, 0.1])
     {
@@ -52,7 +47,7 @@ fn codes(classes: usize, random: &mut Random) -> Vec<f32> {
 /// Values and, going back, derivatives of the reference: any parameters as f64, by name.
 type Named = Vec<(&'static str, Vec<f64>)>;
 
-fn named(p: &Parameters) -> Named {
+fn named(p: &PatternParameters) -> Named {
     p.iter().map(|(name, values)| (name, values.iter().map(|v| f64::from(*v)).collect())).collect()
 }
 fn of<'a>(p: &'a Named, name: &str) -> &'a [f64] {
@@ -93,7 +88,7 @@ fn forward(p: &Named, image: &[f32], codes: &[f32], scale: f64) -> Plain {
             for x in 0..14 {
                 let mut sum = 0.0;
                 for (dy, dx) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-                    sum += squash(a1[(m * 28 + 2 * y + dy) * 28 + 2 * x + dx]);
+                    sum += scaled_tanh(a1[(m * 28 + 2 * y + dy) * 28 + 2 * x + dx]);
                 }
                 a2.push(sum * of(p, "s2.coefficient")[m] + of(p, "s2.bias")[m]);
             }
@@ -108,7 +103,7 @@ fn forward(p: &Named, image: &[f32], codes: &[f32], scale: f64) -> Plain {
                     for ky in 0..5 {
                         for kx in 0..5 {
                             a += of(p, "c3.weight")[((m * 6 + i) * 5 + ky) * 5 + kx]
-                                * squash(a2[(i * 14 + y + ky) * 14 + x + kx]);
+                                * scaled_tanh(a2[(i * 14 + y + ky) * 14 + x + kx]);
                         }
                     }
                 }
@@ -122,7 +117,7 @@ fn forward(p: &Named, image: &[f32], codes: &[f32], scale: f64) -> Plain {
             for x in 0..5 {
                 let mut sum = 0.0;
                 for (dy, dx) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-                    sum += squash(a3[(m * 10 + 2 * y + dy) * 10 + 2 * x + dx]);
+                    sum += scaled_tanh(a3[(m * 10 + 2 * y + dy) * 10 + 2 * x + dx]);
                 }
                 a4.push(sum * of(p, "s4.coefficient")[m] + of(p, "s4.bias")[m]);
             }
@@ -132,7 +127,7 @@ fn forward(p: &Named, image: &[f32], codes: &[f32], scale: f64) -> Plain {
         (0..b.len())
             .map(|o| {
                 b[o] + (0..input.len())
-                    .map(|i| w[o * input.len() + i] * squash(input[i]))
+                    .map(|i| w[o * input.len() + i] * scaled_tanh(input[i]))
                     .sum::<f64>()
             })
             .collect()
@@ -142,7 +137,8 @@ fn forward(p: &Named, image: &[f32], codes: &[f32], scale: f64) -> Plain {
     let y = codes
         .chunks(CODE)
         .map(|code| {
-            scale * (0..CODE).map(|j| (squash(a6[j]) - f64::from(code[j])).powi(2)).sum::<f64>()
+            scale
+                * (0..CODE).map(|j| (scaled_tanh(a6[j]) - f64::from(code[j])).powi(2)).sum::<f64>()
         })
         .collect();
     Plain { image, a1, a2, a3, a4, a5, a6, y }
@@ -150,9 +146,10 @@ fn forward(p: &Named, image: &[f32], codes: &[f32], scale: f64) -> Plain {
 
 fn cost(y: &[f64], label: usize, loss: Loss) -> f64 {
     match loss {
+        Loss::CrossEntropy => y[label] + y.iter().map(|y| (-y).exp()).sum::<f64>().ln(),
         Loss::Distance => y[label],
         Loss::Discriminative { j } => {
-            y[label] + ((-f64::from(j)).exp() + y.iter().map(|y| (-y).exp()).sum::<f64>()).ln()
+            y[label] + ((-j).exp() + y.iter().map(|y| (-y).exp()).sum::<f64>()).ln()
         }
     }
 }
@@ -164,12 +161,12 @@ fn cost_of_sums(
     scale: f64,
     label: usize,
     loss: Loss,
-    squashed: bool,
+    scaled: bool,
 ) -> f64 {
     let y: Vec<f64> = codes
         .chunks(CODE)
         .map(|code| {
-            let x = |j: usize| if squashed { a6[j] } else { squash(a6[j]) };
+            let x = |j: usize| if scaled { a6[j] } else { scaled_tanh(a6[j]) };
             scale * (0..CODE).map(|j| (x(j) - f64::from(code[j])).powi(2)).sum::<f64>()
         })
         .collect();
@@ -177,7 +174,7 @@ fn cost_of_sums(
 }
 
 /// The recursion of the paper's appendix C in straight loops: `power` 1 gives the gradient, 2 the
-/// second derivatives (all weights, inputs and slopes squared). `d6` is the derivative by F6's sums.
+/// second derivatives (all weights, inputs and derivatives squared). `d6` is the derivative by F6's sums.
 fn backward(p: &Named, f: &Plain, d6: &[f64], power: i32) -> Named {
     let zeros: Named = p.iter().map(|(n, v)| (*n, vec![0.0; v.len()])).collect();
     let mut g = zeros;
@@ -189,12 +186,12 @@ fn backward(p: &Named, f: &Plain, d6: &[f64], power: i32) -> Named {
         for o in 0..d.len() {
             g[bi].1[o] += d[o];
             for i in 0..input.len() {
-                g[wi].1[o * input.len() + i] += d[o] * w(squash(input[i]));
+                g[wi].1[o * input.len() + i] += d[o] * w(scaled_tanh(input[i]));
                 back[i] += d[o] * w(p[wi].1[o * input.len() + i]);
             }
         }
         for i in 0..input.len() {
-            back[i] *= w(slope(input[i]));
+            back[i] *= w(derivative(input[i]));
         }
         back
     };
@@ -210,8 +207,8 @@ fn backward(p: &Named, f: &Plain, d6: &[f64], power: i32) -> Named {
                     g[bi].1[m] += d;
                     for (dy, dx) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
                         let at = (m * 2 * size + 2 * y + dy) * 2 * size + 2 * x + dx;
-                        g[ci].1[m] += d * w(squash(below[at]));
-                        back[at] = d * w(p[ci].1[m]) * w(slope(below[at]));
+                        g[ci].1[m] += d * w(scaled_tanh(below[at]));
+                        back[at] = d * w(p[ci].1[m]) * w(derivative(below[at]));
                     }
                 }
             }
@@ -234,7 +231,7 @@ fn backward(p: &Named, f: &Plain, d6: &[f64], power: i32) -> Named {
                         for kx in 0..5 {
                             let at = (i * 14 + y + ky) * 14 + x + kx;
                             let wi = ((m * 6 + i) * 5 + ky) * 5 + kx;
-                            g3[wi] += d * w(squash(f.a2[at]));
+                            g3[wi] += d * w(scaled_tanh(f.a2[at]));
                             d2[at] += d * w(of(p, "c3.weight")[wi]);
                         }
                     }
@@ -243,7 +240,7 @@ fn backward(p: &Named, f: &Plain, d6: &[f64], power: i32) -> Named {
         }
     }
     for (d, a) in d2.iter_mut().zip(&f.a2) {
-        *d *= w(slope(*a));
+        *d *= w(derivative(*a));
     }
     let d1 = pool(&d2, &f.a1, 6, 14, "s2");
     g[index("c3.weight")].1 = g3;
@@ -268,7 +265,7 @@ fn backward(p: &Named, f: &Plain, d6: &[f64], power: i32) -> Named {
 /// Derivative (order 1) or second derivative (order 2) of the loss by F6's sums or outputs, by differences.
 fn by_f6(f: &Plain, codes: &[f32], scale: f64, label: usize, loss: Loss, order: i32) -> Vec<f64> {
     let at: Vec<f64> =
-        if order == 1 { f.a6.clone() } else { f.a6.iter().map(|a| squash(*a)).collect() };
+        if order == 1 { f.a6.clone() } else { f.a6.iter().map(|a| scaled_tanh(*a)).collect() };
     (0..CODE)
         .map(|j| {
             let e = if order == 1 { 1e-5 } else { 1e-3 };
@@ -280,14 +277,14 @@ fn by_f6(f: &Plain, codes: &[f32], scale: f64, label: usize, loss: Loss, order: 
             if order == 1 {
                 (value(e) - value(-e)) / (2.0 * e)
             } else {
-                (value(e) - 2.0 * value(0.0) + value(-e)) / (e * e) * slope(f.a6[j]).powi(2)
+                (value(e) - 2.0 * value(0.0) + value(-e)) / (e * e) * derivative(f.a6[j]).powi(2)
             }
         })
         .collect()
 }
 
 /// The largest difference, relative to the tensor's largest value.
-fn compare(what: &str, ours: &Parameters, theirs: &Named, tolerance: f64) {
+fn compare(what: &str, ours: &PatternParameters, theirs: &Named, tolerance: f64) {
     for ((name, ours), (_, theirs)) in ours.iter().zip(theirs) {
         let largest = theirs.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
         let worst =
@@ -300,7 +297,8 @@ fn compare(what: &str, ours: &Parameters, theirs: &Named, tolerance: f64) {
     }
 }
 
-const LOSSES: [(Loss, f64); 4] = [
+const LOSSES: [(Loss, f64); 5] = [
+    (Loss::CrossEntropy, 0.02),
     (Loss::Distance, 1.0 / 84.0),
     (Loss::Discriminative { j: 1.0 }, 0.02),
     (Loss::Discriminative { j: 1.0 }, 1.0 / 84.0),
@@ -316,10 +314,10 @@ fn forward_gradient_and_second_derivatives_against_float64() {
                 let p = parameters(&mut random);
                 let (codes, image) = (codes(classes, &mut random), image(&mut random));
                 let label = classes - 1;
-                let net = Network::new(&p, &codes, scale as f32, loss).with_isa(isa);
+                let net = PatternNetwork::new(&p, &codes, scale as f32, loss).with_isa(isa);
                 let p64 = named(&p);
                 let plain = forward(&p64, &image, &codes, scale);
-                let mut work = Work::new();
+                let mut work = PatternBuffers::new();
                 let penalties = net.forward(&mut work, &image).to_vec();
                 for (o, t) in penalties.iter().zip(&plain.y) {
                     assert!(
@@ -343,10 +341,10 @@ fn forward_gradient_and_second_derivatives_against_float64() {
                     2e-5,
                 );
                 let h6 = by_f6(&plain, &codes, scale, label, loss, 2);
-                let hessian = net.hessian([((&image).into(), label)]);
+                let curvature = net.curvature_of([(&image, label)]);
                 compare(
                     &format!("second derivatives {}", isa.name()),
-                    &hessian,
+                    &curvature,
                     &backward(&p64, &plain, &h6, 2),
                     1e-4,
                 );
@@ -362,7 +360,7 @@ fn gradient_against_central_differences() {
     for (loss, scale) in LOSSES {
         let p = parameters(&mut random);
         let (codes, image) = (codes(10, &mut random), image(&mut random));
-        let gradient = Network::new(&p, &codes, scale as f32, loss).gradient(&image, 4);
+        let gradient = PatternNetwork::new(&p, &codes, scale as f32, loss).gradient(&image, 4);
         let mut p64 = named(&p);
         for t in 0..12 {
             let ours = gradient.get(TENSORS[t].0).unwrap();
@@ -408,8 +406,8 @@ fn second_derivatives_are_gauss_newton_where_no_cross_terms_exist() {
     }
     let (codes, image) = (codes(10, &mut random), image(&mut random));
     let scale = 1.0 / 84.0;
-    let net = Network::new(&p, &codes, scale as f32, Loss::Distance);
-    let ours = net.hessian([((&image).into(), 2)]);
+    let net = PatternNetwork::new(&p, &codes, scale as f32, Loss::Distance);
+    let ours = net.curvature_of([(&image, 2)]);
     let mut p64 = named(&p);
     // The loss is s |x - w|², so the Gauss-Newton diagonal is 2 s sum_j (dx_j / dw)².
     for (t, name) in
@@ -427,7 +425,7 @@ fn second_derivatives_are_gauss_newton_where_no_cross_terms_exist() {
             let at = p64[t].1[i];
             let mut x = |w: f64| -> Vec<f64> {
                 p64[t].1[i] = w;
-                forward(&p64, &image, &codes, scale).a6.iter().map(|a| squash(*a)).collect()
+                forward(&p64, &image, &codes, scale).a6.iter().map(|a| scaled_tanh(*a)).collect()
             };
             let (up, down) = (x(at + 1e-5), x(at - 1e-5));
             p64[t].1[i] = at;
@@ -449,15 +447,15 @@ fn second_derivatives_are_gauss_newton_where_no_cross_terms_exist() {
     }
 }
 
-/// tanh, or the squash.
+/// tanh, or the scaled tanh.
 struct Tanh<'a>(&'a [f32], &'a mut [f32], bool);
-impl Kernel for Tanh<'_> {
+impl WithSimd for Tanh<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn with_simd<S: Simd>(self, s: S) {
         for at in (0..self.0.len()).step_by(S::LANES) {
             let x = s.load(self.0, at);
-            s.store(self.1, at, if self.2 { vector_squash(s, x) } else { tanh(s, x) });
+            s.store(self.1, at, if self.2 { vector_scaled_tanh(s, x) } else { tanh(s, x) });
         }
     }
 }
@@ -473,12 +471,12 @@ fn tanh_over_the_floats() {
     xs.resize(xs.len().next_multiple_of(16), 0.0);
     let mut out = vec![0.0; xs.len()];
     for isa in Isa::available() {
-        for squashed in [false, true] {
-            isa.run(Tanh(&xs, &mut out, squashed));
+        for scaled in [false, true] {
+            isa.run(Tanh(&xs, &mut out, scaled));
             let mut worst = (0.0, 0.0);
             let mut relative = 0.0_f64;
             for (x, t) in xs.iter().zip(&out) {
-                let exact = if squashed { squash(f64::from(*x)) } else { f64::from(*x).tanh() };
+                let exact = if scaled { scaled_tanh(f64::from(*x)) } else { f64::from(*x).tanh() };
                 let error = (f64::from(*t) - exact).abs();
                 if error > worst.0 {
                     worst = (error, *x);
@@ -486,16 +484,16 @@ fn tanh_over_the_floats() {
                 if x.abs() > 1e-30 {
                     relative = relative.max(error / exact.abs());
                 }
-                assert!(t.abs() <= if squashed { 1.7159 } else { 1.0 });
+                assert!(t.abs() <= if scaled { 1.7159 } else { 1.0 });
             }
             println!(
-                "{} {squashed}: {} floats, largest error {:.2e} at {}, relative {relative:.2e}",
+                "{} {scaled}: {} floats, largest error {:.2e} at {}, relative {relative:.2e}",
                 isa.name(),
                 xs.len(),
                 worst.0,
                 worst.1
             );
-            assert!(worst.0 < if squashed { 1e-6 } else { 5e-7 });
+            assert!(worst.0 < if scaled { 1e-6 } else { 5e-7 });
         }
         let mut nan = [0.0; 16];
         isa.run(Tanh(&[f32::NAN; 16], &mut nan, false));
@@ -512,9 +510,9 @@ fn steps_are_gradient_and_update_and_absent_connections_stay_zero() {
     let loss = Loss::Discriminative { j: 1.0 };
     let mut ends = vec![];
     for isa in Isa::available() {
-        let mut net = Network::new(&p, &codes, 0.02, loss).with_isa(isa);
-        let hessian = net.hessian(images.iter().enumerate().map(|(i, image)| (image.into(), i)));
-        let rates = Rates::new(&hessian, 5e-4, 0.02);
+        let mut net = PatternNetwork::new(&p, &codes, 0.02, loss).with_isa(isa);
+        let curvature = net.curvature_of(images.iter().enumerate().map(|(i, image)| (image, i)));
+        let rates = LearningRates::new(&curvature, 5e-4, 0.02);
         assert!(
             0.0 < rates.smallest()
                 && rates.smallest() < rates.largest()
@@ -523,14 +521,15 @@ fn steps_are_gradient_and_update_and_absent_connections_stay_zero() {
         for (label, image) in images.iter().enumerate() {
             let (before, gradient) = (net.parameters(), net.gradient(image, label));
             let loss = net.step(image, label, &rates);
-            let penalties = Network::new(&before, &codes, 0.02, Loss::Discriminative { j: 1.0 })
-                .with_isa(isa)
-                .forward(&mut Work::new(), image)
-                .to_vec();
+            let penalties =
+                PatternNetwork::new(&before, &codes, 0.02, Loss::Discriminative { j: 1.0 })
+                    .with_isa(isa)
+                    .forward(&mut PatternBuffers::new(), image)
+                    .to_vec();
             assert_eq!(loss, net.loss(&penalties, label));
             let after = net.parameters();
             for (((name, b), (_, a)), ((_, g), (_, h))) in
-                before.iter().zip(after.iter()).zip(gradient.iter().zip(hessian.iter()))
+                before.iter().zip(after.iter()).zip(gradient.iter().zip(curvature.iter()))
             {
                 for i in 0..b.len() {
                     let expected =
@@ -548,17 +547,17 @@ fn steps_are_gradient_and_update_and_absent_connections_stay_zero() {
         }
         // A batch of one is a step; of all, the mean.
         let (mut one, mut two) = (net.clone(), net.clone());
-        let mut sum = Sum::new();
-        two.add_gradient(&mut Work::new(), &images[0], 0, &mut sum);
+        let mut sum = GradientSum::new();
+        two.add_gradient(&mut PatternBuffers::new(), &images[0], 0, &mut sum);
         one.step(&images[0], 0, &rates);
         two.apply(&sum, &rates);
         for ((name, a), (_, b)) in one.parameters().iter().zip(two.parameters().iter()) {
             assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-7), "{name}");
         }
         sum.clear();
-        let mut mean = named(&Parameters::zeros());
+        let mut mean = named(&PatternParameters::zeros());
         for (label, image) in images.iter().enumerate() {
-            net.add_gradient(&mut Work::new(), image, label, &mut sum);
+            net.add_gradient(&mut PatternBuffers::new(), image, label, &mut sum);
             for (mean, (_, g)) in mean.iter_mut().zip(net.gradient(image, label).iter()) {
                 for (m, g) in mean.1.iter_mut().zip(g) {
                     *m += f64::from(*g) / 8.0;
@@ -567,7 +566,7 @@ fn steps_are_gradient_and_update_and_absent_connections_stay_zero() {
         }
         compare("mean of a batch", &sum.mean(), &mean, 1e-6);
         // The same bits again.
-        let mut again = Network::new(&p, &codes, 0.02, loss).with_isa(isa);
+        let mut again = PatternNetwork::new(&p, &codes, 0.02, loss).with_isa(isa);
         let mut first = net.clone();
         again.clone_from(&net);
         for (label, image) in images.iter().enumerate() {
@@ -586,24 +585,49 @@ fn steps_are_gradient_and_update_and_absent_connections_stay_zero() {
 }
 
 #[test]
-fn bytes_are_mapped_and_padded() {
+fn what_an_earlier_image_leaves_does_not_matter() {
     let mut random = Random(13);
-    let bytes: [u8; 784] = std::array::from_fn(|i| (i * 7 % 256) as u8);
-    let mut input = [BACKGROUND; PIXELS];
-    for (i, byte) in bytes.iter().enumerate() {
-        input[(i / 28 + 2) * 32 + i % 28 + 2] = f32::from(*byte) / 255.0 * 1.275 - 0.1;
+    let net = PatternNetwork::new(
+        &parameters(&mut random),
+        &codes(10, &mut random),
+        0.02,
+        Loss::Distance,
+    );
+    let image = image(&mut random);
+    let mut buffers = PatternBuffers::new();
+    net.forward(&mut buffers, &[0.7; PIXELS]);
+    let found = net.forward(&mut buffers, &image).to_vec();
+    assert_eq!(found, net.forward(&mut PatternBuffers::new(), &image));
+    let smallest = (0..10).min_by(|a, b| found[*a].total_cmp(&found[*b])).unwrap();
+    assert_eq!(buffers.prediction(10), smallest);
+}
+
+#[test]
+fn penalties_are_those_of_the_plain_forward_pass() {
+    let mut random = Random(17);
+    for classes in [10, 96] {
+        let config = ModelConfig { classes, ..ModelConfig::original() };
+        let weights = weights(&config, &mut random);
+        let image = image(&mut random);
+        let input: Vec<f64> = image.iter().map(|x| f64::from(*x)).collect();
+        let logits = ForwardPass::new(&weights).unwrap().logits(&input).unwrap();
+        for isa in Isa::available() {
+            let net = PatternNetwork::of(&weights, Loss::Distance).unwrap().with_isa(isa);
+            let mut buffers = PatternBuffers::new();
+            for (penalty, logit) in net.forward(&mut buffers, &image).iter().zip(&logits) {
+                assert!(
+                    (f64::from(*penalty) + logit).abs() < 1e-5 * logit.abs(),
+                    "{penalty} {logit}"
+                );
+            }
+        }
     }
-    let net = Network::new(&parameters(&mut random), &codes(10, &mut random), 0.02, Loss::Distance);
-    let mut work = Work::new();
-    net.forward(&mut work, &[0.7; PIXELS]); // what an earlier image leaves must not matter
-    let ours = net.forward(&mut work, &bytes).to_vec();
-    assert_eq!(ours, net.forward(&mut Work::new(), &input));
 }
 
 #[test]
 #[should_panic(expected = "no connection")]
 fn a_weight_at_an_absent_connection_is_refused() {
-    let mut p = Parameters::zeros();
+    let mut p = PatternParameters::zeros();
     p.get_mut("c3.weight").unwrap()[3 * 25] = 1.0;
-    Network::new(&p, &[1.0; 84], 1.0, Loss::Distance);
+    PatternNetwork::new(&p, &[1.0; 84], 1.0, Loss::Distance);
 }

@@ -8,4 +8,4 @@ pub mod batch;
 pub mod distortion;
 pub mod pattern;
 pub mod simd;
-mod tanh;
+pub mod tanh;

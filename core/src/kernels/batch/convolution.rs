@@ -1,15 +1,17 @@
-//! 5x5 convolutions of one sample per lane, `[channel][row][column][lane]`.
+//! 5x5 convolutions with one sample per lane, in the layout `[channel][row][column][lane]`.
 //!
-//! A weight is one number for all lanes, so every inner loop is a plain multiply-add of vectors: no edges and
-//! no shuffles. Tiles are as large as the registers hold: `MAPS` by `COLUMNS` sums.
-#![allow(clippy::needless_range_loop)] // an index says the layout; iterators would bring closures
+//! Each weight is the same for all lanes, so every inner loop consists of multiply-adds of whole vectors, without edges
+//! and shuffles. The sums of a tile stay in registers; `tiles` has the sizes.
+#![allow(clippy::needless_range_loop)] // indices show the memory layout, and iterators would bring closures
 
 use super::super::simd::Simd;
 use super::pointwise::{ActivationKernel, PoolingKernel, activate_and_pool};
+use super::tiles::{C3_SHAPE, TAPS};
 
-/// The convolution of `CHANNELS` of `SIZE` x `SIZE`, its activation, and its pooling.
+/// The convolution of `CHANNELS` maps of `SIZE` x `SIZE`, the activation and the pooling, in tiles of `MAPS` maps by
+/// `COLUMNS` columns. The activations are written to `values`, the pooled values to vectors that are `stride` apart.
 #[inline(always)]
-pub(super) fn forward<
+pub(super) fn convolve_and_pool<
     S: Simd,
     A: ActivationKernel,
     P: PoolingKernel,
@@ -29,7 +31,7 @@ pub(super) fn forward<
     let (l, half) = (S::LANES, OUT / 2);
     for first in (0..bias.len()).step_by(MAPS) {
         let bias = &bias[first..][..MAPS];
-        let weight = &weight[first * CHANNELS * 25..][..MAPS * CHANNELS * 25];
+        let weight = &weight[first * CHANNELS * TAPS..][..MAPS * CHANNELS * TAPS];
         for y in 0..half {
             for row in 2 * y..2 * y + 2 {
                 for left in (0..OUT).step_by(COLUMNS) {
@@ -41,11 +43,11 @@ pub(super) fn forward<
                         for ky in 0..5 {
                             let x = &x[((channel * SIZE + row + ky) * SIZE + left) * l..];
                             let x = &x[..(COLUMNS + 4) * l];
-                            let w = &weight[channel * 25 + ky * 5..];
-                            let w = &w[..(MAPS - 1) * CHANNELS * 25 + 5];
+                            let w = &weight[channel * TAPS + ky * 5..];
+                            let w = &w[..(MAPS - 1) * CHANNELS * TAPS + 5];
                             for kx in 0..5 {
                                 for m in 0..MAPS {
-                                    let w = s.splat(w[m * CHANNELS * 25 + kx]);
+                                    let w = s.splat(w[m * CHANNELS * TAPS + kx]);
                                     for c in 0..COLUMNS {
                                         sums[m][c] = s.fma(s.load(x, (c + kx) * l), w, sums[m][c]);
                                     }
@@ -71,10 +73,11 @@ pub(super) fn forward<
     }
 }
 
-/// The derivatives by the weights, added to `sums`, a vector for each: `MAPS` maps by the five taps of a
-/// row, over `BAND` rows, so that the derivatives stay in the L1 cache.
+/// Adds the gradient with respect to the weights to `sums`, one vector for each weight, whose lanes are still to be added
+/// up. A tile is `MAPS` maps by the five taps of a kernel row. `BAND` rows of the output are taken at a time, so that
+/// their gradients `d` stay in the L1 cache.
 #[inline(always)]
-pub(super) fn weights<
+pub(super) fn weight_gradient<
     S: Simd,
     const CHANNELS: usize,
     const SIZE: usize,
@@ -91,7 +94,7 @@ pub(super) fn weights<
     let l = S::LANES;
     for first in (0..maps).step_by(MAPS) {
         let d = &d[first * OUT * OUT * l..][..MAPS * OUT * OUT * l];
-        let sums = &mut sums[first * CHANNELS * 25 * l..][..MAPS * CHANNELS * 25 * l];
+        let sums = &mut sums[first * CHANNELS * TAPS * l..][..MAPS * CHANNELS * TAPS * l];
         for band in (0..OUT).step_by(BAND) {
             for channel in 0..CHANNELS {
                 for ky in 0..5 {
@@ -115,7 +118,7 @@ pub(super) fn weights<
                     }
                     for m in 0..MAPS {
                         for kx in 0..5 {
-                            let at = ((m * CHANNELS + channel) * 25 + ky * 5 + kx) * l;
+                            let at = ((m * CHANNELS + channel) * TAPS + ky * 5 + kx) * l;
                             s.store(sums, at, s.add(s.load(sums, at), taps[m][kx]));
                         }
                     }
@@ -125,33 +128,35 @@ pub(super) fn weights<
     }
 }
 
-/// C3's derivatives by its inputs, gathered: `CHANNELS` of the six by some of the 14 columns.
+/// The gradient with respect to C3's input, in tiles of `CHANNELS` of the six channels by some of the 14 columns. Each
+/// value is computed as a sum over all outputs that its input is part of.
 #[inline(always)]
-pub(super) fn inputs<S: Simd, const CHANNELS: usize>(
+pub(super) fn c3_input_gradient<S: Simd, const CHANNELS: usize>(
     s: S,
     weight: &[f32],
     d: &[f32],
-    to: &mut [f32],
+    d_input: &mut [f32],
 ) {
-    for channel in (0..6).step_by(CHANNELS) {
-        for row in 0..14 {
-            let weight = &weight[channel * 25..];
-            let to = &mut to[(channel * 196 + row * 14) * S::LANES..];
+    for channel in (0..C3_SHAPE.channels).step_by(CHANNELS) {
+        for row in 0..C3_SHAPE.size {
+            let weight = &weight[channel * TAPS..];
+            let to = &mut d_input[(channel * C3_SHAPE.size + row) * C3_SHAPE.size * S::LANES..];
             if S::LANES == 16 {
-                inputs_tile::<S, CHANNELS, 0, 7>(s, weight, d, row, to);
-                inputs_tile::<S, CHANNELS, 7, 7>(s, weight, d, row, to);
+                c3_input_tile::<S, CHANNELS, 0, 7>(s, weight, d, row, to);
+                c3_input_tile::<S, CHANNELS, 7, 7>(s, weight, d, row, to);
             } else {
-                inputs_tile::<S, CHANNELS, 0, 5>(s, weight, d, row, to);
-                inputs_tile::<S, CHANNELS, 5, 4>(s, weight, d, row, to);
-                inputs_tile::<S, CHANNELS, 9, 5>(s, weight, d, row, to);
+                c3_input_tile::<S, CHANNELS, 0, 5>(s, weight, d, row, to);
+                c3_input_tile::<S, CHANNELS, 5, 4>(s, weight, d, row, to);
+                c3_input_tile::<S, CHANNELS, 9, 5>(s, weight, d, row, to);
             }
         }
     }
 }
 
-/// `COLUMNS` columns from `LEFT`: constants, so that taps beyond the edges are dropped when this is compiled.
+/// One tile of [`c3_input_gradient`]: `COLUMNS` columns from `LEFT` on. Both are constants, so that the compiler drops the
+/// taps beyond the edges.
 #[inline(always)]
-fn inputs_tile<S: Simd, const CHANNELS: usize, const LEFT: usize, const COLUMNS: usize>(
+fn c3_input_tile<S: Simd, const CHANNELS: usize, const LEFT: usize, const COLUMNS: usize>(
     s: S,
     weight: &[f32],
     d: &[f32],
@@ -160,15 +165,15 @@ fn inputs_tile<S: Simd, const CHANNELS: usize, const LEFT: usize, const COLUMNS:
 ) {
     let l = S::LANES;
     let mut sums = [[s.splat(0.0); COLUMNS]; CHANNELS];
-    for ky in row.max(9) - 9..(row + 1).min(5) {
+    for ky in row.max(C3_SHAPE.out - 1) - (C3_SHAPE.out - 1)..(row + 1).min(5) {
         for m in 0..16 {
-            let d = &d[(m * 10 + row - ky) * 10 * l..][..10 * l];
-            let w = &weight[m * 150 + ky * 5..][..(CHANNELS - 1) * 25 + 5];
+            let d = &d[(m * C3_SHAPE.out + row - ky) * C3_SHAPE.out * l..][..C3_SHAPE.out * l];
+            let w = &weight[m * C3_SHAPE.channels * TAPS + ky * 5..][..(CHANNELS - 1) * TAPS + 5];
             for kx in 0..5 {
                 for k in 0..CHANNELS {
-                    let w = s.splat(w[k * 25 + kx]);
+                    let w = s.splat(w[k * TAPS + kx]);
                     for c in 0..COLUMNS {
-                        if LEFT + c >= kx && LEFT + c < kx + 10 {
+                        if LEFT + c >= kx && LEFT + c < kx + C3_SHAPE.out {
                             sums[k][c] = s.fma(s.load(d, (LEFT + c - kx) * l), w, sums[k][c]);
                         }
                     }
@@ -177,7 +182,7 @@ fn inputs_tile<S: Simd, const CHANNELS: usize, const LEFT: usize, const COLUMNS:
         }
     }
     for k in 0..CHANNELS {
-        let to = &mut to[(k * 196 + LEFT) * l..][..COLUMNS * l];
+        let to = &mut to[(k * C3_SHAPE.size * C3_SHAPE.size + LEFT) * l..][..COLUMNS * l];
         for c in 0..COLUMNS {
             s.store(to, c * l, sums[k][c]);
         }

@@ -1,5 +1,5 @@
-//! The pictures of a batch, and their way into the lanes.
-#![allow(clippy::needless_range_loop)] // as in the kernels
+//! The images of a batch, and how they are put into the lanes.
+#![allow(clippy::needless_range_loop)] // indices show the memory layout, and iterators would bring closures
 
 use super::super::distortion::BorderedImages;
 use super::super::simd::Simd;
@@ -8,35 +8,35 @@ use crate::data::InputLevels;
 use crate::model::{Input, ModelConfig};
 use crate::training::Distortion;
 
-/// The pictures of a batch.
+/// The images of a batch.
 #[derive(Clone, Copy)]
 pub enum BatchImages<'a> {
-    /// Inputs of 32x32 as they are; where the network takes 28x28, in the upper left corner.
+    /// The network's inputs of 32x32, ready for use. A network for 28x28 takes its image from the upper left corner.
     Inputs(&'a [[f32; 1024]]),
-    /// The pictures at these indices of a data set.
+    /// The images at these indices of a data set.
     Grey(&'a GreyImages, &'a [i64]),
-    /// The pictures at these indices, each distorted by the distortion of its index.
+    /// The images at these indices of a data set, each distorted by the distortion that the function gives for its index.
     Distorted(&'a GreyImages, &'a [i64], &'a (dyn Fn(i64) -> Distortion + Sync)),
 }
 
-/// The grey values of a data set's pictures, and how the network takes them.
+/// The grey values of a data set's images, and how the network's input is made from them.
 #[derive(Clone, Debug)]
 pub struct GreyImages {
-    /// Pictures of `size` x `size`, one after the other.
+    /// The grey values of images of `size` x `size` pixels, image after image.
     grey: Vec<u8>,
-    /// 28 or 32.
+    /// The number of rows and columns of an image: 28 or 32.
     pub size: usize,
-    /// Row and column of a picture's first pixel in the input.
+    /// The row and the column of an image's first pixel in the input.
     pub offset: usize,
-    /// Row and column in the input where the part that is distorted begins: the picture, or the padded one.
+    /// The row and the column in the input where the part that is distorted begins: the image, or the padded image.
     pub frame: usize,
-    /// The input's values.
+    /// The values of the input for each grey value.
     pub levels: InputLevels,
 }
 
 impl BatchImages<'_> {
-    /// Puts pictures `first..first + count` into the lanes of `x`, 32x32 vectors; what is left over holds the
-    /// first of them once more.
+    /// Puts the images `first..first + count` into the lanes of `x`, which has 32x32 vectors. Lanes that are left over get
+    /// the first of these images again.
     #[inline(always)]
     pub(super) fn gather<S: Simd>(&self, s: S, first: usize, count: usize, x: &mut [f32]) {
         match self {
@@ -48,36 +48,36 @@ impl BatchImages<'_> {
                     }
                 }
             }
-            BatchImages::Grey(bytes, indices) => {
+            BatchImages::Grey(grey, indices) => {
                 let indices = &indices[first..first + count];
-                match bytes.size {
-                    28 => bytes.gather::<S, 28>(s, indices, x),
-                    _ => bytes.gather::<S, 32>(s, indices, x),
+                match grey.size {
+                    28 => grey.gather::<S, 28>(s, indices, x),
+                    _ => grey.gather::<S, 32>(s, indices, x),
                 }
             }
-            BatchImages::Distorted(bytes, indices, distortion) => {
-                bytes.gather_distorted(s, &indices[first..first + count], *distortion, x);
+            BatchImages::Distorted(grey, indices, distortion) => {
+                grey.gather_distorted(s, &indices[first..first + count], *distortion, x);
             }
         }
     }
 }
 
 impl GreyImages {
-    /// Pictures of `size` x `size` pixels, 28 or 32, one after the other, for a network with these settings. Where it takes
-    /// them resized, they are resized already.
+    /// Images of `size` x `size` pixels, 28 or 32, image after image, for a network with these settings. If the network takes
+    /// resized images, these have to be resized already.
     pub fn new(grey: Vec<u8>, size: usize, config: &ModelConfig) -> GreyImages {
         let offset = config.input.size().saturating_sub(size) / 2;
         let frame = if config.input == Input::ZeroPadded { offset } else { 0 };
         GreyImages { grey, size, offset, frame, levels: InputLevels::of(config) }
     }
 
-    /// Other pictures of the same size, for the same network.
+    /// Other images of the same size, for the same network.
     pub fn with_pictures<const PIXELS: usize>(&self, pictures: &[[u8; PIXELS]]) -> GreyImages {
         assert_eq!(PIXELS, self.size * self.size);
         GreyImages { grey: pictures.as_flattened().to_vec(), levels: self.levels.clone(), ..*self }
     }
 
-    /// A picture as the network takes it: 32x32, or 28x28 in the upper left corner.
+    /// The network's input for an image: 32x32, or 28x28 in the upper left corner.
     pub fn input(&self, picture: &[u8]) -> [f32; 1024] {
         let mut input = [self.levels.border; 1024];
         let rows = input.chunks_exact_mut(32).skip(self.offset);

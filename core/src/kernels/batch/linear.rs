@@ -1,49 +1,50 @@
-//! Linear layers, `[unit][sample]` with `V` vectors of samples; their weights as PyTorch has them.
-#![allow(clippy::needless_range_loop)] // an index says the layout; iterators would bring closures
+//! Linear layers for `V` vectors of samples, in the layout `[unit][sample]`. The weights have PyTorch's layout.
+#![allow(clippy::needless_range_loop)] // indices show the memory layout, and iterators would bring closures
 
 use super::super::simd::Simd;
+use super::tiles::WEIGHT_TILE_ROW;
 
-/// `to = weight x + bias`, `ROWS` outputs at a time; their number is a multiple of it.
+/// `output = weight input + bias`, `OUTPUTS` outputs at a time. The number of outputs is a multiple of it.
 #[inline(always)]
-pub(super) fn forward<S: Simd, const INPUTS: usize, const ROWS: usize, const V: usize>(
+pub(super) fn forward<S: Simd, const INPUTS: usize, const OUTPUTS: usize, const V: usize>(
     s: S,
     weight: &[f32],
     bias: &[f32],
-    x: &[f32],
-    to: &mut [f32],
+    input: &[f32],
+    output: &mut [f32],
 ) {
     let l = S::LANES;
-    for (first, bias) in bias.chunks_exact(ROWS).enumerate() {
-        let w = &weight[first * ROWS * INPUTS..][..ROWS * INPUTS];
-        let mut sums = [[s.splat(0.0); V]; ROWS];
-        for r in 0..ROWS {
-            sums[r] = [s.splat(bias[r]); V];
+    for (tile, bias) in bias.chunks_exact(OUTPUTS).enumerate() {
+        let w = &weight[tile * OUTPUTS * INPUTS..][..OUTPUTS * INPUTS];
+        let mut sums = [[s.splat(0.0); V]; OUTPUTS];
+        for o in 0..OUTPUTS {
+            sums[o] = [s.splat(bias[o]); V];
         }
         for i in 0..INPUTS {
-            let x = &x[i * V * l..][..V * l];
-            for r in 0..ROWS {
-                let w = s.splat(w[r * INPUTS + i]);
+            let x = &input[i * V * l..][..V * l];
+            for o in 0..OUTPUTS {
+                let w = s.splat(w[o * INPUTS + i]);
                 for v in 0..V {
-                    sums[r][v] = s.fma(s.load(x, v * l), w, sums[r][v]);
+                    sums[o][v] = s.fma(s.load(x, v * l), w, sums[o][v]);
                 }
             }
         }
-        let to = &mut to[first * ROWS * V * l..][..ROWS * V * l];
-        for r in 0..ROWS {
+        let output = &mut output[tile * OUTPUTS * V * l..][..OUTPUTS * V * l];
+        for o in 0..OUTPUTS {
             for v in 0..V {
-                s.store(to, (r * V + v) * l, sums[r][v]);
+                s.store(output, (o * V + v) * l, sums[o][v]);
             }
         }
     }
 }
 
-/// `to = weightᵀ d`, `COLUMNS` inputs at a time.
+/// The gradient with respect to the inputs: `d_input = weightᵀ d`, `COLUMNS` inputs at a time.
 #[inline(always)]
-pub(super) fn back<S: Simd, const INPUTS: usize, const COLUMNS: usize, const V: usize>(
+pub(super) fn input_gradient<S: Simd, const INPUTS: usize, const COLUMNS: usize, const V: usize>(
     s: S,
     weight: &[f32],
     d: &[f32],
-    to: &mut [f32],
+    d_input: &mut [f32],
 ) {
     let l = S::LANES;
     for first in (0..INPUTS).step_by(COLUMNS) {
@@ -57,38 +58,39 @@ pub(super) fn back<S: Simd, const INPUTS: usize, const COLUMNS: usize, const V: 
                 }
             }
         }
-        let to = &mut to[first * V * l..][..COLUMNS * V * l];
+        let d_input = &mut d_input[first * V * l..][..COLUMNS * V * l];
         for c in 0..COLUMNS {
             for v in 0..V {
-                s.store(to, (c * V + v) * l, sums[c][v]);
+                s.store(d_input, (c * V + v) * l, sums[c][v]);
             }
         }
     }
 }
 
-/// From `[unit][sample]` to a row for each sample, of `row` numbers.
-pub(super) fn sample_major(x: &[f32], samples: usize, rows: &mut [f32], row: usize) {
-    for (block, x) in x.chunks(16 * samples).enumerate() {
+/// Copies `[unit][sample]` to rows of `row` numbers, one row for each sample.
+pub(super) fn transpose(units: &[f32], samples: usize, rows: &mut [f32], row: usize) {
+    for (block, units) in units.chunks(16 * samples).enumerate() {
         for (sample, to) in rows.chunks_exact_mut(row).take(samples).enumerate() {
-            for (to, x) in to[16 * block..].iter_mut().zip(x.chunks_exact(samples)) {
-                *to = x[sample];
+            for (to, unit) in to[16 * block..].iter_mut().zip(units.chunks_exact(samples)) {
+                *to = unit[sample];
             }
         }
     }
 }
 
-/// Rows of samples: so many, each of `inputs` and of `derivatives`.
+/// The inputs of a linear layer and the gradients with respect to its sums, in one row for each sample.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
+pub(super) struct SampleRows<'a> {
     pub samples: usize,
     pub inputs: &'a [f32],
-    pub derivatives: &'a [f32],
+    pub gradients: &'a [f32],
 }
 
-/// Adds the derivatives by the weights of outputs `first..` to `to`, rows of `INPUTS`: `OUTPUTS` of them by
-/// `VECTORS` vectors of inputs at a time, over all samples. `ROW` and `outputs` are the lengths of the rows.
+/// Adds the gradient with respect to the weights of the outputs from `first` on to `gradient`, in rows of `INPUTS`. It is
+/// computed for `OUTPUTS` outputs by `VECTORS` vectors of inputs at a time, over all samples of all shards. `ROW` and
+/// `outputs` are the lengths of the rows of a sample.
 #[inline(always)]
-pub(super) fn weights<
+pub(super) fn weight_gradient<
     S: Simd,
     const INPUTS: usize,
     const ROW: usize,
@@ -96,44 +98,45 @@ pub(super) fn weights<
     const VECTORS: usize,
 >(
     s: S,
-    all: &[Rows],
+    shards: &[SampleRows],
     outputs: usize,
     first: usize,
-    to: &mut [f32],
+    gradient: &mut [f32],
 ) {
     let l = S::LANES;
     let step = VECTORS * l;
     for left in (0..INPUTS).step_by(step) {
-        for (block, to) in to.chunks_mut(OUTPUTS * INPUTS).enumerate() {
-            let first = first + OUTPUTS * block;
+        for (tile, gradient) in gradient.chunks_mut(OUTPUTS * INPUTS).enumerate() {
+            let first = first + OUTPUTS * tile;
             let mut sums = [[s.splat(0.0); VECTORS]; OUTPUTS];
-            for rows in all {
+            for rows in shards {
                 let samples =
-                    rows.inputs.chunks_exact(ROW).zip(rows.derivatives.chunks_exact(outputs));
+                    rows.inputs.chunks_exact(ROW).zip(rows.gradients.chunks_exact(outputs));
                 for (x, d) in samples.take(rows.samples) {
                     let (x, d) = (&x[left..][..step], &d[first..][..OUTPUTS]);
-                    // An input for all outputs: the other way round eight lanes run out of registers.
+                    // Each vector of inputs is used for all outputs at once. With the loops exchanged, instruction sets of
+                    // eight lanes run out of registers.
                     let mut factors = [s.splat(0.0); OUTPUTS];
-                    for r in 0..OUTPUTS {
-                        factors[r] = s.splat(d[r]);
+                    for o in 0..OUTPUTS {
+                        factors[o] = s.splat(d[o]);
                     }
                     for v in 0..VECTORS {
                         let x = s.load(x, v * l);
-                        for r in 0..OUTPUTS {
-                            sums[r][v] = s.fma(x, factors[r], sums[r][v]);
+                        for o in 0..OUTPUTS {
+                            sums[o][v] = s.fma(x, factors[o], sums[o][v]);
                         }
                     }
                 }
             }
-            // By constant indices: sums that are not in registers would be slow.
-            for r in 0..OUTPUTS {
-                let Some(to) = to.get_mut(r * INPUTS..(r + 1) * INPUTS) else { break };
+            // `sums` is indexed with constants only: otherwise the compiler would keep it in memory.
+            for o in 0..OUTPUTS {
+                let Some(gradient) = gradient.get_mut(o * INPUTS..(o + 1) * INPUTS) else { break };
                 // The last vectors reach beyond the inputs.
-                let mut row = [0.0; 80];
+                let mut row = [0.0; WEIGHT_TILE_ROW];
                 for v in 0..VECTORS {
-                    s.store(&mut row, v * l, sums[r][v]);
+                    s.store(&mut row, v * l, sums[o][v]);
                 }
-                for (to, sum) in to[left..].iter_mut().zip(&row[..step]) {
+                for (to, sum) in gradient[left..].iter_mut().zip(&row[..step]) {
                     *to += sum;
                 }
             }

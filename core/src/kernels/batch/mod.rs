@@ -1,9 +1,10 @@
-//! The modern network trained in batches by hand-written kernels: one sample per SIMD lane, all layers for one
-//! group of samples before the next, so that what a layer hands on stays in cache.
+//! Hand-written kernels that train the modern network in batches. Each SIMD lane holds one sample; the samples in the lanes
+//! of one vector are a group. All layers are computed for one group before the next, so that the values of one layer are
+//! still in cache for the next layer.
 //!
-//! A batch is cut into shards of one or two groups, which threads take as they get free. How it is cut, and
-//! in which order the shards' gradients are added, depends on the batch and the instruction set alone: the
-//! number of threads changes no bit.
+//! A batch is divided into shards of one or two groups, which the threads share. The division, and the order in which the
+//! gradients of the shards are added, depend only on the batch and the instruction set: the number of threads changes no
+//! bit of the result.
 
 mod convolution;
 mod images;
@@ -13,6 +14,7 @@ mod pointwise;
 mod profile;
 mod shard;
 mod single;
+mod tiles;
 mod update;
 
 use std::sync::Arc;
@@ -28,23 +30,24 @@ use parameters::{C1, C3, C5, F6, LayerRange, output};
 pub use parameters::{MAX_CLASSES, ParameterVector};
 use profile::Clock;
 pub use profile::{Phase, Profile};
-use shard::{Batch, GROUPS, PhaseWork, Shard, derivative_rows};
+use shard::{GROUPS, PhaseTask, Shard, ShardSamples, gradient_rows};
 pub use single::SingleKernels;
-use update::UpdateWork;
+use tiles::*;
+use update::UpdateTask;
 pub use update::{BatchOptimizer, StepConstants, UpdateRule};
 
-/// The most shards at a time.
+/// The most shards that are computed before their gradients are added up.
 const SHARDS: usize = 16;
 
 /// The form of the modern network that the kernels compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchForm {
-    /// tanh or relu.
+    /// The activation: tanh or relu.
     pub activation: Activation,
     /// The pooling in s2 and s4.
     pub pooling: Pooling,
-    /// Whether images are 28x28 without padding. The kernels then compute the network of 32x32 with such an image in its
-    /// upper left corner, and with weights of c5 for the 4x4 units of s4 there alone.
+    /// Whether the images are 28x28 without padding. The kernels then compute the network for 32x32, with the image in the
+    /// upper left corner of its input. The weights of c5 that lead to the last row and column of s4 are 0.
     pub unpadded: bool,
 }
 
@@ -52,7 +55,8 @@ impl BatchForm {
     /// The form of a network with these settings.
     ///
     /// # Errors
-    /// The reason why the kernels do not compute this network, to stand after "--engine fused".
+    /// The reason why the kernels cannot compute this network. It reads as the end of a sentence that begins with
+    /// "--engine fused".
     pub fn of(config: &ModelConfig) -> Result<BatchForm, &'static str> {
         match config.activation {
             _ if config.network != Network::Modern => Err("goes with --model modern only"),
@@ -75,20 +79,20 @@ impl BatchForm {
     }
 }
 
-/// Forward and backward passes of the modern network.
+/// The forward and backward passes of the modern network, in batches.
 pub struct BatchKernels {
     form: BatchForm,
     isa: Isa,
     classes: usize,
     shards: Vec<Shard>,
-    /// None where there is one thread.
+    /// The threads, unless there is only one.
     pool: Option<Arc<ThreadPool>>,
     profile: Option<Profile>,
     misclassified: u64,
 }
 
 impl BatchKernels {
-    /// For so many classes; on one thread.
+    /// Kernels for a network with this number of classes, on one thread.
     pub fn new(form: BatchForm, classes: usize) -> BatchKernels {
         assert!((1..=MAX_CLASSES).contains(&classes));
         let isa = Isa::best();
@@ -103,33 +107,33 @@ impl BatchKernels {
         }
     }
 
-    /// With another instruction set.
+    /// The same kernels with another instruction set.
     pub fn with_isa(mut self, isa: Isa) -> BatchKernels {
         self.isa = isa;
         self
     }
 
-    /// On so many threads.
+    /// The same kernels on this number of threads.
     ///
     /// # Panics
-    /// Where the system has no more threads.
+    /// If the system cannot start the threads.
     pub fn with_threads(mut self, threads: usize) -> BatchKernels {
         let pool = || ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
         self.pool = (threads > 1).then(|| Arc::new(pool()));
         self
     }
 
-    /// Measures from now on where the time goes.
+    /// Measures the time of each phase from now on.
     pub fn measure(&mut self) {
         self.profile = Some(Profile::ZERO);
     }
 
-    /// What was measured.
+    /// The times that were measured, after [`BatchKernels::measure`].
     pub fn profile(&self) -> Option<&Profile> {
         self.profile.as_ref()
     }
 
-    /// Calls `work` on one of the engine's threads, so that its batches do not each go there and back.
+    /// Calls `work` on one of the kernels' threads, so that not every batch has to be handed to them and back.
     pub fn within<R: Send>(&mut self, work: impl FnOnce(&mut BatchKernels) -> R + Send) -> R {
         match self.pool.clone() {
             None => work(self),
@@ -137,7 +141,7 @@ impl BatchKernels {
         }
     }
 
-    /// The mean loss of a batch, its gradient written to `gradient`.
+    /// Computes the mean loss of a batch, and writes its gradient with respect to the parameters to `gradient`.
     pub fn gradient(
         &mut self,
         parameters: &ParameterVector,
@@ -146,44 +150,44 @@ impl BatchKernels {
         gradient: &mut ParameterVector,
     ) -> f64 {
         gradient.0.fill(0.0);
-        let (of, mut loss) = (labels.len(), 0.0);
+        let (batch_size, mut loss) = (labels.len(), 0.0);
         self.misclassified = 0;
-        let (size, groups) = self.shard_size(of);
-        for first in (0..of).step_by(SHARDS * size) {
-            let end = (first + SHARDS * size).min(of);
+        let (size, groups) = self.shard_size(batch_size);
+        for first in (0..batch_size).step_by(SHARDS * size) {
+            let end = (first + SHARDS * size).min(batch_size);
             let firsts = (first..end).step_by(size);
-            let batch = |first: usize| {
+            let samples = |first: usize| {
                 let count = (end - first).min(size);
-                Batch { images, labels, first, count, of }
+                ShardSamples { images, labels, first, count, batch_size }
             };
-            let used = self.each_shard(firsts.map(batch), parameters, groups, true);
+            let used = self.run_shards(firsts.map(samples), parameters, groups, true);
             for shard in &self.shards[..used] {
                 loss += shard.loss;
                 self.misclassified += shard.misclassified;
             }
-            self.collect(used, gradient);
+            self.add_gradients(used, gradient);
         }
         if self.form.unpadded {
             let weight = &mut gradient.0[C5.weight..C5.bias];
-            for (i, derivative) in weight.iter_mut().enumerate() {
+            for (i, gradient) in weight.iter_mut().enumerate() {
                 if i % 5 == 4 || i % 25 >= 20 {
-                    *derivative = 0.0;
+                    *gradient = 0.0;
                 }
             }
         }
         if let Some(profile) = &mut self.profile {
-            profile.samples += of;
+            profile.samples += batch_size;
         }
-        loss / of as f64
+        loss / batch_size as f64
     }
 
-    /// The samples of [`BatchKernels::gradient`]'s batch that the parameters misclassified.
+    /// The number of samples that were misclassified in the last batch of [`BatchKernels::gradient`].
     pub fn misclassified(&self) -> u64 {
         self.misclassified
     }
 
-    /// Repeats a phase of the first group of a batch of whole shards whose gradient was just computed. For
-    /// benchmarks: the derivatives are no longer what they are called.
+    /// Repeats a phase for the first group of a batch of whole shards, whose gradient was computed just before. It is for
+    /// benchmarks: the gradients in the buffers are not valid afterwards.
     pub fn repeat(
         &mut self,
         phase: Phase,
@@ -193,17 +197,17 @@ impl BatchKernels {
     ) {
         let BatchKernels { form, isa, .. } = *self;
         let count = GROUPS * self.lanes();
-        let batch = Batch { images, labels, first: 0, count, of: labels.len() };
+        let samples = ShardSamples { images, labels, first: 0, count, batch_size: labels.len() };
         let (shard, group, groups) = (&mut self.shards[0], 0, GROUPS);
-        isa.run(PhaseWork { form, parameters, shard, phase, group, groups, batch });
+        isa.run(PhaseTask { form, parameters, shard, phase, group, groups, samples });
     }
 
-    /// The samples of a group.
+    /// The number of samples in a group.
     pub fn lanes(&self) -> usize {
-        self.isa.run(Lanes)
+        self.isa.run(LaneCount)
     }
 
-    /// The logits of `count` images: count x classes.
+    /// The logits of `count` images: a value for each class, image after image.
     pub fn logits(
         &mut self,
         parameters: &ParameterVector,
@@ -215,22 +219,22 @@ impl BatchKernels {
         for first in (0..count).step_by(SHARDS * size) {
             let end = (first + SHARDS * size).min(count);
             let firsts = (first..end).step_by(size);
-            let batch = |first: usize| {
+            let samples = |first: usize| {
                 let count = (end - first).min(size);
-                Batch { images, labels: &[], first, count, of: count }
+                ShardSamples { images, labels: &[], first, count, batch_size: count }
             };
-            let used = self.each_shard(firsts.map(batch), parameters, groups, false);
-            let lanes = groups * self.lanes();
+            let used = self.run_shards(firsts.map(samples), parameters, groups, false);
+            let stride = groups * self.lanes();
             for (shard, first) in self.shards[..used].iter().zip((first..end).step_by(size)) {
                 for sample in 0..(end - first).min(size) {
-                    logits.extend(shard.logits(sample, lanes).take(self.classes));
+                    logits.extend(shard.logits(sample, stride).take(self.classes));
                 }
             }
         }
         logits
     }
 
-    /// Updates the parameters by their gradient.
+    /// Updates the parameters with one step of the optimizer.
     pub fn update(
         &mut self,
         parameters: &mut ParameterVector,
@@ -248,7 +252,7 @@ impl BatchKernels {
             .chunks_mut(PART)
             .zip(gradient.0.chunks(PART))
             .zip(state)
-            .map(|((parameters, gradient), (first, second))| UpdateWork {
+            .map(|((parameters, gradient), (first, second))| UpdateTask {
                 step,
                 parameters,
                 gradient,
@@ -269,35 +273,36 @@ impl BatchKernels {
         }
     }
 
-    /// Samples and groups of a shard, in a batch of `count`: two groups where there are more than four.
+    /// The number of samples and the number of groups in a shard, for a batch of `count` samples. A shard has two groups if
+    /// the batch has more than four.
     fn shard_size(&self, count: usize) -> (usize, usize) {
         let lanes = self.lanes();
         let groups = if count > 4 * lanes { GROUPS } else { 1 };
         (groups * lanes, groups)
     }
 
-    /// Runs shards through the network, and where `back` through it back; returns their number.
-    fn each_shard<'a>(
+    /// Runs the forward pass of shards, and the backward pass if `backward`. Returns the number of shards.
+    fn run_shards<'a>(
         &mut self,
-        batches: impl Iterator<Item = Batch<'a>>,
+        samples: impl Iterator<Item = ShardSamples<'a>>,
         parameters: &ParameterVector,
         groups: usize,
-        back: bool,
+        backward: bool,
     ) -> usize {
-        let batches: Vec<_> = batches.collect();
-        while self.shards.len() < batches.len() {
+        let samples: Vec<_> = samples.collect();
+        while self.shards.len() < samples.len() {
             self.shards.push(Shard::new(self.classes));
         }
         let (form, isa, lanes, timed) =
-            (self.form, self.isa, self.lanes(), back && self.profile.is_some());
-        let work = |(shard, batch): (&mut Shard, &Batch)| {
+            (self.form, self.isa, self.lanes(), backward && self.profile.is_some());
+        let work = |(shard, samples): (&mut Shard, &ShardSamples)| {
             let mut clock = Clock::start(timed);
             let mut run = |phase, group| {
-                let batch = *batch;
-                isa.run(PhaseWork { form, parameters, shard, phase, group, groups, batch });
+                let samples = *samples;
+                isa.run(PhaseTask { form, parameters, shard, phase, group, groups, samples });
                 clock.lap(phase);
             };
-            let filled = batch.count.div_ceil(lanes);
+            let filled = samples.count.div_ceil(lanes);
             for group in 0..filled {
                 for phase in [Phase::Gather, Phase::C1, Phase::C3] {
                     run(phase, group);
@@ -306,12 +311,12 @@ impl BatchKernels {
             for phase in [Phase::C5, Phase::F6, Phase::Output] {
                 run(phase, 0);
             }
-            if back {
+            if backward {
                 use Phase::*;
                 for phase in [Loss, OutputBack, F6Back, C5Back, Rows] {
                     run(phase, 0);
                 }
-                // The last group first: it is still in cache.
+                // The last group comes first, since it is still in cache.
                 for group in (0..filled).rev() {
                     for phase in [S4Back, C3Weights, C3Back, S2Back, C1Weights] {
                         run(phase, group);
@@ -320,17 +325,17 @@ impl BatchKernels {
             }
             clock.profile
         };
-        let used = batches.len();
+        let used = samples.len();
         let shards = &mut self.shards[..used];
-        if back {
+        if backward {
             for shard in &mut *shards {
                 shard.clear();
             }
         }
         let profiles = match &self.pool {
-            None => shards.iter_mut().zip(&batches).map(work).collect::<Vec<_>>(),
+            None => shards.iter_mut().zip(&samples).map(work).collect::<Vec<_>>(),
             Some(pool) => pool.install(|| {
-                shards.par_iter_mut().zip(&batches).with_max_len(1).map(work).collect()
+                shards.par_iter_mut().zip(&samples).with_max_len(1).map(work).collect()
             }),
         };
         for profile in &profiles {
@@ -341,20 +346,20 @@ impl BatchKernels {
         used
     }
 
-    /// Adds up the gradients of the first `used` shards.
-    fn collect(&mut self, used: usize, gradient: &mut ParameterVector) {
+    /// Adds the gradients of the first `used` shards to `gradient`.
+    fn add_gradients(&mut self, used: usize, gradient: &mut ParameterVector) {
         let shards = &self.shards[..used];
         let (isa, classes, lanes) = (self.isa, self.classes, self.lanes());
         let timed = self.profile.is_some();
-        let work = |part: GradientPart| {
+        let work = |slice: GradientSlice| {
             let start = timed.then(Instant::now);
-            isa.run(AddUp { shards, classes, lanes, part });
+            isa.run(AddGradients { shards, classes, lanes, slice });
             start.map_or(0.0, |start| start.elapsed().as_secs_f64())
         };
-        let parts = parts(&mut gradient.0, classes);
+        let slices = gradient_slices(&mut gradient.0, classes);
         let seconds: f64 = match &self.pool {
-            None => parts.into_iter().map(work).sum(),
-            Some(pool) => pool.install(|| parts.into_par_iter().with_max_len(1).map(work).sum()),
+            None => slices.into_iter().map(work).sum(),
+            Some(pool) => pool.install(|| slices.into_par_iter().with_max_len(1).map(work).sum()),
         };
         if let Some(profile) = &mut self.profile {
             profile.seconds[Phase::LinearWeights as usize] += seconds;
@@ -362,9 +367,10 @@ impl BatchKernels {
     }
 }
 
-struct Lanes;
+/// Returns the number of lanes.
+struct LaneCount;
 
-impl WithSimd for Lanes {
+impl WithSimd for LaneCount {
     type Output = usize;
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> usize {
@@ -372,61 +378,74 @@ impl WithSimd for Lanes {
     }
 }
 
-/// A part of the gradient, which one thread adds up.
-struct GradientPart<'a> {
-    of: PartSource,
-    to: &'a mut [f32],
+/// A slice of the gradient, which one thread computes.
+struct GradientSlice<'a> {
+    source: SliceSource,
+    target: &'a mut [f32],
 }
 
-/// What a part of the gradient is the sum of.
-enum PartSource {
-    /// The lanes of one of [`Shard::sums`].
-    Lanes(usize),
-    /// Inputs times derivatives of a linear layer, from this output on.
-    Products(usize, usize),
-    /// Derivatives of a linear layer.
-    Derivatives(usize),
+/// The numbers in the shards that a slice of the gradient is the sum of. A linear layer is given by its index: 0 is c5, 1 is
+/// f6, 2 is output.
+#[derive(Clone, Copy)]
+enum SliceSource {
+    /// The lanes of one of [`Shard::sums`], given by its index.
+    Sums(usize),
+    /// The weights of a linear layer, from output `first` on: products of its inputs and the gradients of its sums.
+    Weights { layer: usize, first: usize },
+    /// The biases of a linear layer: the gradients of its sums.
+    Biases { layer: usize },
 }
 
-fn parts(gradient: &mut [f32], classes: usize) -> Vec<GradientPart<'_>> {
-    let mut parts = Vec::new();
+/// Divides the gradient into slices for the threads.
+fn gradient_slices(gradient: &mut [f32], classes: usize) -> Vec<GradientSlice<'_>> {
+    let mut slices = Vec::new();
     let mut rest = gradient;
-    let mut take = |of, length: usize| {
-        let (to, after) = std::mem::take(&mut rest).split_at_mut(length);
+    let mut take = |source, length: usize| {
+        let (target, after) = std::mem::take(&mut rest).split_at_mut(length);
         rest = after;
-        parts.push(GradientPart { of, to });
+        slices.push(GradientSlice { source, target });
     };
     for (i, LayerRange { outputs, inputs, .. }) in [C1, C3].into_iter().enumerate() {
-        take(PartSource::Lanes(2 * i), outputs * inputs);
-        take(PartSource::Lanes(2 * i + 1), outputs);
+        take(SliceSource::Sums(2 * i), outputs * inputs);
+        take(SliceSource::Sums(2 * i + 1), outputs);
     }
-    for (i, layer) in [C5, F6, output(classes)].into_iter().enumerate() {
-        // In C5 24 outputs at a time.
-        let rows = if i == 0 { 24 } else { layer.outputs };
-        for first in (0..layer.outputs).step_by(rows) {
-            take(PartSource::Products(i, first), rows * layer.inputs);
+    for (layer, range) in [C5, F6, output(classes)].into_iter().enumerate() {
+        // C5 has most of the weights: 24 outputs make a slice.
+        let outputs = if layer == 0 { 24 } else { range.outputs };
+        for first in (0..range.outputs).step_by(outputs) {
+            take(SliceSource::Weights { layer, first }, outputs * range.inputs);
         }
-        take(PartSource::Derivatives(i), layer.outputs);
+        take(SliceSource::Biases { layer }, range.outputs);
     }
-    parts
+    slices
 }
 
-struct AddUp<'a> {
+/// Computes the gradient with respect to the weights of a linear layer, in tiles of a named size.
+macro_rules! weight_gradient {
+    ($s:ident, $shape:ident, $tile:ident, $($argument:expr),*) => {
+        linear::weight_gradient::<$s, { $shape.inputs }, { $shape.row }, { $tile.outputs }, { $tile.vectors }>(
+            $($argument),*
+        )
+    };
+}
+
+/// Adds the gradients of all shards to a slice of the gradient.
+struct AddGradients<'a> {
     shards: &'a [Shard],
     classes: usize,
     lanes: usize,
-    part: GradientPart<'a>,
+    slice: GradientSlice<'a>,
 }
 
-impl WithSimd for AddUp<'_> {
+impl WithSimd for AddGradients<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        let AddUp { shards, classes, lanes, part: GradientPart { of, to } } = self;
-        let outputs = derivative_rows(classes);
-        match of {
-            PartSource::Lanes(i) => {
-                for (at, to) in to.iter_mut().enumerate() {
+        let AddGradients { shards, classes, lanes, slice: GradientSlice { source, target } } = self;
+        let row_lengths = gradient_rows(classes);
+        match source {
+            SliceSource::Sums(i) => {
+                for (at, to) in target.iter_mut().enumerate() {
                     let mut sum = s.splat(0.0);
                     for shard in shards {
                         sum = s.add(sum, s.load(shard.sums()[i], at * lanes));
@@ -434,26 +453,82 @@ impl WithSimd for AddUp<'_> {
                     *to += s.sum(sum);
                 }
             }
-            PartSource::Products(i, first) => {
+            SliceSource::Weights { layer, first } => {
                 let mut rows = Vec::with_capacity(SHARDS);
                 for shard in shards {
-                    rows.push(shard.rows(i));
+                    rows.push(shard.rows(layer));
                 }
-                let outputs = outputs[i];
-                match (i, S::LANES) {
-                    (0, 16) => linear::weights::<S, 400, 400, 4, 5>(s, &rows, outputs, first, to),
-                    (1, 16) => linear::weights::<S, 120, 128, 4, 4>(s, &rows, outputs, first, to),
-                    (_, 16) => linear::weights::<S, 84, 96, 4, 3>(s, &rows, outputs, first, to),
-                    (0, _) => linear::weights::<S, 400, 400, 2, 5>(s, &rows, outputs, first, to),
-                    (1, _) => linear::weights::<S, 120, 128, 2, 5>(s, &rows, outputs, first, to),
-                    _ => linear::weights::<S, 84, 96, 2, 4>(s, &rows, outputs, first, to),
+                let outputs = row_lengths[layer];
+                match (layer, S::LANES) {
+                    (0, 16) => weight_gradient!(
+                        S,
+                        C5_SHAPE,
+                        C5_WEIGHT_TILE_16,
+                        s,
+                        &rows,
+                        outputs,
+                        first,
+                        target
+                    ),
+                    (1, 16) => weight_gradient!(
+                        S,
+                        F6_SHAPE,
+                        F6_WEIGHT_TILE_16,
+                        s,
+                        &rows,
+                        outputs,
+                        first,
+                        target
+                    ),
+                    (_, 16) => {
+                        weight_gradient!(
+                            S,
+                            OUTPUT_SHAPE,
+                            OUTPUT_WEIGHT_TILE_16,
+                            s,
+                            &rows,
+                            outputs,
+                            first,
+                            target
+                        );
+                    }
+                    (0, _) => weight_gradient!(
+                        S,
+                        C5_SHAPE,
+                        C5_WEIGHT_TILE_8,
+                        s,
+                        &rows,
+                        outputs,
+                        first,
+                        target
+                    ),
+                    (1, _) => weight_gradient!(
+                        S,
+                        F6_SHAPE,
+                        F6_WEIGHT_TILE_8,
+                        s,
+                        &rows,
+                        outputs,
+                        first,
+                        target
+                    ),
+                    _ => weight_gradient!(
+                        S,
+                        OUTPUT_SHAPE,
+                        OUTPUT_WEIGHT_TILE_8,
+                        s,
+                        &rows,
+                        outputs,
+                        first,
+                        target
+                    ),
                 }
             }
-            PartSource::Derivatives(i) => {
+            SliceSource::Biases { layer } => {
                 for shard in shards {
-                    let rows = shard.rows(i);
-                    for d in rows.derivatives.chunks_exact(outputs[i]).take(rows.samples) {
-                        for (to, d) in to.iter_mut().zip(d) {
+                    let rows = shard.rows(layer);
+                    for d in rows.gradients.chunks_exact(row_lengths[layer]).take(rows.samples) {
+                        for (to, d) in target.iter_mut().zip(d) {
                             *to += d;
                         }
                     }

@@ -1,22 +1,25 @@
-//! The parameters in PyTorch's layout, one after the other.
+//! All parameters in one vector, in PyTorch's layout.
 
 use crate::Array;
 use crate::model::ModelConfig;
 use crate::weights::Weights;
 
-/// Weights of c5 in a network for images of 28x28: 16 x 4 x 4 of 16 x 5 x 5 for each of its units.
+/// The number of c5's weights in a network for images of 28x28: its units have 16 x 4 x 4 inputs instead of 16 x 5 x 5.
 const C5_UNPADDED: usize = 120 * 256;
 
-/// The most classes.
+/// The largest number of classes that the kernels have room for.
 pub const MAX_CLASSES: usize = 128;
 
-/// Where a layer's weights and biases begin in [`ParameterVector`].
+/// The position of a layer's weights and biases in [`ParameterVector`].
 #[derive(Clone, Copy)]
 pub(super) struct LayerRange {
+    /// The index of the first weight.
     pub weight: usize,
+    /// The index of the first bias.
     pub bias: usize,
+    /// The number of outputs: maps or units.
     pub outputs: usize,
-    /// Weights for each output.
+    /// The number of weights of each output.
     pub inputs: usize,
 }
 
@@ -35,30 +38,30 @@ pub(super) const C3: LayerRange = LayerRange::after(C1.end(), 16, 150);
 pub(super) const C5: LayerRange = LayerRange::after(C3.end(), 120, 400);
 pub(super) const F6: LayerRange = LayerRange::after(C5.end(), 84, 120);
 
-/// The output layer of so many classes.
+/// The output layer of a network with this number of classes.
 pub(super) const fn output(classes: usize) -> LayerRange {
     LayerRange::after(F6.end(), classes, 84)
 }
 
-/// The parameters of the modern network, or one number for each: c1, c3, c5, f6, output; weight, then
-/// bias, each as PyTorch has it.
+/// The parameters of the modern network, or one number for each of them, such as the gradient. The order is c1, c3, c5, f6,
+/// output; for each layer the weights, then the biases, in PyTorch's layout.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParameterVector(pub Vec<f32>);
 
 impl ParameterVector {
-    /// All zero.
+    /// A vector of zeros.
     pub fn zeros(classes: usize) -> ParameterVector {
         ParameterVector(vec![0.0; output(classes).end()])
     }
 
-    /// The parameters of a modern network that [`BatchForm::of`](super::BatchForm::of) accepts. Of weights for images without
-    /// padding, the weights of c5 that are not there are 0.
+    /// The parameters of a modern network that [`BatchForm::of`](super::BatchForm::of) accepts. In a network for images
+    /// without padding c5 has fewer weights; those that are missing are 0 here.
     pub fn of(weights: &Weights) -> ParameterVector {
         let arrays: Vec<_> = weights.tensors.iter().map(|(_, array)| array.clone()).collect();
         Self::from_arrays(&arrays)
     }
 
-    /// The parameters, or one number for each, from arrays in the order and the shapes of the network's parameters.
+    /// The parameters, or one number for each of them, from arrays that have the order and shapes of the network's parameters.
     pub fn from_arrays(arrays: &[Array]) -> ParameterVector {
         let mut all = Vec::new();
         for array in arrays {
@@ -78,7 +81,7 @@ impl ParameterVector {
         ParameterVector(all)
     }
 
-    /// As arrays of the shapes of the network's parameters.
+    /// The numbers as arrays that have the order and shapes of the network's parameters.
     pub fn to_arrays(&self, config: &ModelConfig) -> Vec<Array> {
         let mut rest = &self.0[..];
         let shapes = config.state().into_iter().map(|(_, shape)| shape);

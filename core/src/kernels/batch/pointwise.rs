@@ -1,15 +1,15 @@
-//! ActivationKernel and pooling, forward and back.
-#![allow(clippy::needless_range_loop)] // an index says the layout; iterators would bring closures
+//! Activation and pooling, forward and backward.
+#![allow(clippy::needless_range_loop)] // indices show the memory layout, and iterators would bring closures
 
 use super::super::simd::Simd;
 use super::super::tanh::tanh;
 
-/// The squashing function.
+/// An activation function.
 pub(super) trait ActivationKernel: Copy {
-    /// Of a unit's sum.
+    /// The value for a unit's sum.
     fn apply<S: Simd>(s: S, a: S::V) -> S::V;
-    /// `d` times the derivative, from the value.
-    fn back<S: Simd>(s: S, value: S::V, d: S::V) -> S::V;
+    /// The gradient with respect to the sum, from the value and `d`, the gradient with respect to the value.
+    fn backward<S: Simd>(s: S, value: S::V, d: S::V) -> S::V;
 }
 
 #[derive(Clone, Copy)]
@@ -21,7 +21,7 @@ impl ActivationKernel for Tanh {
         tanh(s, a)
     }
     #[inline(always)]
-    fn back<S: Simd>(s: S, value: S::V, d: S::V) -> S::V {
+    fn backward<S: Simd>(s: S, value: S::V, d: S::V) -> S::V {
         s.mul(d, s.fnma(value, value, s.splat(1.0)))
     }
 }
@@ -35,16 +35,16 @@ impl ActivationKernel for Relu {
         s.max(a, s.splat(0.0))
     }
     #[inline(always)]
-    fn back<S: Simd>(s: S, value: S::V, d: S::V) -> S::V {
+    fn backward<S: Simd>(s: S, value: S::V, d: S::V) -> S::V {
         s.select_ge(s.splat(0.0), value, s.splat(0.0), d)
     }
 }
 
-/// PoolingKernel of four values.
+/// The pooling of four values.
 pub(super) trait PoolingKernel: Copy {
     fn apply<S: Simd>(s: S, x: [S::V; 4]) -> S::V;
-    /// What each of the four gets of `d`.
-    fn back<S: Simd>(s: S, x: [S::V; 4], d: S::V) -> [S::V; 4];
+    /// The gradient with respect to each of the four values, from `d`, the gradient with respect to the pooled one.
+    fn backward<S: Simd>(s: S, x: [S::V; 4], d: S::V) -> [S::V; 4];
 }
 
 #[derive(Clone, Copy)]
@@ -56,7 +56,7 @@ impl PoolingKernel for Average {
         s.mul(s.add(s.add(x[0], x[1]), s.add(x[2], x[3])), s.splat(0.25))
     }
     #[inline(always)]
-    fn back<S: Simd>(s: S, _: [S::V; 4], d: S::V) -> [S::V; 4] {
+    fn backward<S: Simd>(s: S, _: [S::V; 4], d: S::V) -> [S::V; 4] {
         [s.mul(d, s.splat(0.25)); 4]
     }
 }
@@ -69,21 +69,21 @@ impl PoolingKernel for Max {
     fn apply<S: Simd>(s: S, x: [S::V; 4]) -> S::V {
         s.max(s.max(x[0], x[1]), s.max(x[2], x[3]))
     }
-    /// The first of the largest gets all.
+    /// The largest value gets the whole gradient; of equal ones, the first.
     #[inline(always)]
-    fn back<S: Simd>(s: S, x: [S::V; 4], d: S::V) -> [S::V; 4] {
+    fn backward<S: Simd>(s: S, x: [S::V; 4], d: S::V) -> [S::V; 4] {
         let largest = Self::apply(s, x);
-        let (mut left, zero) = (d, s.splat(0.0));
+        let (mut rest, zero) = (d, s.splat(0.0));
         let mut parts = [zero; 4];
         for i in 0..4 {
-            parts[i] = s.select_ge(x[i], largest, left, zero);
-            left = s.select_ge(x[i], largest, zero, left);
+            parts[i] = s.select_ge(x[i], largest, rest, zero);
+            rest = s.select_ge(x[i], largest, zero, rest);
         }
         parts
     }
 }
 
-/// The activation of all vectors of `x`.
+/// Applies the activation to all vectors of `x`.
 #[inline(always)]
 pub(super) fn activate<S: Simd, A: ActivationKernel>(s: S, x: &mut [f32]) {
     for x in x.chunks_exact_mut(S::LANES) {
@@ -91,15 +91,20 @@ pub(super) fn activate<S: Simd, A: ActivationKernel>(s: S, x: &mut [f32]) {
     }
 }
 
-/// From the derivatives by the values to those by the sums.
+/// Turns gradients with respect to the values into gradients with respect to the sums.
 #[inline(always)]
-pub(super) fn activate_back<S: Simd, A: ActivationKernel>(s: S, values: &[f32], d: &mut [f32]) {
+pub(super) fn activation_backward<S: Simd, A: ActivationKernel>(
+    s: S,
+    values: &[f32],
+    d: &mut [f32],
+) {
     for (value, d) in values.chunks_exact(S::LANES).zip(d.chunks_exact_mut(S::LANES)) {
-        s.store(d, 0, A::back(s, s.load(value, 0), s.load(d, 0)));
+        s.store(d, 0, A::backward(s, s.load(value, 0), s.load(d, 0)));
     }
 }
 
-/// Two rows of `SIZE` sums to their values, and to a row that is half as long, its vectors `stride` apart.
+/// Turns two rows of `SIZE` sums into their values, and writes the pooled values to a row of half the length, whose vectors
+/// are `stride` apart.
 #[inline(always)]
 pub(super) fn activate_and_pool<
     S: Simd,
@@ -114,7 +119,7 @@ pub(super) fn activate_and_pool<
 ) {
     let sums = &mut sums[..2 * SIZE * S::LANES];
     for c in 0..SIZE / 2 {
-        let mut four = four::<S, SIZE>(s, sums, c);
+        let mut four = block::<S, SIZE>(s, sums, c);
         for (i, at) in [0, 1, SIZE, SIZE + 1].into_iter().enumerate() {
             four[i] = A::apply(s, four[i]);
             s.store(sums, (at + 2 * c) * S::LANES, four[i]);
@@ -123,10 +128,16 @@ pub(super) fn activate_and_pool<
     }
 }
 
-/// From the derivatives by a layer's pooled values to those by its sums, which take the place of its
-/// values; adds them up for the biases, a vector each.
+/// Computes the gradients with respect to a layer's sums, from those with respect to its pooled values. They replace the
+/// layer's values. Their sum over each map, the gradient with respect to its bias, is added to `bias`, a vector for each map
+/// whose lanes are still to be added up.
 #[inline(always)]
-pub(super) fn pool_back<S: Simd, A: ActivationKernel, P: PoolingKernel, const SIZE: usize>(
+pub(super) fn pooling_backward<
+    S: Simd,
+    A: ActivationKernel,
+    P: PoolingKernel,
+    const SIZE: usize,
+>(
     s: S,
     values: &mut [f32],
     d_pooled: &[f32],
@@ -140,10 +151,10 @@ pub(super) fn pool_back<S: Simd, A: ActivationKernel, P: PoolingKernel, const SI
             let values = &mut values[2 * y * SIZE * l..][..2 * SIZE * l];
             for c in 0..half {
                 let d = s.load(d_pooled, ((map * half + y) * half + c) * stride);
-                let four = four::<S, SIZE>(s, values, c);
-                let parts = P::back(s, four, d);
+                let four = block::<S, SIZE>(s, values, c);
+                let parts = P::backward(s, four, d);
                 for (i, at) in [0, 1, SIZE, SIZE + 1].into_iter().enumerate() {
-                    let d = A::back(s, four[i], parts[i]);
+                    let d = A::backward(s, four[i], parts[i]);
                     sum = s.add(sum, d);
                     s.store(values, (at + 2 * c) * l, d);
                 }
@@ -153,9 +164,9 @@ pub(super) fn pool_back<S: Simd, A: ActivationKernel, P: PoolingKernel, const SI
     }
 }
 
-/// What unit `c` of a pooled row is made of.
+/// The four values that are pooled to column `c`.
 #[inline(always)]
-fn four<S: Simd, const SIZE: usize>(s: S, values: &[f32], c: usize) -> [S::V; 4] {
+fn block<S: Simd, const SIZE: usize>(s: S, values: &[f32], c: usize) -> [S::V; 4] {
     let (top, bottom) = (2 * c * S::LANES, (SIZE + 2 * c) * S::LANES);
     [
         s.load(values, top),

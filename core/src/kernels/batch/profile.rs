@@ -1,15 +1,15 @@
-//! Where the time goes.
+//! The time that each phase of the work on a batch takes.
 
 use std::time::Instant;
 
 /// A part of the work on a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Pictures into the lanes.
+    /// The images are put into the lanes.
     Gather,
-    /// C1, its activation, S2.
+    /// C1, its activation and S2.
     C1,
-    /// C3, its activation, S4.
+    /// C3, its activation and S4.
     C3,
     /// C5 and its activation.
     C5,
@@ -17,34 +17,34 @@ pub enum Phase {
     F6,
     /// The logits.
     Output,
-    /// Cross-entropy and its derivative.
+    /// The cross-entropy and its gradient with respect to the logits.
     Loss,
-    /// Derivatives by F6's sums.
+    /// The gradient with respect to F6's sums.
     OutputBack,
-    /// Derivatives by C5's sums.
+    /// The gradient with respect to C5's sums.
     F6Back,
-    /// Derivatives by S4.
+    /// The gradient with respect to S4.
     C5Back,
-    /// Derivatives by C3's sums.
+    /// The gradient with respect to C3's sums.
     S4Back,
-    /// Derivatives by C3's weights.
+    /// The gradient with respect to C3's weights.
     C3Weights,
-    /// Derivatives by S2.
+    /// The gradient with respect to S2.
     C3Back,
-    /// Derivatives by C1's sums.
+    /// The gradient with respect to C1's sums.
     S2Back,
-    /// Derivatives by C1's weights.
+    /// The gradient with respect to C1's weights.
     C1Weights,
-    /// Inputs and derivatives of the linear layers to rows for each sample.
+    /// The inputs of the linear layers, and the gradients with respect to their sums, are transposed to a row for each sample.
     Rows,
-    /// Derivatives by the weights of C5, F6 and the output layer, and all sums over shards.
+    /// The gradient with respect to the weights of C5, F6 and the output layer, and all sums over the shards.
     LinearWeights,
-    /// The optimizer.
+    /// The optimizer's step.
     Update,
 }
 
 impl Phase {
-    /// All, in their order, with layer and pass.
+    /// All phases in their order, each with its layer and its direction.
     pub const ALL: [(Phase, &'static str, &'static str); 18] = [
         (Phase::Gather, "input", "gather"),
         (Phase::C1, "c1, s2", "forward"),
@@ -66,7 +66,7 @@ impl Phase {
         (Phase::Update, "all", "update"),
     ];
 
-    /// Floating-point operations for a sample: two for each multiply-add of its sums.
+    /// The number of floating-point operations for one sample: two for each multiply-add.
     pub fn operations(self, classes: usize) -> f64 {
         let (c1, c3, c5, f6, output) = (6 * 784 * 25, 1600 * 150, 48_000, 10_080, 84 * classes);
         2.0 * match self {
@@ -81,12 +81,12 @@ impl Phase {
     }
 }
 
-/// Seconds by phase, summed over threads.
+/// The seconds of each phase, summed over the threads.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Profile {
-    /// In the order of [`Phase::ALL`].
+    /// The seconds, in the order of [`Phase::ALL`].
     pub seconds: [f64; Phase::ALL.len()],
-    /// Samples whose gradients were computed.
+    /// The number of samples whose gradients were computed.
     pub samples: usize,
 }
 
@@ -100,31 +100,32 @@ impl Profile {
         self.samples += other.samples;
     }
 
-    /// As a table, beside `sgemm`, the operations per second of a matrix product on one thread.
+    /// The profile as a table. `sgemm`, the operations per second of a matrix product on one thread, is there for
+    /// comparison.
     pub fn table(&self, classes: usize, sgemm: f64) -> String {
-        let line = |layer: &str, pass: &str, seconds: f64, operations: f64| {
+        let line = |layer: &str, direction: &str, seconds: f64, operations: f64| {
             let rate = operations * self.samples as f64 / seconds;
             let rates = match operations {
                 0.0 => String::new(),
                 _ => format!(" {:>8.1} {:>9.1}", rate / 1e9, 100.0 * rate / sgemm),
             };
-            format!("{layer:8} {pass:14} {seconds:>9.4}{rates}\n")
+            format!("{layer:8} {direction:14} {seconds:>9.4}{rates}\n")
         };
         let mut table = format!(
             "{:8} {:14} {:>9} {:>8} {:>9}\n",
             "layer", "pass", "seconds", "GFLOP/s", "% of sgemm"
         );
         let mut operations = 0.0;
-        for ((phase, layer, pass), seconds) in Phase::ALL.into_iter().zip(self.seconds) {
+        for ((phase, layer, direction), seconds) in Phase::ALL.into_iter().zip(self.seconds) {
             operations += phase.operations(classes);
-            table += &line(layer, pass, seconds, phase.operations(classes));
+            table += &line(layer, direction, seconds, phase.operations(classes));
         }
         table += &line("all", "", self.seconds.iter().sum(), operations);
         table + &format!("sgemm on one thread: {:.1} GFLOP/s\n", sgemm / 1e9)
     }
 }
 
-/// Measures phases that follow one another, where it is on.
+/// Measures phases that follow one another, if it is on.
 pub(super) struct Clock {
     last: Option<Instant>,
     pub profile: Profile,
@@ -135,7 +136,7 @@ impl Clock {
         Clock { last: on.then(Instant::now), profile: Profile::ZERO }
     }
 
-    /// What went by since the last call was this phase.
+    /// Counts the time since the last call for this phase.
     pub fn lap(&mut self, phase: Phase) {
         if let Some(last) = &mut self.last {
             let now = Instant::now();

@@ -1,120 +1,123 @@
-//! A shard of a batch: one or two groups of samples, a lane each, through all layers and back, so that what
-//! a layer hands on stays in cache; and the sums of their gradients.
+//! A shard of a batch: one or two groups of samples, one sample per lane. It goes through all layers forward and
+//! backward, so that the values of one layer are still in cache for the next, and holds the sums of its gradients.
 
 use super::super::simd::{Simd, WithSimd};
-use super::convolution::{forward, inputs, weights};
+use super::convolution::{self, c3_input_gradient, convolve_and_pool};
 use super::images::BatchImages;
-use super::linear::{self, Rows, sample_major};
+use super::linear::{self, SampleRows, transpose};
 use super::parameters::{C1, C3, C5, F6, MAX_CLASSES, ParameterVector, output};
-use super::pointwise::{Average, Max, Relu, Tanh, activate, activate_back, pool_back};
+use super::pointwise::{Average, Max, Relu, Tanh, activate, activation_backward, pooling_backward};
 use super::profile::Phase;
+use super::tiles::*;
 use super::{BatchForm, WIDEST};
 use crate::model::{Activation, Pooling};
 
-/// Groups of a shard.
+/// The most groups in a shard.
 pub(super) const GROUPS: usize = 2;
-/// The most samples of a shard.
+/// The most samples in a shard.
 const SAMPLES: usize = GROUPS * WIDEST;
-/// Rows of the linear layers' inputs: whole vectors.
-pub(super) const ROWS: [usize; 3] = [400, 128, 96];
+/// The lengths of a sample's rows of inputs, for c5, f6 and output.
+const INPUT_ROWS: [usize; 3] = [C5_SHAPE.row, F6_SHAPE.row, OUTPUT_SHAPE.row];
 
-/// Rows of the linear layers' derivatives: whole quadruples.
-pub(super) fn derivative_rows(classes: usize) -> [usize; 3] {
-    [120, 84, classes.next_multiple_of(4)]
+/// The lengths of a sample's rows of gradients, for c5, f6 and output: the outputs, in whole tiles of four.
+pub(super) fn gradient_rows(classes: usize) -> [usize; 3] {
+    [C5_VALUES, F6_VALUES, classes.next_multiple_of(4)]
 }
 
-/// The activations of one group of samples up to S2 and C3, and in their place derivatives.
+/// The values of one group of samples up to C3. In the backward pass, gradients replace those of C1 and C3.
 #[derive(Clone)]
 #[repr(C, align(64))]
-struct Group {
-    x: [f32; 1024 * WIDEST],
-    c1: [f32; 6 * 784 * WIDEST],
-    s2: [f32; 6 * 196 * WIDEST],
-    c3: [f32; 1600 * WIDEST],
-    d_s2: [f32; 6 * 196 * WIDEST],
+struct GroupBuffers {
+    input: [f32; INPUT_VALUES * WIDEST],
+    c1: [f32; C1_VALUES * WIDEST],
+    s2: [f32; S2_VALUES * WIDEST],
+    c3: [f32; C3_VALUES * WIDEST],
+    d_s2: [f32; S2_VALUES * WIDEST],
 }
 
-/// Activations and derivatives of the linear layers, `[unit][sample]`.
+/// The values of the linear layers and the gradients with respect to them, in the layout `[unit][sample]`.
 #[derive(Clone)]
 #[repr(C, align(64))]
-struct Units {
-    s4: [f32; 400 * SAMPLES],
-    c5: [f32; 120 * SAMPLES],
-    f6: [f32; 84 * SAMPLES],
+struct LinearBuffers {
+    s4: [f32; S4_VALUES * SAMPLES],
+    c5: [f32; C5_VALUES * SAMPLES],
+    f6: [f32; F6_VALUES * SAMPLES],
     output: [f32; MAX_CLASSES * SAMPLES],
     d_output: [f32; MAX_CLASSES * SAMPLES],
-    d_f6: [f32; 84 * SAMPLES],
-    d_c5: [f32; 120 * SAMPLES],
-    d_s4: [f32; 400 * SAMPLES],
+    d_f6: [f32; F6_VALUES * SAMPLES],
+    d_c5: [f32; C5_VALUES * SAMPLES],
+    d_s4: [f32; S4_VALUES * SAMPLES],
 }
 
-/// Gradients of the convolutions: a vector for each, whose lanes are still to be added up.
+/// The gradients with respect to the parameters of the convolutions: one vector for each parameter, whose lanes are still to
+/// be added up.
 #[derive(Clone)]
 #[repr(C, align(64))]
-struct Sums {
-    c1: [f32; 150 * WIDEST],
+struct ConvolutionGradients {
+    c1: [f32; 6 * TAPS * WIDEST],
     c1_bias: [f32; 6 * WIDEST],
-    c3: [f32; 2400 * WIDEST],
+    c3: [f32; 16 * 6 * TAPS * WIDEST],
     c3_bias: [f32; 16 * WIDEST],
 }
 
-/// What one thread works on at a time.
+/// The buffers and sums of one shard. One thread works on it at a time.
 pub(super) struct Shard {
-    groups: Vec<Group>,
-    units: Box<Units>,
-    sums: Box<Sums>,
-    /// Inputs and derivatives of c5, f6 and output, a row for each sample.
-    inputs: [Vec<f32>; 3],
-    derivatives: [Vec<f32>; 3],
-    /// Samples.
-    filled: usize,
-    /// Of its samples, added up.
+    groups: Vec<GroupBuffers>,
+    linear: Box<LinearBuffers>,
+    sums: Box<ConvolutionGradients>,
+    /// The inputs of c5, f6 and output, one row for each sample.
+    input_rows: [Vec<f32>; 3],
+    /// The gradients with respect to the sums of c5, f6 and output, one row for each sample.
+    gradient_rows: [Vec<f32>; 3],
+    /// The number of samples in the rows.
+    samples: usize,
+    /// The sum of its samples' losses.
     pub loss: f64,
-    /// Of its samples, those misclassified.
+    /// The number of its samples that were misclassified.
     pub misclassified: u64,
 }
 
 impl Shard {
     pub fn new(classes: usize) -> Shard {
-        let group = Group {
-            x: [0.0; 1024 * WIDEST],
-            c1: [0.0; 6 * 784 * WIDEST],
-            s2: [0.0; 6 * 196 * WIDEST],
-            c3: [0.0; 1600 * WIDEST],
-            d_s2: [0.0; 6 * 196 * WIDEST],
+        let group = GroupBuffers {
+            input: [0.0; INPUT_VALUES * WIDEST],
+            c1: [0.0; C1_VALUES * WIDEST],
+            s2: [0.0; S2_VALUES * WIDEST],
+            c3: [0.0; C3_VALUES * WIDEST],
+            d_s2: [0.0; S2_VALUES * WIDEST],
         };
         Shard {
             groups: vec![group; GROUPS],
-            units: Box::new(Units {
-                s4: [0.0; 400 * SAMPLES],
-                c5: [0.0; 120 * SAMPLES],
-                f6: [0.0; 84 * SAMPLES],
+            linear: Box::new(LinearBuffers {
+                s4: [0.0; S4_VALUES * SAMPLES],
+                c5: [0.0; C5_VALUES * SAMPLES],
+                f6: [0.0; F6_VALUES * SAMPLES],
                 output: [0.0; MAX_CLASSES * SAMPLES],
                 d_output: [0.0; MAX_CLASSES * SAMPLES],
-                d_f6: [0.0; 84 * SAMPLES],
-                d_c5: [0.0; 120 * SAMPLES],
-                d_s4: [0.0; 400 * SAMPLES],
+                d_f6: [0.0; F6_VALUES * SAMPLES],
+                d_c5: [0.0; C5_VALUES * SAMPLES],
+                d_s4: [0.0; S4_VALUES * SAMPLES],
             }),
-            sums: Box::new(Sums {
-                c1: [0.0; 150 * WIDEST],
+            sums: Box::new(ConvolutionGradients {
+                c1: [0.0; 6 * TAPS * WIDEST],
                 c1_bias: [0.0; 6 * WIDEST],
-                c3: [0.0; 2400 * WIDEST],
+                c3: [0.0; 16 * 6 * TAPS * WIDEST],
                 c3_bias: [0.0; 16 * WIDEST],
             }),
-            inputs: ROWS.map(|row| vec![0.0; SAMPLES * row]),
-            derivatives: derivative_rows(classes).map(|row| vec![0.0; SAMPLES * row]),
-            filled: 0,
+            input_rows: INPUT_ROWS.map(|row| vec![0.0; SAMPLES * row]),
+            gradient_rows: gradient_rows(classes).map(|row| vec![0.0; SAMPLES * row]),
+            samples: 0,
             loss: 0.0,
             misclassified: 0,
         }
     }
 
-    /// The rows of linear layer number `layer`.
-    pub fn rows(&self, layer: usize) -> Rows<'_> {
-        Rows {
-            samples: self.filled,
-            inputs: &self.inputs[layer],
-            derivatives: &self.derivatives[layer],
+    /// The rows of a linear layer: 0 is c5, 1 is f6, 2 is output.
+    pub fn rows(&self, layer: usize) -> SampleRows<'_> {
+        SampleRows {
+            samples: self.samples,
+            inputs: &self.input_rows[layer],
+            gradients: &self.gradient_rows[layer],
         }
     }
 
@@ -123,38 +126,41 @@ impl Shard {
         [&self.sums.c1, &self.sums.c1_bias, &self.sums.c3, &self.sums.c3_bias]
     }
 
-    /// Sample `sample`'s logits, in a shard of `samples`.
-    pub fn logits(&self, sample: usize, samples: usize) -> impl Iterator<Item = f32> {
-        self.units.output.chunks_exact(samples).map(move |lanes| lanes[sample])
+    /// The logits of one sample, in a shard that has room for `stride` samples.
+    pub fn logits(&self, sample: usize, stride: usize) -> impl Iterator<Item = f32> {
+        self.linear.output.chunks_exact(stride).map(move |samples| samples[sample])
     }
 }
 
-/// One phase of a shard.
-pub(super) struct PhaseWork<'a> {
+/// The samples of a shard, as a part of their batch.
+#[derive(Clone, Copy)]
+pub(super) struct ShardSamples<'a> {
+    /// The images of the batch.
+    pub images: BatchImages<'a>,
+    /// The labels of the batch.
+    pub labels: &'a [u8],
+    /// The index of the shard's first sample in the batch.
+    pub first: usize,
+    /// The number of the shard's samples.
+    pub count: usize,
+    /// The number of samples in the batch, over which the loss is averaged.
+    pub batch_size: usize,
+}
+
+/// One phase of the work on a shard.
+pub(super) struct PhaseTask<'a> {
     pub form: BatchForm,
     pub parameters: &'a ParameterVector,
     pub shard: &'a mut Shard,
     pub phase: Phase,
-    /// Whose phase it is, up to C3.
+    /// The group to work on. The phases of the linear layers take all groups at once.
     pub group: usize,
-    /// Groups in this shard.
+    /// The number of groups in this shard.
     pub groups: usize,
-    pub batch: Batch<'a>,
+    pub samples: ShardSamples<'a>,
 }
 
-/// What a shard works on.
-#[derive(Clone, Copy)]
-pub(super) struct Batch<'a> {
-    pub images: BatchImages<'a>,
-    pub labels: &'a [u8],
-    /// The shard's first sample.
-    pub first: usize,
-    /// Its samples.
-    pub count: usize,
-    /// Samples that the loss is the mean of.
-    pub of: usize,
-}
-
+/// Calls a function that is generic over the activation and the pooling, with those of the form.
 macro_rules! with_form {
     ($form:expr, $function:ident::<$s:ident, .. $(, $constant:tt)*>($($argument:expr),* $(,)?)) => {
         match ($form.activation, $form.pooling) {
@@ -166,141 +172,203 @@ macro_rules! with_form {
     };
 }
 
-impl WithSimd for PhaseWork<'_> {
+/// Computes a convolution with its activation and pooling, in tiles of a named size.
+macro_rules! convolve_and_pool {
+    ($form:expr, $s:ident, $shape:ident, $tile:ident, $($argument:expr),*) => {
+        with_form!($form, convolve_and_pool::<
+            $s, .., { $shape.channels }, { $shape.size }, { $shape.out }, { $tile.maps }, { $tile.columns }
+        >($($argument),*))
+    };
+}
+
+/// Computes the gradient with respect to the weights of a convolution, in tiles of a named size.
+macro_rules! kernel_gradient {
+    ($s:ident, $shape:ident, $tile:ident, $($argument:expr),*) => {
+        convolution::weight_gradient::<
+            $s, { $shape.channels }, { $shape.size }, { $shape.out }, { $tile.maps }, { $tile.rows }
+        >($($argument),*)
+    };
+}
+
+impl WithSimd for PhaseTask<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
         match self.groups {
-            1 => run::<S, 1>(s, self),
-            _ => run::<S, GROUPS>(s, self),
+            1 => run_phase::<S, 1>(s, self),
+            _ => run_phase::<S, GROUPS>(s, self),
         }
     }
 }
 
+/// Runs a phase of a shard of `V` groups: there are `V` vectors of samples for each unit of a linear layer.
 #[inline(always)]
-fn run<S: Simd, const V: usize>(s: S, run: PhaseWork) {
-    let PhaseWork { form, parameters: p, shard, phase, group: number, batch, .. } = run;
+fn run_phase<S: Simd, const V: usize>(s: S, task: PhaseTask) {
+    let PhaseTask { form, parameters: p, shard, phase, group: index, samples, .. } = task;
     let (l, stride) = (S::LANES, V * S::LANES);
     let classes = p.classes();
-    let Shard { groups, units, sums, .. } = shard;
-    let group = &mut groups[number];
+    let Shard { groups, linear: b, sums, .. } = shard;
+    let group = &mut groups[index];
     let wide = l == 16;
     match phase {
         Phase::Gather => {
-            let first = batch.first + number * l;
-            let count = (batch.count - number * l).min(l);
-            batch.images.gather(s, first, count, &mut group.x);
+            let first = samples.first + index * l;
+            let count = (samples.count - index * l).min(l);
+            samples.images.gather(s, first, count, &mut group.input);
         }
         Phase::C1 => {
             let (weight, bias) = (p.weight(C1), p.bias(C1));
-            let pooled = (&mut group.s2[..], l);
+            let (input, c1, s2) = (&group.input, &mut group.c1, (&mut group.s2[..], l));
             if wide {
-                with_form!(form, forward::<S, .., 1, 32, 28, 3, 7>(s, weight, bias, &group.x, &mut group.c1, pooled));
+                convolve_and_pool!(form, S, C1_SHAPE, C1_TILE_16, s, weight, bias, input, c1, s2);
             } else {
-                with_form!(form, forward::<S, .., 1, 32, 28, 2, 4>(s, weight, bias, &group.x, &mut group.c1, pooled));
+                convolve_and_pool!(form, S, C1_SHAPE, C1_TILE_8, s, weight, bias, input, c1, s2);
             }
         }
         Phase::C3 => {
             let (weight, bias) = (p.weight(C3), p.bias(C3));
-            let pooled = (&mut units.s4[number * l..], stride);
+            let (s2, c3, s4) = (&group.s2, &mut group.c3, (&mut b.s4[index * l..], stride));
             if wide {
-                with_form!(form, forward::<S, .., 6, 14, 10, 4, 5>(s, weight, bias, &group.s2, &mut group.c3, pooled));
+                convolve_and_pool!(form, S, C3_SHAPE, C3_TILE_16, s, weight, bias, s2, c3, s4);
             } else {
-                with_form!(form, forward::<S, .., 6, 14, 10, 2, 5>(s, weight, bias, &group.s2, &mut group.c3, pooled));
+                convolve_and_pool!(form, S, C3_SHAPE, C3_TILE_8, s, weight, bias, s2, c3, s4);
             }
         }
         Phase::C5 => {
-            let c5 = &mut units.c5[..120 * stride];
+            let (weight, bias, c5) = (p.weight(C5), p.bias(C5), &mut b.c5[..C5_VALUES * stride]);
             if wide {
-                linear::forward::<S, 400, 12, V>(s, p.weight(C5), p.bias(C5), &units.s4, c5);
+                linear::forward::<S, { C5_SHAPE.inputs }, LINEAR_OUTPUTS_16, V>(
+                    s, weight, bias, &b.s4, c5,
+                );
             } else {
-                linear::forward::<S, 400, 6, V>(s, p.weight(C5), p.bias(C5), &units.s4, c5);
+                linear::forward::<S, { C5_SHAPE.inputs }, LINEAR_OUTPUTS_8, V>(
+                    s, weight, bias, &b.s4, c5,
+                );
             }
-            activations::<S>(s, form, c5);
+            activate_units::<S>(s, form, c5);
         }
         Phase::F6 => {
-            let f6 = &mut units.f6[..84 * stride];
+            let (weight, bias, f6) = (p.weight(F6), p.bias(F6), &mut b.f6[..F6_VALUES * stride]);
             if wide {
-                linear::forward::<S, 120, 12, V>(s, p.weight(F6), p.bias(F6), &units.c5, f6);
+                linear::forward::<S, { F6_SHAPE.inputs }, LINEAR_OUTPUTS_16, V>(
+                    s, weight, bias, &b.c5, f6,
+                );
             } else {
-                linear::forward::<S, 120, 6, V>(s, p.weight(F6), p.bias(F6), &units.c5, f6);
+                linear::forward::<S, { F6_SHAPE.inputs }, LINEAR_OUTPUTS_8, V>(
+                    s, weight, bias, &b.c5, f6,
+                );
             }
-            activations::<S>(s, form, f6);
+            activate_units::<S>(s, form, f6);
         }
         Phase::Output => {
-            let layer = output(classes);
-            let (weight, bias) = (p.weight(layer), p.bias(layer));
-            linear::forward::<S, 84, 1, V>(s, weight, bias, &units.f6, &mut units.output);
+            let (weight, bias) = (p.weight(output(classes)), p.bias(output(classes)));
+            linear::forward::<S, { OUTPUT_SHAPE.inputs }, CLASSES_AT_A_TIME, V>(
+                s,
+                weight,
+                bias,
+                &b.f6,
+                &mut b.output,
+            );
         }
         Phase::Loss => {
-            let labels = &batch.labels[batch.first..][..batch.count];
-            let (loss, misclassified) = cross_entropy(units, labels, stride, classes, batch.of);
+            let labels = &samples.labels[samples.first..][..samples.count];
+            let (loss, misclassified) =
+                cross_entropy(b, labels, stride, classes, samples.batch_size);
             shard.loss += loss;
             shard.misclassified += misclassified;
         }
         Phase::OutputBack => {
-            let d = &units.d_output[..classes * stride];
-            let (weight, d_f6) = (p.weight(output(classes)), &mut units.d_f6[..84 * stride]);
+            let (d, d_f6) = (&b.d_output[..classes * stride], &mut b.d_f6[..F6_VALUES * stride]);
+            let weight = p.weight(output(classes));
             if wide {
-                linear::back::<S, 84, 12, V>(s, weight, d, d_f6);
+                linear::input_gradient::<S, { OUTPUT_SHAPE.inputs }, OUTPUT_INPUTS_16, V>(
+                    s, weight, d, d_f6,
+                );
             } else {
-                linear::back::<S, 84, 6, V>(s, weight, d, d_f6);
+                linear::input_gradient::<S, { OUTPUT_SHAPE.inputs }, OUTPUT_INPUTS_8, V>(
+                    s, weight, d, d_f6,
+                );
             }
-            activations_back::<S>(s, form, &units.f6, d_f6);
+            activate_units_backward::<S>(s, form, &b.f6, d_f6);
         }
         Phase::F6Back => {
-            let (d, d_c5) = (&units.d_f6[..84 * stride], &mut units.d_c5[..120 * stride]);
+            let (d, d_c5) = (&b.d_f6[..F6_VALUES * stride], &mut b.d_c5[..C5_VALUES * stride]);
             if wide {
-                linear::back::<S, 120, 10, V>(s, p.weight(F6), d, d_c5);
+                linear::input_gradient::<S, { F6_SHAPE.inputs }, LINEAR_INPUTS_16, V>(
+                    s,
+                    p.weight(F6),
+                    d,
+                    d_c5,
+                );
             } else {
-                linear::back::<S, 120, 5, V>(s, p.weight(F6), d, d_c5);
+                linear::input_gradient::<S, { F6_SHAPE.inputs }, LINEAR_INPUTS_8, V>(
+                    s,
+                    p.weight(F6),
+                    d,
+                    d_c5,
+                );
             }
-            activations_back::<S>(s, form, &units.c5, d_c5);
+            activate_units_backward::<S>(s, form, &b.c5, d_c5);
         }
         Phase::C5Back => {
-            let (d, d_s4) = (&units.d_c5[..120 * stride], &mut units.d_s4[..400 * stride]);
+            let (d, d_s4) = (&b.d_c5[..C5_VALUES * stride], &mut b.d_s4[..S4_VALUES * stride]);
             if wide {
-                linear::back::<S, 400, 10, V>(s, p.weight(C5), d, d_s4);
+                linear::input_gradient::<S, { C5_SHAPE.inputs }, LINEAR_INPUTS_16, V>(
+                    s,
+                    p.weight(C5),
+                    d,
+                    d_s4,
+                );
             } else {
-                linear::back::<S, 400, 5, V>(s, p.weight(C5), d, d_s4);
+                linear::input_gradient::<S, { C5_SHAPE.inputs }, LINEAR_INPUTS_8, V>(
+                    s,
+                    p.weight(C5),
+                    d,
+                    d_s4,
+                );
             }
         }
         Phase::S4Back => {
-            let (c3, d) = (&mut group.c3[..1600 * l], &units.d_s4[number * l..]);
-            with_form!(form, pool_back::<S, .., 10>(s, c3, d, stride, &mut sums.c3_bias));
+            let (c3, d_s4) = (&mut group.c3[..C3_VALUES * l], &b.d_s4[index * l..]);
+            let bias = &mut sums.c3_bias;
+            with_form!(form, pooling_backward::<S, .., { C3_SHAPE.out }>(s, c3, d_s4, stride, bias));
         }
         Phase::C3Weights => {
+            let (s2, d_c3) = (&group.s2, &group.c3);
             if wide {
-                weights::<S, 6, 14, 10, 4, 10>(s, 16, &group.s2, &group.c3, &mut sums.c3);
+                kernel_gradient!(S, C3_SHAPE, C3_KERNEL_TILE_16, s, 16, s2, d_c3, &mut sums.c3);
             } else {
-                weights::<S, 6, 14, 10, 2, 10>(s, 16, &group.s2, &group.c3, &mut sums.c3);
+                kernel_gradient!(S, C3_SHAPE, C3_KERNEL_TILE_8, s, 16, s2, d_c3, &mut sums.c3);
             }
         }
         Phase::C3Back => {
+            let (d_c3, d_s2) = (&group.c3, &mut group.d_s2);
             if wide {
-                inputs::<S, 3>(s, p.weight(C3), &group.c3, &mut group.d_s2);
+                c3_input_gradient::<S, C3_INPUT_CHANNELS_16>(s, p.weight(C3), d_c3, d_s2);
             } else {
-                inputs::<S, 2>(s, p.weight(C3), &group.c3, &mut group.d_s2);
+                c3_input_gradient::<S, C3_INPUT_CHANNELS_8>(s, p.weight(C3), d_c3, d_s2);
             }
         }
         Phase::S2Back => {
-            let (c1, d) = (&mut group.c1[..6 * 784 * l], &group.d_s2);
-            with_form!(form, pool_back::<S, .., 28>(s, c1, d, l, &mut sums.c1_bias));
+            let (c1, d_s2) = (&mut group.c1[..C1_VALUES * l], &group.d_s2);
+            let bias = &mut sums.c1_bias;
+            with_form!(form, pooling_backward::<S, .., { C1_SHAPE.out }>(s, c1, d_s2, l, bias));
         }
         Phase::C1Weights => {
+            let (input, d_c1) = (&group.input, &group.c1);
             if wide {
-                weights::<S, 1, 32, 28, 3, 4>(s, 6, &group.x, &group.c1, &mut sums.c1);
+                kernel_gradient!(S, C1_SHAPE, C1_KERNEL_TILE_16, s, 6, input, d_c1, &mut sums.c1);
             } else {
-                weights::<S, 1, 32, 28, 2, 4>(s, 6, &group.x, &group.c1, &mut sums.c1);
+                kernel_gradient!(S, C1_SHAPE, C1_KERNEL_TILE_8, s, 6, input, d_c1, &mut sums.c1);
             }
         }
-        Phase::Rows => shard.make_rows(stride, batch.count, classes),
-        Phase::LinearWeights | Phase::Update => unreachable!("phases of a whole batch"),
+        Phase::Rows => shard.fill_rows(stride, samples.count, classes),
+        Phase::LinearWeights | Phase::Update => unreachable!("these phases are of a whole batch"),
     }
 }
 
 #[inline(always)]
-fn activations<S: Simd>(s: S, form: BatchForm, x: &mut [f32]) {
+fn activate_units<S: Simd>(s: S, form: BatchForm, x: &mut [f32]) {
     if form.activation == Activation::Relu {
         activate::<S, Relu>(s, x)
     } else {
@@ -309,56 +377,57 @@ fn activations<S: Simd>(s: S, form: BatchForm, x: &mut [f32]) {
 }
 
 #[inline(always)]
-fn activations_back<S: Simd>(s: S, form: BatchForm, values: &[f32], d: &mut [f32]) {
+fn activate_units_backward<S: Simd>(s: S, form: BatchForm, values: &[f32], d: &mut [f32]) {
     if form.activation == Activation::Relu {
-        activate_back::<S, Relu>(s, values, d);
+        activation_backward::<S, Relu>(s, values, d);
     } else {
-        activate_back::<S, Tanh>(s, values, d);
+        activation_backward::<S, Tanh>(s, values, d);
     }
 }
 
 impl Shard {
-    /// Forgets what came before.
+    /// Sets all sums to 0.
     pub fn clear(&mut self) {
-        let Sums { c1, c1_bias, c3, c3_bias } = &mut *self.sums;
+        let ConvolutionGradients { c1, c1_bias, c3, c3_bias } = &mut *self.sums;
         c1.fill(0.0);
         c1_bias.fill(0.0);
         c3.fill(0.0);
         c3_bias.fill(0.0);
         self.loss = 0.0;
         self.misclassified = 0;
-        self.filled = 0;
+        self.samples = 0;
     }
 
-    fn make_rows(&mut self, stride: usize, filled: usize, classes: usize) {
-        let units = &self.units;
+    /// Fills the rows of the samples, from the buffers of the linear layers.
+    fn fill_rows(&mut self, stride: usize, samples: usize, classes: usize) {
+        let b = &self.linear;
         let layers: [(&[f32], usize, &[f32], usize); 3] = [
-            (&units.s4, 400, &units.d_c5, 120),
-            (&units.c5, 120, &units.d_f6, 84),
-            (&units.f6, 84, &units.d_output, classes),
+            (&b.s4, S4_VALUES, &b.d_c5, C5_VALUES),
+            (&b.c5, C5_VALUES, &b.d_f6, F6_VALUES),
+            (&b.f6, F6_VALUES, &b.d_output, classes),
         ];
-        let rows = derivative_rows(classes);
+        let lengths = gradient_rows(classes);
         for (i, (x, inputs, d, outputs)) in layers.into_iter().enumerate() {
-            sample_major(&x[..inputs * stride], stride, &mut self.inputs[i], ROWS[i]);
-            sample_major(&d[..outputs * stride], stride, &mut self.derivatives[i], rows[i]);
+            transpose(&x[..inputs * stride], stride, &mut self.input_rows[i], INPUT_ROWS[i]);
+            transpose(&d[..outputs * stride], stride, &mut self.gradient_rows[i], lengths[i]);
         }
-        self.filled = filled;
+        self.samples = samples;
     }
 }
 
-/// The loss summed over the samples, and those misclassified; the derivative by the logits left in `units.d_output`, for the mean
-/// over `of` samples. Lanes beyond the labels get no derivative.
+/// Computes the sum of the samples' losses and the number of samples that are misclassified. The gradient with respect to the
+/// logits is written to `d_output`, for the mean loss over a batch of `batch_size` samples. It is 0 in lanes without a sample.
 fn cross_entropy(
-    units: &mut Units,
+    buffers: &mut LinearBuffers,
     labels: &[u8],
     stride: usize,
     classes: usize,
-    of: usize,
+    batch_size: usize,
 ) -> (f64, u64) {
     let (mut loss, mut misclassified) = (0.0, 0);
-    units.d_output[..classes * stride].fill(0.0);
+    buffers.d_output[..classes * stride].fill(0.0);
     for (lane, label) in labels.iter().enumerate() {
-        let logit = |class: usize| units.output[class * stride + lane];
+        let logit = |class: usize| buffers.output[class * stride + lane];
         let largest = (0..classes).map(logit).fold(f32::NEG_INFINITY, f32::max);
         let mut exponentials = [0.0; MAX_CLASSES];
         let mut sum = 0.0;
@@ -371,7 +440,8 @@ fn cross_entropy(
         misclassified += u64::from(logit(label) < largest);
         for (class, exponential) in exponentials[..classes].iter().enumerate() {
             let target = if class == label { 1.0 } else { 0.0 };
-            units.d_output[class * stride + lane] = (exponential / sum - target) / of as f32;
+            buffers.d_output[class * stride + lane] =
+                (exponential / sum - target) / batch_size as f32;
         }
     }
     (loss, misclassified)

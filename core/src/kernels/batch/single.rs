@@ -1,43 +1,45 @@
-//! One image at a time: lanes over S2's columns in C1, over the maps in C3, over the outputs in the rest.
-#![allow(clippy::needless_range_loop)] // an index says the layout; iterators would bring closures
+//! The modern network for one image at a time. The lanes hold columns in C1 and S2, maps in C3 and S4, and outputs in the
+//! other layers.
+#![allow(clippy::needless_range_loop)] // indices show the memory layout, and iterators would bring closures
 
 use super::super::simd::{Isa, Simd, WithSimd};
 use super::parameters::{C1, C3, C5, F6, LayerRange, ParameterVector, output};
 use super::pointwise::{ActivationKernel, Average, Max, PoolingKernel, Relu, Tanh, activate};
+use super::tiles::*;
 use super::{BatchForm, WIDEST};
 use crate::model::{Activation, Pooling};
 
-/// The network for one image at a time, its weights laid out for that.
+/// The network for one image at a time, with its weights in the layout that this needs.
 pub struct SingleKernels {
     form: BatchForm,
     isa: Isa,
-    /// As PyTorch has them.
+    /// C1's weights, in PyTorch's layout.
     c1: Vec<f32>,
     c1_bias: Vec<f32>,
-    /// `[channel][ky][kx][map]`
+    /// C3's weights: `[channel][ky][kx][map]`.
     c3: Vec<f32>,
     c3_bias: Vec<f32>,
-    c5: Linear,
-    f6: Linear,
-    output: Linear,
+    c5: LinearWeights,
+    f6: LinearWeights,
+    output: LinearWeights,
     classes: usize,
-    work: Box<Work>,
+    buffers: Box<SingleBuffers>,
 }
 
-/// Weights `[input][output]`, rows of whole vectors; and biases.
-struct Linear {
+/// The weights of a linear layer, `[input][output]`, in rows of whole vectors, and its biases.
+struct LinearWeights {
     weight: Vec<f32>,
     bias: Vec<f32>,
 }
 
-impl Linear {
-    /// `input` is the place in PyTorch's order of each input here.
+impl LinearWeights {
+    /// `input` gives the index in PyTorch's order for each input in the order used here.
     fn new(
         p: &ParameterVector,
         layer: LayerRange,
         row: usize,
         input: impl Fn(usize) -> usize,
-    ) -> Linear {
+    ) -> LinearWeights {
         let mut weight = vec![0.0; layer.inputs * row];
         for (i, row) in weight.chunks_exact_mut(row).enumerate() {
             for (o, weight) in row[..layer.outputs].iter_mut().enumerate() {
@@ -46,17 +48,17 @@ impl Linear {
         }
         let mut bias = p.bias(layer).to_vec();
         bias.resize(row, 0.0);
-        Linear { weight, bias }
+        LinearWeights { weight, bias }
     }
 }
 
-/// Activations.
+/// The values of all layers.
 #[repr(C, align(64))]
-struct Work {
-    /// The image's even columns and its odd ones, rows of 16; taps of the last row reach beyond.
+struct SingleBuffers {
+    /// The even columns of the image and its odd columns, in rows of 16. The vectors of the last row reach beyond it.
     columns: [[f32; 32 * 16 + 32]; 2],
     s2: [f32; 6 * 14 * 16],
-    /// `[position][map]`
+    /// S4: `[position][map]`.
     s4: [f32; 400],
     c5: [f32; 128],
     f6: [f32; 96],
@@ -64,7 +66,7 @@ struct Work {
 }
 
 impl SingleKernels {
-    /// With these parameters.
+    /// Kernels for a network with these parameters.
     pub fn new(form: BatchForm, p: &ParameterVector) -> SingleKernels {
         let classes = p.classes();
         let mut c3 = vec![0.0; 2400];
@@ -78,11 +80,11 @@ impl SingleKernels {
             c1_bias: p.bias(C1).to_vec(),
             c3,
             c3_bias: p.bias(C3).to_vec(),
-            c5: Linear::new(p, C5, 128, |i| i % 16 * 25 + i / 16),
-            f6: Linear::new(p, F6, 96, |i| i),
-            output: Linear::new(p, output(classes), classes.next_multiple_of(WIDEST), |i| i),
+            c5: LinearWeights::new(p, C5, 128, |i| i % 16 * 25 + i / 16),
+            f6: LinearWeights::new(p, F6, 96, |i| i),
+            output: LinearWeights::new(p, output(classes), classes.next_multiple_of(WIDEST), |i| i),
             classes,
-            work: Box::new(Work {
+            buffers: Box::new(SingleBuffers {
                 columns: [[0.0; 32 * 16 + 32]; 2],
                 s2: [0.0; 6 * 14 * 16],
                 s4: [0.0; 400],
@@ -93,58 +95,58 @@ impl SingleKernels {
         }
     }
 
-    /// With another instruction set.
+    /// The same kernels with another instruction set.
     pub fn with_isa(mut self, isa: Isa) -> SingleKernels {
         self.isa = isa;
         self
     }
 
-    /// The logits of an image of 32x32.
+    /// The logits of an input of 32x32. A network for 28x28 takes its image from the upper left corner.
     pub fn logits(&mut self, image: &[f32; 1024]) -> &[f32] {
-        let [even, odd] = &mut self.work.columns;
+        let [even, odd] = &mut self.buffers.columns;
         for ((pair, even), odd) in image.as_chunks::<2>().0.iter().zip(even).zip(odd) {
             [*even, *odd] = *pair;
         }
-        self.isa.run(SingleWork(self));
-        &self.work.output[..self.classes]
+        self.isa.run(SingleTask(self));
+        &self.buffers.output[..self.classes]
     }
 }
 
-struct SingleWork<'a>(&'a mut SingleKernels);
+struct SingleTask<'a>(&'a mut SingleKernels);
 
-impl WithSimd for SingleWork<'_> {
+impl WithSimd for SingleTask<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
         let single = self.0;
         match (single.form.activation, single.form.pooling) {
-            (Activation::Relu, Pooling::Avg) => run::<S, Relu, Average>(s, single),
-            (Activation::Relu, Pooling::Max) => run::<S, Relu, Max>(s, single),
-            (_, Pooling::Avg) => run::<S, Tanh, Average>(s, single),
-            (_, Pooling::Max) => run::<S, Tanh, Max>(s, single),
+            (Activation::Relu, Pooling::Avg) => run_layers::<S, Relu, Average>(s, single),
+            (Activation::Relu, Pooling::Max) => run_layers::<S, Relu, Max>(s, single),
+            (_, Pooling::Avg) => run_layers::<S, Tanh, Average>(s, single),
+            (_, Pooling::Max) => run_layers::<S, Tanh, Max>(s, single),
         }
     }
 }
 
 #[inline(always)]
-fn run<S: Simd, A: ActivationKernel, P: PoolingKernel>(s: S, single: &mut SingleKernels) {
-    let SingleKernels { c1, c1_bias, c3, c3_bias, c5, f6, output, work, .. } = single;
+fn run_layers<S: Simd, A: ActivationKernel, P: PoolingKernel>(s: S, single: &mut SingleKernels) {
+    let SingleKernels { c1, c1_bias, c3, c3_bias, c5, f6, output, buffers, .. } = single;
     if S::LANES == 16 {
-        first::<S, A, P, 6>(s, c1, c1_bias, &work.columns, &mut work.s2);
+        c1_and_s2::<S, A, P, SINGLE_C1_MAPS_16>(s, c1, c1_bias, &buffers.columns, &mut buffers.s2);
     } else {
-        first::<S, A, P, 2>(s, c1, c1_bias, &work.columns, &mut work.s2);
+        c1_and_s2::<S, A, P, SINGLE_C1_MAPS_8>(s, c1, c1_bias, &buffers.columns, &mut buffers.s2);
     }
-    second::<S, A, P>(s, c3, c3_bias, &work.s2, &mut work.s4);
-    linear::<S, 8>(s, c5, &work.s4, &mut work.c5);
-    activate::<S, A>(s, &mut work.c5);
-    linear::<S, 6>(s, f6, &work.c5[..120], &mut work.f6);
-    activate::<S, A>(s, &mut work.f6);
-    linear::<S, 1>(s, output, &work.f6[..84], &mut work.output);
+    c3_and_s4::<S, A, P>(s, c3, c3_bias, &buffers.s2, &mut buffers.s4);
+    linear::<S, SINGLE_C5_VECTORS>(s, c5, &buffers.s4, &mut buffers.c5);
+    activate::<S, A>(s, &mut buffers.c5);
+    linear::<S, SINGLE_F6_VECTORS>(s, f6, &buffers.c5[..120], &mut buffers.f6);
+    activate::<S, A>(s, &mut buffers.f6);
+    linear::<S, SINGLE_OUTPUT_VECTORS>(s, output, &buffers.f6[..84], &mut buffers.output);
 }
 
-/// C1 and S2: `MAPS` maps by the four columns and rows that are pooled, for all columns of S2.
+/// C1 and S2. A tile is `MAPS` maps by the four values of each block that is pooled, for the columns of S2 in one vector.
 #[inline(always)]
-fn first<S: Simd, A: ActivationKernel, P: PoolingKernel, const MAPS: usize>(
+fn c1_and_s2<S: Simd, A: ActivationKernel, P: PoolingKernel, const MAPS: usize>(
     s: S,
     weight: &[f32],
     bias: &[f32],
@@ -161,7 +163,8 @@ fn first<S: Simd, A: ActivationKernel, P: PoolingKernel, const MAPS: usize>(
                 }
                 for ky in 0..5 {
                     for kx in 0..5 {
-                        // Pixel 2 column + e + kx of row 2 y + r + ky, for e and r from 0 to 1.
+                        // The pixels in column 2 c + e + kx of row 2 y + r + ky: e and r, from 0 to 1, give the place in the
+                        // block, and c is the column of S2.
                         let mut x = [s.splat(0.0); 4];
                         for e in 0..2 {
                             let column = &columns[(e + kx) % 2][(2 * y + ky) * 16 + left..];
@@ -176,7 +179,7 @@ fn first<S: Simd, A: ActivationKernel, P: PoolingKernel, const MAPS: usize>(
                         }
                     }
                 }
-                // Apart, so that the sums stay in registers: this loop is too long to be unrolled.
+                // The copy lets `sums` stay in registers: this loop is too long to be unrolled.
                 let all = sums;
                 for m in 0..MAPS {
                     let mut four = all[m];
@@ -190,9 +193,9 @@ fn first<S: Simd, A: ActivationKernel, P: PoolingKernel, const MAPS: usize>(
     }
 }
 
-/// C3 and S4: ten columns of two rows, for all maps.
+/// C3 and S4. A tile is the ten columns of a row, for the maps in one vector; two rows are pooled.
 #[inline(always)]
-fn second<S: Simd, A: ActivationKernel, P: PoolingKernel>(
+fn c3_and_s4<S: Simd, A: ActivationKernel, P: PoolingKernel>(
     s: S,
     weight: &[f32],
     bias: &[f32],
@@ -230,9 +233,9 @@ fn second<S: Simd, A: ActivationKernel, P: PoolingKernel>(
     }
 }
 
-/// A linear layer, `VECTORS` vectors of outputs at a time.
+/// A linear layer. A tile is `VECTORS` vectors of outputs.
 #[inline(always)]
-fn linear<S: Simd, const VECTORS: usize>(s: S, layer: &Linear, x: &[f32], to: &mut [f32]) {
+fn linear<S: Simd, const VECTORS: usize>(s: S, layer: &LinearWeights, x: &[f32], to: &mut [f32]) {
     let (l, row) = (S::LANES, layer.bias.len());
     for left in (0..row).step_by(VECTORS * l) {
         let mut sums = [s.splat(0.0); VECTORS];

@@ -1,4 +1,4 @@
-//! Optimizers in one pass over all parameters, by the formulas of [`OptimizerConfig`].
+//! The update rules of the optimizers in [`OptimizerConfig`], each as one loop over all parameters.
 
 use super::super::simd::{Simd, WithSimd};
 use super::ParameterVector;
@@ -7,24 +7,27 @@ use crate::training::OptimizerConfig;
 /// An optimizer and its state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchOptimizer {
+    /// The update rule.
     pub rule: UpdateRule,
-    /// The running sum of gradients, or the first and the second moment: a number for each parameter.
+    /// One number for each parameter: for SGD the running sum of gradients, and a vector that is not used; for Adam and AdamW
+    /// the first and the second moments.
     pub state: [ParameterVector; 2],
 }
 
-/// How an optimizer steps, and how often it has.
+/// The update rule of an optimizer, and the number of its steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct UpdateRule {
+    /// The optimizer's settings.
     pub config: OptimizerConfig,
-    /// Steps done; of SGD it only counts whether there were any.
+    /// The number of steps so far. For SGD it only matters whether it is 0.
     pub steps: f64,
 }
 
 impl BatchOptimizer {
-    /// Before its first step.
+    /// An optimizer before its first step.
     ///
     /// # Panics
-    /// For SDLM, which is the original network's.
+    /// If it is SDLM, which only the original network has.
     pub fn new(config: OptimizerConfig, classes: usize) -> BatchOptimizer {
         assert!(!matches!(config, OptimizerConfig::Sdlm { .. }), "sdlm is the original network's");
         let zeros = ParameterVector::zeros(classes);
@@ -33,7 +36,7 @@ impl BatchOptimizer {
 }
 
 impl UpdateRule {
-    /// Counts a step, and gives its constants.
+    /// Counts one more step and returns its constants.
     pub fn step(&mut self, learning_rate: f64) -> StepConstants {
         let first = self.steps == 0.0;
         self.steps += 1.0;
@@ -46,7 +49,6 @@ impl UpdateRule {
                     weight_decay: weight_decay as f32,
                     nesterov: if nesterov { momentum as f32 } else { 0.0 },
                     rate: learning_rate as f32,
-                    // How the update is made of gradient and sum.
                     plain: nesterov || momentum == 0.0,
                 }
             }
@@ -66,31 +68,47 @@ impl UpdateRule {
     }
 }
 
-/// The constants of a step.
+/// The constants of one step.
 #[derive(Clone, Copy)]
 pub enum StepConstants {
+    /// The constants of SGD.
     Sgd {
+        /// The factor of the running sum; 0 in the first step.
         momentum: f32,
+        /// The factor of the new gradient in the running sum: 1 - dampening; 1 in the first step.
         fresh: f32,
+        /// The factor of the parameter that is added to its gradient.
         weight_decay: f32,
+        /// The factor of the running sum that is added to the gradient, if `plain`.
         nesterov: f32,
+        /// The learning rate.
         rate: f32,
+        /// Whether the update is the gradient plus `nesterov` times the running sum, instead of the running sum alone.
         plain: bool,
     },
+    /// The constants of Adam and AdamW.
     Adam {
+        /// The factor of the parameter before the update: AdamW's decoupled weight decay.
         keep: f32,
+        /// The factor of the parameter that is added to its gradient: Adam's weight decay.
         weight_decay: f32,
+        /// 1 - beta1.
         fresh: f32,
+        /// The factor of the second moment.
         beta2: f32,
+        /// 1 - beta2.
         fresh2: f32,
+        /// The square root of the second moment's bias correction: sqrt(1 - beta2^steps).
         root: f32,
+        /// The number that is added to the denominator.
         eps: f32,
+        /// The learning rate, divided by the first moment's bias correction.
         rate: f32,
     },
 }
 
 impl StepConstants {
-    /// As `cuda/kernels.cu` takes them, and the number of its rule.
+    /// The constants in the order in which `cuda/kernels.cu` takes them, and the number of its update rule.
     pub fn constants(self) -> ([f32; 8], i32) {
         match self {
             StepConstants::Sgd { momentum, fresh, weight_decay, nesterov, rate, plain } => {
@@ -104,19 +122,19 @@ impl StepConstants {
     }
 }
 
-/// Some of the parameters, their gradient and their state.
-pub(super) struct UpdateWork<'a> {
+/// The update of a slice of the parameters.
+pub(super) struct UpdateTask<'a> {
     pub step: StepConstants,
     pub parameters: &'a mut [f32],
     pub gradient: &'a [f32],
     pub state: [&'a mut [f32]; 2],
 }
 
-impl WithSimd for UpdateWork<'_> {
+impl WithSimd for UpdateTask<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let UpdateWork { step, parameters, gradient, state: [first, second] } = self;
+        let UpdateTask { step, parameters, gradient, state: [first, second] } = self;
         let numbers = parameters.iter_mut().zip(gradient).zip(first.iter_mut().zip(second));
         match step {
             StepConstants::Sgd { momentum, fresh, weight_decay, nesterov, rate, plain } => {

@@ -1,0 +1,111 @@
+//! The shapes of the layers, and the tiles in which the kernels compute them.
+//!
+//! A tile is the part of a layer's output whose sums are held in registers while the inputs and weights go by. Each
+//! value that is loaded is used for many sums, so larger tiles need fewer loads; but sums that do not fit into the
+//! registers are written to memory and read again with each use. AVX-512 has 32 registers of 16 lanes. The sums may
+//! take 15 to 24 of them; the rest is for inputs and weights. The other instruction sets have 16 registers of eight
+//! lanes (NEON has 32 of four), where the sums take 8 to 12. A tile also has to divide the layer evenly.
+//!
+//! Names that end in `_16` are for 16 lanes, names that end in `_8` for eight.
+
+/// A convolution of 5x5: `channels` input maps of `size` x `size` give maps of `out` x `out`.
+pub(super) struct ConvolutionShape {
+    pub channels: usize,
+    pub size: usize,
+    pub out: usize,
+}
+
+pub(super) const C1_SHAPE: ConvolutionShape = ConvolutionShape { channels: 1, size: 32, out: 28 };
+pub(super) const C3_SHAPE: ConvolutionShape = ConvolutionShape { channels: 6, size: 14, out: 10 };
+
+/// The number of weights of a 5x5 kernel.
+pub(super) const TAPS: usize = 25;
+
+// The number of values in the output of each layer.
+pub(super) const INPUT_VALUES: usize = C1_SHAPE.size * C1_SHAPE.size;
+pub(super) const C1_VALUES: usize = 6 * C1_SHAPE.out * C1_SHAPE.out;
+pub(super) const S2_VALUES: usize = C3_SHAPE.channels * C3_SHAPE.size * C3_SHAPE.size;
+pub(super) const C3_VALUES: usize = 16 * C3_SHAPE.out * C3_SHAPE.out;
+pub(super) const S4_VALUES: usize = C3_VALUES / 4;
+pub(super) const C5_VALUES: usize = 120;
+pub(super) const F6_VALUES: usize = 84;
+
+/// The tile of a convolution's forward pass: maps by columns, one register each.
+pub(super) struct ConvolutionTile {
+    pub maps: usize,
+    pub columns: usize,
+}
+
+pub(super) const C1_TILE_16: ConvolutionTile = ConvolutionTile { maps: 3, columns: 7 };
+pub(super) const C1_TILE_8: ConvolutionTile = ConvolutionTile { maps: 2, columns: 4 };
+pub(super) const C3_TILE_16: ConvolutionTile = ConvolutionTile { maps: 4, columns: 5 };
+pub(super) const C3_TILE_8: ConvolutionTile = ConvolutionTile { maps: 2, columns: 5 };
+
+/// The tile of the gradient with respect to a convolution's weights: maps by the five taps of a kernel row, one register
+/// each. It is summed over `rows` rows at a time, which stay in the L1 cache while all channels and taps go over them.
+pub(super) struct KernelGradientTile {
+    pub maps: usize,
+    pub rows: usize,
+}
+
+pub(super) const C1_KERNEL_TILE_16: KernelGradientTile = KernelGradientTile { maps: 3, rows: 4 };
+pub(super) const C1_KERNEL_TILE_8: KernelGradientTile = KernelGradientTile { maps: 2, rows: 4 };
+pub(super) const C3_KERNEL_TILE_16: KernelGradientTile = KernelGradientTile { maps: 4, rows: 10 };
+pub(super) const C3_KERNEL_TILE_8: KernelGradientTile = KernelGradientTile { maps: 2, rows: 10 };
+
+/// The channels in a tile of the gradient with respect to C3's input; its columns, 7 or at most 5, are in `convolution`.
+pub(super) const C3_INPUT_CHANNELS_16: usize = 3;
+pub(super) const C3_INPUT_CHANNELS_8: usize = 2;
+
+// The outputs in a tile of a linear layer's forward pass, with up to two registers of samples for each.
+pub(super) const LINEAR_OUTPUTS_16: usize = 12;
+pub(super) const LINEAR_OUTPUTS_8: usize = 6;
+/// The output layer can have any number of classes, so its tiles have one output.
+pub(super) const CLASSES_AT_A_TIME: usize = 1;
+
+// The inputs in a tile of the gradient with respect to a linear layer's input, with up to two registers of samples for
+// each. F6 and C5 have tiles of 10 and 5, which divide 120 and 400; the output layer's inputs are 84.
+pub(super) const LINEAR_INPUTS_16: usize = 10;
+pub(super) const LINEAR_INPUTS_8: usize = 5;
+pub(super) const OUTPUT_INPUTS_16: usize = 12;
+pub(super) const OUTPUT_INPUTS_8: usize = 6;
+
+/// The inputs of a linear layer, and the row of each sample: the inputs, and zeros up to whole tiles.
+pub(super) struct LinearShape {
+    pub inputs: usize,
+    pub row: usize,
+}
+
+pub(super) const C5_SHAPE: LinearShape = LinearShape { inputs: S4_VALUES, row: 400 };
+pub(super) const F6_SHAPE: LinearShape = LinearShape { inputs: C5_VALUES, row: 128 };
+pub(super) const OUTPUT_SHAPE: LinearShape = LinearShape { inputs: F6_VALUES, row: 96 };
+
+/// The tile of the gradient with respect to a linear layer's weights: outputs by vectors of inputs, one register each.
+pub(super) struct WeightGradientTile {
+    pub outputs: usize,
+    pub vectors: usize,
+}
+
+pub(super) const C5_WEIGHT_TILE_16: WeightGradientTile =
+    WeightGradientTile { outputs: 4, vectors: 5 };
+pub(super) const F6_WEIGHT_TILE_16: WeightGradientTile =
+    WeightGradientTile { outputs: 4, vectors: 4 };
+pub(super) const OUTPUT_WEIGHT_TILE_16: WeightGradientTile =
+    WeightGradientTile { outputs: 4, vectors: 3 };
+pub(super) const C5_WEIGHT_TILE_8: WeightGradientTile =
+    WeightGradientTile { outputs: 2, vectors: 5 };
+pub(super) const F6_WEIGHT_TILE_8: WeightGradientTile =
+    WeightGradientTile { outputs: 2, vectors: 5 };
+pub(super) const OUTPUT_WEIGHT_TILE_8: WeightGradientTile =
+    WeightGradientTile { outputs: 2, vectors: 4 };
+
+/// The most vectors in a [`WeightGradientTile`], times the lanes: the size of the buffer that a row of it is stored to.
+pub(super) const WEIGHT_TILE_ROW: usize = 80;
+
+// The maps in a tile of C1 when a single image is computed, with four registers for each: a block of S2.
+pub(super) const SINGLE_C1_MAPS_16: usize = 6;
+pub(super) const SINGLE_C1_MAPS_8: usize = 2;
+// The vectors of outputs in a tile of each linear layer when a single image is computed.
+pub(super) const SINGLE_C5_VECTORS: usize = 8;
+pub(super) const SINGLE_F6_VECTORS: usize = 6;
+pub(super) const SINGLE_OUTPUT_VECTORS: usize = 1;
