@@ -1,5 +1,5 @@
 # `make` lists what there is. Each target sets up what it needs first: see scripts/setup.sh.
-.PHONY: help setup train test lint cross-check check-versions export reproduce bench pictures load-test fuzz clean
+.PHONY: help setup train test test-all lint cross-check check-versions export reproduce bench pictures load-test fuzz miri clean
 .DEFAULT_GOAL := help
 
 # cargo would take make's job server from it, and complain that it cannot be reached.
@@ -17,20 +17,36 @@ train: ## train on MNIST; ARGS="--epochs 20" passes options, ARGS=--help lists t
 	@scripts/setup.sh rust
 	cargo run --release --bin train -- $(ARGS)
 
-# Both suites run, even where the first one fails.
-test: setup lint ## lint, then the Rust tests and the Python tests
+# The tests run the programs. Both suites run, even where the first one fails.
+test: setup lint build ## lint, then the Rust tests and the Python tests, without the exhaustive ones
 	@status=0; \
 	echo cargo test --release --locked; cargo test --release --locked || status=1; \
 	echo $(PY) -m pytest scripts tests; $(PY) -m pytest scripts tests || status=1; \
 	exit $$status
 
+test-all: ## the same, then the exhaustive tests
+	@status=0; \
+	$(MAKE) test || status=1; \
+	echo cargo test --release --locked -- --ignored; \
+	cargo test --release --locked -- --ignored || status=1; \
+	echo $(PY) -m pytest --exhaustive scripts tests; \
+	$(PY) -m pytest --exhaustive scripts tests || status=1; \
+	exit $$status
+
+.PHONY: build
+build: setup
+	cargo build --release --locked --bins --examples
+
 # --release, so that torch-sys's C++ is compiled once for clippy, the tests and the programs.
+# The core's page has to build alone, without the features that the other packages ask for.
 lint: setup ## formatting, clippy, ruff and the documentation, warnings are errors
 	cargo fmt --all --check
-	cargo clippy --release --locked --all-targets -- -D warnings
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	cargo clippy --release --locked -p lenet5-core -- -D warnings
 	.venv/bin/ruff check scripts tests
 	.venv/bin/ruff format --check scripts tests
-	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked -p lenet5-core --no-deps
 
 cross-check: setup ## compare the Rust programs with PyTorch, number by number
 	cargo build --release
@@ -59,11 +75,14 @@ pictures: setup ## how well `predict` reads pictures of many kinds; ARGS="--coun
 	$(PY) scripts/pictures.py $(ARGS)
 
 load-test: setup ## requests per second of the HTTP service; ARGS="--soak 60"; needs oha
-	cargo build --release --bin serve --example inference
+	cargo build --release --bins --example inference
 	$(PY) scripts/load_test.py $(ARGS)
 
 fuzz: setup ## fuzz the readers of files; ARGS="pickle 1000000"; needs cargo-fuzz
 	fuzz/run.sh $(ARGS)
+
+miri: ## the core's portable kernels in Miri, which finds undefined behaviour; needs a nightly Rust
+	cargo +nightly miri test -p lenet5-core --test core portable
 
 clean: ## remove target, .venv and .libtorch; runs/ stays
 	cargo clean

@@ -273,21 +273,41 @@ fn steps_as_libtorch(
     }
 }
 
-#[test]
-fn recorded_steps_as_libtorch() {
+fn recorded_steps(settings: impl Iterator<Item = TrainConfig>) {
     let _lock = generator();
-    for recipe in settings_of_steps() {
+    for recipe in settings {
         steps_as_libtorch(recipe, &|training| training.graph(&training.state), &[8, 16, 22]);
     }
 }
 
 #[test]
-fn kernels_step_as_libtorch() {
+fn recorded_steps_as_libtorch() {
+    recorded_steps(settings_of_steps().into_iter().take(1));
+}
+
+#[test]
+#[ignore = "exhaustive: make test-all"]
+fn recorded_steps_as_libtorch_for_all_settings() {
+    recorded_steps(settings_of_steps().into_iter().skip(1));
+}
+
+fn kernel_steps(settings: impl Iterator<Item = TrainConfig>) {
     let _lock = generator();
     let calls: Vec<_> = (1..=STEPS as u64).collect();
-    for (recipe, teams) in settings_of_steps().into_iter().zip([1, 2, 4].into_iter().cycle()) {
+    for (recipe, teams) in settings.zip([1, 2, 4].into_iter().cycle()) {
         steps_as_libtorch(recipe, &|training| training.kernels(&training.state, teams), &calls);
     }
+}
+
+#[test]
+fn kernels_step_as_libtorch() {
+    kernel_steps(settings_of_steps().into_iter().take(1));
+}
+
+#[test]
+#[ignore = "exhaustive: make test-all"]
+fn kernels_step_as_libtorch_for_all_settings() {
+    kernel_steps(settings_of_steps().into_iter());
 }
 
 /// Batches of whole blocks, and others: gradients, losses and misclassified images.
@@ -416,8 +436,7 @@ fn kernels_are_profiled() {
 }
 
 /// NVRTC needs neither a GPU nor its driver: the kernels compile for each architecture that libtorch knows.
-#[test]
-fn kernels_compile() {
+fn compile_kernels(models: impl Iterator<Item = ModelConfig>) {
     let libtorch = std::fs::canonicalize(std::env::var_os("LIBTORCH").unwrap()).unwrap();
     let nvrtc = libtorch.parent().unwrap().join("nvidia/cu13/lib/libnvrtc.so.13");
     if !nvrtc.exists() {
@@ -429,7 +448,7 @@ fn kernels_compile() {
     let library = unsafe { Library::open(Some(nvrtc), RTLD_NOW | RTLD_GLOBAL) };
     std::mem::forget(library.unwrap());
     let architectures = ["sm_75", "sm_80", "sm_90", "sm_100"];
-    for (config, architecture) in fused_models().zip(architectures.into_iter().cycle()) {
+    for (config, architecture) in models.zip(architectures.into_iter().cycle()) {
         for teams in [1, 2, 4] {
             let code =
                 cuda::compile(&KernelForm::of(&config, teams).unwrap(), architecture).unwrap();
@@ -439,6 +458,17 @@ fn kernels_compile() {
     let error =
         cuda::compile(&KernelForm::of(&ModelConfig::default(), 3).unwrap(), "sm_90").unwrap_err();
     assert!(error.to_string().contains("kernels.cu("), "{error}");
+}
+
+#[test]
+fn kernels_compile() {
+    compile_kernels(fused_models().take(1));
+}
+
+#[test]
+#[ignore = "exhaustive: make test-all"]
+fn kernels_compile_for_all_models() {
+    compile_kernels(fused_models());
 }
 
 #[test]
