@@ -212,7 +212,7 @@ fn is_hidden(c: char) -> bool {
 /// Returns the exact bytes of a path that is not UTF-8, because JSON strings cannot hold it. `None`
 /// for UTF-8.
 pub fn exact(path: &Path) -> Option<&[u8]> {
-    path.to_str().is_none().then(|| path.as_os_str().as_encoded_bytes())
+    path.to_str().is_none().then_some(path.as_os_str().as_encoded_bytes())
 }
 
 /// Creates a folder and its parent folders; an existing folder remains as it is.

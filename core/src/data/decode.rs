@@ -31,8 +31,8 @@ impl Default for PictureLimits {
 
 impl Picture {
     /// Decodes a picture of any format that the crate `image` reads. The format is detected from
-    /// the content. The picture is rotated as its EXIF data state. An animation yields its first
-    /// frame.
+    /// the content. The picture is rotated and mirrored as its EXIF data state. An animation yields
+    /// its first frame.
     ///
     /// # Errors
     /// If the bytes are no picture, or one that is damaged or exceeds the limits; the message

@@ -289,8 +289,8 @@ impl Taps {
             (0..to)
                 .map(|i| {
                     let middle = (i as f32 + 0.5) * step;
-                    // When scaling down, a box as wide as the new value; when scaling up, a
-                    // triangle.
+                    // The weights form a box as wide as the new value when scaling down, and a
+                    // triangle when scaling up.
                     let weight = |index: usize| {
                         let left_edge = index as f32;
                         if step > 1.0 {
@@ -477,8 +477,8 @@ impl Ink {
     fn opened(&self) -> Self {
         let (width, height) = (self.width, self.height());
         let step = (width.min(height) / 48).max(width.max(height) / 256).max(1);
-        // On a coarse grid, which holds the smallest value of each cell. So the result of the
-        // opening is nowhere above the picture.
+        // The opening runs on a coarse grid that holds the smallest value of each cell. So its
+        // result is nowhere above the picture.
         let columns = width.div_ceil(step);
         let mut least = vec![f32::INFINITY; columns * height.div_ceil(step)];
         for (y, row) in self.values.chunks_exact(width).enumerate() {

@@ -25,9 +25,9 @@ pub fn width(ink: &Ink) -> f32 {
     if count == 0.0 { 0.0 } else { 4.0 * sum / count }
 }
 
-/// Redraws a digit in black and white with strokes as wide as MNIST's, if it is large. `part` is
-/// its ink, and `pen` the width of its strokes in pixels. Strokes within MNIST's range keep their
-/// width.
+/// Redraws a large digit in black and white with strokes as wide as MNIST's, and returns a small
+/// one unchanged. `part` is its ink, and `pen` the width of its strokes in pixels. Strokes within
+/// MNIST's range keep their width.
 pub fn redrawn(part: Ink, pen: f32) -> Ink {
     let side = part.width().max(part.height());
     if side < MIN_REDRAWN_SIDE {

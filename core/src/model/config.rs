@@ -293,8 +293,8 @@ impl ModelConfig {
     }
 }
 
-/// Replacements for the settings that shapes do not reveal. A setting that is `None` remains as it
-/// is.
+/// Replacements for the settings that shapes do not determine. A setting that is `None` remains as
+/// it is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelOptions {
     /// The activation function.
@@ -362,7 +362,7 @@ impl fmt::Display for ModelOptions {
     }
 }
 
-/// Formats the settings that shapes do not reveal: "tanh activation, avg pooling, padded input,
+/// Formats the settings that shapes do not determine: "tanh activation, avg pooling, padded input,
 /// mean 0, std 1".
 impl fmt::Display for ModelConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

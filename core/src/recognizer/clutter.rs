@@ -10,8 +10,8 @@ use crate::data::ink::Area;
 const MAX_COMPONENTS: usize = 8000;
 
 /// Returns the components of a mask that may be writing; `None` if there are too many. Rules and
-/// frames of the paper are erased from the mask, except where writing crosses them. Components that
-/// are too solid or have too thick strokes are left out.
+/// frames of the paper are erased from the mask, except where writing crosses them. Rings around
+/// digits, solid components and components with too thick strokes are left out.
 ///
 /// # Errors
 /// If the budget is exhausted.

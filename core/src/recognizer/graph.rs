@@ -25,9 +25,9 @@ const LEFT_OUT_COST: f32 = -30.0;
 
 /// An edge of the graph: pieces that may be one digit.
 pub struct Edge {
-    /// The index in the line of its first piece.
+    /// The index of its first piece in the line.
     pub from: usize,
-    /// The index in the line of the first piece after it.
+    /// The index of the first piece after it in the line.
     pub to: usize,
     /// Its bounding box.
     pub area: Area,
@@ -97,8 +97,8 @@ impl Graph {
     }
 
     /// Finds the likeliest path. `digits` are the probabilities that the edges are digits, `class`
-    /// those of their classes. With `allow_blots` a component may be a blot, which is no digit. Returns
-    /// the edges of the path and the areas of the pieces that it leaves out.
+    /// those of their classes. With `allow_blots` a component may be a blot, which is no digit.
+    /// Returns the edges of the path and the areas of the pieces that it leaves out.
     pub fn best(
         &self,
         digits: &[f32],

@@ -41,8 +41,8 @@ const MIN_HEIGHT: usize = 48;
 /// The height in pixels to which higher digits are reduced before they are cut.
 const MAX_HEIGHT: usize = 128;
 
-/// The default confidence below which digits are rejected. Of MNIST's test digits this rejects 0.5
-/// %, a fifth of them misclassified.
+/// The default confidence below which digits are rejected. This rejects 0.5 % of MNIST's test
+/// digits, a fifth of them misclassified.
 pub const REJECT_BELOW: f32 = 0.05;
 
 /// If a picture has more than three digits and all confidences are below this, it shows no digits.
@@ -81,7 +81,7 @@ pub struct Reading {
     /// All digits in reading order, including rejected ones, with one line of text for each line of
     /// digits.
     pub text: String,
-    /// The same text with a question mark in place of each rejected digit.
+    /// This text with a question mark in place of each rejected digit.
     pub accepted: String,
     /// The digits in the same order.
     pub digits: Vec<Digit>,
@@ -195,8 +195,9 @@ impl Recognizer {
         self
     }
 
-    /// Sets the confidence, 0 to 1, below which digits are rejected; 0 rejects none. The default,
-    /// which `None` keeps, is [`REJECT_BELOW`] for a network of ten classes and 0 for others.
+    /// Sets the confidence, 0 to 1, below which digits are rejected; 0 rejects none, and `None`
+    /// changes nothing. The default is [`REJECT_BELOW`] for a network of ten classes and 0 for
+    /// others.
     pub fn reject_below(mut self, confidence: impl Into<Option<f32>>) -> Self {
         self.reject_below = confidence.into().unwrap_or(self.reject_below);
         self

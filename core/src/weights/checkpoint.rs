@@ -1,9 +1,9 @@
 //! Checkpoints hold everything that training needs to continue as if it had never stopped.
 //!
-//! The file is like that of `torch.save({"model": state_dict, "optimizer": state_dict, "rng_state":
-//! ..., "epoch": ..., "step": ..., ...})`. Python reads it with `torch.load(weights_only=True)` and
-//! can continue the training; this crate can continue from a checkpoint that Python wrote in this
-//! form.
+//! The file is like that of `torch.save` for a dict with the entries `model` and `optimizer` (two
+//! state dicts), `rng_state`, `epoch`, `step` and others. Python reads it with
+//! `torch.load(weights_only=True)` and can continue the training; this crate can continue from a
+//! checkpoint that Python wrote in this form.
 
 use std::path::Path;
 

@@ -50,19 +50,19 @@ pub struct Contents {
     pub config: Option<String>,
     /// The source code of a TorchScript file.
     pub code: Option<String>,
-    /// The settings that code or classes in the file reveal.
+    /// The settings that code or classes in the file show.
     pub hints: Hints,
 }
 
-/// Settings that code or classes in a file reveal, beside its tensors.
+/// Settings that code or classes in a file show, in addition to its tensors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hints {
-    /// The activation.
+    /// The activation function.
     pub activation: Option<Activation>,
     /// The pooling.
     pub pooling: Option<Pooling>,
-    /// How an image becomes the input.
+    /// The way in which an image becomes the input.
     pub input: Option<Input>,
     /// Whether the network has quantised layers.
     pub quantised: bool,

@@ -20,7 +20,7 @@ const MAX_LISTED: usize = 6;
 /// A LeNet-5 that was found among a file's tensors.
 #[derive(Debug)]
 pub struct Mapping {
-    /// The given settings, or those that the shapes reveal.
+    /// The given settings, or those that the shapes determine.
     pub config: ModelConfig,
     /// The parameters in the order of [`ModelConfig::state`], float32.
     pub tensors: Vec<(String, Array)>,
@@ -286,8 +286,8 @@ fn by_shape<'a>(
     Ok(matches.collect())
 }
 
-/// The message "expected the ten parameters of LeNet-5, found 14 tensors: conv1.weight [32, 1, 3,
-/// 3], ...".
+/// The message about tensors that are not those of a LeNet-5: "expected the ten parameters of
+/// LeNet-5, found 14 tensors: conv1.weight [32, 1, 3, 3], ...".
 fn not_ten(tensors: &[(&str, &Array)]) -> String {
     let shapes: Vec<_> =
         ModelConfig::default().state().into_iter().map(|(_, shape)| shape).collect();
@@ -338,7 +338,7 @@ fn check(
     Ok((name.to_owned(), tensor))
 }
 
-/// The settings that the shapes reveal: the form of c5, the size of the input, the number of
+/// The settings that the shapes determine: the form of c5, the size of the input, the number of
 /// classes.
 fn config_of_shapes(tensors: &[(&str, &Array)]) -> ModelConfig {
     let has = |shape: &[usize]| tensors.iter().any(|(_, tensor)| tensor.shape() == shape);

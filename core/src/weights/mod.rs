@@ -48,7 +48,7 @@ pub const CONFIG_KEY: &str = "lenet5";
 pub enum Provenance {
     /// The settings were stored in the file, or given by the model or the user.
     Known,
-    /// The settings are defaults, except those that code or classes in the file reveal.
+    /// The settings are defaults, except those that code or classes in the file show.
     Assumed(Hints),
 }
 
@@ -203,8 +203,8 @@ impl Weights {
         };
         if let Some(key) = key {
             let index = found.iter().position(|(weights, _)| weights.found_at == key);
-            // A flat state dict can hold several networks, which differ in the first part of their
-            // names.
+            // A flat state dict can hold several networks. The names of the tensors then start with
+            // the network's key.
             let entries = state_dict::entries(&contents.value)?;
             let below = |entry: &state_dict::Entry| state_dict::is_within(&entry.name, key);
             let entries: Vec<_> = entries.into_iter().filter(below).collect();

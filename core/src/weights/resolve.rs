@@ -75,8 +75,8 @@ pub fn storage_element_size(class: &str) -> Option<usize> {
     })
 }
 
-/// A reference to a storage. A persistent id holds it: `('storage', torch.FloatStorage, '0', 'cpu',
-/// numel, view)`.
+/// A reference to a storage, which a persistent id holds:
+/// `('storage', torch.FloatStorage, '0', 'cpu', numel, view)`.
 #[derive(Debug)]
 pub struct StorageRef<'a> {
     /// The name of its class, such as `torch.FloatStorage`, which is never imported.
@@ -311,8 +311,8 @@ impl<'a> Resolver<'a, '_> {
         Ok(Some(named.collect()))
     }
 
-    /// Builds a tensor from the arguments of `_rebuild_tensor_v2(storage, offset, size, stride,
-    /// ...)`. A `dtype` replaces the storage's.
+    /// Builds a tensor from the arguments of
+    /// `_rebuild_tensor_v2(storage, offset, size, stride, ...)`. A `dtype` replaces the storage's.
     fn tensor(&mut self, arguments: &[Id], dtype: Option<&str>) -> Result<Value, String> {
         let [storage_id, offset, size, stride, ..] = arguments else {
             return Err("expected storage, offset, size and stride of a tensor".to_owned());

@@ -26,7 +26,7 @@ const END_OF_DIRECTORY_SIZE: usize = 22;
 /// The length of the longest comment in bytes.
 const MAX_COMMENT: usize = 0xffff;
 
-/// The value of a field whose actual value is in the zip64 extra field.
+/// The value of a field that is too small for its content, which is then in the zip64 extra field.
 const IN_ZIP64: u32 = u32::MAX;
 
 /// A zip archive whose directory has been read.
@@ -278,7 +278,7 @@ pub fn write(members: &[(String, &[u8])], alignment: usize) -> Result<Vec<u8>, S
         directory.extend(DIRECTORY_ENTRY);
         directory.extend([20, 0]);
         directory.extend(&common);
-        // No extra field, no comment, the first disk, no attributes.
+        // The entry has no extra field, no comment, the first disk and no attributes.
         directory.extend([0; 12]);
         directory.extend(header.to_le_bytes());
         directory.extend(name.bytes());
