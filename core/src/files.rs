@@ -22,7 +22,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// An open file or a pipe such as `/dev/stdin` or `<(command)`. Reading it never blocks for ever,
 /// as a pipe has a time limit.
-pub struct Input {
+pub struct InputFile {
     file: File,
     is_pipe: bool,
     /// The time at which it was opened.
@@ -40,7 +40,7 @@ pub struct Input {
 ///
 /// # Errors
 /// If the file cannot be opened, or is neither a regular file nor a pipe.
-pub fn open(path: &Path) -> Result<Input> {
+pub fn open(path: &Path) -> Result<InputFile> {
     check_readable(path, fs::metadata(path).map_err(Error::io(path))?.file_type())?;
     // Without O_NONBLOCK, opening a pipe blocks until there is a writer. O_NONBLOCK also keeps
     // reading from blocking: some files in /proc and /sys count as regular files, but their data
@@ -56,7 +56,7 @@ pub fn open(path: &Path) -> Result<Input> {
     // Another file may have taken its place since the first check.
     let kind = file.metadata().map_err(Error::io(path))?.file_type();
     check_readable(path, kind)?;
-    Ok(Input { file, is_pipe: is_pipe(kind), start: Instant::now(), has_data: false })
+    Ok(InputFile { file, is_pipe: is_pipe(kind), start: Instant::now(), has_data: false })
 }
 
 fn check_readable(path: &Path, kind: FileType) -> Result<()> {
@@ -150,7 +150,7 @@ pub fn read_text(path: &Path) -> Result<String> {
         .map_err(|_| Error::file(path, "expected text, found bytes that are not UTF-8"))
 }
 
-impl Read for Input {
+impl Read for InputFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let late = |text: &str| Err(io::Error::new(ErrorKind::TimedOut, text));
         loop {

@@ -70,7 +70,7 @@ impl<T: Real> Maps<T> {
 }
 
 /// Weights of a convolution: `[map][channel][row][column]`; and biases.
-struct Kernels {
+struct LayerWeights {
     channels: usize,
     size: usize,
     weight: Vec<f64>,
@@ -91,12 +91,12 @@ struct Kernels {
 /// ```
 pub struct ForwardPass {
     config: ModelConfig,
-    c1: Kernels,
-    c3: Kernels,
-    c5: Kernels,
-    f6: Kernels,
+    c1: LayerWeights,
+    c3: LayerWeights,
+    c5: LayerWeights,
+    f6: LayerWeights,
     /// The weights of the output layer; in the network of 1998 the codes of the classes.
-    output: Kernels,
+    output: LayerWeights,
     /// Coefficients and biases of s2 and s4, in the network of 1998.
     subsampling: Option<[(Vec<f64>, Vec<f64>); 2]>,
 }
@@ -120,9 +120,9 @@ impl ForwardPass {
             })?;
             Ok(array.to_f64())
         };
-        let kernels = |layer: &str, channels: usize, size: usize| -> Result<Kernels> {
+        let kernels = |layer: &str, channels: usize, size: usize| -> Result<LayerWeights> {
             let weight = numbers(&format!("{layer}.weight"))?;
-            Ok(Kernels { channels, size, weight, bias: numbers(&format!("{layer}.bias"))? })
+            Ok(LayerWeights { channels, size, weight, bias: numbers(&format!("{layer}.bias"))? })
         };
         let mut c3 = kernels("c3", 6, 5)?;
         let (output, subsampling) = match config.network {
@@ -133,7 +133,7 @@ impl ForwardPass {
                         *weight = 0.0;
                     }
                 }
-                let codes = Kernels {
+                let codes = LayerWeights {
                     channels: 84,
                     size: 1,
                     weight: numbers("output.weight")?,
@@ -184,7 +184,7 @@ impl ForwardPass {
             HiddenActivation::None => maps,
         };
         // c1 and s2, or c3 and s4: the outputs of both.
-        let stage = |input: &Maps<T>, kernels: &Kernels, number: usize| {
+        let stage = |input: &Maps<T>, kernels: &LayerWeights, number: usize| {
             let sums = convolution(input, kernels);
             match (&self.subsampling, self.config.layer_order) {
                 (Some(layers), _) => {
@@ -246,8 +246,8 @@ impl ForwardPass {
 
 /// A convolution without padding: each output is the sum over all channels and the kernel's rows and columns. A linear layer is
 /// one whose kernels have the size of its maps.
-fn convolution<T: Real>(input: &Maps<T>, kernels: &Kernels) -> Maps<T> {
-    let Kernels { channels, size, weight, bias } = kernels;
+fn convolution<T: Real>(input: &Maps<T>, kernels: &LayerWeights) -> Maps<T> {
+    let LayerWeights { channels, size, weight, bias } = kernels;
     let (height, width) = (input.height + 1 - size, input.width + 1 - size);
     Maps::new(bias.len(), height, width, |map, y, x| {
         let mut sum = bias[map];

@@ -13,7 +13,7 @@ use lenet5_core::model::{
 use lenet5_core::training::{Distortion, Distortions};
 use rayon::prelude::*;
 
-use crate::common::{Random, difference, weights};
+use crate::common::{RandomNumbers, difference, weights};
 use crate::reference::{Computed, Reference};
 
 /// Whole groups of lanes, one more, one less; shards of one and of two groups; more than all shards at once.
@@ -60,7 +60,7 @@ fn decided_images(
 ) -> Vec<(Vec<f32>, u8, Computed)> {
     let size = config.input.size();
     let images = (0..2 * count).into_par_iter().map(|seed| {
-        let mut random = Random(seed as u64 * 7919);
+        let mut random = RandomNumbers(seed as u64 * 7919);
         let (image, label) = (random.pixels(size * size), random.below(config.classes.div_ceil(3)));
         let computed = reference.compute(&image, label);
         (image, label as u8, computed)
@@ -74,7 +74,7 @@ fn decided_images(
 #[test]
 fn logits_loss_and_gradients_against_float64() {
     for config in settings() {
-        let weights = weights(&config, &mut Random(3));
+        let weights = weights(&config, &mut RandomNumbers(3));
         let (form, values) = (BatchForm::of(&config).unwrap(), ParameterVector::of(&weights));
         let mut single = SingleKernels::new(form, &values);
         let images = decided_images(&Reference::new(&weights), &config, SIZES[9]);
@@ -159,7 +159,7 @@ fn logits_loss_and_gradients_against_float64() {
 #[test]
 fn the_reference_gradient_against_central_differences() {
     for config in settings().filter(|config| config.classes != 128) {
-        let mut random = Random(9);
+        let mut random = RandomNumbers(9);
         let mut weights = weights(&config, &mut random);
         let size = config.input.size();
         let image = random.pixels(size * size);
@@ -191,7 +191,7 @@ fn the_reference_gradient_against_central_differences() {
 
 /// Grey values that look like strokes: many of background, and all others.
 fn grey_pictures(count: usize, size: usize) -> Vec<u8> {
-    let mut random = Random(17);
+    let mut random = RandomNumbers(17);
     (0..count * size * size).map(|_| (random.uniform() * 400.0).clamp(0.0, 255.0) as u8).collect()
 }
 
@@ -230,7 +230,7 @@ fn grey_images_give_the_bits_of_their_inputs() {
         (Input::Unpadded, 0.1307),
     ] {
         let config = ModelConfig { input, mean, std: 0.3081, ..ModelConfig::default() };
-        let values = ParameterVector::of(&weights(&config, &mut Random(4)));
+        let values = ParameterVector::of(&weights(&config, &mut RandomNumbers(4)));
         let (grey, inputs) = grey_and_inputs(&config, &indices);
         let size = grey.size;
         let picture = &grey_pictures(100, size)[indices[2] as usize * size * size..][..size * size];
@@ -254,7 +254,7 @@ fn pictures_of_another_set_are_taken_alike() {
     let pictures = grey_pictures(3, 28);
     let pictures = pictures.as_chunks::<784>().0;
     let others = grey.with_pictures(pictures);
-    let values = ParameterVector::of(&weights(&config, &mut Random(4)));
+    let values = ParameterVector::of(&weights(&config, &mut RandomNumbers(4)));
     let inputs: Vec<_> = pictures.iter().map(|picture| grey.input(picture)).collect();
     let mut kernels = BatchKernels::new(BatchForm::of(&config).unwrap(), 10);
     let found = kernels.logits(&values, BatchImages::Grey(&others, &[0, 1, 2]), 3);
@@ -267,7 +267,7 @@ fn distorted_grey_images_give_the_bits_of_distorted_inputs() {
     let distortions = Distortions::best();
     for input in [Input::Padded, Input::ZeroPadded, Input::Resized, Input::Unpadded] {
         let config = ModelConfig { input, ..ModelConfig::default() };
-        let values = ParameterVector::of(&weights(&config, &mut Random(4)));
+        let values = ParameterVector::of(&weights(&config, &mut RandomNumbers(4)));
         let (grey, inputs) = grey_and_inputs(&config, &indices);
         // The part of the input that is distorted: the padded picture, or the picture before it is padded.
         let (start, side) = match input {
@@ -307,7 +307,7 @@ fn distorted_grey_images_give_the_bits_of_distorted_inputs() {
 #[test]
 fn parameters_keep_their_bits_as_arrays() {
     for config in settings() {
-        let weights = weights(&config, &mut Random(6));
+        let weights = weights(&config, &mut RandomNumbers(6));
         let values = ParameterVector::of(&weights);
         assert_eq!(values.classes(), config.classes);
         assert_eq!(ParameterVector::zeros(config.classes).0.len(), values.0.len());
@@ -320,7 +320,7 @@ fn parameters_keep_their_bits_as_arrays() {
 #[test]
 fn work_is_measured_by_phase() {
     let config = ModelConfig::default();
-    let values = ParameterVector::of(&weights(&config, &mut Random(6)));
+    let values = ParameterVector::of(&weights(&config, &mut RandomNumbers(6)));
     let images = [[0.5; 1024]; 40];
     for threads in [1, 2] {
         let mut kernels =

@@ -4,9 +4,9 @@ use lenet5_core::model::{ModelConfig, Network};
 use lenet5_core::{Array, Weights};
 
 /// A linear congruential generator.
-pub struct Random(pub u64);
+pub struct RandomNumbers(pub u64);
 
-impl Random {
+impl RandomNumbers {
     /// A number from -1 to 1.
     pub fn uniform(&mut self) -> f64 {
         self.0 =
@@ -31,7 +31,7 @@ impl Random {
 }
 
 /// Random weights of the size that PyTorch gives a new network: up to 1 / sqrt(inputs of a unit).
-pub fn weights(config: &ModelConfig, random: &mut Random) -> Weights {
+pub fn weights(config: &ModelConfig, random: &mut RandomNumbers) -> Weights {
     let mut inputs = 1;
     let tensors = config.state().into_iter().map(|(name, shape)| {
         let count: usize = shape.iter().product();

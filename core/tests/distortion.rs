@@ -3,7 +3,7 @@
 use lenet5_core::kernels::distortion::distort;
 use lenet5_core::training::{Distortion, Distortions, control_points};
 
-use crate::common::Random;
+use crate::common::RandomNumbers;
 
 const IDENTITY: [f32; 6] = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0];
 
@@ -72,7 +72,7 @@ fn distortions_against_float64() {
         for settings in settings {
             // More pictures than lanes, and a last group that is not full.
             let count = 37;
-            let pictures = Random(5).pixels(count * side * side);
+            let pictures = RandomNumbers(5).pixels(count * side * side);
             let drawn: Vec<_> =
                 (0..count as i64).map(|index| settings.draw(side, 3, 1, index)).collect();
             let found = distort(&pictures, side, &drawn);
@@ -89,7 +89,7 @@ fn distortions_against_float64() {
 
 #[test]
 fn the_identity_and_whole_shifts_keep_the_pixels() {
-    let picture = Random(5).pixels(784);
+    let picture = RandomNumbers(5).pixels(784);
     let found = distort(&picture, 28, &[affine(IDENTITY)]);
     assert!(found.iter().zip(&picture).all(|(a, b)| (a - b).abs() < 1e-5));
     // The map leads from the output to the picture: what is three pixels to the right there comes here.
@@ -108,7 +108,7 @@ fn the_identity_and_whole_shifts_keep_the_pixels() {
 
 #[test]
 fn equal_control_points_move_the_whole_picture() {
-    let picture = Random(5).pixels(784);
+    let picture = RandomNumbers(5).pixels(784);
     let points = control_points(28);
     let mut displacements = vec![3.0; points * points];
     displacements.extend(vec![0.0; points * points]);

@@ -5,7 +5,7 @@ use lenet5_core::model::{
 };
 use lenet5_core::{Array, ForwardPass, Maps, Weights};
 
-use crate::common::{Random, weights};
+use crate::common::{RandomNumbers, weights};
 
 fn layers(weights: &Weights, input: &[f64], width: usize) -> Vec<(&'static str, Maps<f64>)> {
     ForwardPass::new(weights).unwrap().layers(input, width).unwrap()
@@ -16,7 +16,7 @@ fn layer<'a>(layers: &'a [(&'static str, Maps<f64>)], name: &str) -> &'a Maps<f6
 }
 
 fn image(size: usize) -> Vec<f64> {
-    Random(2).pixels(size).into_iter().map(f64::from).collect()
+    RandomNumbers(2).pixels(size).into_iter().map(f64::from).collect()
 }
 
 /// Replaces a tensor's values by those of a function of the index.
@@ -45,7 +45,7 @@ fn layers_have_their_shapes() {
             ModelConfig::original()
         };
         let size = input.size();
-        let found = layers(&weights(&config, &mut Random(1)), &image(size * size), size);
+        let found = layers(&weights(&config, &mut RandomNumbers(1)), &image(size * size), size);
         let shapes: Vec<_> =
             found.iter().map(|(name, maps)| (*name, maps.count, maps.height, maps.width)).collect();
         let half = (size - 4) / 2;
@@ -70,7 +70,7 @@ fn layers_have_their_shapes() {
 #[test]
 fn float32_is_close_to_float64() {
     for config in [ModelConfig::default(), ModelConfig::original()] {
-        let weights = weights(&config, &mut Random(1));
+        let weights = weights(&config, &mut RandomNumbers(1));
         let pass = ForwardPass::new(&weights).unwrap();
         let image = image(3 * 1024);
         let rounded: Vec<f32> = image.iter().map(|x| *x as f32).collect();
@@ -89,7 +89,7 @@ fn float32_is_close_to_float64() {
 #[test]
 fn a_wider_image_gives_the_outputs_of_its_windows() {
     for config in [ModelConfig::default(), ModelConfig::original()] {
-        let weights = weights(&config, &mut Random(1));
+        let weights = weights(&config, &mut RandomNumbers(1));
         // Both poolings halve the resolution: windows are four columns apart.
         let (width, windows) = (32 + 4 * 3, 4);
         let wide = image(32 * width);
@@ -118,7 +118,7 @@ fn relu_and_max_pooling_may_change_places() {
     };
     let outputs = |activation, pooling| {
         [LayerOrder::ActivationFirst, LayerOrder::PoolingFirst].map(|order| {
-            let weights = weights(&config(order, activation, pooling), &mut Random(1));
+            let weights = weights(&config(order, activation, pooling), &mut RandomNumbers(1));
             layers(&weights, &image(1024), 32)
         })
     };
@@ -138,7 +138,7 @@ fn relu_and_max_pooling_may_change_places() {
 fn hidden_layers_without_activation_are_linear() {
     let config =
         ModelConfig { hidden_activation: HiddenActivation::None, ..ModelConfig::default() };
-    let weights = weights(&config, &mut Random(1));
+    let weights = weights(&config, &mut RandomNumbers(1));
     let found = layers(&weights, &image(1024), 32);
     let tensor = |name: &str| weights.get(name).unwrap().to_f64();
     for (input, name) in [("s4", "c5"), ("c5", "f6"), ("f6", "output")] {
@@ -158,7 +158,7 @@ fn hidden_layers_without_activation_are_linear() {
 
 #[test]
 fn c5_is_the_same_as_a_convolution_and_as_a_linear_layer() {
-    let convolution = weights(&ModelConfig::default(), &mut Random(1));
+    let convolution = weights(&ModelConfig::default(), &mut RandomNumbers(1));
     let config = ModelConfig { c5: C5::Linear, ..ModelConfig::default() };
     let tensors = config.state().into_iter().zip(&convolution.tensors);
     let tensors = tensors.map(|((name, shape), (_, array))| (name, array.clone().reshaped(&shape)));
@@ -169,7 +169,7 @@ fn c5_is_the_same_as_a_convolution_and_as_a_linear_layer() {
 #[test]
 fn c3_of_the_original_network_has_the_connections_of_the_paper() {
     let config = ModelConfig::original();
-    let mut weights = weights(&config, &mut Random(1));
+    let mut weights = weights(&config, &mut RandomNumbers(1));
     let before = layers(&weights, &image(1024), 32);
     for input in 0..6 {
         let mut changed = Weights::new(config.clone(), weights.tensors.clone()).unwrap();

@@ -9,7 +9,7 @@ use lenet5_core::kernels::tanh::{scaled_tanh as vector_scaled_tanh, tanh};
 use lenet5_core::model::{C3_TABLE, ModelConfig};
 use lenet5_core::training::Loss;
 
-use crate::common::{Random, weights};
+use crate::common::{RandomNumbers, weights};
 
 const A: f64 = 1.7159;
 const S: f64 = 2.0 / 3.0;
@@ -22,7 +22,7 @@ fn derivative(a: f64) -> f64 {
 }
 
 /// PatternParameters at which the scaled tanh is neither linear nor saturated, and penalties matter.
-fn parameters(random: &mut Random) -> PatternParameters {
+fn parameters(random: &mut RandomNumbers) -> PatternParameters {
     let mut p = PatternParameters::zeros();
     for ((name, _), range) in
         TENSORS.iter().zip([0.2, 0.1, 0.5, 0.2, 0.2, 0.1, 0.5, 0.2, 0.1, 0.1, 0.2, 0.1])
@@ -36,11 +36,11 @@ fn parameters(random: &mut Random) -> PatternParameters {
     p
 }
 
-fn image(random: &mut Random) -> [f32; PIXELS] {
+fn image(random: &mut RandomNumbers) -> [f32; PIXELS] {
     std::array::from_fn(|_| (random.uniform() * 0.6 + 0.5) as f32)
 }
 
-fn codes(classes: usize, random: &mut Random) -> Vec<f32> {
+fn codes(classes: usize, random: &mut RandomNumbers) -> Vec<f32> {
     (0..classes * CODE).map(|_| if random.uniform() > 0.0 { 1.0 } else { -1.0 }).collect()
 }
 
@@ -307,7 +307,7 @@ const LOSSES: [(Loss, f64); 5] = [
 
 #[test]
 fn forward_gradient_and_second_derivatives_against_float64() {
-    let mut random = Random(3);
+    let mut random = RandomNumbers(3);
     for isa in Isa::available() {
         for (loss, scale) in LOSSES {
             for classes in [10, 3, 96] {
@@ -356,7 +356,7 @@ fn forward_gradient_and_second_derivatives_against_float64() {
 /// The float64 gradient itself, by central differences of the whole network.
 #[test]
 fn gradient_against_central_differences() {
-    let mut random = Random(5);
+    let mut random = RandomNumbers(5);
     for (loss, scale) in LOSSES {
         let p = parameters(&mut random);
         let (codes, image) = (codes(10, &mut random), image(&mut random));
@@ -394,7 +394,7 @@ fn gradient_against_central_differences() {
 /// for F6 with one connection to a unit of C5, and here C5 too, by differences of F6's sums.
 #[test]
 fn second_derivatives_are_gauss_newton_where_no_cross_terms_exist() {
-    let mut random = Random(7);
+    let mut random = RandomNumbers(7);
     let mut p = parameters(&mut random);
     // One connection from each unit of C5, and one from each map's position (2, 2) of S4.
     for (i, w) in p.get_mut("f6.weight").unwrap().iter_mut().enumerate() {
@@ -448,8 +448,8 @@ fn second_derivatives_are_gauss_newton_where_no_cross_terms_exist() {
 }
 
 /// tanh, or the scaled tanh.
-struct Tanh<'a>(&'a [f32], &'a mut [f32], bool);
-impl WithSimd for Tanh<'_> {
+struct TanhOfSlice<'a>(&'a [f32], &'a mut [f32], bool);
+impl WithSimd for TanhOfSlice<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
@@ -472,7 +472,7 @@ fn tanh_over_the_floats() {
     let mut out = vec![0.0; xs.len()];
     for isa in Isa::available() {
         for scaled in [false, true] {
-            isa.run(Tanh(&xs, &mut out, scaled));
+            isa.run(TanhOfSlice(&xs, &mut out, scaled));
             let mut worst = (0.0, 0.0);
             let mut relative = 0.0_f64;
             for (x, t) in xs.iter().zip(&out) {
@@ -496,14 +496,14 @@ fn tanh_over_the_floats() {
             assert!(worst.0 < if scaled { 1e-6 } else { 5e-7 });
         }
         let mut nan = [0.0; 16];
-        isa.run(Tanh(&[f32::NAN; 16], &mut nan, false));
+        isa.run(TanhOfSlice(&[f32::NAN; 16], &mut nan, false));
         assert!(nan.iter().all(|x| x.is_nan()));
     }
 }
 
 #[test]
 fn steps_are_gradient_and_update_and_absent_connections_stay_zero() {
-    let mut random = Random(11);
+    let mut random = RandomNumbers(11);
     let p = parameters(&mut random);
     let codes = codes(10, &mut random);
     let images: Vec<[f32; PIXELS]> = (0..8).map(|_| image(&mut random)).collect();
@@ -586,7 +586,7 @@ fn steps_are_gradient_and_update_and_absent_connections_stay_zero() {
 
 #[test]
 fn what_an_earlier_image_leaves_does_not_matter() {
-    let mut random = Random(13);
+    let mut random = RandomNumbers(13);
     let net = PatternNetwork::new(
         &parameters(&mut random),
         &codes(10, &mut random),
@@ -604,7 +604,7 @@ fn what_an_earlier_image_leaves_does_not_matter() {
 
 #[test]
 fn penalties_are_those_of_the_plain_forward_pass() {
-    let mut random = Random(17);
+    let mut random = RandomNumbers(17);
     for classes in [10, 96] {
         let config = ModelConfig { classes, ..ModelConfig::original() };
         let weights = weights(&config, &mut random);

@@ -13,7 +13,7 @@ use lenet5_core::kernels::simd::Isa;
 use lenet5_core::model::ModelConfig;
 use lenet5_core::training::{Distortions, Loss, OptimizerConfig};
 
-use crate::common::{Random, difference, weights};
+use crate::common::{RandomNumbers, difference, weights};
 use crate::reference::Reference;
 
 fn portable() -> Isa {
@@ -28,9 +28,9 @@ fn portable() -> Isa {
 #[test]
 fn one_image() {
     let config = ModelConfig::default();
-    let weights = weights(&config, &mut Random(1));
+    let weights = weights(&config, &mut RandomNumbers(1));
     let parameters = ParameterVector::of(&weights);
-    let image: [f32; 1024] = Random(2).pixels(1024).try_into().unwrap();
+    let image: [f32; 1024] = RandomNumbers(2).pixels(1024).try_into().unwrap();
     let form = BatchForm::of(&config).unwrap();
     let mut single = SingleKernels::new(form, &parameters).with_isa(portable());
     let expected = Reference::new(&weights).compute(&image, 3);
@@ -40,7 +40,7 @@ fn one_image() {
 #[test]
 fn a_batch_and_an_update() {
     let config = ModelConfig::default();
-    let weights = weights(&config, &mut Random(1));
+    let weights = weights(&config, &mut RandomNumbers(1));
     let mut parameters = ParameterVector::of(&weights);
     let grey: Vec<u8> = (0..784).map(|i| (i * 7 % 256) as u8).collect();
     let images = GreyImages::new(grey.clone(), 28, &config);
@@ -63,10 +63,10 @@ fn a_batch_and_an_update() {
 
 #[test]
 fn a_step_of_the_original_network() {
-    let weights = weights(&ModelConfig::original(), &mut Random(1));
+    let weights = weights(&ModelConfig::original(), &mut RandomNumbers(1));
     let mut network =
         PatternNetwork::of(&weights, Loss::CrossEntropy).unwrap().with_isa(portable());
-    let image: [f32; PIXELS] = Random(2).pixels(PIXELS).try_into().unwrap();
+    let image: [f32; PIXELS] = RandomNumbers(2).pixels(PIXELS).try_into().unwrap();
     let rates = LearningRates::constant(1e-3);
     let first = network.step(&image, 3, &rates);
     // Under Miri one step is enough.
@@ -79,7 +79,7 @@ fn a_step_of_the_original_network() {
 #[test]
 fn distorted_pictures() {
     let count = if cfg!(miri) { 1 } else { 20 };
-    let pictures = Random(2).pixels(count * 784);
+    let pictures = RandomNumbers(2).pixels(count * 784);
     let drawn: Vec<_> = (0..count as i64).map(|i| Distortions::best().draw(28, 1, 1, i)).collect();
     let distorted = distort(&pictures, 28, &drawn);
     assert!(distorted.iter().all(|pixel| (-1e-5..=1.00001).contains(pixel)));

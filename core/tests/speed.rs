@@ -10,7 +10,7 @@ use lenet5_core::kernels::simd::Isa;
 use lenet5_core::model::ModelConfig;
 use lenet5_core::training::Loss;
 
-use crate::common::{Random, weights};
+use crate::common::{RandomNumbers, weights};
 
 const BATCH: usize = 128;
 
@@ -27,7 +27,7 @@ fn best(mut work: impl FnMut()) -> f64 {
 #[test]
 #[ignore = "measures times"]
 fn speed() {
-    let mut random = Random(1);
+    let mut random = RandomNumbers(1);
     let pixels = random.pixels(BATCH * PIXELS);
     let images = pixels.as_chunks::<PIXELS>().0;
     let labels: Vec<u8> = (0..BATCH as u8).map(|i| i % 10).collect();

@@ -5,7 +5,7 @@ use lenet5_core::kernels::simd::Isa;
 use lenet5_core::model::ModelConfig;
 use lenet5_core::training::OptimizerConfig;
 
-use crate::common::{Random, weights};
+use crate::common::{RandomNumbers, weights};
 
 /// All optimizers, each setting away from where it does nothing.
 fn optimizers() -> Vec<OptimizerConfig> {
@@ -68,10 +68,10 @@ fn update(p: &mut Parameter, mut g: f64, rule: OptimizerConfig, rate: f64, step:
 fn update_rules_against_float64() {
     let config = ModelConfig::default();
     let form = BatchForm::of(&config).unwrap();
-    let start = ParameterVector::of(&weights(&config, &mut Random(5)));
+    let start = ParameterVector::of(&weights(&config, &mut RandomNumbers(5)));
     for rule in optimizers() {
         for (isa, threads) in Isa::available().into_iter().zip([1, 2, 1]) {
-            let mut random = Random(7);
+            let mut random = RandomNumbers(7);
             let mut kernels = BatchKernels::new(form, 10).with_isa(isa).with_threads(threads);
             let mut optimizer = BatchOptimizer::new(rule, 10);
             let mut found = start.clone();

@@ -44,7 +44,7 @@ pub struct Inspection {
     /// one tensor and returns one.
     pub runnable: bool,
     /// The LeNet-5 in the file, if there is one.
-    pub lenet5: Option<Found>,
+    pub lenet5: Option<FoundNetwork>,
     /// The reason why there is none.
     pub error: Option<String>,
 }
@@ -64,7 +64,7 @@ pub struct TensorInfo {
 /// A LeNet-5 that was found in a file.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
-pub struct Found {
+pub struct FoundNetwork {
     /// The keys that lead to its state dict, joined by dots; empty for the whole file.
     pub found_at: String,
     /// The parameters: this crate's name, then the name in the file.
@@ -97,7 +97,7 @@ impl Inspection {
         });
         let forward = forward(&contents);
         let (lenet5, error) = match Weights::from_contents(&contents, None) {
-            Ok(weights) => (Some(Found::new(&weights)), None),
+            Ok(weights) => (Some(FoundNetwork::new(&weights)), None),
             Err(error) => (None, Some(error)),
         };
         Ok(Self {
@@ -118,7 +118,7 @@ impl Inspection {
     }
 }
 
-impl Found {
+impl FoundNetwork {
     fn new(weights: &Weights) -> Self {
         let ours = weights.tensors.iter().map(|(name, _)| name.clone());
         let assumed = match weights.provenance {
@@ -222,7 +222,7 @@ impl fmt::Display for Inspection {
     }
 }
 
-impl fmt::Display for Found {
+impl fmt::Display for FoundNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = if self.found_at.is_empty() { "the whole file" } else { &self.found_at };
         writeln!(f, "LeNet-5, found at: {}", shown(at))?;

@@ -118,10 +118,21 @@ impl OptimizerState {
                     "optimizer state of parameter {i}: expected {kept}, found {found} tensors"
                 ));
             }
-            for (name, array) in tensors {
+            for (column, kept) in kept.iter().enumerate() {
+                let Some((name, array)) = tensors.iter().find(|(name, _)| name == kept) else {
+                    return Err(format!(
+                        "optimizer state of parameter {i}: expected {kept}, found none"
+                    ));
+                };
                 check_numbers(name, array)?;
-                if name == "step" {
-                    steps.extend(array.to_f64());
+                if *name == "step" {
+                    let [step] = array.to_f64()[..] else {
+                        return Err(format!(
+                            "optimizer state step: expected one number, found shape {:?}",
+                            array.shape()
+                        ));
+                    };
+                    steps.push(step);
                     continue;
                 }
                 if array.shape() != shape {
@@ -130,8 +141,7 @@ impl OptimizerState {
                         array.shape()
                     ));
                 }
-                let column = kept.iter().position(|kept| *kept == name).expect("checked above");
-                columns[column].push(array.clone().into_f32());
+                columns[column].push((*array).clone().into_f32());
             }
         }
         if steps.iter().any(|step| *step != steps[0]) {
@@ -161,5 +171,30 @@ fn check_numbers(name: &str, array: &Array) -> Result<(), String> {
             let what = if not_negative { "finite numbers from 0" } else { "finite numbers" };
             Err(format!("optimizer state {name}: expected {what}, found others"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adam(step: Array, second: &str) -> Result<OptimizerState, String> {
+        let moment = || Value::Tensor(Array::zeros(&[3]));
+        let entries = [("step", Value::Tensor(step)), ("exp_avg", moment()), (second, moment())];
+        let state = [(Value::Int(0), Value::dict(entries))];
+        OptimizerState::from_value(&state, &[vec![3]])
+    }
+
+    #[test]
+    fn entries_of_adam_are_checked() {
+        assert!(adam(Array::zeros(&[]), "exp_avg_sq").is_ok());
+        assert_eq!(
+            adam(Array::zeros(&[0]), "exp_avg_sq").unwrap_err(),
+            "optimizer state step: expected one number, found shape [0]"
+        );
+        assert_eq!(
+            adam(Array::zeros(&[]), "exp_avg").unwrap_err(),
+            "optimizer state of parameter 0: expected exp_avg_sq, found none"
+        );
     }
 }
