@@ -1,7 +1,6 @@
 //! Digits read from pictures: decoding, ink, strings, the library's call and `predict`.
 
 use std::fs;
-use std::io::Cursor;
 use std::ops::Sub;
 use std::path::Path;
 use std::process::Stdio;
@@ -9,28 +8,35 @@ use std::thread;
 use std::time::Duration;
 
 use image::{DynamicImage, GrayImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
-use lenet5::data::images::{self, Limits, PIXELS, SIDE};
-use lenet5::data::{Dataset, Split, to_input};
-use lenet5::model::{Activation, Input, ModelConfig, Network};
-use lenet5::recognizer::training::{Random, Text};
-use lenet5::recognizer::{REJECT_BELOW, Reading, Recognizer};
-use lenet5::weights::Weights;
+use lenet5_core::data::digit::{PIXELS, SIDE};
+use lenet5_core::data::to_input;
+use lenet5_core::model::{Activation, Input};
+use lenet5_core::recognizer::training::{Random, Text};
+use lenet5_core::recognizer::{REJECT_BELOW, Reading};
+use lenet5_core::{
+    Array, ForwardPass, ModelConfig, Network, Picture, PictureLimits, Recognizer, Result, Weights,
+};
 use serde_json::{Value, json};
-use tch::nn::Module;
-use tch::{Device, Kind, Tensor};
 
-use crate::model::new;
-use crate::util::{Ended, program, run, temp};
+use crate::util::{Ended, digits, encoded, grey, program, run, temp};
 
-/// The first test images, and what they are.
-fn digits(count: i64) -> (Vec<[u8; PIXELS]>, Vec<i64>) {
-    let data = Dataset::embedded(Split::Test, 10).unwrap().first(count);
-    let bytes = Vec::<u8>::try_from(data.images().flatten(0, -1)).unwrap();
-    (bytes.as_chunks().0.to_vec(), data.labels().try_into().unwrap())
+/// A picture in the reader's own type, with all channels and bits of the original.
+fn picture(image: &DynamicImage) -> Picture {
+    Picture::decode(&encoded(image, ImageFormat::Png), &PictureLimits::default()).unwrap()
 }
 
-fn grey(pixels: &[u8; PIXELS]) -> DynamicImage {
-    GrayImage::from_raw(SIDE as u32, SIDE as u32, pixels.to_vec()).unwrap().into()
+/// The pixels of a decoded picture.
+fn pixels(picture: &Picture) -> DynamicImage {
+    image::load_from_memory(&picture.to_png().unwrap()).unwrap()
+}
+
+fn read(recognizer: &Recognizer, image: &DynamicImage) -> Result<Reading> {
+    recognizer.read(&picture(image))
+}
+
+fn read_all(recognizer: &Recognizer, images: &[DynamicImage]) -> Vec<Result<Reading>> {
+    let pictures: Vec<_> = images.iter().map(picture).collect();
+    recognizer.read_all(&pictures)
 }
 
 /// A digit enlarged tenfold on a sheet with a margin: 0 for paper to 1 for ink.
@@ -58,12 +64,6 @@ fn coloured(pixels: &[u8; PIXELS], pen: [f32; 3], paper: [f32; 3], falls_to: f32
     })
 }
 
-fn encoded(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
-    let mut bytes = Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, format).unwrap();
-    bytes.into_inner()
-}
-
 fn shipped() -> Recognizer {
     Recognizer::shipped(Network::Modern).unwrap()
 }
@@ -80,7 +80,7 @@ fn what_is_as_in_mnist_is_seen_as_it_is() {
         }
         let dark = GrayImage::from_raw(32, 32, dark.to_vec()).unwrap();
         for picture in [grey(pixels), dark.into()] {
-            let reading = recognizer.read(&picture).unwrap();
+            let reading = read(&recognizer, &picture).unwrap();
             assert_eq!(reading.digits.len(), 1);
             let digit = &reading.digits[0];
             assert!(&digit.pixels == pixels, "another {label} is seen");
@@ -91,7 +91,7 @@ fn what_is_as_in_mnist_is_seen_as_it_is() {
 }
 
 #[test]
-fn the_network_sees_the_same_as_libtorch() {
+fn probabilities_agree_with_the_forward_pass_in_float64() {
     let (digits, _) = digits(100);
     let pictures: Vec<_> = digits.iter().map(grey).collect();
     let shipped = |network| Weights::shipped(network).unwrap();
@@ -109,15 +109,24 @@ fn the_network_sees_the_same_as_libtorch() {
         with(&|weights| weights.config.activation = Activation::Sigmoid),
     ];
     for weights in forms {
-        let (_store, model) = weights.build(Device::Cpu).unwrap();
-        let input = to_input(&images::to_tensor(&digits).unwrap(), &weights.config);
-        let expected = tch::no_grad(|| model.forward(&input)).softmax(1, Kind::Float);
+        let input: Vec<f64> = digits
+            .iter()
+            .flat_map(|pixels| to_input(pixels, SIDE, &weights.config))
+            .map(f64::from)
+            .collect();
+        let logits = ForwardPass::new(&weights).unwrap().logits(&input).unwrap();
         let recognizer = Recognizer::new(&weights).unwrap();
-        let readings = recognizer.read_all(&pictures).into_iter().map(Result::unwrap);
-        let ours: Vec<f32> =
-            readings.flat_map(|reading| reading.digits[0].probabilities.clone()).collect();
-        let difference = (Tensor::from_slice(&ours).view_as(&expected) - expected).abs().max();
-        assert!(difference.double_value(&[]) < 1e-5, "{}: {difference:?}", weights.config);
+        let readings = read_all(&recognizer, &pictures).into_iter().map(Result::unwrap);
+        let mut largest = 0.0_f64;
+        for (reading, logits) in readings.zip(logits.chunks_exact(10)) {
+            let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let powers: Vec<f64> = logits.iter().map(|logit| (logit - most).exp()).collect();
+            let sum: f64 = powers.iter().sum();
+            for (ours, power) in reading.digits[0].probabilities.iter().zip(powers) {
+                largest = largest.max((f64::from(*ours) - power / sum).abs());
+            }
+        }
+        assert!(largest < 1e-5, "{}: {largest:e}", weights.config);
     }
 }
 
@@ -139,7 +148,7 @@ fn all_formats_by_their_content() {
         let name = if format == Tga { "digit.tga" } else { "digit.txt" };
         let path = folder.path().join(name);
         fs::write(&path, encoded(&picture, format)).unwrap();
-        let decoded = images::open(&path, &Limits::default());
+        let decoded = Picture::open(&path, &PictureLimits::default());
         let reading = recognizer.read(&decoded.unwrap_or_else(|e| panic!("{format:?}: {e}")));
         assert_eq!(reading.unwrap().text, labels[0].to_string(), "{format:?}");
     }
@@ -149,7 +158,7 @@ fn all_formats_by_their_content() {
         200,
         image::imageops::FilterType::Triangle,
     ));
-    let decoded = images::decode(&encoded(&small, Ico), &Limits::default()).unwrap();
+    let decoded = Picture::decode(&encoded(&small, Ico), &PictureLimits::default()).unwrap();
     assert_eq!(recognizer.read(&decoded).unwrap().text, labels[0].to_string());
 }
 
@@ -178,7 +187,8 @@ fn turned_as_exif_says() {
         bytes.extend((exif.len() as u16 + 2).to_be_bytes());
         bytes.extend(exif);
         bytes.extend(&jpeg[2..]);
-        let picture = images::decode(&bytes, &Limits::default()).unwrap().to_luma8();
+        let picture = Picture::decode(&bytes, &PictureLimits::default()).unwrap();
+        let picture = pixels(&picture).to_luma8();
         let difference = |(a, b): (&u8, &u8)| u64::from(a.abs_diff(*b));
         let sum: u64 = picture.iter().zip(upright.to_luma8().iter()).map(difference).sum();
         let mean = sum as f64 / picture.len() as f64;
@@ -210,7 +220,7 @@ fn ink_in_any_colours_and_light() {
     ];
     for (name, make) in kinds {
         let pictures: Vec<_> = digits.iter().map(make).collect();
-        let readings = recognizer.read_all(&pictures).into_iter();
+        let readings = read_all(&recognizer, &pictures).into_iter();
         let texts = readings.map(|reading| reading.map(|reading| reading.text).unwrap_or_default());
         let right = texts.zip(&labels).filter(|(text, label)| *text == label.to_string()).count();
         assert!(right >= 37, "{name}: {right} of 40");
@@ -244,7 +254,7 @@ fn what_is_around_digits_is_not_read() {
                 image::Luma([(245.0 - 220.0 * ink) as u8])
             })
         };
-        let texts = digits.iter().map(|digit| recognizer.read(&picture(digit).into()));
+        let texts = digits.iter().map(|digit| read(&recognizer, &picture(digit).into()));
         let texts = texts.map(|reading| reading.map(|reading| reading.text).unwrap_or_default());
         let right = texts.zip(&labels).filter(|(text, label)| *text == label.to_string()).count();
         assert!(right >= 18, "{name}: {right} of 20");
@@ -257,8 +267,8 @@ fn number(text: &str) -> (GrayImage, Vec<[u32; 4]>) {
     const SCALE: u32 = 4;
     let (digits, labels) = digits(200);
     let pictures: Vec<_> = digits.iter().map(grey).collect();
-    let readings: Vec<_> = shipped().read_all(&pictures).into_iter().map(Result::unwrap).collect();
-    let surest = |label: i64| {
+    let readings: Vec<_> = read_all(&shipped(), &pictures).into_iter().map(Result::unwrap).collect();
+    let surest = |label: u8| {
         let of_label = (0..digits.len()).filter(|i| labels[*i] == label);
         let confidence = |i: &usize| readings[*i].digits[0].confidence;
         of_label.max_by(|a, b| confidence(a).total_cmp(&confidence(b))).unwrap()
@@ -273,7 +283,7 @@ fn number(text: &str) -> (GrayImage, Vec<[u32; 4]>) {
             ',' => &[[0, 144, 12, 26]],
             digit => {
                 let Reading { digits: seen, .. } =
-                    &readings[surest(digit.to_digit(10).unwrap().into())];
+                    &readings[surest(digit.to_digit(10).unwrap() as u8)];
                 let [column, _, width, _] = seen[0].area;
                 let small = GrayImage::from_raw(28, 28, seen[0].pixels.to_vec()).unwrap();
                 let ink = image::imageops::crop_imm(&small, column, 0, width, 28).to_image();
@@ -301,7 +311,7 @@ fn number(text: &str) -> (GrayImage, Vec<[u32; 4]>) {
 fn signs_and_points_are_left_out_and_said() {
     let recognizer = shipped();
     let reads = |picture: GrayImage, text: &str, marks: &[[u32; 4]]| {
-        let reading = recognizer.read(&picture.into()).unwrap();
+        let reading = read(&recognizer, &picture.into()).unwrap();
         let expected: String = text.chars().filter(char::is_ascii_digit).collect();
         assert_eq!((reading.accepted, reading.text), (expected.clone(), expected));
         assert_eq!(reading.left_out.len(), marks.len(), "{text}: {:?}", reading.left_out);
@@ -345,7 +355,7 @@ fn digits_beside_no_digit_have_no_signs() {
         let blot = far(80.0) < 30.0 || far(180.0) < 30.0 || far(240.0) < 6.0;
         image::Luma([if blot { 20 } else { 245 }])
     });
-    let reading = shipped().read(&picture.into()).unwrap();
+    let reading = read(&shipped(), &picture.into()).unwrap();
     assert!(reading.digits.iter().all(|digit| digit.rejected), "{reading:?}");
     assert_eq!(reading.left_out, []);
 }
@@ -363,27 +373,32 @@ fn palm() -> DynamicImage {
 
 #[test]
 fn what_is_hardly_a_digit_is_rejected() {
-    let reading = shipped().read(&palm()).unwrap();
+    let reading = read(&shipped(), &palm()).unwrap();
     assert_eq!((reading.accepted.as_str(), reading.rejected), ("?", true));
     assert!(reading.digits[0].confidence < REJECT_BELOW);
-    let off = shipped().reject_below(0.0).read(&palm()).unwrap();
+    let off = read(&shipped().reject_below(0.0), &palm()).unwrap();
     assert_eq!((&off.accepted, &off.text, off.rejected), (&reading.text, &reading.text, false));
-    let same = shipped().reject_below(None).read(&palm()).unwrap();
+    let same = read(&shipped().reject_below(None), &palm()).unwrap();
     assert_eq!(same, reading);
 
     // Letters are no digits, whatever their network's classes are.
     let config = ModelConfig { classes: 26, ..ModelConfig::default() };
-    let (_store, model) = new(&config);
-    let letters = Recognizer::new(&Weights::of(&model)).unwrap();
-    assert!(!letters.read(&palm()).unwrap().rejected);
-    assert!(letters.reject_below(REJECT_BELOW).read(&palm()).unwrap().rejected);
+    let random = &mut Random::new(26);
+    let tensors = config.state().into_iter().map(|(name, shape)| {
+        let values = (0..shape.iter().product()).map(|_| 0.2 * random.unit() - 0.1);
+        (name, Array::from_f32(&shape, &values.collect::<Vec<f32>>()))
+    });
+    let tensors = tensors.collect();
+    let letters = Recognizer::new(&Weights::new(config, tensors).unwrap()).unwrap();
+    assert!(!read(&letters, &palm()).unwrap().rejected);
+    assert!(read(&letters.reject_below(REJECT_BELOW), &palm()).unwrap().rejected);
 }
 
 #[test]
 fn the_floor_rejects_few_digits() {
     let (digits, labels) = digits(2000);
     let pictures: Vec<_> = digits.iter().map(grey).collect();
-    let readings: Vec<_> = shipped().read_all(&pictures).into_iter().map(Result::unwrap).collect();
+    let readings: Vec<_> = read_all(&shipped(), &pictures).into_iter().map(Result::unwrap).collect();
     let rejected = readings.iter().filter(|reading| reading.rejected).count();
     assert!(rejected <= 20, "{rejected} of 2000");
     assert!(readings.iter().all(|reading| reading.left_out.is_empty()));
@@ -456,7 +471,7 @@ fn strings(gap: i64, count: usize) -> (usize, Vec<Reading>) {
             GrayImage::from_raw(width, height, bytes).unwrap().into()
         })
         .collect();
-    let readings: Vec<_> = shipped().read_all(&pictures).into_iter().map(Result::unwrap).collect();
+    let readings: Vec<_> = read_all(&shipped(), &pictures).into_iter().map(Result::unwrap).collect();
     let right = readings.iter().zip(&texts).filter(|(reading, text)| reading.text == **text);
     (right.count(), readings)
 }
@@ -494,9 +509,9 @@ fn lines_in_reading_order() {
             page.put_pixel(left + i % 28, top + i / 28, image::Luma([255 - grey]));
         }
     }
-    let reading = shipped().read(&page.into()).unwrap();
+    let reading = read(&shipped(), &page.into()).unwrap();
     let text: Vec<String> =
-        labels.chunks(3).map(|line| line.iter().map(i64::to_string).collect()).collect();
+        labels.chunks(3).map(|line| line.iter().map(u8::to_string).collect()).collect();
     assert_eq!(reading.text, text.join("\n"));
     for (digit, (left, top)) in reading.digits.iter().zip(places) {
         let [x, y, width, height] = digit.area;
@@ -510,8 +525,9 @@ fn threads_share_a_recognizer() {
     let recognizer = shipped();
     shared(&recognizer);
     let (digits, _) = digits(64);
-    let pictures: Vec<_> = digits.iter().map(grey).collect();
-    let together: Vec<_> = recognizer.read_all(&pictures).into_iter().map(Result::unwrap).collect();
+    let pictures: Vec<_> = digits.iter().map(|digit| picture(&grey(digit))).collect();
+    let together: Vec<_> =
+        recognizer.read_all(&pictures).into_iter().map(Result::unwrap).collect();
     thread::scope(|scope| {
         for part in 0..4 {
             let (recognizer, pictures, together) = (&recognizer, &pictures, &together);
@@ -528,10 +544,10 @@ fn threads_share_a_recognizer() {
 fn activations_layer_by_layer() {
     let (digits, _) = digits(1);
     for network in [Network::Modern, Network::Original] {
-        let layers = Recognizer::shipped(network).unwrap().activations(&digits[0]).unwrap();
+        let layers = Recognizer::shipped(network).unwrap().layers(&digits[0]);
         let shapes: Vec<_> =
             layers.iter().map(|layer| (layer.name, layer.shape.as_slice())).collect();
-        let expected: [(&str, &[i64]); 8] = [
+        let expected: [(&str, &[usize]); 8] = [
             ("input", &[1, 32, 32]),
             ("c1", &[6, 28, 28]),
             ("s2", &[6, 14, 14]),
@@ -543,7 +559,7 @@ fn activations_layer_by_layer() {
         ];
         assert_eq!(shapes, expected);
         for layer in layers {
-            assert_eq!(layer.values.len() as i64, layer.shape.iter().product::<i64>());
+            assert_eq!(layer.values.len(), layer.shape.iter().product::<usize>());
         }
     }
 }
@@ -552,10 +568,10 @@ fn activations_layer_by_layer() {
 fn what_is_no_picture_says_so() {
     let (digits, _) = digits(1);
     let png = encoded(&grey(&digits[0]), ImageFormat::Png);
-    let limits = |pixels, memory| Limits { pixels, memory };
-    let default = Limits::default();
+    let limits = |pixels, memory| PictureLimits { pixels, memory };
+    let default = PictureLimits::default();
     let expected = "expected a picture (PNG, JPEG, WebP, TIFF, ...), found";
-    let table: &[(&[u8], Limits, &str)] = &[
+    let table: &[(&[u8], PictureLimits, &str)] = &[
         (b"", default, "an empty file"),
         (b"%PDF-1.7 and more", default, "a PDF document"),
         (b"\0\0\0\x18ftypheic and more", default, "HEIC, AVIF or a film"),
@@ -568,16 +584,16 @@ fn what_is_no_picture_says_so() {
         ),
     ];
     for (bytes, limits, found) in table {
-        let error = images::decode(bytes, limits).unwrap_err();
+        let error = Picture::decode(bytes, limits).unwrap_err();
         assert_eq!(error, format!("{expected} {found}"));
     }
-    let fails = |bytes: &[u8], limits: &Limits| match images::decode(bytes, limits) {
+    let fails = |bytes: &[u8], limits: &PictureLimits| match Picture::decode(bytes, limits) {
         Ok(picture) => panic!("{}x{}", picture.width(), picture.height()),
         Err(error) => error,
     };
     let error = fails(&png[..60], &default);
     assert!(error.starts_with("expected a whole picture, found a PNG that is broken"), "{error}");
-    assert!(images::decode(&png, &limits(784, 512 << 20)).is_ok());
+    assert!(Picture::decode(&png, &limits(784, 512 << 20)).is_ok());
     let error = fails(&png, &limits(783, 512 << 20));
     assert_eq!(error, "expected at most 783 pixels, found 28 x 28");
     let large = encoded(&GrayImage::new(2000, 2000).into(), ImageFormat::Png);
@@ -587,13 +603,13 @@ fn what_is_no_picture_says_so() {
     let jpeg = encoded(&picture.into(), ImageFormat::Jpeg);
     let error = fails(&jpeg[..jpeg.len() / 2], &default);
     assert_eq!(error, "expected a whole picture, found a JPEG that ends early");
-    let endless = images::open(Path::new("/dev/zero"), &limits(784, 1 << 20)).unwrap_err();
+    let endless = Picture::open(Path::new("/dev/zero"), &limits(784, 1 << 20)).unwrap_err();
     assert_eq!(endless.to_string(), "/dev/zero: expected a file, found a device (of characters)");
     for at in (0..png.len()).step_by(7) {
         let mut broken = png.clone();
         broken[at] ^= 0x55;
         // Whatever it is then, reading it ends.
-        if let Ok(picture) = images::decode(&broken, &default) {
+        if let Ok(picture) = Picture::decode(&broken, &default) {
             let _ = shipped().read(&picture);
         }
     }
@@ -616,7 +632,7 @@ fn what_has_no_digits_says_so() {
         (sheet((300, 300), &noise), None),
         (sheet((256, 256), &|x, y| if (x + y) % 2 == 0 { 0 } else { 255 }), None),
     ] {
-        match (shipped().read(&picture), found) {
+        match (read(&shipped(), &picture), found) {
             (Err(error), Some(found)) => assert_eq!(error.to_string(), found),
             (reading, None) => drop(reading),
             (reading, Some(_)) => panic!("{reading:?}"),
@@ -643,7 +659,7 @@ fn what_is_cut_off_is_no_picture() {
         let path = folder.path().join(if format == Tga { "digit.tga" } else { "digit" });
         for percent in [10, 50, 90, 100] {
             fs::write(&path, &bytes[..bytes.len() * percent / 100]).unwrap();
-            let opened = images::open(&path, &Limits::default());
+            let opened = Picture::open(&path, &PictureLimits::default());
             match (percent, opened) {
                 (100, opened) => drop(opened.unwrap_or_else(|e| panic!("{format:?}: {e}"))),
                 (_, Ok(_)) => panic!("{format:?}: {percent} % are read as if whole"),
@@ -671,7 +687,7 @@ fn a_jpeg_holds_as_many_pixels_as_its_header_says() {
             let mut bytes = jpeg.clone();
             jpeg_size(&mut bytes)
                 .copy_from_slice(&[height.to_be_bytes(), width.to_be_bytes()].concat());
-            images::decode(&bytes, &Limits::default()).map(|picture| picture.height())
+            Picture::decode(&bytes, &PictureLimits::default()).map(|picture| picture.height())
         };
         assert_eq!(size(400, 400), Ok(400));
         assert_eq!(size(7000, 7000), early);
@@ -679,7 +695,7 @@ fn a_jpeg_holds_as_many_pixels_as_its_header_says() {
         assert_eq!(size(401, 400), early);
         assert_eq!(size(393, 400), Ok(393));
         let decode =
-            |bytes: &[u8]| images::decode(bytes, &Limits::default()).map(|p| p.into_bytes());
+            |bytes: &[u8]| Picture::decode(bytes, &PictureLimits::default()).map(|picture| pixels(&picture).into_bytes());
         let whole = decode(&jpeg);
         // The mark of the end alone is missing; or other data follow it.
         assert_eq!(decode(&jpeg[..jpeg.len() - 2]), whole);
@@ -693,7 +709,7 @@ fn a_jpeg_holds_as_many_pixels_as_its_header_says() {
 }
 
 /// A folder with two digits, one of them in a folder of its own, and two files that are no pictures.
-fn folder() -> (tempfile::TempDir, Vec<i64>) {
+fn folder() -> (tempfile::TempDir, Vec<u8>) {
     let (digits, labels) = digits(2);
     let folder = temp();
     let path = |name: &str| folder.path().join(name);
@@ -820,13 +836,13 @@ fn patterns_are_no_writing() {
         // Frames within each other.
         picture(1000, &|x, y| x.min(y).min(999 - x).min(999 - y) % 4 == 0),
     ];
-    for (i, reading) in recognizer.read_all(&patterns).into_iter().enumerate() {
+    for (i, reading) in read_all(&recognizer, &patterns).into_iter().enumerate() {
         let words = reading.map_or_else(|error| error.to_string(), |reading| reading.text);
         assert!(!words.contains("takes longer"), "pattern {i}: {words}");
     }
     // Its time is over before it has begun.
     let none = shipped().time_limit(Duration::ZERO);
-    let message = none.read(&patterns[0]).unwrap_err().to_string();
+    let message = read(&none, &patterns[0]).unwrap_err().to_string();
     assert_eq!(message, "expected a picture that is read within 0 s, found that it takes longer");
 }
 
@@ -847,6 +863,6 @@ fn what_was_read_in_fewer_pixels_stays() {
         };
         image::Luma([255 - ink])
     });
-    let reading = shipped().read(&picture.into()).unwrap();
+    let reading = read(&shipped(), &picture.into()).unwrap();
     assert_eq!(reading.text, labels[0].to_string());
 }

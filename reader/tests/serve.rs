@@ -12,10 +12,10 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use image::{DynamicImage, GrayImage, ImageFormat};
-use lenet5::data::{Dataset, Split};
+use lenet5_core::{Network, Weights};
 use serde_json::{Value, json};
 
-use crate::util::{Ended, program};
+use crate::util::{Ended, digits, encoded, grey, program, temp};
 
 /// A digit of MNIST's test images that both networks read, as PNG, and its label.
 struct Sample {
@@ -26,21 +26,14 @@ struct Sample {
 fn samples() -> &'static [Sample] {
     static SAMPLES: OnceLock<Vec<Sample>> = OnceLock::new();
     SAMPLES.get_or_init(|| {
-        let data = Dataset::embedded(Split::Test, 10).unwrap().first(8);
-        let pixels = Vec::<u8>::try_from(data.images().flatten(0, -1)).unwrap();
-        let labels = Vec::<i64>::try_from(data.labels()).unwrap();
-        let sample = |(pixels, label): (&[u8], i64)| Sample {
-            png: png(&GrayImage::from_raw(28, 28, pixels.to_vec()).unwrap().into()),
-            label: label as u64,
-        };
-        pixels.chunks(28 * 28).zip(labels).map(sample).collect()
+        let (pictures, labels) = digits(8);
+        let sample = |(pixels, label)| Sample { png: png(&grey(pixels)), label };
+        pictures.iter().zip(labels.into_iter().map(u64::from)).map(sample).collect()
     })
 }
 
 fn png(picture: &DynamicImage) -> Vec<u8> {
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, ImageFormat::Png).unwrap();
-    bytes.into_inner()
+    encoded(picture, ImageFormat::Png)
 }
 
 fn black(width: u32, height: u32) -> Vec<u8> {
@@ -116,6 +109,7 @@ impl Service {
         panic!("{depth} pictures were to wait");
     }
 
+    #[allow(unsafe_code)]
     fn signal(&self, signal: i32) {
         // SAFETY: to a child of ours that has not been waited for.
         assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
@@ -262,12 +256,10 @@ fn a_picture_in_three_forms() {
 
 #[test]
 fn own_weights_are_the_default() {
-    let folder = crate::util::temp();
+    let folder = temp();
     let path = folder.path().join("own.pth");
-    lenet5::weights::Weights::shipped(lenet5::model::Network::Original)
-        .unwrap()
-        .write(&path, lenet5::weights::Format::StateDict)
-        .unwrap();
+    let weights = Weights::shipped(Network::Original).unwrap();
+    fs::write(&path, weights.to_state_dict().unwrap()).unwrap();
     let service = Service::start(&[&format!("--weights={}", path.display()), "--reject-below=1"]);
     let Sample { png, label } = &samples()[0];
     let answer = service.predict(png);
