@@ -23,7 +23,11 @@ fn help_and_version() {
     for name in COMMANDS {
         let help = run(name, ["--help"]);
         assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
-        assert!(help.stdout.contains(&format!("Usage: lenet5 {name} [OPTIONS]")), "{}", help.stdout);
+        assert!(
+            help.stdout.contains(&format!("Usage: lenet5 {name} [OPTIONS]")),
+            "{}",
+            help.stdout
+        );
         assert_eq!(run(name, ["--version"]).success(), version);
     }
     let help = run("--help", [""; 0]).success();
@@ -141,7 +145,8 @@ fn pipes_with_data_are_read() {
         .output()
         .map(Ended::from);
     assert_eq!(ended.unwrap().success(), "407\n");
-    let script = "cat \"$1\" | \"$0\" predict /dev/stdin && \"$0\" predict <(sleep 0.1; cat \"$1\")";
+    let script =
+        "cat \"$1\" | \"$0\" predict /dev/stdin && \"$0\" predict <(sleep 0.1; cat \"$1\")";
     let ended = Command::new("bash")
         .args(["-c", script])
         .arg(program("predict").get_program())

@@ -1,4 +1,4 @@
-//! Digits read from pictures: decoding, ink, strings, the library's call and `predict`.
+//! Digits read from pictures: decoding, ink, strings of digits, the library and the command `predict`.
 
 use std::fs;
 use std::ops::Sub;
@@ -69,10 +69,10 @@ fn shipped() -> Recognizer {
 }
 
 #[test]
-fn what_is_as_in_mnist_is_seen_as_it_is() {
+fn pictures_like_mnist_are_not_changed() {
     let (digits, labels) = digits(200);
     let recognizer = shipped();
-    let mut others = 0;
+    let mut errors = 0;
     for (pixels, label) in digits.iter().zip(&labels) {
         let mut dark = [255; 32 * 32];
         for (i, grey) in pixels.iter().enumerate() {
@@ -83,11 +83,11 @@ fn what_is_as_in_mnist_is_seen_as_it_is() {
             let reading = read(&recognizer, &picture).unwrap();
             assert_eq!(reading.digits.len(), 1);
             let digit = &reading.digits[0];
-            assert!(&digit.pixels == pixels, "another {label} is seen");
-            others += usize::from(reading.text != label.to_string());
+            assert!(&digit.pixels == pixels, "the pixels of a {label} are changed");
+            errors += usize::from(reading.text != label.to_string());
         }
     }
-    assert!(others <= 2, "{others} of 400 misread");
+    assert!(errors <= 2, "{errors} of 400 misclassified");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn probabilities_agree_with_the_forward_pass_in_float64() {
 }
 
 #[test]
-fn all_formats_by_their_content() {
+fn formats_are_found_by_content() {
     let (digits, labels) = digits(1);
     let picture = coloured(&digits[0], [30.0, 30.0, 60.0], [240.0, 240.0, 235.0], 1.0);
     let picture = DynamicImage::from(picture);
@@ -144,7 +144,7 @@ fn all_formats_by_their_content() {
             Hdr | OpenExr => picture.to_rgb32f().into(),
             _ => picture.clone(),
         };
-        // Its name lies, but where the content says nothing.
+        // The name is wrong, except for the format that has no mark in its content.
         let name = if format == Tga { "digit.tga" } else { "digit.txt" };
         let path = folder.path().join(name);
         fs::write(&path, encoded(&picture, format)).unwrap();
@@ -163,11 +163,11 @@ fn all_formats_by_their_content() {
 }
 
 #[test]
-fn turned_as_exif_says() {
+fn exif_orientation() {
     let (digits, _) = digits(1);
     let upright = coloured(&digits[0], [20.0; 3], [240.0; 3], 1.0);
     let upright = DynamicImage::from(upright);
-    // What a camera stores that is held otherwise, by the orientation that it notes.
+    // The picture as a camera stores it, for each orientation that it notes.
     let stored = [
         (1, upright.clone()),
         (2, upright.fliph()),
@@ -197,7 +197,7 @@ fn turned_as_exif_says() {
 }
 
 #[test]
-fn ink_in_any_colours_and_light() {
+fn colours_and_light() {
     let (digits, labels) = digits(40);
     let recognizer = shipped();
     type Kind<'a> = (&'a str, &'a dyn Fn(&[u8; PIXELS]) -> DynamicImage);
@@ -228,7 +228,7 @@ fn ink_in_any_colours_and_light() {
 }
 
 #[test]
-fn what_is_around_digits_is_not_read() {
+fn marks_around_digits_are_not_read() {
     let (digits, labels) = digits(20);
     let recognizer = shipped();
     let dark = |x: u32, y: u32, [left, top, right, bottom]: [u32; 4]| {
@@ -261,13 +261,14 @@ fn what_is_around_digits_is_not_read() {
     }
 }
 
-/// A number written large on white paper, with digits of MNIST that are easily read, and where its signs are: left,
-/// top, width and height.
+/// A large number on white paper, made of the test images with the highest confidence; and the boxes of its signs and
+/// points: left, top, width and height.
 fn number(text: &str) -> (GrayImage, Vec<[u32; 4]>) {
     const SCALE: u32 = 4;
     let (digits, labels) = digits(200);
     let pictures: Vec<_> = digits.iter().map(grey).collect();
-    let readings: Vec<_> = read_all(&shipped(), &pictures).into_iter().map(Result::unwrap).collect();
+    let readings: Vec<_> =
+        read_all(&shipped(), &pictures).into_iter().map(Result::unwrap).collect();
     let surest = |label: u8| {
         let of_label = (0..digits.len()).filter(|i| labels[*i] == label);
         let confidence = |i: &usize| readings[*i].digits[0].confidence;
@@ -308,7 +309,7 @@ fn number(text: &str) -> (GrayImage, Vec<[u32; 4]>) {
 }
 
 #[test]
-fn signs_and_points_are_left_out_and_said() {
+fn signs_and_points_are_left_out_and_reported() {
     let recognizer = shipped();
     let reads = |picture: GrayImage, text: &str, marks: &[[u32; 4]]| {
         let reading = read(&recognizer, &picture.into()).unwrap();
@@ -319,7 +320,7 @@ fn signs_and_points_are_left_out_and_said() {
             reading.left_out.iter().map(|mark| (mark.area, mark.line)).collect();
         found.sort_unstable();
         for ((area, line), mark) in found.iter().zip(marks) {
-            // Reduced before it is looked at, and with soft borders.
+            // The picture is reduced first, and borders are soft.
             let near = area.iter().zip(mark).all(|(a, b)| a.abs_diff(*b) <= 4);
             assert!(near && *line == 0, "{text}: {area:?} for {mark:?}");
         }
@@ -329,7 +330,7 @@ fn signs_and_points_are_left_out_and_said() {
         assert_eq!(marks.len(), text.chars().filter(|sign| !sign.is_ascii_digit()).count());
         reads(picture, text, &marks);
     }
-    // On ruled paper, in a frame, with dust and what is far away.
+    // Ruled paper, a line, dots, a mark far away, and a mark that the edge cuts off.
     let spoilt = |spoil: &dyn Fn(u32, u32) -> bool| {
         let (mut picture, _) = number("26427");
         for (x, y, pixel) in picture.enumerate_pixels_mut() {
@@ -348,8 +349,8 @@ fn signs_and_points_are_left_out_and_said() {
 }
 
 #[test]
-fn digits_beside_no_digit_have_no_signs() {
-    // Blots in a row: none of them is a digit, so none of them can be the sign of one.
+fn signs_need_a_digit_beside_them() {
+    // Blots in a row: none of them is a digit, so none of them is reported as a sign.
     let picture = GrayImage::from_fn(400, 160, |x, y| {
         let far = |left: f64| f64::from(x).sub(left).hypot(f64::from(y).sub(80.0));
         let blot = far(80.0) < 30.0 || far(180.0) < 30.0 || far(240.0) < 6.0;
@@ -360,7 +361,7 @@ fn digits_beside_no_digit_have_no_signs() {
     assert_eq!(reading.left_out, []);
 }
 
-/// What a palm leaves on a sheet.
+/// The mark that a palm leaves on a sheet of paper.
 fn palm() -> DynamicImage {
     let ink = |x: u32, y: u32| {
         let [x, y] = [x, y].map(f64::from);
@@ -372,7 +373,7 @@ fn palm() -> DynamicImage {
 }
 
 #[test]
-fn what_is_hardly_a_digit_is_rejected() {
+fn low_confidence_is_rejected() {
     let reading = read(&shipped(), &palm()).unwrap();
     assert_eq!((reading.accepted.as_str(), reading.rejected), ("?", true));
     assert!(reading.digits[0].confidence < REJECT_BELOW);
@@ -381,7 +382,7 @@ fn what_is_hardly_a_digit_is_rejected() {
     let same = read(&shipped().reject_below(None), &palm()).unwrap();
     assert_eq!(same, reading);
 
-    // Letters are no digits, whatever their network's classes are.
+    // A network with other classes than digits rejects nothing by default.
     let config = ModelConfig { classes: 26, ..ModelConfig::default() };
     let random = &mut Random::new(26);
     let tensors = config.state().into_iter().map(|(name, shape)| {
@@ -395,10 +396,11 @@ fn what_is_hardly_a_digit_is_rejected() {
 }
 
 #[test]
-fn the_floor_rejects_few_digits() {
+fn few_digits_are_rejected_by_default() {
     let (digits, labels) = digits(2000);
     let pictures: Vec<_> = digits.iter().map(grey).collect();
-    let readings: Vec<_> = read_all(&shipped(), &pictures).into_iter().map(Result::unwrap).collect();
+    let readings: Vec<_> =
+        read_all(&shipped(), &pictures).into_iter().map(Result::unwrap).collect();
     let rejected = readings.iter().filter(|reading| reading.rejected).count();
     assert!(rejected <= 20, "{rejected} of 2000");
     assert!(readings.iter().all(|reading| reading.left_out.is_empty()));
@@ -408,7 +410,7 @@ fn the_floor_rejects_few_digits() {
 }
 
 #[test]
-fn predict_says_what_it_rejects_and_leaves_out() {
+fn predict_reports_rejected_digits_and_marks() {
     let folder = temp();
     let at = |name: &str| folder.path().join(name);
     let (picture, marks) = number("3.5");
@@ -455,7 +457,7 @@ fn predict_says_what_it_rejects_and_leaves_out() {
     }
 }
 
-/// Strings of five digits so far apart, and how many are read right.
+/// Reads strings of five digits that are `gap` columns apart. Returns the number of correct strings, and the readings.
 fn strings(gap: i64, count: usize) -> (usize, Vec<Reading>) {
     let (digits, labels) = digits(5000);
     let random = &mut Random::new(gap.unsigned_abs() + 7);
@@ -471,7 +473,8 @@ fn strings(gap: i64, count: usize) -> (usize, Vec<Reading>) {
             GrayImage::from_raw(width, height, bytes).unwrap().into()
         })
         .collect();
-    let readings: Vec<_> = read_all(&shipped(), &pictures).into_iter().map(Result::unwrap).collect();
+    let readings: Vec<_> =
+        read_all(&shipped(), &pictures).into_iter().map(Result::unwrap).collect();
     let right = readings.iter().zip(&texts).filter(|(reading, text)| reading.text == **text);
     (right.count(), readings)
 }
@@ -493,7 +496,7 @@ fn lines_in_reading_order() {
     // The first test images: 7 2 1 0 4 1 4 9 5.
     let (digits, labels) = digits(9);
     let mut page = GrayImage::from_pixel(170, 160, image::Luma([255]));
-    let places = [
+    let corners = [
         (20, 8),
         (60, 5),
         (100, 9),
@@ -504,7 +507,7 @@ fn lines_in_reading_order() {
         (65, 113),
         (105, 110),
     ];
-    for (pixels, (left, top)) in digits.iter().zip(places) {
+    for (pixels, (left, top)) in digits.iter().zip(corners) {
         for (i, grey) in (0..).zip(pixels) {
             page.put_pixel(left + i % 28, top + i / 28, image::Luma([255 - grey]));
         }
@@ -513,7 +516,7 @@ fn lines_in_reading_order() {
     let text: Vec<String> =
         labels.chunks(3).map(|line| line.iter().map(u8::to_string).collect()).collect();
     assert_eq!(reading.text, text.join("\n"));
-    for (digit, (left, top)) in reading.digits.iter().zip(places) {
+    for (digit, (left, top)) in reading.digits.iter().zip(corners) {
         let [x, y, width, height] = digit.area;
         assert!(x >= left && y >= top && x + width <= left + 28 && y + height <= top + 28);
     }
@@ -526,8 +529,7 @@ fn threads_share_a_recognizer() {
     shared(&recognizer);
     let (digits, _) = digits(64);
     let pictures: Vec<_> = digits.iter().map(|digit| picture(&grey(digit))).collect();
-    let together: Vec<_> =
-        recognizer.read_all(&pictures).into_iter().map(Result::unwrap).collect();
+    let together: Vec<_> = recognizer.read_all(&pictures).into_iter().map(Result::unwrap).collect();
     thread::scope(|scope| {
         for part in 0..4 {
             let (recognizer, pictures, together) = (&recognizer, &pictures, &together);
@@ -565,7 +567,7 @@ fn activations_layer_by_layer() {
 }
 
 #[test]
-fn what_is_no_picture_says_so() {
+fn files_that_are_no_pictures() {
     let (digits, _) = digits(1);
     let png = encoded(&grey(&digits[0]), ImageFormat::Png);
     let limits = |pixels, memory| PictureLimits { pixels, memory };
@@ -608,7 +610,7 @@ fn what_is_no_picture_says_so() {
     for at in (0..png.len()).step_by(7) {
         let mut broken = png.clone();
         broken[at] ^= 0x55;
-        // Whatever it is then, reading it ends.
+        // Reading ends, whatever the result is.
         if let Ok(picture) = Picture::decode(&broken, &default) {
             let _ = shipped().read(&picture);
         }
@@ -616,7 +618,7 @@ fn what_is_no_picture_says_so() {
 }
 
 #[test]
-fn what_has_no_digits_says_so() {
+fn pictures_without_digits() {
     let sheet = |size: (u32, u32), f: &dyn Fn(u32, u32) -> u8| {
         DynamicImage::from(GrayImage::from_fn(size.0, size.1, |x, y| image::Luma([f(x, y)])))
     };
@@ -640,9 +642,9 @@ fn what_has_no_digits_says_so() {
     }
 }
 
-/// Each format's data, cut off: nothing is filled up.
+/// A file that ends early is an error in every format: the missing pixels are not filled in.
 #[test]
-fn what_is_cut_off_is_no_picture() {
+fn pictures_that_end_early() {
     let (digits, _) = digits(1);
     let picture = coloured(&digits[0], [30.0, 30.0, 60.0], [240.0, 240.0, 235.0], 1.0);
     let picture = DynamicImage::from(picture);
@@ -669,7 +671,7 @@ fn what_is_cut_off_is_no_picture() {
     }
 }
 
-/// Where the size lies in a JPEG: height, then width, in two bytes each.
+/// The bytes of a JPEG that hold its height, then its width, two bytes each.
 fn jpeg_size(bytes: &mut [u8]) -> &mut [u8] {
     let frame = bytes.windows(2).position(|two| two == [0xff, 0xc0]).expect("a frame");
     &mut bytes[frame + 5..][..4]
@@ -694,13 +696,15 @@ fn a_jpeg_holds_as_many_pixels_as_its_header_says() {
         // 400 rows end in a block: one more row takes 50 blocks more.
         assert_eq!(size(401, 400), early);
         assert_eq!(size(393, 400), Ok(393));
-        let decode =
-            |bytes: &[u8]| Picture::decode(bytes, &PictureLimits::default()).map(|picture| pixels(&picture).into_bytes());
+        let decode = |bytes: &[u8]| {
+            Picture::decode(bytes, &PictureLimits::default())
+                .map(|picture| pixels(&picture).into_bytes())
+        };
         let whole = decode(&jpeg);
-        // The mark of the end alone is missing; or other data follow it.
+        // Only the end marker is missing; then other data follow it.
         assert_eq!(decode(&jpeg[..jpeg.len() - 2]), whole);
         assert_eq!(decode(&[&jpeg[..], b"more"].concat()), whole);
-        // The mark of the end comes too early.
+        // The end marker comes too early.
         let early = early.clone().map(|_: u32| Vec::new());
         for length in (700..jpeg.len() - 3).step_by(97) {
             assert_eq!(decode(&[&jpeg[..length], &[0xff, 0xd9]].concat()), early, "{length}");
@@ -708,7 +712,7 @@ fn a_jpeg_holds_as_many_pixels_as_its_header_says() {
     }
 }
 
-/// A folder with two digits, one of them in a folder of its own, and two files that are no pictures.
+/// A folder with two digits, one of them in a subfolder, and two files that are no pictures.
 fn folder() -> (tempfile::TempDir, Vec<u8>) {
     let (digits, labels) = digits(2);
     let folder = temp();
@@ -741,7 +745,7 @@ fn predict_prints_what_it_reads() {
     assert_eq!(all.stderr, format!("error: {}: {error}\n", empty.display()));
     let seen = image::open(shown.join("a.png")).unwrap().into_luma8();
     assert_eq!(seen.dimensions(), (32, 32));
-    // What was shown is read as what it was made of.
+    // The written picture gives the same digit.
     let again = predict(&[], &[&shown.join("b.png")]);
     assert_eq!(again.success(), format!("{}\n", labels[1]));
 
@@ -777,7 +781,7 @@ fn predict_in_json() {
 }
 
 #[test]
-fn predict_says_what_is_wrong() {
+fn errors_of_predict() {
     let folder = temp();
     let missing = folder.path().join("none.png");
     let ended = predict(&[], &[&missing]);
@@ -788,7 +792,7 @@ fn predict_says_what_is_wrong() {
     let pattern = folder.path().join("*.png");
     let nothing = predict(&[], &[&pattern]);
     nothing.fails_with(&format!("{}: expected pictures, found none", pattern.display()));
-    // The others are read nevertheless.
+    // The other pictures are read.
     let (digits, labels) = digits(1);
     let good = folder.path().join("good");
     fs::write(&good, encoded(&grey(&digits[0]), ImageFormat::Png)).unwrap();
@@ -801,7 +805,7 @@ fn predict_says_what_is_wrong() {
 }
 
 #[test]
-fn predict_goes_on_until_nobody_listens() {
+fn predict_ends_quietly_if_its_output_is_closed() {
     let (digits, _) = digits(1);
     let folder = temp();
     let png = encoded(&grey(&digits[0]), ImageFormat::Png);
@@ -822,9 +826,9 @@ fn predict_goes_on_until_nobody_listens() {
     assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(0), &b""[..]));
 }
 
-/// Pictures that took minutes: each of their steps is bounded now.
+/// Patterns with many marks. Each step has a limit, so that reading them does not take minutes.
 #[test]
-fn patterns_are_no_writing() {
+fn patterns_are_read_in_limited_time() {
     let recognizer = shipped().time_limit(Duration::from_secs(300));
     let picture = |side: u32, ink: &dyn Fn(u32, u32) -> bool| {
         GrayImage::from_fn(side, side, |x, y| image::Luma([if ink(x, y) { 0 } else { 255 }])).into()
@@ -833,22 +837,23 @@ fn patterns_are_no_writing() {
         picture(1600, &|x, y| x % 3 == 0 && y % 3 == 0),
         picture(1200, &|x, y| x % 4 < 2 && y % 4 < 2),
         picture(1000, &|x, y| x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503) & 7 == 0),
-        // Frames within each other.
+        // Frames inside each other.
         picture(1000, &|x, y| x.min(y).min(999 - x).min(999 - y) % 4 == 0),
     ];
     for (i, reading) in read_all(&recognizer, &patterns).into_iter().enumerate() {
         let words = reading.map_or_else(|error| error.to_string(), |reading| reading.text);
         assert!(!words.contains("takes longer"), "pattern {i}: {words}");
     }
-    // Its time is over before it has begun.
+    // The time limit is over at the start.
     let none = shipped().time_limit(Duration::ZERO);
     let message = read(&none, &patterns[0]).unwrap_err().to_string();
     assert_eq!(message, "expected a picture that is read within 0 s, found that it takes longer");
 }
 
-/// A sheet of large dots, which are too many at full size and melt away in a smaller one, where a digit is read.
+/// A sheet of dots with a digit. At full size there are too many dots; at the smaller size they merge, and the digit is
+/// read. That reading has to stay.
 #[test]
-fn what_was_read_in_fewer_pixels_stays() {
+fn a_reading_at_the_smaller_size_stays() {
     let (digits, labels) = digits(1);
     let small = grey(&digits[0]).into_luma8();
     let side = 1600;
