@@ -203,7 +203,7 @@ impl App {
     ) -> Result<T, Failure> {
         time::timeout(self.timeout, work).await.unwrap_or_else(|_| {
             let message =
-                format!("expected an answer within {} s, found none", self.timeout.as_secs_f64());
+                format!("expected a result within {} s, found none", self.timeout.as_secs_f64());
             Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "timed_out", message))
         })
     }
