@@ -11,10 +11,9 @@ use serde_json::Value;
 use tch::nn::Module;
 use tch::{Device, Kind};
 
-use crate::util::{Bits, Ended, program, root, run, small_mnist, temp, tensors, trained};
+use crate::util::{Bits, Ended, program, run, small_mnist, temp, tensors, trained};
 
-const PROGRAMS: [&str; 7] =
-    ["train", "evaluate", "predict", "convert", "inspect", "serve", "summary"];
+const PROGRAMS: [&str; 4] = ["train", "evaluate", "convert", "summary"];
 
 fn json(text: &str) -> Value {
     assert_eq!(text.lines().count(), 1, "one object on one line: {text}");
@@ -68,9 +67,6 @@ fn wrong_usage_exits_with_2() {
         ("convert", &[], "<IN>"),
         ("convert", &["in.pt", "--detect"], "<OUT>"),
         ("convert", &["in.pt", "out.pt", "--data", "folder"], "--detect"),
-        ("inspect", &["in.pt", "out.pt"], "unexpected argument 'out.pt'"),
-        ("serve", &["--timeout", "0"], "expected 0.1 to 3600 seconds"),
-        ("serve", &["--reject-below", "2"], "expected a number from 0 to 1"),
         ("summary", &["extra"], "unexpected argument 'extra'"),
     ];
     for &(name, arguments, message) in table {
@@ -173,8 +169,6 @@ fn results_that_cannot_be_written_are_named() {
     for (path, message) in [(&file, &a_file), (&within, &a_part)] {
         train(path).fails_with(message);
         evaluate(&[&option("report", path)]).fails_with(message);
-        let picture = option("show", path);
-        run("predict", [picture, file.display().to_string()]).fails_with(message);
     }
     let nowhere = folder.path().join("missing/file.png");
     let message = format!("{}: cannot be written: {NOTHING_THERE}", nowhere.display());
@@ -203,32 +197,11 @@ fn pipe(path: &Path) {
 fn what_is_no_file_does_not_block() {
     let folder = temp();
     let path = |name: &str| folder.path().join(name);
-    let (silent, socket, picture) = (path("pipe"), path("socket"), path("link.png"));
+    let silent = path("pipe");
     pipe(&silent);
-    let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    // A link to a file is a file.
-    std::os::unix::fs::symlink(root().join("tests/pictures/407.png"), &picture).unwrap();
     let nobody = "expected data, found a pipe that nobody writes to";
     let device = "expected a file, found a device (of characters)";
-    let ended: Ended = program("predict")
-        .args([&silent, Path::new("/dev/zero"), Path::new("/dev/tty"), &socket, &picture])
-        .output()
-        .unwrap()
-        .into();
-    // The good one is read, whatever came before it.
-    assert_eq!((ended.code, ended.stdout), (Some(1), format!("{}: 407\n", picture.display())));
-    assert_eq!(
-        ended.stderr,
-        format!(
-            "error: {}: {nobody}\nerror: /dev/zero: {device}\nerror: /dev/tty: {device}\n\
-             error: {}: expected a file, found a socket\n",
-            silent.display(),
-            socket.display()
-        )
-    );
-    // All programs open files so.
     let zero = format!("/dev/zero: {device}");
-    run("inspect", [&silent]).fails_with(&format!("{}: {nobody}", silent.display()));
     run("convert", ["/dev/zero", "out.pt"]).fails_with(&zero);
     run("evaluate", ["--weights=/dev/zero"]).fails_with(&zero);
     run("evaluate", ["--torchscript=/dev/zero"]).fails_with(&zero);
@@ -236,105 +209,12 @@ fn what_is_no_file_does_not_block() {
         "{}: expected a file, found a pipe: write its data to a file",
         silent.display()
     ));
-    run("serve", ["--weights=/dev/zero"]).fails_with(&zero);
     run("train", ["--init=/dev/zero", "--out=never"]).fails_with(&zero);
     run("summary", ["--activations=/dev/zero", "--out=never.png"]).fails_with(&zero);
     let config = path("config.json");
     pipe(&config);
     run("train", [option("resume", folder.path())])
         .fails_with(&format!("{}: {nobody}", config.display()));
-    // In a folder only files are looked at.
-    let ended = run("predict", [folder.path()]);
-    assert_eq!(ended.success(), "407\n");
-}
-
-#[test]
-fn pipes_with_data_are_read() {
-    let picture = root().join("tests/pictures/407.png");
-    let ended = program("predict")
-        .arg("/dev/stdin")
-        .stdin(File::open(&picture).unwrap())
-        .output()
-        .map(Ended::from);
-    assert_eq!(ended.unwrap().success(), "407\n");
-    let script = "cat \"$1\" | \"$0\" /dev/stdin && \"$0\" <(sleep 0.1; cat \"$1\")";
-    let ended = std::process::Command::new("bash")
-        .args(["-c", script])
-        .arg(program("predict").get_program())
-        .arg(&picture)
-        .output()
-        .map(Ended::from);
-    assert_eq!(ended.unwrap().success(), "407\n407\n");
-    // A named pipe whose writer comes a little later.
-    let folder = temp();
-    let name = folder.path().join("pipe");
-    pipe(&name);
-    let child = program("inspect").arg(&name).stdout(Stdio::piped()).spawn().unwrap();
-    fs::write(&name, fs::read(trained()).unwrap()).unwrap();
-    let text = Ended::from(child.wait_with_output().unwrap()).success();
-    assert!(text.contains("LeNet-5, found at: the whole file"), "{text}");
-}
-
-#[test]
-fn links_in_a_circle_have_an_end() {
-    let folder = temp();
-    let path = |name: &str| folder.path().join(name);
-    fs::create_dir_all(path("a/b")).unwrap();
-    fs::copy(root().join("tests/pictures/407.png"), path("a/b/407.png")).unwrap();
-    // Followed without an end, these would be 2^40 paths.
-    for name in ["a/b/one", "a/b/two", "a/three"] {
-        std::os::unix::fs::symlink("..", path(name)).unwrap();
-    }
-    let ended = program("predict").current_dir(folder.path()).arg("**/*.png").output();
-    assert_eq!(Ended::from(ended.unwrap()).success(), "407\n");
-}
-
-#[test]
-fn names_are_printed_without_tricks() {
-    use std::os::unix::ffi::OsStrExt;
-    let folder = temp();
-    let at = |name: &[u8]| folder.path().join(std::ffi::OsStr::from_bytes(name));
-    let picture = fs::read(root().join("tests/pictures/407.png")).unwrap();
-    // (name, as it is printed)
-    let table: [(&[u8], &str); 5] = [
-        (b"1\nerror: 2.png", r"1\nerror: 2.png"),
-        (b"\x1b[31mred.png", r"\u{1b}[31mred.png"),
-        ("a\u{202e}gnp.png".as_bytes(), r"a\u{202e}gnp.png"),
-        (b"\xff\\x.png", r"\xff\\x.png"),
-        (
-            "z\u{e9}ro e\u{301} \u{4e03} 'q' \"p\".png".as_bytes(),
-            "z\u{e9}ro e\u{301} \u{4e03} 'q' \"p\".png",
-        ),
-    ];
-    let shown = |name: &str| format!("{}/{name}", folder.path().display());
-    for (name, printed) in table {
-        let path = at(name);
-        fs::write(&path, &picture).unwrap();
-        let both = run("predict", [&path, &path]).success();
-        let line = format!("{}: 407\n", shown(printed));
-        assert_eq!(both, format!("{line}{line}"));
-        let inspected = run("inspect", [&path]);
-        assert!(inspected.stderr.starts_with(&format!("error: {}: ", shown(printed))));
-        assert_eq!(inspected.stderr.lines().count(), 1);
-        // JSON keeps the name.
-        let line = json(&run("predict", [Path::new("--json"), &path]).success());
-        match std::str::from_utf8(name) {
-            Ok(name) => {
-                assert_eq!((&line["file"], line.get("file_bytes")), (&shown(name).into(), None))
-            }
-            Err(_) => {
-                let bytes: Vec<u8> = serde_json::from_value(line["file_bytes"].clone()).unwrap();
-                assert_eq!(bytes, path.as_os_str().as_bytes());
-            }
-        }
-        let weights = path.with_extension("pt");
-        fs::copy(trained(), &weights).unwrap();
-        let text = run("inspect", [&weights]).success();
-        let printed = shown(&printed.replace(".png", ".pt"));
-        assert!(text.starts_with(&format!("file       {printed}, ")), "{text}");
-        let line = json(&run("inspect", [Path::new("--json"), &weights]).success());
-        assert_eq!(line.get("file_bytes").is_some(), std::str::from_utf8(name).is_err());
-    }
 }
 
 #[test]
@@ -736,7 +616,7 @@ fn training_that_is_bad_goes_on() {
 #[test]
 fn negative_numbers_are_read() {
     let threads = "error: threads: expected 1 to 1024, found -1";
-    let table: [(&str, &str, &str); 8] = [
+    let table: [(&str, &str, &str); 6] = [
         (
             "train --model=original",
             "threads j rbf-scale limit validation batch-size lr momentum dampening weight-decay seed mean std",
@@ -758,8 +638,6 @@ fn negative_numbers_are_read() {
             "error: rbf-scale: expected a positive number, found -1",
         ),
         ("evaluate", "threads mean std", threads),
-        ("predict picture.png", "threads mean std", threads),
-        ("serve", "threads mean std", threads),
         ("summary", "mean std", "error: std: expected a positive number, found -1"),
     ];
     let ended = |command: &str, options: &[&str], value: &str| {
@@ -780,8 +658,6 @@ fn negative_numbers_are_read() {
     for (command, options) in [
         ("train", "epochs step-size classes"),
         ("evaluate", "max-memory"),
-        ("predict picture.png", "max-pixels reject-below"),
-        ("serve", "max-body max-pixels timeout max-connections queue batch-wait reject-below"),
     ] {
         for option in options.split(' ') {
             let ended = ended(command, &[option], "-1");

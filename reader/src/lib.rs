@@ -1,4 +1,4 @@
-//! Reads handwritten digits: in pictures, over HTTP, on a page to draw on. The commands of the program `lenet5`.
+//! Reads handwritten digits: in pictures, over HTTP, and on a page to draw on. The library behind the program `lenet5`.
 
 pub mod commands;
 pub mod predict;

@@ -1,10 +1,12 @@
-//! The program `lenet5`: `lenet5 predict IMAGE`, `lenet5 serve`, `lenet5 inspect FILE`.
+//! The program `lenet5`, with the commands `lenet5 predict IMAGE`, `lenet5 serve` and `lenet5 inspect FILE`.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use lenet5_cli as cli;
-use lenet5_reader::commands::{inspect, predict, serve};
+use lenet5_reader::commands::inspect::{self, InspectArguments};
+use lenet5_reader::commands::predict::{self, PredictArguments};
+use lenet5_reader::commands::serve::{self, ServeArguments};
 
 /// Reads handwritten digits with LeNet-5.
 #[derive(Parser)]
@@ -16,9 +18,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    Predict(predict::Arguments),
-    Serve(Box<serve::Arguments>),
-    Inspect(inspect::Arguments),
+    Predict(PredictArguments),
+    Serve(Box<ServeArguments>),
+    Inspect(InspectArguments),
 }
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! Pictures by the thousand: found in folders and by patterns, read in batches as they come.
+//! Reads many pictures: finds them in folders and by patterns, and reads them in batches.
 
 use std::collections::HashSet;
 use std::fs::Metadata;
@@ -13,16 +13,16 @@ use lenet5_core::recognizer::{Mark, Reading, Recognizer};
 use lenet5_core::{Error, Picture, PictureLimits, Result, files};
 use walkdir::WalkDir;
 
-/// Pictures read in one batch.
+/// The number of pictures in a batch.
 const BATCH: usize = 256;
 
-/// The pictures that arguments name: a file is itself; a folder is the pictures within it, by name, also in folders
-/// within; anything else is a pattern such as `scans/*.png`. In their place errors: where a folder cannot be read, a
-/// pattern is broken, or an argument names nothing.
+/// Finds the pictures that arguments name. A folder names all pictures in it and in its subfolders, sorted by name; a
+/// pattern such as `scans/*.png` names the files that match it; any other argument names one file.
 ///
-/// In folders only regular files are looked at. Links are followed; a folder that several lead to is entered once, so
-/// that links in a circle have an end.
-pub fn pictures(arguments: &[PathBuf]) -> Vec<Result<PathBuf>> {
+/// The list has an error for each folder that cannot be read, for each broken pattern, and for each folder or pattern
+/// without pictures. In folders only regular files count. Links are followed, but each folder is visited once, so that
+/// links that form a circle do no harm.
+pub fn find_pictures(arguments: &[PathBuf]) -> Vec<Result<PathBuf>> {
     let mut pictures = Vec::new();
     for argument in arguments {
         let before = pictures.len();
@@ -45,13 +45,13 @@ pub fn pictures(arguments: &[PathBuf]) -> Vec<Result<PathBuf>> {
     pictures
 }
 
-/// The regular files of a folder, and of the folders within, for which `wanted` holds; sorted by name.
+/// The regular files in a folder and its subfolders for which `wanted` is true, sorted by name.
 fn files_below(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Vec<Result<PathBuf>> {
-    let mut entered = HashSet::new();
+    let mut visited = HashSet::new();
     let walk = WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter();
     let walk = walk.filter_entry(|entry| {
         let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
-        let is_new = |metadata| entered.insert(identity(metadata));
+        let is_new = |metadata| visited.insert(identity(metadata));
         !entry.file_type().is_dir() || entry.metadata().map_or(true, is_new)
     });
     let files = walk.filter_map(|entry| match entry {
@@ -59,7 +59,7 @@ fn files_below(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Vec<Result<Path
             Some(Ok(entry.into_path()))
         }
         Ok(_) => None,
-        // A link to a folder that it lies in.
+        // A link to a folder that contains it.
         Err(error) if error.loop_ancestor().is_some() => None,
         Err(error) => {
             let path = error.path().unwrap_or(folder).to_owned();
@@ -72,7 +72,7 @@ fn files_below(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Vec<Result<Path
 /// The files that a pattern matches.
 fn matches(pattern: &str) -> Result<Vec<Result<PathBuf>>, PatternError> {
     if let Some(at) = pattern.find("**") {
-        // glob would go round and round where links lead in a circle.
+        // The crate glob does not end if links form a circle.
         let pattern = Pattern::new(pattern)?;
         let above = Path::new(&pattern.as_str()[..at]).ancestors();
         let special = |path: &Path| path.to_string_lossy().contains(['*', '?', '[']);
@@ -99,13 +99,13 @@ fn matches(pattern: &str) -> Result<Vec<Result<PathBuf>>, PatternError> {
     Ok(found.collect())
 }
 
-/// The argument as a pattern: where it names no file, and has a pattern's characters.
+/// The argument as a pattern. None if it has no special characters, or names an existing file.
 fn pattern(argument: &Path) -> Option<&str> {
     let text = argument.to_str()?;
     (text.contains(['*', '?', '[']) && argument.symlink_metadata().is_err()).then_some(text)
 }
 
-/// Whether a file is a picture, by its name, else by its first bytes.
+/// Whether the name or the first bytes of a file are those of a picture.
 fn is_picture(path: &Path) -> bool {
     let start = || {
         let mut start = Vec::new();
@@ -116,11 +116,11 @@ fn is_picture(path: &Path) -> bool {
     Picture::is_known_name(path) || start().is_ok_and(|start| Picture::is_known(&start))
 }
 
-/// Reads picture files on all cores, some at a time in memory, and gives each reading to `each` in the files' order. Where
-/// there are many files, progress is shown on stderr.
+/// Reads picture files on all cores, and calls `each` with every reading, in the order of the files. Only a few pictures
+/// are in memory at a time. If there are many files, progress is shown on stderr.
 ///
 /// # Errors
-/// Those of `each`, which end it.
+/// The first error of `each`; the remaining files are not read.
 pub fn read_files<E>(
     recognizer: &Recognizer,
     files: Vec<Result<PathBuf>>,
@@ -154,47 +154,48 @@ pub fn read_files<E>(
     Ok(())
 }
 
-/// Notes about a reading for a person, beside its text: ink that was left out, and that all digits are rejected.
+/// Notes about a reading, for people: that all digits are rejected, or that ink beside the digits was left out.
 pub fn notes(reading: &Reading) -> Vec<String> {
     let mut notes = Vec::new();
     if reading.digits.iter().all(|digit| digit.rejected) {
-        let surest = reading.digits.iter().map(|digit| digit.confidence).fold(0.0, f32::max);
+        let highest = reading.digits.iter().map(|digit| digit.confidence).fold(0.0, f32::max);
         notes.push(format!(
-            "rejected all digits, of confidence {surest:.3} at most; --reject-below 0 prints them"
+            "rejected all digits, of confidence {highest:.3} at most; --reject-below 0 prints them"
         ));
     }
     if !reading.left_out.is_empty() {
         let count = reading.left_out.len();
         let marks = if count == 1 { "1 mark" } else { &format!("{count} marks") };
-        let places: Vec<_> = reading
+        let positions: Vec<_> = reading
             .left_out
             .iter()
             .map(|Mark { area: [left, top, width, height], .. }| {
                 format!("{width}x{height} at {left},{top}")
             })
             .collect();
-        let places = places.join("; ");
+        let positions = positions.join("; ");
         notes.push(format!(
-            "left out {marks} beside the digits, a sign or a point perhaps: {places}"
+            "left out {marks} beside the digits, a sign or a point perhaps: {positions}"
         ));
     }
     notes
 }
 
-/// Writes the digits of a reading as the network sees them to a PNG: side by side, each of 32x32 pixels, ink white.
+/// Writes the digits of a reading to a PNG file as the network takes them: side by side, each in 32x32 pixels, white ink
+/// on black.
 ///
 /// # Errors
-/// Where the file cannot be written.
-pub fn write_seen(path: &Path, reading: &Reading) -> Result<()> {
+/// If the file cannot be written.
+pub fn write_digits(path: &Path, reading: &Reading) -> Result<()> {
     const TILE: usize = 32;
     const MARGIN: usize = (TILE - SIDE) / 2;
     let width = TILE * reading.digits.len();
-    let mut seen = vec![0; width * TILE];
+    let mut pixels = vec![0; width * TILE];
     for (i, digit) in reading.digits.iter().enumerate() {
-        for (row, pixels) in digit.pixels.chunks_exact(SIDE).enumerate() {
-            seen[(MARGIN + row) * width + TILE * i + MARGIN..][..SIDE].copy_from_slice(pixels);
+        for (row, values) in digit.pixels.chunks_exact(SIDE).enumerate() {
+            pixels[(MARGIN + row) * width + TILE * i + MARGIN..][..SIDE].copy_from_slice(values);
         }
     }
-    let seen = Picture::from_grey(width as u32, TILE as u32, seen)?;
-    files::write_atomic(path, &seen.to_png()?)
+    let picture = Picture::from_grey(width as u32, TILE as u32, pixels)?;
+    files::write_atomic(path, &picture.to_png()?)
 }

@@ -1,10 +1,10 @@
-//! The HTTP service: reads the digits of pictures that are sent to it, shows what each layer makes of
-//! them, and has a page to draw on.
+//! The HTTP service: reads the digits in pictures that clients send, returns the outputs of each layer, and has a page to
+//! draw on.
 //!
-//! A request's way: `connections` accepts it and bounds its head, `routes` finds what it asks for, `body`
-//! takes the body in, `form` finds the picture's file in that, `reader` decodes it, and `batch` reads
-//! small pictures of several requests at once. What goes wrong is a `failure`: JSON, with nothing in it
-//! that concerns the service alone.
+//! The path of a request: `connections` accepts the connection and limits the request's head, `routes` finds the handler,
+//! `body` receives the body, `form` finds the picture's file in it, `reader` decodes the picture, and `batch` reads small
+//! pictures of several requests together. An error is a `failure`: a response with JSON, without internal details. Only
+//! requests that hyper cannot parse get a response without a body.
 
 mod batch;
 mod body;
@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
 
-pub use log::Log;
+pub use log::LogFormat;
 
 use connections::Connections;
 use guard::Guard;
@@ -34,59 +34,61 @@ use metrics::ServiceMetrics;
 use reader::{NetworkReader, RequestLimits};
 use routes::App;
 
-/// What the service listens to, and what it may take of the machine.
+/// Where the service listens, and how much of the machine it may use.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Options {
-    /// Address to listen on; port 0 takes a free one.
+pub struct ServiceOptions {
+    /// Address to listen on; with port 0 the system chooses a free port.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub addr: String,
-    /// The most that a request's body may have, in MiB.
+    /// Largest body of a request, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub max_body: u32,
-    /// The most pixels that a picture may have, in millions.
+    /// Largest number of pixels of a picture, in millions.
     #[arg(long, value_name = "MILLIONS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub max_pixels: u64,
-    /// Seconds that a client may take for a request's head, and again for its body, and that the answer
-    /// may take; also how long a connection may idle.
+    /// Seconds that a client may take to send a request's head, and again to send its body; also the most seconds until
+    /// the response, and the most seconds that a connection may be idle.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub timeout: Duration,
-    /// The most connections at once.
+    /// Most connections at once.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub max_connections: u32,
-    /// The most connections of one client address at once, of IPv6 of one /64 network; 0 for no limit. Behind a proxy
-    /// all clients have its address. [default: a quarter of --max-connections; no limit for this machine's own]
+    /// Most connections of one client at once; 0 for no limit. A client is an IPv4 address, or a /64 network of IPv6.
+    /// Behind a proxy all clients have the proxy's address. [default: a quarter of --max-connections; no limit for
+    /// clients on this machine]
     #[arg(long, value_name = "N")]
     pub max_per_client: Option<u32>,
-    /// Let requests with this Host header in too. On a loopback address only localhost and loopback addresses are
-    /// let in, on others all, as long as this is not given.
+    /// Also allow requests with this Host header. Without this option a service on a loopback address allows only
+    /// localhost and loopback addresses, and a service on another address allows every Host header.
     #[arg(long, value_name = "NAME")]
     pub allow_host: Vec<String>,
-    /// Let pages of this origin, such as `https://example.org`, ask and read the answers (CORS); * for all.
+    /// Allow pages of this origin, such as `https://example.org`, to send requests and to read the responses (CORS); *
+    /// for all origins.
     #[arg(long, value_name = "ORIGIN")]
     pub allow_origin: Vec<String>,
-    /// The most small pictures that wait for a network or are being read by it.
+    /// Most small pictures that wait for a network or are being read by it.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub queue: u32,
-    /// Microseconds that a batch waits for more pictures; with 0 it takes those that came while the last
-    /// one was read.
+    /// Microseconds that a batch waits for more pictures; with 0 a batch is the pictures that arrived while the batch
+    /// before it was read.
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=10_000_000))]
     pub batch_wait: u64,
-    /// Reject digits of a lower confidence, 0 to 1; 0 rejects none [default: 0.05, and 0 for networks of other
-    /// classes than ten]
+    /// Reject digits of a lower confidence, 0 to 1; 0 rejects none [default: 0.05, and 0 for networks that do not have
+    /// ten classes]
     #[arg(long, value_name = "X", value_parser = lenet5_cli::confidence)]
     pub reject_below: Option<f32>,
 }
 
-/// How a service that was told to stop ended.
+/// How the service ended after it was told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shutdown {
-    /// All that it had accepted is answered.
+    /// All accepted requests got their responses.
     Finished,
-    /// Some of it took longer than the timeout.
+    /// Some requests took longer than the timeout.
     CutOff,
 }
 
-/// A service that listens.
+/// A service that listens for connections.
 pub struct Server {
     runtime: Runtime,
     listener: TcpListener,
@@ -96,33 +98,33 @@ pub struct Server {
     stop: Stop,
 }
 
-/// Tells a service to stop.
+/// A handle that stops a service.
 #[derive(Clone)]
 pub struct Stop(watch::Sender<bool>);
 
 impl Stop {
-    /// Stops the service: it accepts nothing more, and finishes what it has.
+    /// Stops the service: it accepts no more connections, and finishes the requests that it has.
     pub fn stop(&self) {
         self.0.send_replace(true);
     }
 }
 
 impl Server {
-    /// Listens; where a request names no network, or their kind of network, these weights are asked, else
-    /// the shipped ones of the other kind.
+    /// Starts to listen. Requests that name no network, or the network of these weights, are read with these weights;
+    /// requests that name the other network are read with its shipped weights.
     ///
     /// # Errors
-    /// Where the address cannot be listened on, or the weights do not fit their settings.
-    pub fn bind(options: &Options, weights: &Weights) -> Result<Self> {
+    /// If the service cannot listen on the address, or the weights do not fit their settings.
+    pub fn bind(options: &ServiceOptions, weights: &Weights) -> Result<Self> {
         return_memory();
-        // First what fails fast.
+        // The checks that are quick come first.
         let fail = |error| Error::Config(format!("listening on {}: {error}", options.addr));
         let listener = TcpListener::bind(&options.addr).map_err(fail)?;
         listener.set_nonblocking(true).map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
         let timeout = options.timeout;
-        let (most, per_client) = (options.max_connections, options.max_per_client);
-        let connections = Connections { most, per_client, timeout };
+        let (max, max_per_client) = (options.max_connections, options.max_per_client);
+        let connections = Connections { max, max_per_client, timeout };
         let (guard, cors) = (Guard::new(options, address), guard::cors(options)?);
         let runtime = runtime::Builder::new_multi_thread().enable_all().build().map_err(fail)?;
 
@@ -152,20 +154,20 @@ impl Server {
         })
     }
 
-    /// Where it listens.
+    /// The address that the service listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What stops it.
+    /// A handle that stops the service.
     pub fn stop(&self) -> Stop {
         self.stop.clone()
     }
 
-    /// Serves until it is told to stop.
+    /// Serves until the service is told to stop.
     ///
     /// # Errors
-    /// Where the system takes the listening socket back.
+    /// If the listening socket fails.
     pub fn run(self) -> Result<Shutdown> {
         let Self { runtime, listener, address, app, connections, stop } = self;
         tracing::info!(%address, "listening");
@@ -179,18 +181,19 @@ impl Server {
     }
 }
 
-/// glibc keeps large blocks for later by default, in each thread's arena: of large pictures twice as much
-/// memory as they need at a time. From this size on they go back to the system at once.
+/// Makes glibc return large blocks to the system at once. By default each thread's arena keeps them, which takes twice the
+/// memory that large pictures need.
 #[allow(unsafe_code)]
 fn return_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: the calls change parameters of the allocator.
+    // SAFETY: the calls only change parameters of the allocator.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10);
         libc::mallopt(libc::M_TRIM_THRESHOLD, 4 << 20);
     }
 }
 
+/// Parses a timeout.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
     let seconds = seconds.ok_or("expected 0.1 to 3600 seconds")?;

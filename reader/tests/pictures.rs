@@ -1,7 +1,6 @@
-//! Digits read from pictures: decoding, ink, strings, the library's call and `predict`.
+//! Digits read from pictures: decoding, ink, strings of digits, the library and the command `predict`.
 
 use std::fs;
-use std::io::Cursor;
 use std::ops::Sub;
 use std::path::Path;
 use std::process::Stdio;
@@ -9,28 +8,35 @@ use std::thread;
 use std::time::Duration;
 
 use image::{DynamicImage, GrayImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
-use lenet5::data::images::{self, Limits, PIXELS, SIDE};
-use lenet5::data::{Dataset, Split, to_input};
-use lenet5::model::{Activation, Input, ModelConfig, Network};
-use lenet5::recognizer::training::{Random, Text};
-use lenet5::recognizer::{REJECT_BELOW, Reading, Recognizer};
-use lenet5::weights::Weights;
+use lenet5_core::data::digit::{PIXELS, SIDE};
+use lenet5_core::data::to_input;
+use lenet5_core::model::{Activation, Input};
+use lenet5_core::recognizer::training::{Random, Text};
+use lenet5_core::recognizer::{REJECT_BELOW, Reading};
+use lenet5_core::{
+    Array, ForwardPass, ModelConfig, Network, Picture, PictureLimits, Recognizer, Result, Weights,
+};
 use serde_json::{Value, json};
-use tch::nn::Module;
-use tch::{Device, Kind, Tensor};
 
-use crate::model::new;
-use crate::util::{Ended, program, run, temp};
+use crate::util::{Ended, digits, encoded, grey, program, run, temp};
 
-/// The first test images, and what they are.
-fn digits(count: i64) -> (Vec<[u8; PIXELS]>, Vec<i64>) {
-    let data = Dataset::embedded(Split::Test, 10).unwrap().first(count);
-    let bytes = Vec::<u8>::try_from(data.images().flatten(0, -1)).unwrap();
-    (bytes.as_chunks().0.to_vec(), data.labels().try_into().unwrap())
+/// A picture in the reader's own type, with all channels and bits of the original.
+fn picture(image: &DynamicImage) -> Picture {
+    Picture::decode(&encoded(image, ImageFormat::Png), &PictureLimits::default()).unwrap()
 }
 
-fn grey(pixels: &[u8; PIXELS]) -> DynamicImage {
-    GrayImage::from_raw(SIDE as u32, SIDE as u32, pixels.to_vec()).unwrap().into()
+/// The pixels of a decoded picture.
+fn pixels(picture: &Picture) -> DynamicImage {
+    image::load_from_memory(&picture.to_png().unwrap()).unwrap()
+}
+
+fn read(recognizer: &Recognizer, image: &DynamicImage) -> Result<Reading> {
+    recognizer.read(&picture(image))
+}
+
+fn read_all(recognizer: &Recognizer, images: &[DynamicImage]) -> Vec<Result<Reading>> {
+    let pictures: Vec<_> = images.iter().map(picture).collect();
+    recognizer.read_all(&pictures)
 }
 
 /// A digit enlarged tenfold on a sheet with a margin: 0 for paper to 1 for ink.
@@ -58,21 +64,15 @@ fn coloured(pixels: &[u8; PIXELS], pen: [f32; 3], paper: [f32; 3], falls_to: f32
     })
 }
 
-fn encoded(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
-    let mut bytes = Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, format).unwrap();
-    bytes.into_inner()
-}
-
 fn shipped() -> Recognizer {
     Recognizer::shipped(Network::Modern).unwrap()
 }
 
 #[test]
-fn what_is_as_in_mnist_is_seen_as_it_is() {
+fn pictures_like_mnist_are_not_changed() {
     let (digits, labels) = digits(200);
     let recognizer = shipped();
-    let mut others = 0;
+    let mut errors = 0;
     for (pixels, label) in digits.iter().zip(&labels) {
         let mut dark = [255; 32 * 32];
         for (i, grey) in pixels.iter().enumerate() {
@@ -80,18 +80,18 @@ fn what_is_as_in_mnist_is_seen_as_it_is() {
         }
         let dark = GrayImage::from_raw(32, 32, dark.to_vec()).unwrap();
         for picture in [grey(pixels), dark.into()] {
-            let reading = recognizer.read(&picture).unwrap();
+            let reading = read(&recognizer, &picture).unwrap();
             assert_eq!(reading.digits.len(), 1);
             let digit = &reading.digits[0];
-            assert!(&digit.pixels == pixels, "another {label} is seen");
-            others += usize::from(reading.text != label.to_string());
+            assert!(&digit.pixels == pixels, "the pixels of a {label} are changed");
+            errors += usize::from(reading.text != label.to_string());
         }
     }
-    assert!(others <= 2, "{others} of 400 misread");
+    assert!(errors <= 2, "{errors} of 400 misclassified");
 }
 
 #[test]
-fn the_network_sees_the_same_as_libtorch() {
+fn probabilities_agree_with_the_forward_pass_in_float64() {
     let (digits, _) = digits(100);
     let pictures: Vec<_> = digits.iter().map(grey).collect();
     let shipped = |network| Weights::shipped(network).unwrap();
@@ -109,20 +109,29 @@ fn the_network_sees_the_same_as_libtorch() {
         with(&|weights| weights.config.activation = Activation::Sigmoid),
     ];
     for weights in forms {
-        let (_store, model) = weights.build(Device::Cpu).unwrap();
-        let input = to_input(&images::to_tensor(&digits).unwrap(), &weights.config);
-        let expected = tch::no_grad(|| model.forward(&input)).softmax(1, Kind::Float);
+        let input: Vec<f64> = digits
+            .iter()
+            .flat_map(|pixels| to_input(pixels, SIDE, &weights.config))
+            .map(f64::from)
+            .collect();
+        let logits = ForwardPass::new(&weights).unwrap().logits(&input).unwrap();
         let recognizer = Recognizer::new(&weights).unwrap();
-        let readings = recognizer.read_all(&pictures).into_iter().map(Result::unwrap);
-        let ours: Vec<f32> =
-            readings.flat_map(|reading| reading.digits[0].probabilities.clone()).collect();
-        let difference = (Tensor::from_slice(&ours).view_as(&expected) - expected).abs().max();
-        assert!(difference.double_value(&[]) < 1e-5, "{}: {difference:?}", weights.config);
+        let readings = read_all(&recognizer, &pictures).into_iter().map(Result::unwrap);
+        let mut largest = 0.0_f64;
+        for (reading, logits) in readings.zip(logits.chunks_exact(10)) {
+            let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let powers: Vec<f64> = logits.iter().map(|logit| (logit - most).exp()).collect();
+            let sum: f64 = powers.iter().sum();
+            for (ours, power) in reading.digits[0].probabilities.iter().zip(powers) {
+                largest = largest.max((f64::from(*ours) - power / sum).abs());
+            }
+        }
+        assert!(largest < 1e-5, "{}: {largest:e}", weights.config);
     }
 }
 
 #[test]
-fn all_formats_by_their_content() {
+fn formats_are_found_by_content() {
     let (digits, labels) = digits(1);
     let picture = coloured(&digits[0], [30.0, 30.0, 60.0], [240.0, 240.0, 235.0], 1.0);
     let picture = DynamicImage::from(picture);
@@ -135,11 +144,11 @@ fn all_formats_by_their_content() {
             Hdr | OpenExr => picture.to_rgb32f().into(),
             _ => picture.clone(),
         };
-        // Its name lies, but where the content says nothing.
+        // The name is wrong, except for the format that has no mark in its content.
         let name = if format == Tga { "digit.tga" } else { "digit.txt" };
         let path = folder.path().join(name);
         fs::write(&path, encoded(&picture, format)).unwrap();
-        let decoded = images::open(&path, &Limits::default());
+        let decoded = Picture::open(&path, &PictureLimits::default());
         let reading = recognizer.read(&decoded.unwrap_or_else(|e| panic!("{format:?}: {e}")));
         assert_eq!(reading.unwrap().text, labels[0].to_string(), "{format:?}");
     }
@@ -149,16 +158,16 @@ fn all_formats_by_their_content() {
         200,
         image::imageops::FilterType::Triangle,
     ));
-    let decoded = images::decode(&encoded(&small, Ico), &Limits::default()).unwrap();
+    let decoded = Picture::decode(&encoded(&small, Ico), &PictureLimits::default()).unwrap();
     assert_eq!(recognizer.read(&decoded).unwrap().text, labels[0].to_string());
 }
 
 #[test]
-fn turned_as_exif_says() {
+fn exif_orientation() {
     let (digits, _) = digits(1);
     let upright = coloured(&digits[0], [20.0; 3], [240.0; 3], 1.0);
     let upright = DynamicImage::from(upright);
-    // What a camera stores that is held otherwise, by the orientation that it notes.
+    // The picture as a camera stores it, for each orientation that it notes.
     let stored = [
         (1, upright.clone()),
         (2, upright.fliph()),
@@ -178,7 +187,8 @@ fn turned_as_exif_says() {
         bytes.extend((exif.len() as u16 + 2).to_be_bytes());
         bytes.extend(exif);
         bytes.extend(&jpeg[2..]);
-        let picture = images::decode(&bytes, &Limits::default()).unwrap().to_luma8();
+        let picture = Picture::decode(&bytes, &PictureLimits::default()).unwrap();
+        let picture = pixels(&picture).to_luma8();
         let difference = |(a, b): (&u8, &u8)| u64::from(a.abs_diff(*b));
         let sum: u64 = picture.iter().zip(upright.to_luma8().iter()).map(difference).sum();
         let mean = sum as f64 / picture.len() as f64;
@@ -187,7 +197,7 @@ fn turned_as_exif_says() {
 }
 
 #[test]
-fn ink_in_any_colours_and_light() {
+fn colours_and_light() {
     let (digits, labels) = digits(40);
     let recognizer = shipped();
     type Kind<'a> = (&'a str, &'a dyn Fn(&[u8; PIXELS]) -> DynamicImage);
@@ -210,7 +220,7 @@ fn ink_in_any_colours_and_light() {
     ];
     for (name, make) in kinds {
         let pictures: Vec<_> = digits.iter().map(make).collect();
-        let readings = recognizer.read_all(&pictures).into_iter();
+        let readings = read_all(&recognizer, &pictures).into_iter();
         let texts = readings.map(|reading| reading.map(|reading| reading.text).unwrap_or_default());
         let right = texts.zip(&labels).filter(|(text, label)| *text == label.to_string()).count();
         assert!(right >= 37, "{name}: {right} of 40");
@@ -218,7 +228,7 @@ fn ink_in_any_colours_and_light() {
 }
 
 #[test]
-fn what_is_around_digits_is_not_read() {
+fn marks_around_digits_are_not_read() {
     let (digits, labels) = digits(20);
     let recognizer = shipped();
     let dark = |x: u32, y: u32, [left, top, right, bottom]: [u32; 4]| {
@@ -244,21 +254,22 @@ fn what_is_around_digits_is_not_read() {
                 image::Luma([(245.0 - 220.0 * ink) as u8])
             })
         };
-        let texts = digits.iter().map(|digit| recognizer.read(&picture(digit).into()));
+        let texts = digits.iter().map(|digit| read(&recognizer, &picture(digit).into()));
         let texts = texts.map(|reading| reading.map(|reading| reading.text).unwrap_or_default());
         let right = texts.zip(&labels).filter(|(text, label)| *text == label.to_string()).count();
         assert!(right >= 18, "{name}: {right} of 20");
     }
 }
 
-/// A number written large on white paper, with digits of MNIST that are easily read, and where its signs are: left,
-/// top, width and height.
+/// A large number on white paper, made of the test images with the highest confidence; and the boxes of its signs and
+/// points: left, top, width and height.
 fn number(text: &str) -> (GrayImage, Vec<[u32; 4]>) {
     const SCALE: u32 = 4;
     let (digits, labels) = digits(200);
     let pictures: Vec<_> = digits.iter().map(grey).collect();
-    let readings: Vec<_> = shipped().read_all(&pictures).into_iter().map(Result::unwrap).collect();
-    let surest = |label: i64| {
+    let readings: Vec<_> =
+        read_all(&shipped(), &pictures).into_iter().map(Result::unwrap).collect();
+    let surest = |label: u8| {
         let of_label = (0..digits.len()).filter(|i| labels[*i] == label);
         let confidence = |i: &usize| readings[*i].digits[0].confidence;
         of_label.max_by(|a, b| confidence(a).total_cmp(&confidence(b))).unwrap()
@@ -273,7 +284,7 @@ fn number(text: &str) -> (GrayImage, Vec<[u32; 4]>) {
             ',' => &[[0, 144, 12, 26]],
             digit => {
                 let Reading { digits: seen, .. } =
-                    &readings[surest(digit.to_digit(10).unwrap().into())];
+                    &readings[surest(digit.to_digit(10).unwrap() as u8)];
                 let [column, _, width, _] = seen[0].area;
                 let small = GrayImage::from_raw(28, 28, seen[0].pixels.to_vec()).unwrap();
                 let ink = image::imageops::crop_imm(&small, column, 0, width, 28).to_image();
@@ -298,10 +309,10 @@ fn number(text: &str) -> (GrayImage, Vec<[u32; 4]>) {
 }
 
 #[test]
-fn signs_and_points_are_left_out_and_said() {
+fn signs_and_points_are_left_out_and_reported() {
     let recognizer = shipped();
     let reads = |picture: GrayImage, text: &str, marks: &[[u32; 4]]| {
-        let reading = recognizer.read(&picture.into()).unwrap();
+        let reading = read(&recognizer, &picture.into()).unwrap();
         let expected: String = text.chars().filter(char::is_ascii_digit).collect();
         assert_eq!((reading.accepted, reading.text), (expected.clone(), expected));
         assert_eq!(reading.left_out.len(), marks.len(), "{text}: {:?}", reading.left_out);
@@ -309,7 +320,7 @@ fn signs_and_points_are_left_out_and_said() {
             reading.left_out.iter().map(|mark| (mark.area, mark.line)).collect();
         found.sort_unstable();
         for ((area, line), mark) in found.iter().zip(marks) {
-            // Reduced before it is looked at, and with soft borders.
+            // The picture is reduced first, and borders are soft.
             let near = area.iter().zip(mark).all(|(a, b)| a.abs_diff(*b) <= 4);
             assert!(near && *line == 0, "{text}: {area:?} for {mark:?}");
         }
@@ -319,7 +330,7 @@ fn signs_and_points_are_left_out_and_said() {
         assert_eq!(marks.len(), text.chars().filter(|sign| !sign.is_ascii_digit()).count());
         reads(picture, text, &marks);
     }
-    // On ruled paper, in a frame, with dust and what is far away.
+    // Ruled paper, a line, dots, a mark far away, and a mark that the edge cuts off.
     let spoilt = |spoil: &dyn Fn(u32, u32) -> bool| {
         let (mut picture, _) = number("26427");
         for (x, y, pixel) in picture.enumerate_pixels_mut() {
@@ -338,19 +349,19 @@ fn signs_and_points_are_left_out_and_said() {
 }
 
 #[test]
-fn digits_beside_no_digit_have_no_signs() {
-    // Blots in a row: none of them is a digit, so none of them can be the sign of one.
+fn signs_need_a_digit_beside_them() {
+    // Blots in a row: none of them is a digit, so none of them is reported as a sign.
     let picture = GrayImage::from_fn(400, 160, |x, y| {
         let far = |left: f64| f64::from(x).sub(left).hypot(f64::from(y).sub(80.0));
         let blot = far(80.0) < 30.0 || far(180.0) < 30.0 || far(240.0) < 6.0;
         image::Luma([if blot { 20 } else { 245 }])
     });
-    let reading = shipped().read(&picture.into()).unwrap();
+    let reading = read(&shipped(), &picture.into()).unwrap();
     assert!(reading.digits.iter().all(|digit| digit.rejected), "{reading:?}");
     assert_eq!(reading.left_out, []);
 }
 
-/// What a palm leaves on a sheet.
+/// The mark that a palm leaves on a sheet of paper.
 fn palm() -> DynamicImage {
     let ink = |x: u32, y: u32| {
         let [x, y] = [x, y].map(f64::from);
@@ -362,28 +373,34 @@ fn palm() -> DynamicImage {
 }
 
 #[test]
-fn what_is_hardly_a_digit_is_rejected() {
-    let reading = shipped().read(&palm()).unwrap();
+fn low_confidence_is_rejected() {
+    let reading = read(&shipped(), &palm()).unwrap();
     assert_eq!((reading.accepted.as_str(), reading.rejected), ("?", true));
     assert!(reading.digits[0].confidence < REJECT_BELOW);
-    let off = shipped().reject_below(0.0).read(&palm()).unwrap();
+    let off = read(&shipped().reject_below(0.0), &palm()).unwrap();
     assert_eq!((&off.accepted, &off.text, off.rejected), (&reading.text, &reading.text, false));
-    let same = shipped().reject_below(None).read(&palm()).unwrap();
+    let same = read(&shipped().reject_below(None), &palm()).unwrap();
     assert_eq!(same, reading);
 
-    // Letters are no digits, whatever their network's classes are.
+    // A network with other classes than digits rejects nothing by default.
     let config = ModelConfig { classes: 26, ..ModelConfig::default() };
-    let (_store, model) = new(&config);
-    let letters = Recognizer::new(&Weights::of(&model)).unwrap();
-    assert!(!letters.read(&palm()).unwrap().rejected);
-    assert!(letters.reject_below(REJECT_BELOW).read(&palm()).unwrap().rejected);
+    let random = &mut Random::new(26);
+    let tensors = config.state().into_iter().map(|(name, shape)| {
+        let values = (0..shape.iter().product()).map(|_| 0.2 * random.unit() - 0.1);
+        (name, Array::from_f32(&shape, &values.collect::<Vec<f32>>()))
+    });
+    let tensors = tensors.collect();
+    let letters = Recognizer::new(&Weights::new(config, tensors).unwrap()).unwrap();
+    assert!(!read(&letters, &palm()).unwrap().rejected);
+    assert!(read(&letters.reject_below(REJECT_BELOW), &palm()).unwrap().rejected);
 }
 
 #[test]
-fn the_floor_rejects_few_digits() {
+fn few_digits_are_rejected_by_default() {
     let (digits, labels) = digits(2000);
     let pictures: Vec<_> = digits.iter().map(grey).collect();
-    let readings: Vec<_> = shipped().read_all(&pictures).into_iter().map(Result::unwrap).collect();
+    let readings: Vec<_> =
+        read_all(&shipped(), &pictures).into_iter().map(Result::unwrap).collect();
     let rejected = readings.iter().filter(|reading| reading.rejected).count();
     assert!(rejected <= 20, "{rejected} of 2000");
     assert!(readings.iter().all(|reading| reading.left_out.is_empty()));
@@ -393,7 +410,7 @@ fn the_floor_rejects_few_digits() {
 }
 
 #[test]
-fn predict_says_what_it_rejects_and_leaves_out() {
+fn predict_reports_rejected_digits_and_marks() {
     let folder = temp();
     let at = |name: &str| folder.path().join(name);
     let (picture, marks) = number("3.5");
@@ -440,7 +457,7 @@ fn predict_says_what_it_rejects_and_leaves_out() {
     }
 }
 
-/// Strings of five digits so far apart, and how many are read right.
+/// Reads strings of five digits that are `gap` columns apart. Returns the number of correct strings, and the readings.
 fn strings(gap: i64, count: usize) -> (usize, Vec<Reading>) {
     let (digits, labels) = digits(5000);
     let random = &mut Random::new(gap.unsigned_abs() + 7);
@@ -456,7 +473,8 @@ fn strings(gap: i64, count: usize) -> (usize, Vec<Reading>) {
             GrayImage::from_raw(width, height, bytes).unwrap().into()
         })
         .collect();
-    let readings: Vec<_> = shipped().read_all(&pictures).into_iter().map(Result::unwrap).collect();
+    let readings: Vec<_> =
+        read_all(&shipped(), &pictures).into_iter().map(Result::unwrap).collect();
     let right = readings.iter().zip(&texts).filter(|(reading, text)| reading.text == **text);
     (right.count(), readings)
 }
@@ -478,7 +496,7 @@ fn lines_in_reading_order() {
     // The first test images: 7 2 1 0 4 1 4 9 5.
     let (digits, labels) = digits(9);
     let mut page = GrayImage::from_pixel(170, 160, image::Luma([255]));
-    let places = [
+    let corners = [
         (20, 8),
         (60, 5),
         (100, 9),
@@ -489,16 +507,16 @@ fn lines_in_reading_order() {
         (65, 113),
         (105, 110),
     ];
-    for (pixels, (left, top)) in digits.iter().zip(places) {
+    for (pixels, (left, top)) in digits.iter().zip(corners) {
         for (i, grey) in (0..).zip(pixels) {
             page.put_pixel(left + i % 28, top + i / 28, image::Luma([255 - grey]));
         }
     }
-    let reading = shipped().read(&page.into()).unwrap();
+    let reading = read(&shipped(), &page.into()).unwrap();
     let text: Vec<String> =
-        labels.chunks(3).map(|line| line.iter().map(i64::to_string).collect()).collect();
+        labels.chunks(3).map(|line| line.iter().map(u8::to_string).collect()).collect();
     assert_eq!(reading.text, text.join("\n"));
-    for (digit, (left, top)) in reading.digits.iter().zip(places) {
+    for (digit, (left, top)) in reading.digits.iter().zip(corners) {
         let [x, y, width, height] = digit.area;
         assert!(x >= left && y >= top && x + width <= left + 28 && y + height <= top + 28);
     }
@@ -510,7 +528,7 @@ fn threads_share_a_recognizer() {
     let recognizer = shipped();
     shared(&recognizer);
     let (digits, _) = digits(64);
-    let pictures: Vec<_> = digits.iter().map(grey).collect();
+    let pictures: Vec<_> = digits.iter().map(|digit| picture(&grey(digit))).collect();
     let together: Vec<_> = recognizer.read_all(&pictures).into_iter().map(Result::unwrap).collect();
     thread::scope(|scope| {
         for part in 0..4 {
@@ -528,10 +546,10 @@ fn threads_share_a_recognizer() {
 fn activations_layer_by_layer() {
     let (digits, _) = digits(1);
     for network in [Network::Modern, Network::Original] {
-        let layers = Recognizer::shipped(network).unwrap().activations(&digits[0]).unwrap();
+        let layers = Recognizer::shipped(network).unwrap().layers(&digits[0]);
         let shapes: Vec<_> =
             layers.iter().map(|layer| (layer.name, layer.shape.as_slice())).collect();
-        let expected: [(&str, &[i64]); 8] = [
+        let expected: [(&str, &[usize]); 8] = [
             ("input", &[1, 32, 32]),
             ("c1", &[6, 28, 28]),
             ("s2", &[6, 14, 14]),
@@ -543,19 +561,19 @@ fn activations_layer_by_layer() {
         ];
         assert_eq!(shapes, expected);
         for layer in layers {
-            assert_eq!(layer.values.len() as i64, layer.shape.iter().product::<i64>());
+            assert_eq!(layer.values.len(), layer.shape.iter().product::<usize>());
         }
     }
 }
 
 #[test]
-fn what_is_no_picture_says_so() {
+fn files_that_are_no_pictures() {
     let (digits, _) = digits(1);
     let png = encoded(&grey(&digits[0]), ImageFormat::Png);
-    let limits = |pixels, memory| Limits { pixels, memory };
-    let default = Limits::default();
+    let limits = |pixels, memory| PictureLimits { pixels, memory };
+    let default = PictureLimits::default();
     let expected = "expected a picture (PNG, JPEG, WebP, TIFF, ...), found";
-    let table: &[(&[u8], Limits, &str)] = &[
+    let table: &[(&[u8], PictureLimits, &str)] = &[
         (b"", default, "an empty file"),
         (b"%PDF-1.7 and more", default, "a PDF document"),
         (b"\0\0\0\x18ftypheic and more", default, "HEIC, AVIF or a film"),
@@ -568,16 +586,16 @@ fn what_is_no_picture_says_so() {
         ),
     ];
     for (bytes, limits, found) in table {
-        let error = images::decode(bytes, limits).unwrap_err();
+        let error = Picture::decode(bytes, limits).unwrap_err();
         assert_eq!(error, format!("{expected} {found}"));
     }
-    let fails = |bytes: &[u8], limits: &Limits| match images::decode(bytes, limits) {
+    let fails = |bytes: &[u8], limits: &PictureLimits| match Picture::decode(bytes, limits) {
         Ok(picture) => panic!("{}x{}", picture.width(), picture.height()),
         Err(error) => error,
     };
     let error = fails(&png[..60], &default);
     assert!(error.starts_with("expected a whole picture, found a PNG that is broken"), "{error}");
-    assert!(images::decode(&png, &limits(784, 512 << 20)).is_ok());
+    assert!(Picture::decode(&png, &limits(784, 512 << 20)).is_ok());
     let error = fails(&png, &limits(783, 512 << 20));
     assert_eq!(error, "expected at most 783 pixels, found 28 x 28");
     let large = encoded(&GrayImage::new(2000, 2000).into(), ImageFormat::Png);
@@ -587,20 +605,20 @@ fn what_is_no_picture_says_so() {
     let jpeg = encoded(&picture.into(), ImageFormat::Jpeg);
     let error = fails(&jpeg[..jpeg.len() / 2], &default);
     assert_eq!(error, "expected a whole picture, found a JPEG that ends early");
-    let endless = images::open(Path::new("/dev/zero"), &limits(784, 1 << 20)).unwrap_err();
+    let endless = Picture::open(Path::new("/dev/zero"), &limits(784, 1 << 20)).unwrap_err();
     assert_eq!(endless.to_string(), "/dev/zero: expected a file, found a device (of characters)");
     for at in (0..png.len()).step_by(7) {
         let mut broken = png.clone();
         broken[at] ^= 0x55;
-        // Whatever it is then, reading it ends.
-        if let Ok(picture) = images::decode(&broken, &default) {
+        // Reading ends, whatever the result is.
+        if let Ok(picture) = Picture::decode(&broken, &default) {
             let _ = shipped().read(&picture);
         }
     }
 }
 
 #[test]
-fn what_has_no_digits_says_so() {
+fn pictures_without_digits() {
     let sheet = |size: (u32, u32), f: &dyn Fn(u32, u32) -> u8| {
         DynamicImage::from(GrayImage::from_fn(size.0, size.1, |x, y| image::Luma([f(x, y)])))
     };
@@ -616,7 +634,7 @@ fn what_has_no_digits_says_so() {
         (sheet((300, 300), &noise), None),
         (sheet((256, 256), &|x, y| if (x + y) % 2 == 0 { 0 } else { 255 }), None),
     ] {
-        match (shipped().read(&picture), found) {
+        match (read(&shipped(), &picture), found) {
             (Err(error), Some(found)) => assert_eq!(error.to_string(), found),
             (reading, None) => drop(reading),
             (reading, Some(_)) => panic!("{reading:?}"),
@@ -624,9 +642,9 @@ fn what_has_no_digits_says_so() {
     }
 }
 
-/// Each format's data, cut off: nothing is filled up.
+/// A file that ends early is an error in every format: the missing pixels are not filled in.
 #[test]
-fn what_is_cut_off_is_no_picture() {
+fn pictures_that_end_early() {
     let (digits, _) = digits(1);
     let picture = coloured(&digits[0], [30.0, 30.0, 60.0], [240.0, 240.0, 235.0], 1.0);
     let picture = DynamicImage::from(picture);
@@ -643,7 +661,7 @@ fn what_is_cut_off_is_no_picture() {
         let path = folder.path().join(if format == Tga { "digit.tga" } else { "digit" });
         for percent in [10, 50, 90, 100] {
             fs::write(&path, &bytes[..bytes.len() * percent / 100]).unwrap();
-            let opened = images::open(&path, &Limits::default());
+            let opened = Picture::open(&path, &PictureLimits::default());
             match (percent, opened) {
                 (100, opened) => drop(opened.unwrap_or_else(|e| panic!("{format:?}: {e}"))),
                 (_, Ok(_)) => panic!("{format:?}: {percent} % are read as if whole"),
@@ -653,7 +671,7 @@ fn what_is_cut_off_is_no_picture() {
     }
 }
 
-/// Where the size lies in a JPEG: height, then width, in two bytes each.
+/// The bytes of a JPEG that hold its height, then its width, two bytes each.
 fn jpeg_size(bytes: &mut [u8]) -> &mut [u8] {
     let frame = bytes.windows(2).position(|two| two == [0xff, 0xc0]).expect("a frame");
     &mut bytes[frame + 5..][..4]
@@ -671,20 +689,22 @@ fn a_jpeg_holds_as_many_pixels_as_its_header_says() {
             let mut bytes = jpeg.clone();
             jpeg_size(&mut bytes)
                 .copy_from_slice(&[height.to_be_bytes(), width.to_be_bytes()].concat());
-            images::decode(&bytes, &Limits::default()).map(|picture| picture.height())
+            Picture::decode(&bytes, &PictureLimits::default()).map(|picture| picture.height())
         };
         assert_eq!(size(400, 400), Ok(400));
         assert_eq!(size(7000, 7000), early);
         // 400 rows end in a block: one more row takes 50 blocks more.
         assert_eq!(size(401, 400), early);
         assert_eq!(size(393, 400), Ok(393));
-        let decode =
-            |bytes: &[u8]| images::decode(bytes, &Limits::default()).map(|p| p.into_bytes());
+        let decode = |bytes: &[u8]| {
+            Picture::decode(bytes, &PictureLimits::default())
+                .map(|picture| pixels(&picture).into_bytes())
+        };
         let whole = decode(&jpeg);
-        // The mark of the end alone is missing; or other data follow it.
+        // Only the end marker is missing; then other data follow it.
         assert_eq!(decode(&jpeg[..jpeg.len() - 2]), whole);
         assert_eq!(decode(&[&jpeg[..], b"more"].concat()), whole);
-        // The mark of the end comes too early.
+        // The end marker comes too early.
         let early = early.clone().map(|_: u32| Vec::new());
         for length in (700..jpeg.len() - 3).step_by(97) {
             assert_eq!(decode(&[&jpeg[..length], &[0xff, 0xd9]].concat()), early, "{length}");
@@ -692,8 +712,8 @@ fn a_jpeg_holds_as_many_pixels_as_its_header_says() {
     }
 }
 
-/// A folder with two digits, one of them in a folder of its own, and two files that are no pictures.
-fn folder() -> (tempfile::TempDir, Vec<i64>) {
+/// A folder with two digits, one of them in a subfolder, and two files that are no pictures.
+fn folder() -> (tempfile::TempDir, Vec<u8>) {
     let (digits, labels) = digits(2);
     let folder = temp();
     let path = |name: &str| folder.path().join(name);
@@ -725,7 +745,7 @@ fn predict_prints_what_it_reads() {
     assert_eq!(all.stderr, format!("error: {}: {error}\n", empty.display()));
     let seen = image::open(shown.join("a.png")).unwrap().into_luma8();
     assert_eq!(seen.dimensions(), (32, 32));
-    // What was shown is read as what it was made of.
+    // The written picture gives the same digit.
     let again = predict(&[], &[&shown.join("b.png")]);
     assert_eq!(again.success(), format!("{}\n", labels[1]));
 
@@ -761,7 +781,7 @@ fn predict_in_json() {
 }
 
 #[test]
-fn predict_says_what_is_wrong() {
+fn errors_of_predict() {
     let folder = temp();
     let missing = folder.path().join("none.png");
     let ended = predict(&[], &[&missing]);
@@ -772,7 +792,7 @@ fn predict_says_what_is_wrong() {
     let pattern = folder.path().join("*.png");
     let nothing = predict(&[], &[&pattern]);
     nothing.fails_with(&format!("{}: expected pictures, found none", pattern.display()));
-    // The others are read nevertheless.
+    // The other pictures are read.
     let (digits, labels) = digits(1);
     let good = folder.path().join("good");
     fs::write(&good, encoded(&grey(&digits[0]), ImageFormat::Png)).unwrap();
@@ -785,7 +805,7 @@ fn predict_says_what_is_wrong() {
 }
 
 #[test]
-fn predict_goes_on_until_nobody_listens() {
+fn predict_ends_quietly_if_its_output_is_closed() {
     let (digits, _) = digits(1);
     let folder = temp();
     let png = encoded(&grey(&digits[0]), ImageFormat::Png);
@@ -806,9 +826,9 @@ fn predict_goes_on_until_nobody_listens() {
     assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(0), &b""[..]));
 }
 
-/// Pictures that took minutes: each of their steps is bounded now.
+/// Patterns with many marks. Each step has a limit, so that reading them does not take minutes.
 #[test]
-fn patterns_are_no_writing() {
+fn patterns_are_read_in_limited_time() {
     let recognizer = shipped().time_limit(Duration::from_secs(300));
     let picture = |side: u32, ink: &dyn Fn(u32, u32) -> bool| {
         GrayImage::from_fn(side, side, |x, y| image::Luma([if ink(x, y) { 0 } else { 255 }])).into()
@@ -817,22 +837,23 @@ fn patterns_are_no_writing() {
         picture(1600, &|x, y| x % 3 == 0 && y % 3 == 0),
         picture(1200, &|x, y| x % 4 < 2 && y % 4 < 2),
         picture(1000, &|x, y| x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503) & 7 == 0),
-        // Frames within each other.
+        // Frames inside each other.
         picture(1000, &|x, y| x.min(y).min(999 - x).min(999 - y) % 4 == 0),
     ];
-    for (i, reading) in recognizer.read_all(&patterns).into_iter().enumerate() {
+    for (i, reading) in read_all(&recognizer, &patterns).into_iter().enumerate() {
         let words = reading.map_or_else(|error| error.to_string(), |reading| reading.text);
         assert!(!words.contains("takes longer"), "pattern {i}: {words}");
     }
-    // Its time is over before it has begun.
+    // The time limit is over at the start.
     let none = shipped().time_limit(Duration::ZERO);
-    let message = none.read(&patterns[0]).unwrap_err().to_string();
+    let message = read(&none, &patterns[0]).unwrap_err().to_string();
     assert_eq!(message, "expected a picture that is read within 0 s, found that it takes longer");
 }
 
-/// A sheet of large dots, which are too many at full size and melt away in a smaller one, where a digit is read.
+/// A sheet of dots with a digit. At full size there are too many dots; at the smaller size they merge, and the digit is
+/// read. That reading has to stay.
 #[test]
-fn what_was_read_in_fewer_pixels_stays() {
+fn a_reading_at_the_smaller_size_stays() {
     let (digits, labels) = digits(1);
     let small = grey(&digits[0]).into_luma8();
     let side = 1600;
@@ -847,6 +868,6 @@ fn what_was_read_in_fewer_pixels_stays() {
         };
         image::Luma([255 - ink])
     });
-    let reading = shipped().read(&picture.into()).unwrap();
+    let reading = read(&shipped(), &picture.into()).unwrap();
     assert_eq!(reading.text, labels[0].to_string());
 }

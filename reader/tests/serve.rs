@@ -12,12 +12,12 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use image::{DynamicImage, GrayImage, ImageFormat};
-use lenet5::data::{Dataset, Split};
+use lenet5_core::{Network, Weights};
 use serde_json::{Value, json};
 
-use crate::util::{Ended, program};
+use crate::util::{Ended, digits, encoded, grey, program, temp};
 
-/// A digit of MNIST's test images that both networks read, as PNG, and its label.
+/// A test image of MNIST that both networks classify correctly, as PNG, and its label.
 struct Sample {
     png: Vec<u8>,
     label: u64,
@@ -26,28 +26,21 @@ struct Sample {
 fn samples() -> &'static [Sample] {
     static SAMPLES: OnceLock<Vec<Sample>> = OnceLock::new();
     SAMPLES.get_or_init(|| {
-        let data = Dataset::embedded(Split::Test, 10).unwrap().first(8);
-        let pixels = Vec::<u8>::try_from(data.images().flatten(0, -1)).unwrap();
-        let labels = Vec::<i64>::try_from(data.labels()).unwrap();
-        let sample = |(pixels, label): (&[u8], i64)| Sample {
-            png: png(&GrayImage::from_raw(28, 28, pixels.to_vec()).unwrap().into()),
-            label: label as u64,
-        };
-        pixels.chunks(28 * 28).zip(labels).map(sample).collect()
+        let (pictures, labels) = digits(8);
+        let sample = |(pixels, label)| Sample { png: png(&grey(pixels)), label };
+        pictures.iter().zip(labels.into_iter().map(u64::from)).map(sample).collect()
     })
 }
 
 fn png(picture: &DynamicImage) -> Vec<u8> {
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, ImageFormat::Png).unwrap();
-    bytes.into_inner()
+    encoded(picture, ImageFormat::Png)
 }
 
 fn black(width: u32, height: u32) -> Vec<u8> {
     png(&GrayImage::new(width, height).into())
 }
 
-/// A running `serve`, which ends with this.
+/// A running `serve`, which is killed when this is dropped.
 struct Service {
     child: Child,
     address: SocketAddr,
@@ -65,7 +58,7 @@ impl Service {
         Self::logging(arguments, Stdio::inherit())
     }
 
-    /// What is worse than info is on stderr.
+    /// Starts the service with warnings and errors on `log`.
     fn logging(arguments: &[&str], log: Stdio) -> Self {
         let mut command = program("serve");
         command.args(["--addr=127.0.0.1:0"]).args(arguments).env("RUST_LOG", "warn");
@@ -83,29 +76,29 @@ impl Service {
         Client(BufReader::new(stream))
     }
 
-    /// On a connection of its own.
-    fn ask(&self, request: &[u8]) -> Answer {
+    /// Sends a request on a new connection.
+    fn send(&self, request: &[u8]) -> Response {
         let mut client = self.connect();
         client.send(request);
-        client.answer()
+        client.response()
     }
 
-    fn get(&self, path: &str) -> Answer {
-        self.ask(&request("GET", path, &[], b""))
+    fn get(&self, path: &str) -> Response {
+        self.send(&request("GET", path, &[], b""))
     }
 
-    fn predict(&self, picture: &[u8]) -> Answer {
-        self.ask(&post("/v1/predict", picture))
+    fn predict(&self, picture: &[u8]) -> Response {
+        self.send(&post("/v1/predict", picture))
     }
 
-    /// A line of the metrics, such as `lenet5_digits_total{model="modern"}`; 0 where there is none.
+    /// The value of a line of the metrics, such as `lenet5_digits_total{model="modern"}`; 0 if there is no such line.
     fn metric(&self, name: &str) -> f64 {
         let text = String::from_utf8(self.get("/metrics").body).unwrap();
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.map_or(0.0, |value| value.parse().unwrap())
     }
 
-    /// Until so many pictures wait or are being read.
+    /// Waits until this number of pictures wait or are being read.
     fn wait_for_queue(&self, depth: f64) {
         for _ in 0..1000 {
             if self.metric("lenet5_queue_depth{model=\"modern\"}") == depth {
@@ -113,11 +106,12 @@ impl Service {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        panic!("{depth} pictures were to wait");
+        panic!("expected {depth} pictures in the queue");
     }
 
+    #[allow(unsafe_code)]
     fn signal(&self, signal: i32) {
-        // SAFETY: to a child of ours that has not been waited for.
+        // SAFETY: the process is a child of ours, and has not been waited for.
         assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
     }
 
@@ -134,16 +128,16 @@ struct Client(BufReader<TcpStream>);
 
 impl Client {
     fn send(&mut self, bytes: &[u8]) {
-        // The service may answer and close before it has all.
+        // The service may respond and close the connection before it has received everything.
         let _ = self.0.get_mut().write_all(bytes);
     }
 
-    fn answer(&mut self) -> Answer {
-        self.try_answer().expect("an answer")
+    fn response(&mut self) -> Response {
+        self.try_response().expect("a response")
     }
 
-    /// None where the connection ends without one.
-    fn try_answer(&mut self) -> Option<Answer> {
+    /// None if the connection ends without a response.
+    fn try_response(&mut self) -> Option<Response> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             if self.0.read_line(&mut head).ok()? == 0 {
@@ -151,10 +145,10 @@ impl Client {
             }
         }
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        let answer = Answer { status, head: head.to_ascii_lowercase(), body: Vec::new() };
-        let mut body = vec![0; answer.header("content-length").map_or(0, |n| n.parse().unwrap())];
+        let response = Response { status, head: head.to_ascii_lowercase(), body: Vec::new() };
+        let mut body = vec![0; response.header("content-length").map_or(0, |n| n.parse().unwrap())];
         self.0.read_exact(&mut body).ok()?;
-        Some(Answer { body, ..answer })
+        Some(Response { body, ..response })
     }
 
     fn is_closed(&mut self) -> bool {
@@ -163,13 +157,13 @@ impl Client {
 }
 
 #[derive(Debug)]
-struct Answer {
+struct Response {
     status: u16,
     head: String,
     body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
@@ -184,6 +178,13 @@ impl Answer {
         let expected = json!({"error": {"code": code, "message": message}});
         assert_eq!((self.status, self.json()), (status, expected));
         assert_eq!(self.header("retry-after"), (status == 503).then_some("1"));
+    }
+
+    /// A response of hyper itself, to a request that it cannot parse.
+    #[track_caller]
+    fn is_empty_with(&self, status: u16) {
+        assert_eq!((self.status, self.header("content-length")), (status, Some("0")), "{self:?}");
+        assert_eq!(self.header("connection"), Some("close"));
     }
 
     #[track_caller]
@@ -226,35 +227,41 @@ fn in_json(file: &[u8], prefix: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_picture_in_three_forms() {
+fn three_forms_of_the_body() {
     let service = Service::start(&[]);
     for Sample { png, label } in samples() {
-        let answers = [
+        let responses = [
             service.predict(png),
-            service.ask(&request("POST", "/v1/predict", &[], png)),
-            service.ask(&request("POST", "/v1/predict?model=modern", &[], png)),
-            service.ask(&typed("application/octet-stream", png)),
-            service.ask(&typed(MULTIPART, &multipart(png))),
-            service.ask(&typed("application/json; charset=utf-8", &in_json(png, ""))),
-            service.ask(&typed("application/json", &in_json(png, "data:image/png;base64,"))),
+            service.send(&request("POST", "/v1/predict", &[], png)),
+            service.send(&request("POST", "/v1/predict?model=modern", &[], png)),
+            service.send(&typed("application/octet-stream", png)),
+            service.send(&typed(MULTIPART, &multipart(png))),
+            service.send(&typed("application/json; charset=utf-8", &in_json(png, ""))),
+            service.send(&typed("application/json", &in_json(png, "data:image/png;base64,"))),
         ];
-        for answer in &answers {
-            answer.reads(*label);
-            assert_eq!(answer.body, answers[0].body);
+        for response in &responses {
+            response.reads(*label);
+            assert_eq!(response.body, responses[0].body);
         }
-        let json = answers[0].json();
-        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-        assert_eq!(keys(&json), ["model", "text", "accepted", "digits", "rejected", "left_out"]);
+        let json = responses[0].json();
+        let keys = |value: &Value| {
+            let mut keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
+            keys.sort();
+            keys
+        };
+        // The order is that of the type, not of the alphabet.
+        assert!(responses[0].body.starts_with(b"{\"model\":\"modern\",\"text\":"));
+        assert_eq!(keys(&json), ["accepted", "digits", "left_out", "model", "rejected", "text"]);
         assert_eq!((&json["model"], &json["rejected"]), (&json!("modern"), &json!(false)));
         let digit = &json["digits"][0];
         assert_eq!(
             keys(digit),
-            ["label", "confidence", "probabilities", "box", "line", "rejected"]
+            ["box", "confidence", "label", "line", "probabilities", "rejected"]
         );
         assert_eq!(digit["label"], *label);
         assert_eq!(digit["probabilities"].as_array().unwrap().len(), 10);
 
-        let original = service.ask(&post("/v1/predict?model=original", png));
+        let original = service.send(&post("/v1/predict?model=original", png));
         original.reads(*label);
         assert_eq!(original.json()["model"], "original");
     }
@@ -262,30 +269,28 @@ fn a_picture_in_three_forms() {
 
 #[test]
 fn own_weights_are_the_default() {
-    let folder = crate::util::temp();
+    let folder = temp();
     let path = folder.path().join("own.pth");
-    lenet5::weights::Weights::shipped(lenet5::model::Network::Original)
-        .unwrap()
-        .write(&path, lenet5::weights::Format::StateDict)
-        .unwrap();
+    let weights = Weights::shipped(Network::Original).unwrap();
+    fs::write(&path, weights.to_state_dict().unwrap()).unwrap();
     let service = Service::start(&[&format!("--weights={}", path.display()), "--reject-below=1"]);
     let Sample { png, label } = &samples()[0];
-    let answer = service.predict(png);
-    answer.reads(*label);
-    let json = answer.json();
+    let response = service.predict(png);
+    response.reads(*label);
+    let json = response.json();
     assert_eq!((&json["model"], &json["rejected"]), (&json!("original"), &json!(true)));
-    let modern = service.ask(&post("/v1/predict?model=modern", png));
+    let modern = service.send(&post("/v1/predict?model=modern", png));
     assert_eq!(modern.json()["model"], "modern");
 }
 
 #[test]
-fn what_the_layers_make_of_a_digit() {
+fn outputs_of_the_layers() {
     let service = Service::start(&[]);
     let Sample { png, label } = &samples()[0];
     for (model, codes) in [("modern", false), ("original", true)] {
-        let answer = service.ask(&post(&format!("/v1/activations?model={model}&digit=0"), png));
-        assert_eq!(answer.status, 200);
-        let json = answer.json();
+        let response = service.send(&post(&format!("/v1/activations?model={model}&digit=0"), png));
+        assert_eq!(response.status, 200);
+        let json = response.json();
         assert_eq!((&json["model"], &json["digit"]), (&json!(model), &json!(0)));
         assert_eq!(json["reading"]["text"], label.to_string());
         let layers = json["layers"].as_array().unwrap();
@@ -306,9 +311,9 @@ fn what_the_layers_make_of_a_digit() {
                 .collect();
             assert_eq!(sizes, [84; 10]);
         }
-        assert!(answer.body.len() < 128 << 10, "{} bytes", answer.body.len());
+        assert!(response.body.len() < 128 << 10, "{} bytes", response.body.len());
     }
-    service.ask(&post("/v1/activations?digit=1", png)).fails_with(
+    service.send(&post("/v1/activations?digit=1", png)).fails_with(
         400,
         "bad_digit",
         &format!("digit: expected 0 to 0 of the digits \"{label}\", found 1"),
@@ -431,55 +436,49 @@ fn errors_are_json() {
         ),
         (predict("image/png", b""), 400, "no_picture", "expected a picture's file, found 0 bytes"),
         (json("{\"image\": \"\"}"), 400, "no_picture", "expected a picture's file, found 0 bytes"),
-        (
-            b"no HTTP at all\r\n\r\n".to_vec(),
-            400,
-            "bad_request",
-            "expected a request of HTTP/1.1, found something else",
-        ),
     ];
     for (request, status, code, message) in table {
-        service.ask(request).fails_with(*status, code, message);
+        service.send(request).fails_with(*status, code, message);
     }
     let allowed = service.get("/v1/predict");
     assert_eq!(allowed.header("allow"), Some("post, options"));
 
-    // What the decoder says is its own matter.
+    // The messages of the decoder are not compared.
     for (name, body) in [
         ("garbage", b"no picture".to_vec()),
         ("a truncated PNG", png[..png.len() / 2].to_vec()),
         ("a broken multipart", multipart(b"no picture")),
     ] {
         let kind = if name.ends_with("multipart") { MULTIPART } else { "image/png" };
-        let answer = service.ask(&predict(kind, &body));
+        let response = service.send(&predict(kind, &body));
         assert_eq!(
-            (answer.status, &answer.json()["error"]["code"]),
+            (response.status, &response.json()["error"]["code"]),
             (422, &json!("not_a_picture"))
         );
     }
-    let broken = service.ask(&predict(MULTIPART, b"--XX\r\nwhat?"));
+    let broken = service.send(&predict(MULTIPART, b"--XX\r\nwhat?"));
     assert_eq!((broken.status, &broken.json()["error"]["code"]), (400, &json!("bad_multipart")));
     service.predict(png).reads(samples()[0].label);
 }
 
-/// A picture is read whatever its content type says, and base64 in all its forms.
+/// A picture is read with any content type, and base64 in all variants.
 #[test]
-fn pictures_as_programs_send_them() {
+fn requests_of_other_programs() {
     let service = Service::start(&[]);
     let Sample { png, label } = &samples()[0];
     // curl --data-binary @7.png
-    service.ask(&typed("application/x-www-form-urlencoded", png)).reads(*label);
+    service.send(&typed("application/x-www-form-urlencoded", png)).reads(*label);
     let text = STANDARD.encode(png);
     let lines: Vec<_> = text.as_bytes().chunks(76).map(String::from_utf8_lossy).collect();
-    let for_addresses = text.replace('+', "-").replace('/', "_");
-    for base64 in [lines.join("\r\n"), for_addresses.trim_end_matches('=').to_owned()] {
+    let for_urls = text.replace('+', "-").replace('/', "_");
+    for base64 in [lines.join("\r\n"), for_urls.trim_end_matches('=').to_owned()] {
         let body = json!({ "image": base64 }).to_string();
-        service.ask(&typed("application/json", body.as_bytes())).reads(*label);
+        service.send(&typed("application/json", body.as_bytes())).reads(*label);
     }
 }
 
 #[test]
-fn text_for_those_who_ask_for_it() {
+fn text_if_the_accept_header_prefers_it() {
     let service = Service::start(&[]);
     let Sample { png, label } = &samples()[0];
     for (accept, text) in [
@@ -489,14 +488,14 @@ fn text_for_those_who_ask_for_it() {
         ("text/plain;q=0.5, */*", false),
         ("application/json, text/plain;q=0.9", false),
     ] {
-        let answer = service.ask(&request("POST", "/v1/predict", &[("accept", accept)], png));
-        assert_eq!(answer.status, 200);
-        assert_eq!(answer.body == label.to_string().as_bytes(), text, "{accept}");
+        let response = service.send(&request("POST", "/v1/predict", &[("accept", accept)], png));
+        assert_eq!(response.status, 200);
+        assert_eq!(response.body == label.to_string().as_bytes(), text, "{accept}");
     }
 }
 
 #[test]
-fn head_and_options_answer() {
+fn head_and_options() {
     let service = Service::start(&[]);
     for path in ["/", "/healthz", "/openapi.json", "/metrics", "/style.css"] {
         let mut client = service.connect();
@@ -504,14 +503,14 @@ fn head_and_options_answer() {
         let mut text = String::new();
         client.0.read_to_string(&mut text).unwrap();
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\n"), "{text}");
-        let answer = service.ask(&request("OPTIONS", path, &[], b""));
-        assert_eq!((answer.status, answer.header("allow")), (204, Some("get, head, options")));
+        let response = service.send(&request("OPTIONS", path, &[], b""));
+        assert_eq!((response.status, response.header("allow")), (204, Some("get, head, options")));
     }
-    let answer = service.ask(&request("OPTIONS", "/v1/predict", &[], b""));
-    assert_eq!((answer.status, answer.header("allow")), (204, Some("post, options")));
+    let response = service.send(&request("OPTIONS", "/v1/predict", &[], b""));
+    assert_eq!((response.status, response.header("allow")), (204, Some("post, options")));
 }
 
-/// DNS rebinding: a page whose name points to 127.0.0.1.
+/// Against DNS rebinding: a page from a host whose name points to 127.0.0.1.
 #[test]
 fn foreign_hosts_and_origins_are_refused() {
     let service = Service::start(&["--allow-host=digits.test", "--allow-origin=https://a.test"]);
@@ -520,19 +519,19 @@ fn foreign_hosts_and_origins_are_refused() {
         let text = String::from_utf8_lossy(&request(method, path, headers, png)).into_owned();
         let head = text.split("\r\n\r\n").next().unwrap().replace("host: localhost", host);
         let body: &[u8] = if method == "POST" { png } else { b"" };
-        service.ask(&[head.as_bytes(), b"\r\n\r\n", body].concat())
+        service.send(&[head.as_bytes(), b"\r\n\r\n", body].concat())
     };
     for host in
         ["localhost:8080", "127.0.0.1", "127.1.2.3:1", "[::1]:8080", "Digits.test", "a.localhost"]
     {
-        let answer = with("POST", "/v1/predict", &format!("host: {host}"), &[]);
-        answer.reads(*label);
+        let response = with("POST", "/v1/predict", &format!("host: {host}"), &[]);
+        response.reads(*label);
     }
     for host in ["evil.test", "127.0.0.1.evil.test:80", "10.0.0.1", "localhost.evil.test", "@"] {
         for (method, path) in [("POST", "/v1/predict"), ("GET", "/"), ("GET", "/metrics")] {
-            let answer = with(method, path, &format!("host: {host}"), &[]);
-            let code = answer.json()["error"]["code"].clone();
-            assert_eq!((answer.status, code), (403, json!("forbidden_host")), "{host} {path}");
+            let response = with(method, path, &format!("host: {host}"), &[]);
+            let code = response.json()["error"]["code"].clone();
+            assert_eq!((response.status, code), (403, json!("forbidden_host")), "{host} {path}");
         }
     }
     for (origin, status) in [
@@ -542,33 +541,33 @@ fn foreign_hosts_and_origins_are_refused() {
         ("https://b.test", 403),
         ("null", 403),
     ] {
-        let answer = with("POST", "/v1/predict", "host: localhost", &[("origin", origin)]);
-        assert_eq!(answer.status, status, "{origin}");
+        let response = with("POST", "/v1/predict", "host: localhost", &[("origin", origin)]);
+        assert_eq!(response.status, status, "{origin}");
         let allowed = (origin == "https://a.test").then_some(origin);
-        assert_eq!(answer.header("access-control-allow-origin"), allowed);
+        assert_eq!(response.header("access-control-allow-origin"), allowed);
     }
-    // What a browser asks before a page's request.
-    let ask = [("origin", "https://a.test"), ("access-control-request-method", "POST")];
-    let answer = with("OPTIONS", "/v1/predict", "host: localhost", &ask);
-    assert_eq!(answer.header("access-control-allow-origin"), Some("https://a.test"));
+    // The request that a browser sends before the request of a page.
+    let preflight = [("origin", "https://a.test"), ("access-control-request-method", "POST")];
+    let response = with("OPTIONS", "/v1/predict", "host: localhost", &preflight);
+    assert_eq!(response.header("access-control-allow-origin"), Some("https://a.test"));
     Ended::from(program("serve").arg("--allow-origin=a.test").output().unwrap())
         .fails_with("allow-origin: expected an origin such as https://example.org, found a.test");
 }
 
-/// A client that has said all it has to say, as `nc -N` does.
+/// A client that closes its sending direction after the request, as `nc -N` does.
 #[test]
-fn a_half_closed_connection_is_answered() {
+fn a_half_closed_connection_gets_its_response() {
     let service = Service::start(&[]);
     let Sample { png, label } = &samples()[0];
     for _ in 0..20 {
         let mut client = service.connect();
         client.send(&post("/v1/predict", png));
         client.0.get_ref().shutdown(Shutdown::Write).unwrap();
-        client.answer().reads(*label);
+        client.response().reads(*label);
     }
 }
 
-/// All of 127.0.0.0/8 is this machine, and each address a client of its own.
+/// All addresses of 127.0.0.0/8 are this machine, and each address counts as another client.
 #[test]
 fn one_client_does_not_keep_others_out() {
     let service = Service::start(&["--max-per-client=3"]);
@@ -586,20 +585,20 @@ fn one_client_does_not_keep_others_out() {
     let mut held: Vec<_> = (0..3).map(|_| from(2)).collect();
     for client in &mut held {
         client.send(&healthy);
-        assert_eq!(client.answer().status, 200);
+        assert_eq!(client.response().status, 200);
     }
-    let refused = from(2).answer();
+    let refused = from(2).response();
     assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
     assert_eq!(refused.json()["error"]["code"], "too_many_connections");
     let mut other = from(3);
     other.send(&healthy);
-    assert_eq!(other.answer().status, 200);
-    // A connection that ends makes room.
+    assert_eq!(other.response().status, 200);
+    // The end of a connection makes room for another.
     held.pop();
     for attempt in 0.. {
         let mut client = from(2);
         client.send(&healthy);
-        if client.answer().status == 200 {
+        if client.response().status == 200 {
             break;
         }
         assert!(attempt < 100);
@@ -611,8 +610,11 @@ fn one_client_does_not_keep_others_out() {
 fn an_empty_picture_has_no_digits() {
     let service = Service::start(&[]);
     for (width, height) in [(28, 28), (1000, 700)] {
-        let answer = service.predict(&black(width, height));
-        assert_eq!((answer.status, &answer.json()["error"]["code"]), (422, &json!("no_digits")));
+        let response = service.predict(&black(width, height));
+        assert_eq!(
+            (response.status, &response.json()["error"]["code"]),
+            (422, &json!("no_digits"))
+        );
     }
 }
 
@@ -621,13 +623,13 @@ fn limits_from_both_sides() {
     const MIB: usize = 1 << 20;
     let service = Service::start(&["--max-body=1", "--max-pixels=1"]);
     let Sample { png, label } = &samples()[0];
-    // What follows a PNG's end is not read.
+    // Bytes after the end of a PNG are not read.
     let padded = |size: usize| [&png[..], &vec![0; size - png.len()]].concat();
     service.predict(&padded(MIB)).reads(*label);
     let large = format!("expected a body of at most {MIB} bytes, found");
-    let too_large = |answer: Answer, found: &str| {
-        answer.fails_with(413, "body_too_large", &format!("{large} {found}"));
-        assert_eq!(answer.header("connection"), Some("close"));
+    let too_large = |response: Response, found: &str| {
+        response.fails_with(413, "body_too_large", &format!("{large} {found}"));
+        assert_eq!(response.header("connection"), Some("close"));
     };
     too_large(service.predict(&padded(MIB + 1)), "1048577");
     too_large(service.predict(&padded(20 * MIB)), "20971520");
@@ -636,7 +638,7 @@ fn limits_from_both_sides() {
         let head =
             "POST /v1/predict HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n";
         let size = format!("{:x}\r\n", body.len());
-        service.ask(&[head.as_bytes(), size.as_bytes(), body, b"\r\n0\r\n\r\n"].concat())
+        service.send(&[head.as_bytes(), size.as_bytes(), body, b"\r\n0\r\n\r\n"].concat())
     };
     chunked(&padded(MIB)).reads(*label);
     too_large(chunked(&padded(MIB + 1)), "more");
@@ -650,20 +652,58 @@ fn limits_from_both_sides() {
     too_many(&black(1000, 1001), "1000x1001");
     too_many(&black(10_000, 10_000), "10000x10000");
 
-    // The host is one of the headers, the length another.
+    // The host and the length are headers too.
     let headers = |count: usize| {
         let headers: Vec<_> = (0..count).map(|_| ("x", "y")).collect();
-        service.ask(&request("POST", "/v1/predict", &headers, png))
+        service.send(&request("POST", "/v1/predict", &headers, png))
     };
     headers(98).reads(*label);
-    headers(99).fails_with(
-        431,
-        "headers_too_large",
-        "expected at most 100 headers, and 64 KiB of them, found more",
-    );
+    headers(99).is_empty_with(431);
     let long = "y".repeat(70_000);
-    assert_eq!(service.ask(&request("GET", "/", &[("x", &long)], b"")).status, 431);
+    service.send(&request("GET", "/", &[("x", &long)], b"")).is_empty_with(431);
+    // The limit of the whole head comes before any limit of the URL alone.
+    for length in [65_534, 65_535, 70_000] {
+        service
+            .send(&request("GET", &format!("/{}", "y".repeat(length)), &[], b""))
+            .is_empty_with(431);
+    }
+    let refused = "lenet5_requests_total{route=\"none\",status=\"431\"}";
+    assert_eq!(service.metric(refused), 5.0);
     service.predict(png).reads(*label);
+}
+
+#[test]
+fn what_cannot_be_parsed_gets_an_empty_response() {
+    let service = Service::start(&[]);
+    let refused = "lenet5_requests_total{route=\"none\",status=\"400\"}";
+    let table: [&[u8]; 5] = [
+        b"no HTTP at all\r\n\r\n",
+        b"GET / HTTP/3.0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno header\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\n",
+    ];
+    for (number, bytes) in (1..).zip(table) {
+        let mut client = service.connect();
+        client.send(bytes);
+        client.response().is_empty_with(400);
+        assert!(client.is_closed());
+        assert_eq!(service.metric(refused), f64::from(number));
+    }
+    // hyper itself sends nothing here.
+    let mut client = service.connect();
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    let message = "expected a request of HTTP/1.1, found HTTP/2";
+    client.response().fails_with(400, "bad_request", message);
+    assert!(client.is_closed());
+    assert_eq!(service.metric(refused), 6.0);
+    // An error after a good request on the same connection.
+    let mut client = service.connect();
+    client.send(&request("GET", "/healthz", &[], b""));
+    assert_eq!(client.response().status, 200);
+    client.send(b"no HTTP at all\r\n\r\n");
+    client.response().is_empty_with(400);
+    assert_eq!(service.metric(refused), 7.0);
 }
 
 #[test]
@@ -675,19 +715,19 @@ fn slow_clients() {
         let mut client = service.connect();
         client.send(sent);
         let message = format!("expected the request's {part} within 1 s, found part of it");
-        client.answer().fails_with(408, "slow_request", &message);
+        client.response().fails_with(408, "slow_request", &message);
         assert!(client.is_closed());
     };
     thread::scope(|scope| {
         scope.spawn(|| slow(&whole[..20], "head"));
         scope.spawn(|| slow(&whole[..whole.len() - 1], "body"));
         scope.spawn(|| slow(&whole[..whole.len() - png.len()], "body"));
-        // Who sends nothing is not answered.
+        // A client that sends nothing gets no response.
         scope.spawn(|| assert!(service.connect().is_closed()));
         scope.spawn(|| {
             let mut idle = service.connect();
             idle.send(&whole);
-            idle.answer().reads(*label);
+            idle.response().reads(*label);
             assert!(idle.is_closed());
         });
     });
@@ -704,32 +744,32 @@ fn too_much_at_once() {
     }
     service.wait_for_queue(2.0);
     let message = "expected at most 2 pictures at once, found more";
-    service.ask(&whole).fails_with(503, "busy", message);
+    service.send(&whole).fails_with(503, "busy", message);
     // A large picture does not go through the queue.
     assert_eq!(service.predict(&black(1000, 1000)).status, 422);
     for client in &mut waiting {
-        client.answer().reads(*label);
+        client.response().reads(*label);
     }
 
     let service = Service::start(&["--max-connections=1"]);
     let mut first = service.connect();
     first.send(&whole);
-    first.answer().reads(*label);
+    first.response().reads(*label);
     let message = "expected at most 1 connections at once, found more";
-    service.ask(&whole).fails_with(503, "busy", message);
+    service.send(&whole).fails_with(503, "busy", message);
     first.send(&whole);
-    first.answer().reads(*label);
+    first.response().reads(*label);
 }
 
 #[test]
-fn an_answer_that_takes_too_long() {
+fn a_result_that_takes_too_long() {
     let service = Service::start(&["--timeout=0.2", "--batch-wait=1000000"]);
-    let answer = service.predict(&samples()[0].png);
-    answer.fails_with(503, "timed_out", "expected an answer within 0.2 s, found none");
+    let response = service.predict(&samples()[0].png);
+    response.fails_with(503, "timed_out", "expected a result within 0.2 s, found none");
 }
 
 #[test]
-fn many_clients_get_their_own_answers() {
+fn many_clients_get_their_own_results() {
     const CLIENTS: usize = 16;
     const REQUESTS: usize = 24;
     let service = Service::start(&[]);
@@ -742,9 +782,9 @@ fn many_clients_get_their_own_answers() {
                     let Sample { png, label } = &samples()[(client + request) % samples().len()];
                     let model = if request % 3 == 0 { "original" } else { "modern" };
                     connection.send(&post(&format!("/v1/predict?model={model}"), png));
-                    let answer = connection.answer();
-                    answer.reads(*label);
-                    assert_eq!(answer.json()["model"], model);
+                    let response = connection.response();
+                    response.reads(*label);
+                    assert_eq!(response.json()["model"], model);
                 }
             });
         }
@@ -757,7 +797,7 @@ fn many_clients_get_their_own_answers() {
         ("lenet5_digits_total{model=\"original\"}", all / 3.0),
         ("lenet5_batch_size_sum{model=\"modern\"}", all * 2.0 / 3.0),
         ("lenet5_queue_depth{model=\"modern\"}", 0.0),
-        // Which asks.
+        // The request for the metrics itself.
         ("lenet5_requests_in_flight", 1.0),
     ] {
         assert_eq!(service.metric(name), expected, "{name}");
@@ -767,14 +807,14 @@ fn many_clients_get_their_own_answers() {
 }
 
 #[test]
-fn pipelined_requests_are_answered_in_order() {
+fn pipelined_requests_get_responses_in_order() {
     let service = Service::start(&[]);
     let mut client = service.connect();
     let requests: Vec<_> =
         samples().iter().map(|sample| post("/v1/predict", &sample.png)).collect();
     client.send(&requests.concat());
     for sample in samples() {
-        client.answer().reads(sample.label);
+        client.response().reads(sample.label);
     }
 }
 
@@ -792,32 +832,32 @@ fn a_connection_outlives_errors() {
         (typed("image/png", &png[..99]), 422),
         (post("/v1/activations?digit=9", png), 400),
     ] {
-        // The body follows when its head has been seen.
+        // The end of the body follows when the service has received the head.
         let (head, body) = request.split_at(request.len() - 50);
         client.send(head);
         thread::sleep(Duration::from_millis(20));
         client.send(body);
-        assert_eq!(client.answer().status, status);
+        assert_eq!(client.response().status, status);
     }
     client.send(&post("/v1/predict", png));
-    client.answer().reads(*label);
+    client.response().reads(*label);
 }
 
 #[test]
-fn what_was_accepted_is_finished() {
+fn accepted_requests_are_finished() {
     let Sample { png, label } = &samples()[0];
     let mut service = Service::start(&["--batch-wait=700000"]);
     let mut idle = service.connect();
     idle.send(&request("GET", "/healthz", &[], b""));
-    assert_eq!(idle.answer().json(), json!({"status": "ok"}));
+    assert_eq!(idle.response().json(), json!({"status": "ok"}));
     let mut client = service.connect();
     client.send(&post("/v1/predict", png));
     service.wait_for_queue(1.0);
     service.signal(libc::SIGTERM);
     assert!(idle.is_closed());
-    let answer = client.answer();
-    answer.reads(*label);
-    assert_eq!(answer.header("connection"), Some("close"));
+    let response = client.response();
+    response.reads(*label);
+    assert_eq!(response.header("connection"), Some("close"));
     assert!(client.is_closed());
     assert_eq!(service.code(), Some(0));
     assert!(TcpStream::connect(service.address).is_err());
@@ -879,9 +919,9 @@ fn the_description_names_all_routes() {
     let Sample { png, .. } = &samples()[0];
     for (path, methods) in paths {
         for (method, operation) in methods.as_object().unwrap() {
-            let answer = service.ask(&request(&method.to_uppercase(), path, &[], png));
-            assert_eq!(answer.status, 200, "{method} {path}");
-            let kind = answer.header("content-type").unwrap().split(';').next().unwrap();
+            let response = service.send(&request(&method.to_uppercase(), path, &[], png));
+            assert_eq!(response.status, 200, "{method} {path}");
+            let kind = response.header("content-type").unwrap().split(';').next().unwrap();
             let described = &operation["responses"]["200"]["content"];
             assert!(described.get(kind).is_some(), "{method} {path}: {kind}");
         }
@@ -909,12 +949,12 @@ fn the_page() {
     for (path, kind) in
         [("/", "text/html"), ("/style.css", "text/css"), ("/app.js", "text/javascript")]
     {
-        let answer = service.get(path);
-        assert_eq!(answer.status, 200);
-        assert_eq!(answer.header("content-type"), Some(&*format!("{kind}; charset=utf-8")));
-        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
-        assert_eq!(answer.header("cache-control"), Some("no-cache"));
-        let policy = answer.header("content-security-policy").unwrap();
+        let response = service.get(path);
+        assert_eq!(response.status, 200);
+        assert_eq!(response.header("content-type"), Some(&*format!("{kind}; charset=utf-8")));
+        assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(response.header("cache-control"), Some("no-cache"));
+        let policy = response.header("content-security-policy").unwrap();
         assert!(policy.starts_with("default-src 'self'; img-src 'self' data: blob:;"), "{policy}");
     }
 }
@@ -929,7 +969,7 @@ fn a_line_of_the_log_for_each_request() {
     BufReader::new(stdout).read_line(&mut line).unwrap();
     let address = line.trim().strip_prefix("listening on http://").unwrap().parse().unwrap();
     let mut service = Service { child, address };
-    let answer = service.predict(b"no picture");
+    let response = service.predict(b"no picture");
     service.signal(libc::SIGTERM);
     assert_eq!(service.code(), Some(0));
     let lines: Vec<Value> = BufReader::new(stderr)
@@ -938,7 +978,7 @@ fn a_line_of_the_log_for_each_request() {
         .collect();
     let line = lines.iter().find(|line| line["message"] == "request").unwrap();
     let fields = ["level", "method", "path", "status", "bytes"].map(|name| &line[name]);
-    let bytes = json!(answer.body.len());
+    let bytes = json!(response.body.len());
     let expected = [&json!("INFO"), &json!("POST"), &json!("/v1/predict"), &json!(422), &bytes];
     assert_eq!(fields, expected);
     assert!(line["milliseconds"].is_number());
@@ -957,7 +997,7 @@ fn a_mix_of_good_and_bad_requests() {
             let (service, bomb, large) = (&service, &bomb, &large);
             scope.spawn(move || {
                 let mut connection = service.connect();
-                // Xorshift, seeded by the client.
+                // Xorshift, with the client's number as seed.
                 let mut state = client * 0x9e37_79b9 + 1;
                 for _ in 0..REQUESTS {
                     state ^= state << 13;
@@ -973,7 +1013,7 @@ fn a_mix_of_good_and_bad_requests() {
                         4 => (post("/v1/predict", bomb), &[413]),
                         5 => (post("/v1/predict", large), &[200, 422]),
                         6 => {
-                            // Goes away in the middle of its request.
+                            // This client closes the connection in the middle of its request.
                             let mut gone = service.connect();
                             let whole = post("/v1/predict", png);
                             gone.send(&whole[..whole.len() - png.len() + cut]);
@@ -983,12 +1023,12 @@ fn a_mix_of_good_and_bad_requests() {
                         _ => (post("/v1/predict", png), &[200]),
                     };
                     connection.send(&request);
-                    let answer = connection.answer();
-                    assert!(expected.contains(&answer.status), "{}: {answer:?}", state % 10);
+                    let response = connection.response();
+                    assert!(expected.contains(&response.status), "{}: {response:?}", state % 10);
                     if expected == [200] {
-                        answer.reads(*label);
+                        response.reads(*label);
                     }
-                    if answer.header("connection") == Some("close") {
+                    if response.header("connection") == Some("close") {
                         connection = service.connect();
                     }
                 }

@@ -1,4 +1,4 @@
-//! Describes a file of weights: `cargo run --release --bin inspect weights/lenet5.pt`
+//! The program `inspect` describes a file of weights: `cargo run --release --bin inspect weights/lenet5.pt`
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Reads the digits in pictures: `cargo run --release --bin predict -- IMAGE`
+//! The program `predict` reads the digits in pictures: `cargo run --release --bin predict -- IMAGE`
 
 use std::process::ExitCode;
 

@@ -1,4 +1,5 @@
-//! Serves over HTTP: `cargo run --release --bin serve`, then open the address that it prints.
+//! The program `serve` reads digits over HTTP: run `cargo run --release --bin serve`, then open the address that it
+//! prints.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Describes a file of weights.
+//! The command `inspect`: describes a file of weights.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,16 +7,16 @@ use clap::Parser;
 use lenet5_cli::{self as cli, LimitArguments};
 use lenet5_core::weights::Inspection;
 
-/// Prints what a file of weights holds: its form, who wrote it, tensors, and the LeNet-5 in it.
+/// Prints what a file of weights holds: its format, the program that wrote it, its tensors, and the LeNet-5 in it.
 ///
-/// Nothing in the file is executed, and it need not hold a LeNet-5.
+/// Nothing in the file is executed, and the file need not hold a LeNet-5.
 #[derive(Parser)]
-#[command(name = "inspect", version)]
-pub struct Arguments {
+#[command(name = "inspect", display_name = "lenet5", version)]
+pub struct InspectArguments {
     /// TorchScript, `torch.save` of any age, or safetensors.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// One JSON object instead of the text.
+    /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -26,8 +26,8 @@ pub struct Arguments {
 /// Runs the command.
 ///
 /// # Errors
-/// Where the file is of none of the forms, or broken.
-pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+/// If the file has none of the known formats, or is broken.
+pub fn run(arguments: &InspectArguments) -> anyhow::Result<ExitCode> {
     let inspection = Inspection::of(&arguments.file, &arguments.limits.limits())?;
     if arguments.json {
         cli::print(serde_json::to_string(&inspection)? + "\n")?;

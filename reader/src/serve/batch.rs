@@ -1,4 +1,4 @@
-//! Small pictures of several requests, read as one batch on a thread of its own.
+//! A queue of small pictures from several requests. One thread reads them in batches.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,71 +14,73 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::failure::Failure;
 
-/// The most pictures of a batch.
-const LARGEST: usize = 256;
-/// A batch of so many pixels takes no more: nobody waits long for others' pictures.
-const MOST_PIXELS: u64 = 1 << 20;
+/// The most pictures in a batch.
+const MAX_BATCH: usize = 256;
+/// A batch that has this many pixels takes no more pictures, so that no request waits long for the pictures of others.
+const MAX_BATCH_PIXELS: u64 = 1 << 20;
 
-/// The queue before a network.
+/// The queue of a network.
 pub struct Batcher {
     jobs: Sender<Job>,
-    places: Arc<Semaphore>,
-    all_places: usize,
+    /// One permit for each picture that the queue has room for.
+    room: Arc<Semaphore>,
+    capacity: usize,
 }
 
+/// A picture in the queue.
 struct Job {
     picture: Picture,
-    answer: oneshot::Sender<Result<Reading>>,
-    /// Until it is read.
-    _place: OwnedSemaphorePermit,
+    result: oneshot::Sender<Result<Reading>>,
+    /// Held until the picture is read.
+    permit: OwnedSemaphorePermit,
 }
 
 impl Batcher {
-    /// Starts the thread; it ends when this is dropped. `seen` is told the size of each batch.
+    /// Starts the thread, which ends when the queue is dropped. `on_batch` is called with the size of each batch.
     pub fn start(
         recognizer: Arc<Recognizer>,
-        places: u32,
+        capacity: u32,
         wait: Duration,
-        seen: impl Fn(usize) + Send + 'static,
+        on_batch: impl Fn(usize) + Send + 'static,
     ) -> io::Result<Self> {
-        let (jobs, incoming) = channel();
+        let (jobs, queue) = channel();
         thread::Builder::new().name("batch".to_owned()).spawn(move || {
-            while let Some(batch) = next(&incoming, wait) {
-                seen(batch.len());
-                answer(&recognizer, batch);
+            while let Some(batch) = next_batch(&queue, wait) {
+                on_batch(batch.len());
+                read_batch(&recognizer, batch);
             }
         })?;
-        let all_places = places as usize;
-        Ok(Self { jobs, places: Arc::new(Semaphore::new(all_places)), all_places })
+        let capacity = capacity as usize;
+        Ok(Self { jobs, room: Arc::new(Semaphore::new(capacity)), capacity })
     }
 
-    /// How many pictures wait or are being read.
+    /// The number of pictures that wait or are being read.
     pub fn depth(&self) -> usize {
-        self.all_places - self.places.available_permits()
+        self.capacity - self.room.available_permits()
     }
 
-    /// Reads a picture with whatever others there are.
+    /// Reads a picture in the next batch.
     pub async fn read(&self, picture: Picture) -> Result<Reading, Failure> {
-        let full = |_| Failure::busy("pictures", self.all_places);
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(full)?;
-        let (answer, reading) = oneshot::channel();
-        let job = Job { picture, answer, _place: place };
+        let full = |_| Failure::busy("pictures", self.capacity);
+        let permit = Arc::clone(&self.room).try_acquire_owned().map_err(full)?;
+        let (result, reading) = oneshot::channel();
+        let job = Job { picture, result, permit };
         self.jobs.send(job).map_err(|_| Failure::internal())?;
-        // The other side is dropped where reading panics.
+        // The sender is dropped without a result if reading the picture panics.
         reading.await.map_err(|_| Failure::internal())?.map_err(Failure::from)
     }
 }
 
-/// The next pictures that somebody still waits for; none where there will be no more.
-fn next(jobs: &Receiver<Job>, wait: Duration) -> Option<Vec<Job>> {
+/// The next pictures whose requests still wait. None if there will be no more.
+fn next_batch(queue: &Receiver<Job>, wait: Duration) -> Option<Vec<Job>> {
     loop {
-        let first = jobs.recv().ok()?;
+        let first = queue.recv().ok()?;
         let size = |job: &Job| u64::from(job.picture.width()) * u64::from(job.picture.height());
         let mut pixels = size(&first);
         let mut batch = vec![first];
         let end = Instant::now() + wait;
-        while batch.len() < LARGEST && pixels < MOST_PIXELS {
-            match jobs.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        while batch.len() < MAX_BATCH && pixels < MAX_BATCH_PIXELS {
+            match queue.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(job) => {
                     pixels += size(&job);
                     batch.push(job);
@@ -86,31 +88,32 @@ fn next(jobs: &Receiver<Job>, wait: Duration) -> Option<Vec<Job>> {
                 Err(_) => break,
             }
         }
-        batch.retain(|job| !job.answer.is_closed());
+        batch.retain(|job| !job.result.is_closed());
         if !batch.is_empty() {
             return Some(batch);
         }
     }
 }
 
-fn answer(recognizer: &Recognizer, batch: Vec<Job>) {
+/// Reads the pictures of a batch, and sends each reading to its request.
+fn read_batch(recognizer: &Recognizer, batch: Vec<Job>) {
     let (pictures, waiting): (Vec<_>, Vec<_>) =
-        batch.into_iter().map(|job| (job.picture, (job.answer, job._place))).unzip();
+        batch.into_iter().map(|job| (job.picture, (job.result, job.permit))).unzip();
     let read = |pictures: &[Picture]| {
         catch_unwind(AssertUnwindSafe(|| recognizer.read_all(pictures))).ok()
     };
     let readings: Vec<Option<Result<Reading>>> = match read(&pictures) {
         Some(readings) => readings.into_iter().map(Some).collect(),
-        // Where one picture makes it panic, the others are still to be read.
+        // One of the pictures makes the recognizer panic: each is read alone, so that the others get their readings.
         None => pictures
             .iter()
             .map(|picture| read(slice::from_ref(picture)).and_then(|mut one| one.pop()))
             .collect(),
     };
-    for ((answer, _place), reading) in waiting.into_iter().zip(readings) {
+    for ((result, _permit), reading) in waiting.into_iter().zip(readings) {
         if let Some(reading) = reading {
-            // It fails where the client has gone.
-            let _ = answer.send(reading);
+            // Sending fails if the client has closed the connection.
+            let _ = result.send(reading);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The body of a request, taken in within limits.
+//! Receives the body of a request, within limits of size, time and memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,28 +11,28 @@ use tokio::time;
 
 use super::failure::Failure;
 
-/// All bodies together may take this, or four times the largest if that is more.
-const MEMORY: usize = 256 << 20;
+/// The memory that all bodies together may take, in bytes; four times the largest allowed body if that is more.
+const ALL_BODIES: usize = 256 << 20;
 
-/// The limits.
-pub struct Bodies {
-    most: usize,
+/// The limits of bodies.
+pub struct BodyLimits {
+    max_size: usize,
     timeout: Duration,
-    /// A permit for each byte.
+    /// One permit for each byte.
     memory: Arc<Semaphore>,
     all_memory: usize,
 }
 
-/// A body, which gives its memory back when it is dropped.
+/// A whole body. Its share of the memory is free again when it is dropped.
 pub struct Received {
     pub bytes: Bytes,
     _memory: Option<OwnedSemaphorePermit>,
 }
 
-impl Bodies {
-    pub fn new(most: usize, timeout: Duration) -> Self {
-        let all_memory = MEMORY.max(4 * most);
-        Self { most, timeout, memory: Arc::new(Semaphore::new(all_memory)), all_memory }
+impl BodyLimits {
+    pub fn new(max_size: usize, timeout: Duration) -> Self {
+        let all_memory = ALL_BODIES.max(4 * max_size);
+        Self { max_size, timeout, memory: Arc::new(Semaphore::new(all_memory)), all_memory }
     }
 
     pub async fn receive(&self, body: Body) -> Result<Received, Failure> {
@@ -41,32 +41,32 @@ impl Bodies {
     }
 
     async fn collect(&self, body: Body) -> Result<Received, Failure> {
-        // What is announced to be too large is not waited for.
-        let announced = body.size_hint().lower();
-        if announced > self.most as u64 {
-            return Err(self.too_large(&announced.to_string()));
+        // A body whose stated size is too large is refused before it arrives.
+        let stated = body.size_hint().lower();
+        if stated > self.max_size as u64 {
+            return Err(self.too_large(&stated.to_string()));
         }
-        let mut parts = body.into_data_stream();
+        let mut chunks = body.into_data_stream();
         let (mut first, mut all) = (Bytes::new(), Vec::new());
         let mut memory: Option<OwnedSemaphorePermit> = None;
         let mut length = 0;
-        while let Some(part) = parts.try_next().await.map_err(|_| broken())? {
-            length += part.len();
-            if length > self.most {
+        while let Some(chunk) = chunks.try_next().await.map_err(|_| broken())? {
+            length += chunk.len();
+            if length > self.max_size {
                 return Err(self.too_large("more"));
             }
-            let more = Arc::clone(&self.memory).try_acquire_many_owned(part.len() as u32);
+            let more = Arc::clone(&self.memory).try_acquire_many_owned(chunk.len() as u32);
             let more = more.map_err(|_| Failure::busy("bytes of requests", self.all_memory))?;
             match &mut memory {
                 Some(memory) => memory.merge(more),
                 None => memory = Some(more),
             }
-            // Most bodies are of one part, and need not be copied.
-            if length == part.len() {
-                first = part;
+            // Most bodies arrive in one chunk, which need not be copied.
+            if length == chunk.len() {
+                first = chunk;
             } else {
                 all.extend_from_slice(&std::mem::take(&mut first));
-                all.extend_from_slice(&part);
+                all.extend_from_slice(&chunk);
             }
         }
         let bytes = if all.is_empty() { first } else { all.into() };
@@ -74,12 +74,12 @@ impl Bodies {
     }
 
     fn too_large(&self, found: &str) -> Failure {
-        let message = format!("expected a body of at most {} bytes, found {found}", self.most);
+        let message = format!("expected a body of at most {} bytes, found {found}", self.max_size);
         Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
     }
 }
 
-/// Chunks that are none, or fewer bytes than announced; whoever cut them off will hardly read this.
+/// The failure for a body with broken chunks, or with fewer bytes than its stated size.
 fn broken() -> Failure {
     Failure::bad("broken_body", "expected a whole body, found one that breaks off")
 }

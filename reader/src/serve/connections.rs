@@ -1,5 +1,5 @@
-//! Accepts connections and bounds them: their number, how long a request's head may take, how long they
-//! may idle; and ends them in order.
+//! Accepts connections, and limits their number, the time for a request's head, and the time that they may be idle. Ends
+//! them so that clients get the last response.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,46 +22,49 @@ use super::metrics::ServiceMetrics;
 use super::routes::{self, App};
 
 /// The most bytes of a request's head.
-const HEAD: usize = 64 << 10;
-/// How many clients are told at once that there are too many; more are just dropped.
-const REFUSALS: usize = 64;
-/// How long, and for how many bytes, a client may go on to send what nobody reads any more.
+const MAX_HEAD: usize = 64 << 10;
+/// The most connections at once that get a response which refuses them; more are closed without a response.
+const MAX_REFUSALS: usize = 64;
+/// The time, and the number of bytes, that a client may still send after the last response. They are thrown away.
 const LINGER: (Duration, u64) = (Duration::from_secs(1), 64 << 20);
-/// Where accepting fails, most likely for want of file descriptors.
+/// The pause after a failure to accept a connection, most likely because no file descriptor is free.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The limits.
+/// The limits of connections.
 pub struct Connections {
-    pub most: u32,
-    /// The most of one client; 0 for no limit. None: a quarter of all, and no limit for this machine.
-    pub per_client: Option<u32>,
+    /// The most connections at once.
+    pub max: u32,
+    /// The most connections of one client; 0 for no limit. None: a quarter of all, and no limit for clients on this
+    /// machine.
+    pub max_per_client: Option<u32>,
+    /// The time for a request's head, the time that a connection may be idle, and the time for finishing at the end.
     pub timeout: Duration,
 }
 
-/// How many connections each client has.
+/// The number of connections of each client.
 #[derive(Default)]
 struct Clients(Mutex<HashMap<IpAddr, u32>>);
 
-/// A connection that counts, as long as this lives.
-struct Counted {
+/// Counts a connection of a client until it is dropped.
+struct ClientGuard {
     clients: Arc<Clients>,
     client: IpAddr,
 }
 
 impl Clients {
-    /// Counts one more connection of a client, where it has fewer than `most`.
-    fn enter(self: &Arc<Self>, client: IpAddr, most: u32) -> Option<Counted> {
+    /// Counts one more connection of a client. None if it has `max` already.
+    fn enter(self: &Arc<Self>, client: IpAddr, max: u32) -> Option<ClientGuard> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(client).or_insert(0);
-        if *count >= most {
+        if *count >= max {
             return None;
         }
         *count += 1;
-        Some(Counted { clients: Arc::clone(self), client })
+        Some(ClientGuard { clients: Arc::clone(self), client })
     }
 }
 
-impl Drop for Counted {
+impl Drop for ClientGuard {
     fn drop(&mut self) {
         let mut counts = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.client) {
@@ -73,8 +76,8 @@ impl Drop for Counted {
     }
 }
 
-/// Brings an address to the form that counts as one client: an IPv4 address, also where it comes as IPv6; of IPv6 the
-/// network of a household.
+/// The address under which a client is counted: an IPv4 address, also if it is written as IPv6; for other IPv6 addresses
+/// the /64 network, which is usually one household.
 fn client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
@@ -83,8 +86,8 @@ fn client(address: IpAddr) -> IpAddr {
 }
 
 impl Connections {
-    /// Serves until it is told to stop, then finishes what it has; returns whether that was done within
-    /// the timeout.
+    /// Serves until the service is told to stop, then finishes the requests that it has. Returns whether all of them
+    /// finished within the timeout.
     pub async fn serve(
         self,
         listener: std::net::TcpListener,
@@ -96,12 +99,12 @@ impl Connections {
         let listener = TcpListener::from_std(listener)?;
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(self.timeout);
-        http.max_header_size(HEAD).max_buf_size(2 * HEAD);
-        // A client may say that it sends nothing more, and wait for the answer.
+        http.max_header_size(MAX_HEAD).max_buf_size(2 * MAX_HEAD);
+        // A client may close its sending direction, and wait for the response.
         http.half_close(true);
         let clients = Arc::new(Clients::default());
-        let places = Arc::new(Semaphore::new(self.most as usize));
-        let refusals = Arc::new(Semaphore::new(REFUSALS));
+        let permits = Arc::new(Semaphore::new(self.max as usize));
+        let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
         let stopped = stop.clone();
         loop {
             let accepted = tokio::select! {
@@ -117,53 +120,56 @@ impl Connections {
                     continue;
                 }
             };
-            let most = match self.per_client {
+            let max_per_client = match self.max_per_client {
                 Some(0) => u32::MAX,
-                Some(most) => most,
+                Some(max) => max,
                 None if peer.to_canonical().is_loopback() => u32::MAX,
-                None => (self.most / 4).max(1),
+                None => (self.max / 4).max(1),
             };
-            let counted = clients.enter(client(peer), most);
-            let mut failure = Failure::busy("connections", self.most as usize);
-            if counted.is_none() {
-                failure = Failure::too_many(most);
-            } else if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            let guard = clients.enter(client(peer), max_per_client);
+            let mut failure = Failure::busy("connections", self.max as usize);
+            if guard.is_none() {
+                failure = Failure::too_many(max_per_client);
+            } else if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
                 let connection = Connection {
                     router: router.clone(),
                     metrics: Arc::clone(&metrics),
                     timeout: self.timeout,
                     stop: stopped.clone(),
-                    _place: (place, counted),
+                    _counted: (permit, guard),
                 };
                 tokio::spawn(connection.serve(stream, http.clone()));
                 continue;
             }
-            if let Ok(place) = Arc::clone(&refusals).try_acquire_owned() {
+            if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
                 metrics.refused("none", failure.status);
                 tokio::spawn(async move {
-                    let _place = place;
+                    let _permit = permit;
                     end(stream, Some(failure)).await;
                 });
             }
         }
         drop(listener);
-        // Each connection holds its place to its end.
-        Ok(time::timeout(self.timeout, places.acquire_many(self.most)).await.is_ok())
+        // Each connection holds its permit until it ends.
+        Ok(time::timeout(self.timeout, permits.acquire_many(self.max)).await.is_ok())
     }
 }
 
+/// A connection that is served.
 struct Connection {
     router: Router,
     metrics: Arc<ServiceMetrics>,
     timeout: Duration,
     stop: watch::Receiver<bool>,
-    _place: (OwnedSemaphorePermit, Option<Counted>),
+    /// Counts the connection among all, and among those of its client.
+    _counted: (OwnedSemaphorePermit, Option<ClientGuard>),
 }
 
 impl Connection {
+    /// Serves the requests of a connection until it ends.
     async fn serve(mut self, stream: TcpStream, http: http1::Builder) {
         let _ = stream.set_nodelay(true);
-        bound_unread(&stream, self.timeout);
+        limit_unread(&stream, self.timeout);
         let service = TowerToHyperService::new(self.router);
         let mut connection = http.serve_connection(TokioIo::new(stream), service);
         let mut stopping = false;
@@ -182,8 +188,12 @@ impl Connection {
         if let Err(error) = ended {
             if error.is_timeout() && !parts.read_buf.is_empty() {
                 failure = Some(Failure::slow("head", self.timeout.as_secs_f64()));
+            } else if error.is_parse_version_h2() {
+                // The start of an HTTP/2 connection is the one parse error that hyper sends no response to.
+                let message = "expected a request of HTTP/1.1, found HTTP/2";
+                failure = Some(Failure::bad("bad_request", message));
             } else if error.is_parse() {
-                // hyper has answered with the status alone.
+                // For all other parse errors hyper has sent a response, with a status and no body.
                 let status = match error.is_parse_too_large() {
                     true => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                     false => StatusCode::BAD_REQUEST,
@@ -200,26 +210,26 @@ impl Connection {
     }
 }
 
-/// Ends a connection such that its client gets the last answer: a socket that is closed with bytes unread
-/// makes the system take back what was sent.
+/// Sends the last response, if there is one, and closes a connection. If a socket is closed before all received bytes are
+/// read, the system may throw away a response that is on its way; so this reads the rest first.
 async fn end(mut stream: TcpStream, failure: Option<Failure>) {
-    let (time, bytes) = LINGER;
+    let (most_time, most_bytes) = LINGER;
     let last = async {
         if let Some(failure) = failure {
             stream.write_all(&failure.to_bytes()).await?;
         }
         stream.shutdown().await?;
-        let mut rest = stream.take(bytes);
+        let mut rest = stream.take(most_bytes);
         let mut scratch = [0; 4096];
         while rest.read(&mut scratch).await? > 0 {}
         io::Result::Ok(())
     };
-    // Whatever comes of it, the connection is over.
-    let _ = time::timeout(time, last).await;
+    // The connection is over, even if this fails.
+    let _ = time::timeout(most_time, last).await;
 }
 
-/// The system drops a connection whose client does not take its answers.
-fn bound_unread(stream: &TcpStream, timeout: Duration) {
+/// Makes the system close a connection whose client does not receive its responses.
+fn limit_unread(stream: &TcpStream, timeout: Duration) {
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(timeout));
     #[cfg(not(target_os = "linux"))]

@@ -1,16 +1,16 @@
-//! What goes wrong, as the client sees it.
+//! Errors, in the form in which the client gets them.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// An answer that says what was expected and what was found.
+/// A response that says what was expected and what was found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
     pub status: StatusCode,
-    /// For programs.
+    /// The error's name, for programs.
     code: &'static str,
-    /// For people.
+    /// The message, for people.
     message: String,
 }
 
@@ -19,25 +19,26 @@ impl Failure {
         Self { status, code, message: message.into() }
     }
 
+    /// A request with an error.
     pub fn bad(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    /// The log has the details, the client has not.
+    /// An error of the service itself. The log has the details; the client does not get them.
     pub fn internal() -> Self {
         let message = "something went wrong in the service; its log says what";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 
-    /// To be tried again.
-    pub fn busy(what: &str, most: usize) -> Self {
-        let message = format!("expected at most {most} {what} at once, found more");
+    /// Too much at once; the client should try again later.
+    pub fn busy(what: &str, max: usize) -> Self {
+        let message = format!("expected at most {max} {what} at once, found more");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
     }
 
     /// A client that has too many connections.
-    pub fn too_many(most: u32) -> Self {
-        let message = format!("expected at most {most} connections of one client, found more");
+    pub fn too_many(max: u32) -> Self {
+        let message = format!("expected at most {max} connections of one client, found more");
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_connections", message)
     }
 
@@ -47,7 +48,7 @@ impl Failure {
         Self::new(StatusCode::REQUEST_TIMEOUT, "slow_request", message)
     }
 
-    /// Whether the rest of the request is not worth waiting for.
+    /// Whether the connection ends, because the rest of the request is not received.
     fn closes(&self) -> bool {
         matches!(self.status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE)
     }
@@ -56,7 +57,7 @@ impl Failure {
         json!({"error": {"code": self.code, "message": self.message}}).to_string()
     }
 
-    /// The whole answer, for a connection that ends with it, where HTTP's usual way is not open.
+    /// The whole response in bytes, for a connection that hyper does not serve (any more), and that ends with it.
     pub fn to_bytes(&self) -> Vec<u8> {
         let body = self.body();
         let retry = if self.retry() { "retry-after: 1\r\n" } else { "" };
@@ -69,6 +70,7 @@ impl Failure {
         .into_bytes()
     }
 
+    /// Whether the client should try again later.
     fn retry(&self) -> bool {
         matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
     }

@@ -1,4 +1,4 @@
-//! The forms in which a body holds a picture: the file itself, a form's field, base64 in JSON.
+//! Finds the picture's file in a body: the body itself, a field of a form, or base64 in JSON.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -19,14 +19,14 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// By the content type.
+/// How a body holds the picture, by its content type.
 #[derive(Clone, Debug)]
 pub enum BodyForm {
     /// The body is the file.
     File,
-    /// A field of multipart/form-data, whose boundary this is.
+    /// The file is a field of multipart/form-data, which has this boundary.
     Multipart(String),
-    /// `{"image": "<base64>"}`.
+    /// The body is `{"image": "<base64>"}`.
     Json,
 }
 
@@ -37,8 +37,8 @@ struct Json<'a> {
 }
 
 impl BodyForm {
-    /// The form of a body. Where the content type is none of those that are known, the body's first bytes may still
-    /// be a picture's.
+    /// Finds out how a body holds the picture. If the content type is unknown, the body may still start with the bytes of
+    /// a picture.
     pub fn of(headers: &HeaderMap, body: &Bytes) -> Result<Self, Failure> {
         let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
         if let Some(name) =
@@ -60,7 +60,7 @@ impl BodyForm {
                 Err(_) => Err(bad_multipart("a boundary in the content type", "none")),
             },
             name if name.starts_with("image/") => Ok(Self::File),
-            // curl --data-binary says that it sends a form.
+            // With --data-binary, curl states the content type of a form.
             _ if Picture::is_known(body) => Ok(Self::File),
             _ => Err(unsupported(format!(
                 "expected a picture, or the content type image/*, application/octet-stream, \
@@ -69,7 +69,7 @@ impl BodyForm {
         }
     }
 
-    /// The picture's file.
+    /// The bytes of the picture's file.
     pub fn file(&self, body: &Bytes) -> Result<Bytes, Failure> {
         let file = match self {
             Self::File => body.clone(),
@@ -94,14 +94,14 @@ fn field(boundary: &str, body: &Bytes) -> Result<Bytes, Failure> {
     let find = async {
         let mut files = Vec::new();
         while let Some(field) = form.next_field().await? {
-            // An empty choice of a page's form has an empty name.
+            // Browsers send an empty file name if no file was chosen.
             if field.file_name().is_some_and(|name| !name.is_empty()) {
                 files.push(field.bytes().await?);
             }
         }
         Ok::<_, multer::Error>(files)
     };
-    match find.now_or_never().expect("all of the body is here") {
+    match find.now_or_never().expect("the whole body is in memory") {
         Ok(files) if files.len() > 1 => {
             let message = format!("expected one field with a file, found {}", files.len());
             Err(Failure::bad("several_pictures", message))
@@ -131,7 +131,7 @@ fn base64(body: &Bytes) -> Result<Bytes, Failure> {
             _ => return Err(bad_base64("a data: URL without ;base64,")),
         },
     };
-    // Line breaks and the alphabet for addresses are allowed too.
+    // Line breaks and the alphabet of URLs are allowed too.
     let text: Vec<u8> = text
         .bytes()
         .filter(|byte| !byte.is_ascii_whitespace())

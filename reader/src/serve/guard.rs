@@ -1,8 +1,8 @@
-//! Which hosts and origins may ask.
+//! Checks which hosts and origins may send requests.
 //!
-//! A service on a loopback address is meant for this machine. A web page from elsewhere can reach it all the same:
-//! by a request of its own, or under a name that its owner points to 127.0.0.1 (DNS rebinding). So there the `Host`
-//! header has to name this machine, and an `Origin` has to be allowed.
+//! A service on a loopback address is for this machine alone. But a web page from another site can reach it too: it can
+//! send a request to the address, or use a host name that its owner points to 127.0.0.1 (DNS rebinding). For this reason
+//! the `Host` header has to name this machine, and the `Origin` has to be allowed.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,32 +12,32 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use lenet5_core::{Error, Result};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
-use super::Options;
+use super::ServiceOptions;
 use super::failure::Failure;
 
-/// The hosts and origins.
+/// The hosts and origins that are allowed.
 pub struct Guard {
-    /// Whether hosts are checked.
+    /// Whether hosts and origins are checked.
     checks: bool,
-    /// Names beside those of a loopback address.
+    /// Names that are allowed in addition to those of a loopback address.
     hosts: Vec<String>,
     origins: Vec<String>,
 }
 
 impl Guard {
-    pub fn new(options: &Options, address: SocketAddr) -> Self {
+    pub fn new(options: &ServiceOptions, address: SocketAddr) -> Self {
         let lower = |names: &[String]| names.iter().map(|name| name.to_ascii_lowercase()).collect();
         let mut hosts: Vec<String> = lower(&options.allow_host);
         let checks = address.ip().to_canonical().is_loopback() || !hosts.is_empty();
-        // A service may be bound to a name of this machine.
+        // The service may listen on a name of this machine.
         hosts.extend(options.addr.rsplit_once(':').map(|(name, _)| name.to_ascii_lowercase()));
         Self { checks, hosts, origins: lower(&options.allow_origin) }
     }
 
-    /// Whether a request may go on.
+    /// Checks a request.
     ///
     /// # Errors
-    /// Names the host or the origin that may not ask.
+    /// Names the host or the origin that is not allowed.
     pub fn check(&self, request: &Request) -> Result<(), Failure> {
         if !self.checks {
             return Ok(());
@@ -66,7 +66,7 @@ impl Guard {
         }
     }
 
-    /// Whether a host, with or without a port, is this machine or a name that is allowed.
+    /// Whether a host, with or without a port, is this machine or an allowed name.
     fn is_ours(&self, host: &str) -> bool {
         let Ok(authority) = host.to_ascii_lowercase().parse::<Authority>() else { return false };
         let name = authority.host().trim_matches(['[', ']']).trim_end_matches('.');
@@ -84,16 +84,17 @@ impl Guard {
     }
 }
 
-/// A header as text; what is no text is no name that is known.
+/// A header as text. The text for a header of other bytes is never an allowed name.
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name).map(|value| value.to_str().unwrap_or("bytes that are no text"))
 }
 
-/// Answers by which browsers let pages of other origins read the service's answers; none without --allow-origin.
+/// The layer that adds the headers of CORS, with which browsers let pages of other origins read the responses. None if
+/// `--allow-origin` is not given.
 ///
 /// # Errors
-/// Where an origin is none.
-pub fn cors(options: &Options) -> Result<Option<CorsLayer>> {
+/// If an origin is not written as one.
+pub fn cors(options: &ServiceOptions) -> Result<Option<CorsLayer>> {
     if options.allow_origin.is_empty() {
         return Ok(None);
     }

@@ -1,4 +1,4 @@
-//! The log: lines on stderr, for people or for programs.
+//! The log: lines on stderr, as text or as JSON.
 
 use std::io::{self, IsTerminal};
 use std::panic;
@@ -6,18 +6,18 @@ use std::str::FromStr;
 
 use tracing::level_filters::LevelFilter;
 
-/// Its form.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Log {
-    /// Text.
+pub enum LogFormat {
+    /// Lines of text.
     Text,
-    /// An object on each line.
+    /// One JSON object on each line.
     Json,
 }
 
-impl Log {
-    /// Writes what the service logs, panics too, to stderr from now on. `RUST_LOG` sets the level: `off`,
-    /// `error`, `warn`, `info` (the default, a line for each request) or `debug`.
+impl LogFormat {
+    /// Starts the log on stderr. It includes panics. `RUST_LOG` sets the level: `off`, `error`, `warn`, `info` (the
+    /// default: one line for each request) or `debug`.
     pub fn start(self) {
         let level = std::env::var("RUST_LOG").ok();
         let level = level.and_then(|level| LevelFilter::from_str(&level).ok());
@@ -26,7 +26,7 @@ impl Log {
             .with_writer(io::stderr)
             .with_ansi(io::stderr().is_terminal())
             .with_target(false)
-            // It would panic where stderr is closed.
+            // Reporting an error of the log itself would panic if stderr is closed.
             .log_internal_errors(false);
         match self {
             Self::Text => log.init(),

@@ -1,4 +1,4 @@
-//! What the service counts, for Prometheus.
+//! Metrics of the service, for Prometheus.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use prometheus_client::registry::{Registry, Unit};
 
 use lenet5_core::Network;
 
-/// The form of [`ServiceMetrics::text`].
+/// The content type of [`ServiceMetrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// All counts.
+/// All metrics.
 pub struct ServiceMetrics {
     registry: Registry,
     requests: Family<Request, Counter>,
@@ -42,7 +42,7 @@ struct Model {
     model: &'static str,
 }
 
-/// A request that is being answered, or whose client goes away meanwhile.
+/// Counts a request as in flight until it is dropped.
 pub struct InFlight<'a>(&'a Gauge);
 
 impl Drop for InFlight<'_> {
@@ -55,57 +55,63 @@ impl Default for ServiceMetrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("lenet5");
         let requests = Family::default();
-        registry.register("requests", "Requests answered", requests.clone());
-        // Half a millisecond to four seconds.
+        registry.register("requests", "Requests with a response", requests.clone());
+        // From half a millisecond to four seconds.
         let seconds: Family<Route, Histogram> =
             Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0005, 2.0, 14)));
-        let help = "Time from a request's head to its answer";
+        let help = "Time from the head of a request to its response";
         registry.register_with_unit("request_duration", help, Unit::Seconds, seconds.clone());
         let in_flight = Gauge::default();
-        registry.register("requests_in_flight", "Requests being answered", in_flight.clone());
+        registry.register("requests_in_flight", "Requests in progress", in_flight.clone());
         let batch_size: Family<Model, Histogram> =
             Family::new_with_constructor(|| Histogram::new(exponential_buckets(1.0, 2.0, 9)));
-        registry.register("batch_size", "Pictures read at once", batch_size.clone());
+        registry.register("batch_size", "Pictures in a batch", batch_size.clone());
         let digits = Family::default();
         registry.register("digits", "Digits read", digits.clone());
         let queue = Family::default();
-        registry.register("queue_depth", "Pictures waiting or being read", queue.clone());
+        registry.register("queue_depth", "Pictures that wait or are being read", queue.clone());
         Self { registry, requests, seconds, in_flight, batch_size, digits, queue }
     }
 }
 
 impl ServiceMetrics {
+    /// Counts a request as in flight.
     pub fn enter(&self) -> InFlight<'_> {
         self.in_flight.inc();
         InFlight(&self.in_flight)
     }
 
+    /// Counts a request with a response.
     pub fn request(&self, route: &'static str, status: StatusCode, time: Duration) {
         self.refused(route, status);
         self.seconds.get_or_create(&Route { route }).observe(time.as_secs_f64());
     }
 
-    /// One that was answered before it was whole.
+    /// Counts a request without its time: one that was refused before it was complete.
     pub fn refused(&self, route: &'static str, status: StatusCode) {
         let status = status.as_u16().into();
         self.requests.get_or_create(&Request { route, status }).inc();
     }
 
+    /// Counts a batch of pictures.
     pub fn batch(&self, network: Network, size: usize) {
         self.batch_size.get_or_create(&Model::of(network)).observe(size as f64);
     }
 
+    /// Counts digits that were read.
     pub fn digits(&self, network: Network, count: usize) {
         self.digits.get_or_create(&Model::of(network)).inc_by(count as u64);
     }
 
+    /// Sets the number of pictures in the queue.
     pub fn queue(&self, network: Network, depth: usize) {
         self.queue.get_or_create(&Model::of(network)).set(depth as i64);
     }
 
+    /// All metrics as OpenMetrics text.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        text::encode(&mut text, &self.registry).expect("a string takes it all");
+        text::encode(&mut text, &self.registry).expect("writing to a string does not fail");
         text
     }
 }

@@ -3,7 +3,8 @@
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-/// Scripts, styles and requests of this service only; pictures may also be the page's own.
+/// The page may load scripts and styles from this service alone, and send requests to it alone. Pictures may also come
+/// from the page itself.
 const POLICY: &str = "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
 
@@ -19,7 +20,8 @@ pub async fn script() -> Response {
     file("text/javascript; charset=utf-8", include_str!("page/app.js"))
 }
 
-/// `no-cache`: the files change with the program, and are small.
+/// A response with a file. Browsers have to check for a new version each time (`no-cache`): the files change with the
+/// program, and are small.
 fn file(kind: &'static str, text: &'static str) -> Response {
     let headers = [
         (header::CONTENT_TYPE, kind),

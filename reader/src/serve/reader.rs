@@ -1,4 +1,4 @@
-//! A network that reads pictures: small ones in batches, large ones one by one beside them.
+//! A network that reads pictures: small ones in batches, each large one alone on another thread.
 
 use std::sync::Arc;
 use std::thread;
@@ -12,24 +12,25 @@ use lenet5_core::{Error, Network, Picture, PictureLimits, Recognizer, Result, We
 use tokio::sync::Semaphore;
 use tokio::task;
 
-use super::Options;
+use super::ServiceOptions;
 use super::batch::Batcher;
-use super::body::{Bodies, Received};
+use super::body::{BodyLimits, Received};
 use super::failure::Failure;
 use super::form::BodyForm;
 use super::metrics::ServiceMetrics;
 
-/// Up to so many bytes and pixels a picture is decoded at once, in a millisecond at most, and read with
-/// others; a larger one is for a thread that may take its time.
+/// A picture of at most this many bytes and pixels is decoded in a millisecond, on the thread of its request, and read in
+/// a batch. A larger one is decoded and read on another thread.
 const SMALL_BODY: usize = 64 << 10;
+/// The most pixels of such a picture.
 const SMALL_PIXELS: u64 = 100_000;
 
-/// The resources that requests may take.
+/// The resources that requests may use.
 pub struct RequestLimits {
-    pub bodies: Bodies,
+    pub bodies: BodyLimits,
     pictures: PictureLimits,
-    /// For work that takes more than a moment, as many at once as there are cores.
-    heavy: Arc<Semaphore>,
+    /// One permit for each core, for work that takes more than a millisecond.
+    cores: Arc<Semaphore>,
 }
 
 /// A network that reads pictures.
@@ -37,37 +38,39 @@ pub struct NetworkReader {
     pub network: Network,
     recognizer: Arc<Recognizer>,
     pub batcher: Batcher,
-    /// The codes of the classes, 84 numbers each, where the network has them.
+    /// The codes of the classes, 84 numbers each. None if the network has no codes.
     pub codes: Option<Vec<Vec<f32>>>,
 }
 
 impl RequestLimits {
-    pub fn new(options: &Options) -> Self {
+    pub fn new(options: &ServiceOptions) -> Self {
         let pixels = options.max_pixels * 1_000_000;
         let pictures = PictureLimits { pixels, ..PictureLimits::default() };
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let bodies = Bodies::new((options.max_body as usize) << 20, options.timeout);
-        Self { bodies, pictures, heavy: Arc::new(Semaphore::new(cores)) }
+        let bodies = BodyLimits::new((options.max_body as usize) << 20, options.timeout);
+        Self { bodies, pictures, cores: Arc::new(Semaphore::new(cores)) }
     }
 
-    async fn heavy<T: Send + 'static>(
+    /// Does work on a thread that may block.
+    async fn on_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        let permit = Arc::clone(&self.heavy).acquire_owned().await.expect("it is never closed");
+        let permit = Arc::clone(&self.cores).acquire_owned().await.expect("it is never closed");
         let work = move || {
             let _permit = permit;
             work()
         };
-        // It fails where the work panics, which the log has.
+        // This fails if the work panics; the log has the message.
         task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Failure::internal()))
     }
 }
 
 impl NetworkReader {
+    /// Starts the network's queue.
     pub fn start(
         weights: &Weights,
-        options: &Options,
+        options: &ServiceOptions,
         metrics: &Arc<ServiceMetrics>,
     ) -> Result<Self> {
         let recognizer = Recognizer::new(weights)?.reject_below(options.reject_below);
@@ -85,7 +88,7 @@ impl NetworkReader {
         Ok(Self { network, recognizer, batcher, codes: codes(weights) })
     }
 
-    /// Reads the picture in a body.
+    /// Reads the picture that a body holds.
     pub async fn read(
         &self,
         limits: &RequestLimits,
@@ -93,10 +96,10 @@ impl NetworkReader {
         body: Received,
     ) -> Result<Reading, Failure> {
         let small = body.bytes.len() <= SMALL_BODY;
-        // What is too large is known by a file's head, before anything is waited for.
+        // The file's header tells whether the picture is too large, before any work waits for a thread.
         if small || matches!(form, BodyForm::File) {
             let file = form.file(&body.bytes)?;
-            if pixels(&file, limits.pictures.pixels)? <= SMALL_PIXELS && small {
+            if stated_pixels(&file, limits.pictures.pixels)? <= SMALL_PIXELS && small {
                 let picture = decode(&file, &limits.pictures)?;
                 drop((file, body));
                 return self.batcher.read(picture).await;
@@ -105,12 +108,12 @@ impl NetworkReader {
         let (recognizer, pictures) = (Arc::clone(&self.recognizer), limits.pictures);
         let work = move || {
             let file = form.file(&body.bytes)?;
-            pixels(&file, pictures.pixels)?;
+            stated_pixels(&file, pictures.pixels)?;
             let picture = decode(&file, &pictures)?;
             drop((file, body));
             recognizer.read(&picture).map_err(Failure::from)
         };
-        limits.heavy(work).await
+        limits.on_thread(work).await
     }
 
     /// The outputs of all layers for a digit's pixels, rounded to four decimals.
@@ -127,19 +130,19 @@ impl NetworkReader {
             }
             Ok(layers)
         };
-        limits.heavy(work).await
+        limits.on_thread(work).await
     }
 }
 
-/// How many pixels a picture says that it has: within the limit, or 0 where decoding will tell.
-fn pixels(file: &[u8], most: u64) -> Result<u64, Failure> {
+/// The number of pixels that a picture's file states, checked against the limit. 0 if the file does not state it.
+fn stated_pixels(file: &[u8], max: u64) -> Result<u64, Failure> {
     let Some((width, height)) = Picture::stated_size(file) else { return Ok(0) };
     let found = u64::from(width) * u64::from(height);
-    if found > most {
+    if found > max {
         return Err(Failure::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "picture_too_large",
-            format!("expected a picture of at most {most} pixels, found {width}x{height}"),
+            format!("expected a picture of at most {max} pixels, found {width}x{height}"),
         ));
     }
     Ok(found)
@@ -150,7 +153,7 @@ fn decode(file: &Bytes, limits: &PictureLimits) -> Result<Picture, Failure> {
         .map_err(|message| Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "not_a_picture", message))
 }
 
-/// The codes of the network of 1998: its output layer's weights, 84 numbers for each class.
+/// The codes of the network of 1998: the weights of its output layer, 84 numbers for each class.
 fn codes(weights: &Weights) -> Option<Vec<Vec<f32>>> {
     if weights.config.network == Network::Modern {
         return None;

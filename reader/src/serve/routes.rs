@@ -1,7 +1,7 @@
-//! What can be asked for, and the answers.
+//! The routes and their handlers.
 //!
-//! A body is taken in before anything is found wrong: hyper closes a connection with one unread, which
-//! a client that goes on to use it has to find out.
+//! Each handler receives the whole body before it reports an error. Otherwise hyper would close the connection, and a
+//! client that wants to use it again would fail.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use super::reader::{NetworkReader, RequestLimits};
 const OPENAPI: &str = include_str!("openapi.json");
 const JSON: &str = "application/json";
 
-/// What all requests share.
+/// The state that all requests share.
 pub struct App {
     pub modern: NetworkReader,
     pub original: NetworkReader,
@@ -45,13 +45,14 @@ pub struct App {
     pub cors: Option<CorsLayer>,
 }
 
-/// The query of an address: all that may stand after its question mark.
+/// The parameters in the query of a URL.
 #[derive(Default)]
-struct Questions {
+struct QueryParameters {
     model: Option<Network>,
     digit: Option<usize>,
 }
 
+/// The response of `/v1/predict`.
 #[derive(Serialize)]
 struct Prediction {
     model: Network,
@@ -59,6 +60,7 @@ struct Prediction {
     reading: Reading,
 }
 
+/// The response of `/v1/activations`.
 #[derive(Serialize)]
 struct Activations<'a> {
     model: Network,
@@ -69,7 +71,7 @@ struct Activations<'a> {
     codes: Option<&'a [Vec<f32>]>,
 }
 
-/// All routes.
+/// The router with all routes.
 pub fn router(app: Arc<App>) -> Router {
     let routes = Router::new()
         .route("/", get(page::index))
@@ -99,7 +101,7 @@ async fn predict(
     body: Body,
 ) -> Result<Response, Failure> {
     let body = app.limits.bodies.receive(body).await?;
-    let Questions { model, .. } = questions(&uri, &["model"])?;
+    let QueryParameters { model, .. } = query_parameters(&uri, &["model"])?;
     let reader = app.reader(model);
     let reading = app.read(reader, &headers, body).await?;
     if prefers_text(&headers) {
@@ -115,7 +117,7 @@ async fn activations(
     body: Body,
 ) -> Result<Response, Failure> {
     let body = app.limits.bodies.receive(body).await?;
-    let Questions { model, digit } = questions(&uri, &["model", "digit"])?;
+    let QueryParameters { model, digit } = query_parameters(&uri, &["model", "digit"])?;
     let digit = digit.unwrap_or(0);
     let reader = app.reader(model);
     let reading = app.read(reader, &headers, body).await?;
@@ -163,13 +165,13 @@ async fn method_not_allowed(
     Ok(response)
 }
 
-/// Before all routes: who may ask.
+/// Checks the host and the origin of each request, before its handler runs.
 async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     match app.guard.check(&request) {
         Ok(()) => next.run(request).await,
-        Err(failure) => match app.limits.bodies.receive(request.into_body()).await {
-            Ok(_) => failure.into_response(),
-            Err(other) => other.into_response(),
+        Err(refused) => match app.limits.bodies.receive(request.into_body()).await {
+            Ok(_) => refused.into_response(),
+            Err(failure) => failure.into_response(),
         },
     }
 }
@@ -194,25 +196,25 @@ impl App {
         Ok(reading)
     }
 
-    /// Work that is given up where it takes too long.
+    /// Waits for work, at most until the timeout.
     async fn within<T>(
         &self,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         time::timeout(self.timeout, work).await.unwrap_or_else(|_| {
             let message =
-                format!("expected an answer within {} s, found none", self.timeout.as_secs_f64());
+                format!("expected a result within {} s, found none", self.timeout.as_secs_f64());
             Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "timed_out", message))
         })
     }
 }
 
-/// Reads the query of an address, which may have the `known` names.
-fn questions(uri: &Uri, known: &[&str]) -> Result<Questions, Failure> {
+/// Parses the query of a URL, in which the names in `known` are allowed.
+fn query_parameters(uri: &Uri, known: &[&str]) -> Result<QueryParameters, Failure> {
     let bad = |message: String| Failure::bad("bad_query", message);
     let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri)
         .map_err(|_| bad("expected name=value pairs after the question mark".to_owned()))?;
-    let mut questions = Questions::default();
+    let mut parameters = QueryParameters::default();
     for (name, value) in pairs.0 {
         let twice = match name.as_str() {
             name if !known.contains(&name) => {
@@ -225,24 +227,24 @@ fn questions(uri: &Uri, known: &[&str]) -> Result<Questions, Failure> {
                 let model: Network = value.parse().map_err(|_| {
                     bad(format!("model: expected modern or original, found {value}"))
                 })?;
-                questions.model.replace(model).is_some()
+                parameters.model.replace(model).is_some()
             }
             _ => {
                 let digit = value.parse().map_err(|_| {
                     bad(format!("digit: expected the number of a digit from 0, found {value}"))
                 })?;
-                questions.digit.replace(digit).is_some()
+                parameters.digit.replace(digit).is_some()
             }
         };
         if twice {
             return Err(bad(format!("{name}: expected one value, found more")));
         }
     }
-    Ok(questions)
+    Ok(parameters)
 }
 
-/// Whether the Accept header asks for text rather than JSON. The quality of a type is that of the closest range
-/// that names it: the type itself, text/* or application/*, */*.
+/// Whether the Accept header prefers text to JSON. The quality of a type is the quality of the most specific range that
+/// includes it: the type itself, then text/* or application/*, then */*.
 fn prefers_text(headers: &HeaderMap) -> bool {
     let ranges: Vec<(String, f32)> = headers
         .get_all(header::ACCEPT)
@@ -264,19 +266,19 @@ fn prefers_text(headers: &HeaderMap) -> bool {
 }
 
 fn json(value: &impl Serialize) -> Response {
-    let body = serde_json::to_vec(value).expect("plain data");
+    let body = serde_json::to_vec(value).expect("the data can be written as JSON");
     ([(header::CONTENT_TYPE, JSON)], body).into_response()
 }
 
-/// Around all routes: counts, logs, and answers where one of them panics.
+/// Counts and logs each request, and sends a response even if its handler panics.
 async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let start = Instant::now();
     let _in_flight = app.metrics.enter();
     let matched = request.extensions().get::<MatchedPath>();
     let route = route(matched.map(MatchedPath::as_str));
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    let mut response = answer.unwrap_or_else(|_| Failure::internal().into_response());
+    let response = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let mut response = response.unwrap_or_else(|_| Failure::internal().into_response());
     let nosniff = HeaderValue::from_static("nosniff");
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     let time = start.elapsed();
@@ -292,7 +294,7 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     response
 }
 
-/// For the counts, which must not grow with what clients make up.
+/// The route's name in the metrics. Unknown paths have one name, so that clients cannot add metrics without limit.
 fn route(path: Option<&str>) -> &'static str {
     const ROUTES: [&str; 8] = [
         "/v1/predict",
