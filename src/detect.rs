@@ -131,7 +131,7 @@ impl Detection {
         let mut same = vec![best];
         let mut ties: Vec<&Trial> = Vec::new();
         for other in others {
-            if best.is_as_good(other) {
+            if best.is_equivalent(other) {
                 same.push(other);
             } else if best.distance(other) < MIN_DISTANCE
                 || other.accuracy > best.accuracy + MAX_WORSE
@@ -139,7 +139,7 @@ impl Detection {
                 ties.push(other);
             }
         }
-        let kind = |trial: &Trial| form(&trial.config);
+        let kind = |trial: &Trial| layer_settings(&trial.config);
         if let Some(second) = ties.iter().find(|trial| kind(trial) != kind(ties[0])) {
             return refuse(format!(
                 "{} reads {:.1} % of the images with a loss of {:.4}, {} {:.1} % with {:.4}, and {} \
@@ -166,17 +166,17 @@ impl Detection {
 
 impl Detection {
     /// Other inputs that do as well as the best, beyond noise.
-    pub fn as_good(&self, chosen: &ModelConfig) -> Vec<&ModelConfig> {
+    pub fn equivalent(&self, chosen: &ModelConfig) -> Vec<&ModelConfig> {
         let best = &self.finalists[0];
         let same = self.finalists.iter().filter(|trial| {
-            trial.config != *chosen && (trial.config == best.config || best.is_as_good(trial))
+            trial.config != *chosen && (trial.config == best.config || best.is_equivalent(trial))
         });
         same.map(|trial| &trial.config).collect()
     }
 }
 
 /// The settings of the layers.
-fn form(config: &ModelConfig) -> (Activation, Pooling, LayerOrder, HiddenActivation) {
+fn layer_settings(config: &ModelConfig) -> (Activation, Pooling, LayerOrder, HiddenActivation) {
     (config.activation, config.pooling, config.layer_order, config.hidden_activation)
 }
 
@@ -282,8 +282,8 @@ impl Trial {
     }
 
     /// Whether another input (its form, mean or std) makes no difference beyond noise.
-    fn is_as_good(&self, other: &Self) -> bool {
-        form(&other.config) == form(&self.config)
+    fn is_equivalent(&self, other: &Self) -> bool {
+        layer_settings(&other.config) == layer_settings(&self.config)
             && (self.accuracy - other.accuracy).abs() < SAME
             && self.distance(other) < MIN_DISTANCE
     }

@@ -139,7 +139,7 @@ impl Misclassified {
     }
 
     /// The 82 test images of MNIST that the paper's network misread: its Fig. 8.
-    pub fn by_the_paper() -> Vec<Self> {
+    pub fn in_paper() -> Vec<Self> {
         let lines = include_str!("../data/misread_1998.csv").lines().skip(1);
         lines
             .map(|line| {
@@ -220,7 +220,7 @@ impl fmt::Display for Evaluation {
         for class in 0..classes {
             let row = &self.confusion[class];
             let samples: i64 = row.iter().sum();
-            let answered: i64 = self.confusion.iter().map(|row| row[class]).sum();
+            let predicted: i64 = self.confusion.iter().map(|row| row[class]).sum();
             let right = row[class];
             writeln!(
                 f,
@@ -228,10 +228,10 @@ impl fmt::Display for Evaluation {
                 samples - right,
                 percent(samples - right, samples),
                 percent(right, samples),
-                percent(right, answered),
+                percent(right, predicted),
             )?;
         }
-        writeln!(f, "\nconfusion matrix: label down, answer across")?;
+        writeln!(f, "\nconfusion matrix: label down, prediction across")?;
         write!(f, "{:>5}", "")?;
         (0..classes).try_for_each(|class| write!(f, " {class:>5}"))?;
         writeln!(f)?;

@@ -142,14 +142,14 @@ fn ranges_of_distortions() {
         distortions.validate().unwrap();
     }
     let factors = "expected two factors from 0.1 to 10, the smaller one first, found";
-    type Change = fn(&mut Distortions, f64);
-    let (scale, squeeze): (Change, Change) =
+    type SetRange = fn(&mut Distortions, f64);
+    let (scale, squeeze): (SetRange, SetRange) =
         (|d, low| d.scale = (low, 10.0), |d, high| d.squeeze = (0.1, high));
-    let (shear, shift): (Change, Change) = (|d, value| d.shear = value, |d, value| d.shift = value);
-    let (rotation, elastic): (Change, Change) =
+    let (shear, shift): (SetRange, SetRange) = (|d, value| d.shear = value, |d, value| d.shift = value);
+    let (rotation, elastic): (SetRange, SetRange) =
         (|d, value| d.rotation = value, |d, value| d.elastic = value);
     // The last good value, the first bad one, and what is said of it.
-    let table: [(Change, f64, f64, String); 16] = [
+    let table: [(SetRange, f64, f64, String); 16] = [
         (scale, 0.1, 0.0999, format!("scale: {factors} 0.0999 and 10")),
         (scale, 10.0, 10.001, format!("scale: {factors} 10.001 and 10")),
         (scale, 1.0, 0.0, format!("scale: {factors} 0 and 10")),

@@ -460,7 +460,7 @@ fn rejection_and_misclassified_by_hand() {
     let wrong = Rejection::new(&logits, &tch::Tensor::from_slice(&[0i64, 1, 2, 2])).unwrap();
     assert_eq!(wrong.rejected_for(0.5), 100.0);
 
-    let paper = Misclassified::by_the_paper();
+    let paper = Misclassified::in_paper();
     assert_eq!(paper.len(), 82);
     let test = Dataset::embedded(Split::Test, 10).unwrap();
     for Misclassified { index, label, prediction } in paper {

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
 use lenet5::data::{Dataset, Split, to_input};
-use lenet5::engine::cuda::{self, Arguments, CudaKernel, KernelForm, Launch, Launcher};
+use lenet5::engine::cuda::{self, KernelArguments, CudaKernel, KernelForm, Launch, Launcher};
 use lenet5::engine::{CudaEngine, Data, Engine, Epoch, GraphEngine, OptimizerState, State, Totals};
 use lenet5::evaluate::Evaluation;
 use lenet5::libtorch::cuda::{Stream, has_graphs};
@@ -150,7 +150,7 @@ struct OnCpu {
     measured: RefCell<Vec<(CudaKernel, f64)>>,
 }
 
-type LaunchOnCpu = unsafe extern "C" fn(u32, u32, u32, u32, *const Arguments);
+type LaunchOnCpu = unsafe extern "C" fn(u32, u32, u32, u32, *const KernelArguments);
 
 fn on_cpu(form: KernelForm) -> Box<dyn Launcher> {
     static COMPILED: Mutex<Vec<(KernelForm, LaunchOnCpu)>> = Mutex::new(Vec::new());
@@ -194,7 +194,7 @@ impl Launcher for OnCpu {
         &self,
         kernel: CudaKernel,
         launch: Launch,
-        arguments: &Arguments,
+        arguments: &KernelArguments,
     ) -> Result<()> {
         let Launch { blocks, threads, shared } = launch;
         // SAFETY: the caller guarantees that the arguments are right.

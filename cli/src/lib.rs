@@ -16,7 +16,7 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 pub use arguments::{LimitArguments, ModelArguments, WeightsArguments, choice, confidence};
-pub use progress::Progress;
+pub use progress::ProgressBar;
 
 /// Reads the command line of a program. Wrong usage ends the program with exit code 2.
 pub fn parse<T: clap::Parser>() -> T {

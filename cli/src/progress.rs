@@ -1,27 +1,27 @@
-//! Progress through many images on stderr: a bar on a terminal, else a plain line now and then.
+//! ProgressBar through many images on stderr: a bar on a terminal, else a plain line now and then.
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use console::Term;
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{HumanCount, HumanDuration, ProgressBar as TerminalBar, ProgressState, ProgressStyle};
 
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Shows images done, images per second and the time left; the bar goes when this is dropped.
-pub struct Progress {
+pub struct ProgressBar {
     /// The work that is shown, such as the epoch.
     label: String,
     total: u64,
-    bar: Option<ProgressBar>,
+    bar: Option<TerminalBar>,
     start: Instant,
     /// The number of images at the first call, and the time of the last line.
     first: Option<u64>,
     printed: Instant,
 }
 
-impl Progress {
+impl ProgressBar {
     /// Shows the progress of work on `total` images.
     pub fn new(label: &str, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
@@ -35,7 +35,7 @@ impl Progress {
                     let _ = out.write_str(&line(&label, images, state.per_sec(), &left, width));
                 },
             );
-            ProgressBar::new(total).with_style(style)
+            TerminalBar::new(total).with_style(style)
         });
         let now = Instant::now();
         Self { label: label.to_owned(), total, bar, start: now, first: None, printed: now }
@@ -71,7 +71,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressBar {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

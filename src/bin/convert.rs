@@ -19,7 +19,7 @@ use lenet5_core::files;
 /// inspect does.
 #[derive(Parser)]
 #[command(version)]
-struct Arguments {
+struct ConvertArguments {
     /// TorchScript, `torch.save` of any age (a state dict, a checkpoint, a whole module), or safetensors.
     #[arg(value_name = "IN")]
     file: PathBuf,
@@ -41,7 +41,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments: Arguments = cli::parse();
+    let arguments: ConvertArguments = cli::parse();
     cli::run(|| {
         match &arguments.output {
             Some(output) => convert(&arguments, output)?,
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn convert(arguments: &Arguments, output: &Path) -> anyhow::Result<()> {
+fn convert(arguments: &ConvertArguments, output: &Path) -> anyhow::Result<()> {
     let format = arguments.format.or_else(|| Format::from_path(output)).with_context(|| {
         format!(
             "{}: expected the suffix .pt, .pth or .safetensors, or --format",
@@ -81,7 +81,7 @@ fn convert(arguments: &Arguments, output: &Path) -> anyhow::Result<()> {
                 ModelOptions::of(&other.config)
             ));
         }
-        for config in detection.as_good(&weights.config) {
+        for config in detection.equivalent(&weights.config) {
             cli::note(format_args!("note: as good, but for noise: {config}"));
         }
     }

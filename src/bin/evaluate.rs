@@ -23,7 +23,7 @@ use tch::{Device, Tensor};
 /// Prints the error, a table of the classes and the confusion matrix.
 #[derive(Parser)]
 #[command(version)]
-struct Arguments {
+struct EvaluateArguments {
     /// Weights: TorchScript, torch.save of any age, or safetensors, of which nothing is executed [default: those
     /// shipped, weights/lenet5.*]
     #[arg(value_name = "FILE", conflicts_with_all = ["torchscript", "weights"])]
@@ -69,11 +69,11 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments: Arguments = cli::parse();
+    let arguments: EvaluateArguments = cli::parse();
     cli::run(|| evaluate(&arguments))
 }
 
-fn evaluate(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<ExitCode> {
     set_threads(arguments.threads)?;
     let Scores { logits, labels, config, assumed } = match &arguments.torchscript {
         Some(path) => run_script(arguments, path)?,
@@ -118,7 +118,7 @@ struct Scores {
     assumed: bool,
 }
 
-fn run_weights(arguments: &Arguments) -> anyhow::Result<Scores> {
+fn run_weights(arguments: &EvaluateArguments) -> anyhow::Result<Scores> {
     if arguments.engine == EngineChoice::Graph {
         anyhow::bail!("--engine graph: images that are read once are not worth recording");
     }
@@ -151,7 +151,7 @@ fn run_weights(arguments: &Arguments) -> anyhow::Result<Scores> {
     Ok(Scores { logits, labels, config, assumed })
 }
 
-fn run_script(arguments: &Arguments, path: &Path) -> anyhow::Result<Scores> {
+fn run_script(arguments: &EvaluateArguments, path: &Path) -> anyhow::Result<Scores> {
     let (device, _) = arguments.device.open()?;
     let limits = arguments.read.limits.limits();
     let script = Script::load(path, &arguments.read.model.options(), &limits, device)?;
@@ -169,7 +169,7 @@ fn run_script(arguments: &Arguments, path: &Path) -> anyhow::Result<Scores> {
     Ok(Scores { logits, labels: data.labels().copy(), config: config.clone(), assumed: true })
 }
 
-impl Arguments {
+impl EvaluateArguments {
     /// The file of weights, however it was named.
     fn weights(&self) -> Option<&Path> {
         self.file.as_deref().or(self.weights.as_deref())
@@ -180,7 +180,7 @@ impl Arguments {
 const MOST_SHOWN: usize = 420;
 
 fn report(
-    arguments: &Arguments,
+    arguments: &EvaluateArguments,
     folder: &Path,
     evaluation: &Evaluation,
     logits: &Tensor,
@@ -195,15 +195,15 @@ fn report(
     let others = if mnist { &zip_codes[..] } else { &[] };
     charts::rejection(&path("rejection.png"), &Rejection::new(logits, labels)?, others)?;
     let misclassified = Misclassified::all(logits, labels)?;
-    let paper = if mnist { Misclassified::by_the_paper() } else { Vec::new() };
-    let by_the_paper = |index: i64| paper.iter().any(|other| other.index == index);
-    let both = misclassified.iter().filter(|found| by_the_paper(found.index)).count();
+    let paper = if mnist { Misclassified::in_paper() } else { Vec::new() };
+    let in_paper = |index: i64| paper.iter().any(|other| other.index == index);
+    let both = misclassified.iter().filter(|found| in_paper(found.index)).count();
     let classes = evaluation.confusion.len();
     let data = Dataset::open(arguments.data.as_deref(), arguments.split, classes)?;
     let pictures = misclassified.iter().take(MOST_SHOWN).map(|found| Captioned {
         picture: data.images().get(found.index),
         caption: format!("{}->{}", found.label, found.prediction),
-        marked: by_the_paper(found.index),
+        marked: in_paper(found.index),
     });
     let shown =
         if misclassified.len() > MOST_SHOWN { ", of which these are the first" } else { "" };

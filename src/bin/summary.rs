@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor};
 /// Prints LeNet-5's layers: output shapes, parameters, connections, multiply-adds.
 #[derive(Parser)]
 #[command(version)]
-struct Arguments {
+struct SummaryArguments {
     /// The network: as PyTorch users write it today, or as the paper of 1998 has it.
     #[arg(long, default_value = "modern", value_parser = cli::choice::<Network>())]
     model: Network,
@@ -43,7 +43,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments: Arguments = cli::parse();
+    let arguments: SummaryArguments = cli::parse();
     cli::run(|| {
         if let Some(path) = &arguments.distortions {
             charts::sheet(path, &examples(&Distortions::default())?)?;
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn draw_activations(arguments: &Arguments, image: &str, path: &Path) -> anyhow::Result<()> {
+fn draw_activations(arguments: &SummaryArguments, image: &str, path: &Path) -> anyhow::Result<()> {
     let mut weights = match &arguments.weights {
         Some(file) => Weights::read(file)?,
         None => Weights::shipped(arguments.model)?,

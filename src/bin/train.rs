@@ -25,7 +25,7 @@ use lenet5_core::files;
 /// end of the terminal is no signal.
 #[derive(Parser)]
 #[command(version)]
-struct Arguments {
+struct TrainArguments {
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
@@ -355,11 +355,11 @@ impl Settings {
 }
 
 fn main() -> ExitCode {
-    let arguments: Arguments = cli::parse();
+    let arguments: TrainArguments = cli::parse();
     cli::run(|| train(arguments))
 }
 
-fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
+fn train(arguments: TrainArguments) -> anyhow::Result<ExitCode> {
     let options = arguments.model.options();
     let init = arguments.settings.init(&options)?;
     let mut config = match &arguments.resume {
@@ -420,12 +420,12 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
 /// Shows a run on the terminal: a bar for the current epoch, and a row for each epoch that is done.
 struct Display {
     table: EpochTable,
-    bar: Option<cli::Progress>,
+    bar: Option<cli::ProgressBar>,
 }
 
 impl Progress for Display {
     fn begin(&mut self, epoch: u32, epochs: u32, images: u64) {
-        self.bar = Some(cli::Progress::new(&format!("epoch {epoch}/{epochs}"), images));
+        self.bar = Some(cli::ProgressBar::new(&format!("epoch {epoch}/{epochs}"), images));
     }
 
     fn set(&mut self, images: u64) {

@@ -226,7 +226,7 @@ impl Dataset {
         config: &ModelConfig,
         distortions: &DistortionBatch,
     ) -> (Tensor, Tensor) {
-        self.changed(indices, config, &|pixels| distortions.apply(&pixels))
+        self.transformed(indices, config, &|pixels| distortions.apply(&pixels))
     }
 
     /// As [`Dataset::batch`], with the images distorted, differently for each seed, epoch and image.
@@ -239,17 +239,17 @@ impl Dataset {
     ) -> (Tensor, Tensor) {
         let all = Vec::<i64>::try_from(indices.to_device(Device::Cpu)).expect("indices are int64");
         let distort = |pixels: Tensor| distort::apply(distortions, &pixels, seed, epoch, &all);
-        self.changed(indices, config, &distort)
+        self.transformed(indices, config, &distort)
     }
 
     /// The samples at `indices` (int64, on any device): images (B, 1, S, S) as [`to_input`]
     /// makes them, and labels (B).
     pub fn batch(&self, indices: &Tensor, config: &ModelConfig) -> (Tensor, Tensor) {
-        self.changed(indices, config, &|pixels| pixels)
+        self.transformed(indices, config, &|pixels| pixels)
     }
 
-    /// As [`Dataset::batch`], with `change` applied to the pixels as in [`to_input_by`].
-    fn changed(
+    /// As [`Dataset::batch`], with `change` applied to the pixels as in [`to_input_with`].
+    fn transformed(
         &self,
         indices: &Tensor,
         config: &ModelConfig,
@@ -257,7 +257,7 @@ impl Dataset {
     ) -> (Tensor, Tensor) {
         let indices = indices.to_device(self.labels.device());
         let images = self.images.index_select(0, &indices);
-        (to_input_by(&images, config, change), self.labels.index_select(0, &indices))
+        (to_input_with(&images, config, change), self.labels.index_select(0, &indices))
     }
 }
 
@@ -268,12 +268,12 @@ impl Dataset {
 /// Images of 28x28 are padded, resized or left as the settings say. Images of 32x32 lose their border where
 /// the network takes 28x28.
 pub fn to_input(images: &Tensor, config: &ModelConfig) -> Tensor {
-    to_input_by(images, config, &|pixels| pixels)
+    to_input_with(images, config, &|pixels| pixels)
 }
 
 /// Applies `change` to the pixels before they are normalised: (N, 1, H, W), 0..1, 0 being background, padded
 /// unless that comes last.
-fn to_input_by(images: &Tensor, config: &ModelConfig, change: &dyn Fn(Tensor) -> Tensor) -> Tensor {
+fn to_input_with(images: &Tensor, config: &ModelConfig, change: &dyn Fn(Tensor) -> Tensor) -> Tensor {
     let size = config.input.size();
     let resized = match config.input {
         Input::Resized => resize_images(images, size).expect("images are bytes"),
@@ -319,25 +319,25 @@ fn find(folder: &Path, split: Split, suffix: &str) -> Result<PathBuf> {
         Split::Test => (format!("t10k-{suffix}"), format!("-test-{suffix}")),
     };
     if folder.is_file() {
-        let what = kind(folder).map_or_else(String::new, |what| format!(" ({what})"));
+        let what = file_kind(folder).map_or_else(String::new, |what| format!(" ({what})"));
         let message = format!("expected a folder with the file {wanted}, found a file{what}");
         return Err(Error::file(folder, message));
     }
-    let entries = sorted(folder)?;
+    let entries = sorted_entries(folder)?;
     let within = |path: &PathBuf| path.is_dir().then(|| path.join("raw"));
     let raw = std::iter::once(folder.join("raw")).chain(entries.iter().filter_map(within));
-    if let Some(path) = find_within(folder, &entries, &wanted, &alternative)? {
+    if let Some(path) = find_in_folder(folder, &entries, &wanted, &alternative)? {
         return Ok(path);
     }
     let mut found = Vec::new();
     for raw in raw.filter(|raw| raw.is_dir()) {
-        found.extend(find_within(&raw, &sorted(&raw)?, &wanted, &alternative)?);
+        found.extend(find_in_folder(&raw, &sorted_entries(&raw)?, &wanted, &alternative)?);
     }
     match &found[..] {
         [path] => Ok(path.clone()),
         [] => Err(Error::file(
             folder,
-            format!("expected {wanted} or {wanted}.gz, found {}", listed(&entries)),
+            format!("expected {wanted} or {wanted}.gz, found {}", list_entries(&entries)),
         )),
         [first, second, ..] => Err(Error::file(
             folder,
@@ -352,7 +352,7 @@ fn find(folder: &Path, split: Split, suffix: &str) -> Result<PathBuf> {
 
 /// The one of a folder's files that has the name, or else ends in the alternative one. Some programs unpack under names
 /// with a dot, such as `train-images.idx3-ubyte`.
-fn find_within(
+fn find_in_folder(
     folder: &Path,
     entries: &[PathBuf],
     wanted: &str,
@@ -360,7 +360,7 @@ fn find_within(
 ) -> Result<Option<PathBuf>> {
     let mut others = Vec::new();
     for path in entries.iter().filter(|path| path.is_file()) {
-        let name = name(path).replace(".idx", "-idx");
+        let name = file_name(path).replace(".idx", "-idx");
         let name = name.strip_suffix(".gz").unwrap_or(&name);
         if name == wanted {
             return Ok(Some(path.clone()));
@@ -380,7 +380,7 @@ fn find_within(
 }
 
 /// The entries of a folder, sorted by name.
-fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
+fn sorted_entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = folder.read_dir().map_err(Error::io(folder))?;
     let paths = entries.map(|entry| Ok(entry.map_err(Error::io(folder))?.path()));
     let mut paths = paths.collect::<Result<Vec<_>>>()?;
@@ -388,12 +388,12 @@ fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn name(path: &Path) -> String {
+fn file_name(path: &Path) -> String {
     files::shown(Path::new(path.file_name().unwrap_or_default()))
 }
 
 /// Names the kind of a file by its content, in a word or two.
-fn kind(path: &Path) -> Option<&'static str> {
+fn file_kind(path: &Path) -> Option<&'static str> {
     let mut start = Vec::new();
     let read = files::open(path).ok()?.take(foreign::START as u64).read_to_end(&mut start);
     let name = read.ok().and_then(|_| foreign::name(&start))?;
@@ -403,7 +403,7 @@ fn kind(path: &Path) -> Option<&'static str> {
 
 /// Lists the entries of a folder for a message: a few names with their kinds, and how many more there are; what is known to
 /// be data of another form is said.
-fn listed(entries: &[PathBuf]) -> String {
+fn list_entries(entries: &[PathBuf]) -> String {
     const MOST: usize = 6;
     const FORMS: [(&str, &str); 10] = [
         (".csv", "CSV"),
@@ -420,16 +420,16 @@ fn listed(entries: &[PathBuf]) -> String {
     if entries.is_empty() {
         return "an empty folder".to_owned();
     }
-    let shown = entries.iter().take(MOST).map(|path| match (path.is_dir(), kind(path)) {
-        (true, _) => format!("\"{}/\"", name(path)),
-        (false, Some(kind)) => format!("\"{}\" ({kind})", name(path)),
-        (false, None) => format!("\"{}\"", name(path)),
+    let shown = entries.iter().take(MOST).map(|path| match (path.is_dir(), file_kind(path)) {
+        (true, _) => format!("\"{}/\"", file_name(path)),
+        (false, Some(kind)) => format!("\"{}\" ({kind})", file_name(path)),
+        (false, None) => format!("\"{}\"", file_name(path)),
     });
     let mut text = shown.collect::<Vec<_>>().join(", ");
     if let more @ 1.. = entries.len().saturating_sub(MOST) {
         text += &format!(" and {more} more");
     }
-    let mut names = entries.iter().map(|path| name(path).to_lowercase());
+    let mut names = entries.iter().map(|path| file_name(path).to_lowercase());
     let form = names.find_map(|name| {
         let name = name.trim_end_matches(".gz");
         FORMS.iter().find(|(suffix, _)| name.ends_with(suffix))

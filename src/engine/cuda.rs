@@ -150,7 +150,7 @@ impl DistortionRanges {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)] // the source has them
-pub struct Arguments {
+pub struct KernelArguments {
     pub grey: u64,
     pub levels: u64,
     pub distortions: u64,
@@ -192,7 +192,7 @@ pub trait Launcher: Send {
         &self,
         kernel: CudaKernel,
         launch: Launch,
-        arguments: &Arguments,
+        arguments: &KernelArguments,
     ) -> Result<()>;
 
     /// Measures each launch of training from now on.
@@ -286,8 +286,8 @@ impl Engine for CudaEngine {
         let distorted = Tensor::f_empty([distorted], (Kind::Float, self.device))?;
         if let Some(distortions) = distortions {
             arguments.ranges = DistortionRanges::of(distortions, self.recipe.seed, epoch.number);
-            arguments.places = at(&indices, 0);
-            arguments.distortions = at(&distorted, 0);
+            arguments.places = address(&indices, 0);
+            arguments.distortions = address(&distorted, 0);
             arguments.count = count as i32;
             // SAFETY: all tensors live until the epoch ends, have as many numbers as the source says, and are on one device,
             // which executes launches in their order.
@@ -296,11 +296,11 @@ impl Engine for CudaEngine {
         let mut done = 0;
         for (step, rate) in epoch.learning_rates.iter().enumerate().skip(epoch.done as usize) {
             arguments.count = batch.min(count - done) as i32;
-            arguments.places = at(&indices, done);
-            arguments.losses = at(&losses, done);
-            arguments.misread = at(&misclassified, done);
+            arguments.places = address(&indices, done);
+            arguments.losses = address(&losses, done);
+            arguments.misread = address(&misclassified, done);
             if distortions.is_some() {
-                arguments.distortions = at(&distorted, done * DISTORTION);
+                arguments.distortions = address(&distorted, done * DISTORTION);
             }
             let rate = f64::from(*rate as f32);
             (arguments.step, arguments.rule) = self.rule.step(rate).constants();
@@ -327,10 +327,10 @@ impl Engine for CudaEngine {
         let (count, classes) = (self.test.size()[0], self.recipe.model.classes as i64);
         let indices = Tensor::f_arange(count, (Kind::Int64, self.device))?;
         let logits = Tensor::f_empty([count, classes], (Kind::Float, self.device))?;
-        let arguments = Arguments {
-            grey: at(&self.test, 0),
-            places: at(&indices, 0),
-            logits: at(&logits, 0),
+        let arguments = KernelArguments {
+            grey: address(&self.test, 0),
+            places: address(&indices, 0),
+            logits: address(&logits, 0),
             count: count as i32,
             ..self.arguments()
         };
@@ -387,20 +387,20 @@ impl Engine for CudaEngine {
 
 impl CudaEngine {
     /// The arguments that are the same in each step.
-    fn arguments(&self) -> Arguments {
-        let first = |tensors: &[Tensor; 3]| tensors.each_ref().map(|tensor| at(tensor, 0));
+    fn arguments(&self) -> KernelArguments {
+        let first = |tensors: &[Tensor; 3]| tensors.each_ref().map(|tensor| address(tensor, 0));
         let GreyImages { size, offset, frame, ref levels, .. } = self.images;
-        Arguments {
-            grey: at(&self.train, 0),
-            levels: at(&self.levels, 0),
+        KernelArguments {
+            grey: address(&self.train, 0),
+            levels: address(&self.levels, 0),
             distortions: 0,
             places: 0,
-            labels: at(&self.labels, 0),
-            parameters: at(&self.parameters, 0),
-            state: self.state.each_ref().map(|tensor| at(tensor, 0)),
+            labels: address(&self.labels, 0),
+            parameters: address(&self.parameters, 0),
+            state: self.state.each_ref().map(|tensor| address(tensor, 0)),
             inputs: first(&self.inputs),
             derivatives: first(&self.derivatives),
-            convolutions: at(&self.convolutions, 0),
+            convolutions: address(&self.convolutions, 0),
             logits: 0,
             losses: 0,
             misread: 0,
@@ -419,7 +419,7 @@ impl CudaEngine {
     /// # Safety
     /// As [`Launcher::launch`].
     #[allow(unsafe_code)]
-    unsafe fn launch(&self, kernel: CudaKernel, arguments: &Arguments) -> Result<()> {
+    unsafe fn launch(&self, kernel: CudaKernel, arguments: &KernelArguments) -> Result<()> {
         let launch = self.launcher.form().launch(kernel, arguments.count as usize);
         // SAFETY: the caller guarantees it.
         unsafe { self.launcher.launch(kernel, launch, arguments) }
@@ -427,7 +427,7 @@ impl CudaEngine {
 }
 
 /// Where a number of a contiguous tensor is.
-fn at(tensor: &Tensor, number: usize) -> u64 {
+fn address(tensor: &Tensor, number: usize) -> u64 {
     debug_assert!(tensor.is_contiguous() && number <= tensor.numel());
     tensor.data_ptr() as u64 + (number * tensor.kind().elt_size_in_bytes()) as u64
 }

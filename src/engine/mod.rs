@@ -135,7 +135,7 @@ pub trait Engine {
 
 /// The engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum EngineKind {
     /// [`LibtorchEngine`].
     Libtorch,
     /// [`FusedEngine`].
@@ -152,15 +152,15 @@ pub enum Kind {
 ///
 /// # Errors
 /// Where an engine or a precision was asked for that does not go with the other settings: the reason.
-pub fn choose(recipe: &TrainConfig, device: Device) -> Result<Kind> {
+pub fn choose(recipe: &TrainConfig, device: Device) -> Result<EngineKind> {
     if recipe.precision == Precision::Tf32 && !device.is_cuda() {
         return Err(Error::config("--precision tf32 runs on an NVIDIA GPU only"));
     }
     let refuse = |name: &str, reason: &str| Err(Error::config(format!("--engine {name} {reason}")));
     match (recipe.engine, fused(recipe, device)) {
-        (EngineChoice::Libtorch, _) | (EngineChoice::Auto, Err(_)) => Ok(Kind::Libtorch),
+        (EngineChoice::Libtorch, _) | (EngineChoice::Auto, Err(_)) => Ok(EngineKind::Libtorch),
         // On a GPU it has to be asked for, as it has not been run on one yet.
-        (EngineChoice::Auto, Ok(_)) if device.is_cuda() => Ok(Kind::Libtorch),
+        (EngineChoice::Auto, Ok(_)) if device.is_cuda() => Ok(EngineKind::Libtorch),
         (EngineChoice::Fused | EngineChoice::Auto, Ok(kind)) => Ok(kind),
         (EngineChoice::Fused, Err(reason)) => refuse("fused", reason),
         (EngineChoice::Graph, _) => match graph(recipe, device) {
@@ -171,7 +171,7 @@ pub fn choose(recipe: &TrainConfig, device: Device) -> Result<Kind> {
 }
 
 /// The engine with this project's own kernels for these settings, or the reason why there is none.
-fn fused(recipe: &TrainConfig, device: Device) -> Result<Kind, &'static str> {
+fn fused(recipe: &TrainConfig, device: Device) -> Result<EngineKind, &'static str> {
     match (recipe.model.network, device) {
         (_, Device::Mps | Device::Vulkan) => Err("runs on the CPU and on NVIDIA GPUs only"),
         _ if recipe.precision != Precision::Fp32 => Err("goes with --precision fp32 only"),
@@ -180,15 +180,15 @@ fn fused(recipe: &TrainConfig, device: Device) -> Result<Kind, &'static str> {
             _ if recipe.model.train_rbf => {
                 Err("leaves the codes as they are: not with --train-rbf")
             }
-            OptimizerConfig::Sdlm { .. } => Ok(Kind::Sdlm),
-            OptimizerConfig::Sgd { momentum: 0.0, weight_decay: 0.0, .. } => Ok(Kind::Sdlm),
+            OptimizerConfig::Sdlm { .. } => Ok(EngineKind::Sdlm),
+            OptimizerConfig::Sgd { momentum: 0.0, weight_decay: 0.0, .. } => Ok(EngineKind::Sdlm),
             _ => Err("goes with --optimizer sdlm, or sgd without momentum and decay"),
         },
         (Network::Modern, device) => {
             BatchForm::of(&recipe.model)?;
             match recipe.loss {
-                Loss::CrossEntropy if device == Device::Cpu => Ok(Kind::Fused),
-                Loss::CrossEntropy => Ok(Kind::Cuda),
+                Loss::CrossEntropy if device == Device::Cpu => Ok(EngineKind::Fused),
+                Loss::CrossEntropy => Ok(EngineKind::Cuda),
                 _ => Err("goes with --loss cross-entropy only"),
             }
         }
@@ -196,20 +196,20 @@ fn fused(recipe: &TrainConfig, device: Device) -> Result<Kind, &'static str> {
 }
 
 /// The engine that replays recorded steps, or the reason why there is none.
-fn graph(recipe: &TrainConfig, device: Device) -> Result<Kind, &'static str> {
+fn graph(recipe: &TrainConfig, device: Device) -> Result<EngineKind, &'static str> {
     match recipe.model.network {
         _ if !device.is_cuda() => Err("runs on an NVIDIA GPU only"),
         Network::Original => Err("goes with --model modern only"),
         Network::Modern if !has_graphs() => Err(
             "is missing in this program, as it was built without CUDA's headers; see \"GPU\" in the README",
         ),
-        Network::Modern => Ok(Kind::Graph),
+        Network::Modern => Ok(EngineKind::Graph),
     }
 }
 
 /// An engine that is about to be opened. Kernels for a GPU are compiled meanwhile, while the data are read.
 pub struct Preparation {
-    kind: Kind,
+    kind: EngineKind,
     compiling: Option<Compiling>,
 }
 
@@ -221,7 +221,7 @@ impl Preparation {
     pub fn start(recipe: &TrainConfig, device: Device) -> Result<Self> {
         let kind = choose(recipe, device)?;
         let compiling = match (kind, device) {
-            (Kind::Cuda, Device::Cuda(index)) => {
+            (EngineKind::Cuda, Device::Cuda(index)) => {
                 Some(Compiling::start(index, &recipe.model, recipe.batch_size as usize))
             }
             _ => None,
@@ -245,15 +245,15 @@ impl Preparation {
             crate::libtorch::allow_tf32(recipe.precision == Precision::Tf32)?;
         }
         Ok(match (self.kind, self.compiling) {
-            (Kind::Libtorch, _) => Box::new(LibtorchEngine::open(recipe, state, data, device)?),
-            (Kind::Fused, _) => Box::new(FusedEngine::open(recipe, state, data)?),
-            (Kind::Sdlm, _) => Box::new(SdlmEngine::open(recipe, state, data)?),
-            (Kind::Graph, _) => Box::new(GraphEngine::open(recipe, state, data, device)?),
-            (Kind::Cuda, Some(compiling)) => {
+            (EngineKind::Libtorch, _) => Box::new(LibtorchEngine::open(recipe, state, data, device)?),
+            (EngineKind::Fused, _) => Box::new(FusedEngine::open(recipe, state, data)?),
+            (EngineKind::Sdlm, _) => Box::new(SdlmEngine::open(recipe, state, data)?),
+            (EngineKind::Graph, _) => Box::new(GraphEngine::open(recipe, state, data, device)?),
+            (EngineKind::Cuda, Some(compiling)) => {
                 let launcher = Box::new(compiling.finish()?);
                 Box::new(CudaEngine::open(recipe, state, data, device, launcher)?)
             }
-            (Kind::Cuda, None) => unreachable!("start compiles the kernels"),
+            (EngineKind::Cuda, None) => unreachable!("start compiles the kernels"),
         })
     }
 }

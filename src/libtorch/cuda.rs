@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
-use super::{check, reason, restoring};
+use super::{check, reason, run_then_restore};
 use crate::{Error, Result};
 
 /// The library; empty where this was built without CUDA's headers.
@@ -119,7 +119,7 @@ impl Stream {
         // SAFETY: the stream lives.
         check(unsafe { (functions.stream_enter)(self.0) })?;
         // SAFETY: as above.
-        let (result, left) = restoring(work, || check(unsafe { (functions.stream_leave)(self.0) }));
+        let (result, left) = run_then_restore(work, || check(unsafe { (functions.stream_leave)(self.0) }));
         // What went wrong first is said.
         result.and_then(|result| left.map(|()| result))
     }
@@ -154,7 +154,7 @@ impl CudaGraph {
         let graph = CudaGraph(graph);
         // SAFETY: the graph lives.
         let end = || check(unsafe { (functions.graph_end)(graph.0) });
-        let (result, ended) = restoring(work, end);
+        let (result, ended) = run_then_restore(work, end);
         result.and(ended).map(|()| graph)
     }
 

@@ -6,7 +6,7 @@ use lenet5_core::Array;
 use tch::Tensor;
 
 use super::tensors::{to_array, to_tensor};
-use super::{generator_state, restoring, set_generator_state};
+use super::{generator_state, run_then_restore, set_generator_state};
 use crate::Result;
 
 /// libtorch has one global CPU generator, from which its functions draw.
@@ -60,7 +60,7 @@ impl Generator {
         let _lock = GLOBAL.lock().unwrap_or_else(PoisonError::into_inner);
         let before = generator_state()?;
         set_generator_state(&self.0)?;
-        let (result, restored) = restoring(work, || -> Result<Tensor> {
+        let (result, restored) = run_then_restore(work, || -> Result<Tensor> {
             let after = generator_state()?;
             set_generator_state(&before)?;
             Ok(after)

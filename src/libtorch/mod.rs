@@ -189,12 +189,12 @@ pub fn in_bfloat16<R>(device: Device, work: impl FnOnce() -> R) -> Result<R> {
     check(unsafe { lenet5_autocast(cuda, 1, &mut before) })?;
     // SAFETY: sets them back.
     let restore = || check(unsafe { lenet5_autocast(cuda, before, std::ptr::null_mut()) });
-    let (result, restored) = restoring(work, restore);
+    let (result, restored) = run_then_restore(work, restore);
     restored.map(|()| result)
 }
 
 /// Does `work` and then `restore`, also where `work` panics: the state that it needed is not left behind.
-fn restoring<R, S>(work: impl FnOnce() -> R, restore: impl FnOnce() -> S) -> (R, S) {
+fn run_then_restore<R, S>(work: impl FnOnce() -> R, restore: impl FnOnce() -> S) -> (R, S) {
     let result = catch_unwind(AssertUnwindSafe(work));
     let restored = restore();
     (result.unwrap_or_else(|panic| resume_unwind(panic)), restored)
@@ -204,7 +204,7 @@ fn restoring<R, S>(work: impl FnOnce() -> R, restore: impl FnOnce() -> S) -> (R,
 pub fn with_threads<R>(threads: i32, work: impl FnOnce() -> R) -> R {
     let before = tch::get_num_threads();
     tch::set_num_threads(threads);
-    restoring(work, || tch::set_num_threads(before)).0
+    run_then_restore(work, || tch::set_num_threads(before)).0
 }
 
 fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {

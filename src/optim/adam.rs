@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::{Optimizer, OptimizerState, like, other_state};
+use super::{Optimizer, OptimizerState, to_parameters, other_optimizer};
 use crate::Result;
 use crate::libtorch::{add_, addcdiv_, addcmul_, to_arrays};
 
@@ -106,14 +106,14 @@ impl Optimizer for Adam {
         self.moments = match state {
             OptimizerState::Empty => self.parameters.iter().map(|_| None).collect(),
             OptimizerState::Adam { step, exp_avg, exp_avg_sq } => {
-                let first = like(exp_avg, "exp_avg", &self.parameters)?;
-                let second = like(exp_avg_sq, "exp_avg_sq", &self.parameters)?;
+                let first = to_parameters(exp_avg, "exp_avg", &self.parameters)?;
+                let second = to_parameters(exp_avg_sq, "exp_avg_sq", &self.parameters)?;
                 let moments = first.into_iter().zip(second);
                 moments
                     .map(|(exp_avg, exp_avg_sq)| Some(Moments { step: *step, exp_avg, exp_avg_sq }))
                     .collect()
             }
-            _ => return Err(other_state("step, exp_avg, exp_avg_sq")),
+            _ => return Err(other_optimizer("step, exp_avg, exp_avg_sq")),
         };
         Ok(())
     }

@@ -56,7 +56,7 @@ pub fn build(config: &OptimizerConfig, parameters: Vec<Tensor>) -> Box<dyn Optim
 }
 
 /// Tensors of a saved state on the devices of their parameters.
-fn like(arrays: &[lenet5_core::Array], name: &str, parameters: &[Tensor]) -> Result<Vec<Tensor>> {
+fn to_parameters(arrays: &[lenet5_core::Array], name: &str, parameters: &[Tensor]) -> Result<Vec<Tensor>> {
     if arrays.len() != parameters.len() {
         return Err(Error::config(format!(
             "optimizer state: expected {} parameters, found {}",
@@ -79,12 +79,12 @@ fn like(arrays: &[lenet5_core::Array], name: &str, parameters: &[Tensor]) -> Res
         .collect()
 }
 
-fn other_state(expected: &str) -> Error {
+fn other_optimizer(expected: &str) -> Error {
     Error::config(format!("optimizer state: expected {expected}, found that of another optimizer"))
 }
 
 /// Copies of tensors, or none where there is one that is not there yet.
-fn copies(tensors: &[Option<Tensor>]) -> Result<Option<Vec<lenet5_core::Array>>> {
+fn copy_all(tensors: &[Option<Tensor>]) -> Result<Option<Vec<lenet5_core::Array>>> {
     let present: Option<Vec<Tensor>> =
         tensors.iter().map(|tensor| tensor.as_ref().map(Tensor::shallow_clone)).collect();
     present.map(|tensors| to_arrays(&tensors)).transpose()

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::{Optimizer, OptimizerState, like, other_state};
+use super::{Optimizer, OptimizerState, to_parameters, other_optimizer};
 use crate::libtorch::{addcdiv_, to_arrays};
 use crate::{Error, Result};
 
@@ -58,10 +58,10 @@ impl Optimizer for Sdlm {
             OptimizerState::Empty => Vec::new(),
             OptimizerState::Sdlm { curvature } => {
                 let damped = |h: Tensor| Ok((h.shallow_clone(), h.f_add_scalar(self.mu)?));
-                let curvature = like(curvature, "curvature", &self.parameters)?;
+                let curvature = to_parameters(curvature, "curvature", &self.parameters)?;
                 curvature.into_iter().map(damped).collect::<Result<_>>()?
             }
-            _ => return Err(other_state("curvature")),
+            _ => return Err(other_optimizer("curvature")),
         };
         Ok(())
     }

@@ -12,23 +12,23 @@ use crate::recipe::{Loss, TrainConfig};
 /// epochs, over all activations, optimizers, losses and learning rates from 0.0005 to 1e9: those that learn stay below
 /// 1.2 times; of those with an epoch above 10 times none ended below 70 % error, but for one by Adam at a rate of 1e9,
 /// whose loss was 1e10.
-const TIMES: f64 = 100.0;
+const MAX_LOSS_RATIO: f64 = 100.0;
 /// A parameter above this has diverged: the shipped networks' are below 10. The network of 1998 with its fixed codes shows it
 /// only here, as its distances are bounded.
-const LARGEST_PARAMETER: f64 = 1e6;
+const MAX_PARAMETER: f64 = 1e6;
 
 /// The mean loss of a part of the training images, or of the test images.
 #[derive(Clone, Copy)]
-pub(super) enum Found {
-    TrainLoss(f64),
-    TestLoss(f64),
+pub(super) enum MeasuredLoss {
+    Training(f64),
+    Test(f64),
 }
 
-impl fmt::Display for Found {
+impl fmt::Display for MeasuredLoss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TrainLoss(loss) => write!(f, "the training loss is {loss:.3e}"),
-            Self::TestLoss(loss) => write!(f, "the test loss is {loss:.3e}"),
+            Self::Training(loss) => write!(f, "the training loss is {loss:.3e}"),
+            Self::Test(loss) => write!(f, "the test loss is {loss:.3e}"),
         }
     }
 }
@@ -37,13 +37,13 @@ impl fmt::Display for Found {
 pub(super) fn check_divergence(
     config: &TrainConfig,
     state: &State,
-    found: Found,
+    found: MeasuredLoss,
 ) -> Result<(), String> {
-    let (Found::TrainLoss(loss) | Found::TestLoss(loss)) = found;
-    let ignorant = loss_of_ignorance(config);
-    let beyond = |value: f64, limit: f64| value.is_nan() || value >= limit;
-    if beyond(loss, TIMES * ignorant) {
-        return Err(format!("{found}, where a network that knows nothing has {ignorant:.2}"));
+    let (MeasuredLoss::Training(loss) | MeasuredLoss::Test(loss)) = found;
+    let uninformed = uninformed_loss(config);
+    let exceeds = |value: f64, limit: f64| value.is_nan() || value >= limit;
+    if exceeds(loss, MAX_LOSS_RATIO * uninformed) {
+        return Err(format!("{found}, where a network that knows nothing has {uninformed:.2}"));
     }
     let largest = |values: Vec<f32>| {
         values.iter().fold(0.0, |most: f64, value| {
@@ -57,7 +57,7 @@ pub(super) fn check_divergence(
     };
     for ((name, _), array) in config.model.state().iter().zip(&state.tensors) {
         let largest = largest(array.to_f32());
-        if !config.model.is_fixed(name) && beyond(largest, LARGEST_PARAMETER) {
+        if !config.model.is_fixed(name) && exceeds(largest, MAX_PARAMETER) {
             return Err(format!("{found}, and the largest number of {name} is {largest:.1e}"));
         }
     }
@@ -68,7 +68,7 @@ pub(super) fn check_divergence(
 /// but for noise. It is also that of a run that starts from weights whose loss is near 0, and needs no memory of the
 /// start where a run is resumed. The largest one of the losses that are measured: test images by cross-entropy,
 /// which for the network of 1998 is of distances, and training images by the settings' loss.
-fn loss_of_ignorance(config: &TrainConfig) -> f64 {
+fn uninformed_loss(config: &TrainConfig) -> f64 {
     let logit = match config.model.network {
         Network::Modern => 0.0,
         // Codes of -1 and 1.

@@ -99,7 +99,7 @@ fn is_same(file: &File, name: &Path) -> bool {
 }
 
 /// A name for a new run that no other has: 32 hexadecimal digits.
-pub fn new_id() -> String {
+pub fn new_run_id() -> String {
     // The standard library seeds each of these from the system's random numbers.
     let random = || RandomState::new().hash_one(std::process::id());
     format!("{:016x}{:016x}", random(), random())
@@ -169,7 +169,7 @@ fn settings_by_name(config: &TrainConfig) -> BTreeMap<String, Value> {
 ///
 /// # Errors
 /// Where a line is of another run.
-pub fn put_right(
+pub fn repair_metrics(
     folder: &Path,
     lines: Vec<EpochMetrics>,
     epochs: u32,

@@ -14,7 +14,7 @@ use lenet5_core::{files, foreign};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use divergence::{Found, check_divergence};
+use divergence::{MeasuredLoss, check_divergence};
 use folder::RunFolder;
 
 use crate::charts::{self, CurvePoint};
@@ -141,8 +141,8 @@ impl Run {
                 ),
             ));
         }
-        let config = TrainConfig { run: Some(folder::new_id()), ..config };
-        let run = match Self::begin(config, folder, device, init) {
+        let config = TrainConfig { run: Some(folder::new_run_id()), ..config };
+        let run = match Self::initialise(config, folder, device, init) {
             Ok(run) => Self { lock: Some(lock), ..run },
             Err(error) => {
                 drop(lock);
@@ -158,7 +158,7 @@ impl Run {
     }
 
     /// Draws the weights where there are none, and opens the engine.
-    fn begin(
+    fn initialise(
         config: TrainConfig,
         folder: &Path,
         device: Device,
@@ -218,7 +218,7 @@ impl Run {
             ));
         }
         let lines = read_metrics(folder)?;
-        run.metrics = folder::put_right(folder, lines, run.epoch, run.config.run.as_deref())?;
+        run.metrics = folder::repair_metrics(folder, lines, run.epoch, run.config.run.as_deref())?;
         // The other files of a run may be missing: they are written again.
         run.write_config()?;
         if run.epoch > 0 {
@@ -287,7 +287,7 @@ impl Run {
             if interrupted {
                 let images = self.partial.step as i64 * self.config.batch_size;
                 let samples = self.samples.0.min(images) as f64;
-                self.check(Found::TrainLoss(self.partial.loss_sum / samples))?;
+                self.check(MeasuredLoss::Training(self.partial.loss_sum / samples))?;
                 self.save(&generator)?;
                 return Ok(Outcome::Interrupted);
             }
@@ -356,14 +356,14 @@ impl Run {
     fn evaluate(&mut self) -> Result<Evaluation> {
         let logits = self.engine()?.logits()?;
         if logits.iter().any(|logit| !logit.is_finite()) {
-            self.check(Found::TestLoss(f64::NAN))?;
+            self.check(MeasuredLoss::Test(f64::NAN))?;
         }
         let shape = [self.samples.1, self.config.model.classes as i64];
         Evaluation::new(&Tensor::f_from_slice(&logits)?.f_reshape(shape)?, &self.test_labels)
     }
 
     /// Refuses a network that has diverged: nothing of it is saved, and the checkpoint before it stays.
-    fn check(&self, found: Found) -> Result<()> {
+    fn check(&self, found: MeasuredLoss) -> Result<()> {
         check_divergence(&self.config, &self.state, found).map_err(|what| {
             let (epoch, rate) = (self.epoch + 1, self.config.learning_rate);
             let rate = if rate < 1e4 { rate.to_string() } else { format!("{rate:e}") };
@@ -380,9 +380,9 @@ impl Run {
         let Partial { loss_sum, misclassified, seconds, .. } = self.partial;
         let samples = self.samples.0 as f64;
         let train_loss = loss_sum / samples;
-        self.check(Found::TrainLoss(train_loss))?;
+        self.check(MeasuredLoss::Training(train_loss))?;
         let evaluation = self.evaluate()?;
-        self.check(Found::TestLoss(evaluation.loss))?;
+        self.check(MeasuredLoss::Test(evaluation.loss))?;
         self.epoch += 1;
         self.partial = Partial::default();
         let percent = 100.0 * misclassified as f64 / samples;

@@ -20,13 +20,13 @@ use cudarc::driver::{
 use cudarc::nvrtc::{self, Ptx};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
-use super::{Arguments, CudaKernel, KernelForm, Launch, Launcher, SOURCE};
+use super::{KernelArguments, CudaKernel, KernelForm, Launch, Launcher, SOURCE};
 use crate::libtorch::reason;
 use crate::model::ModelConfig;
 use crate::{Error, Result};
 
 // SAFETY: as in the source.
-unsafe impl DeviceRepr for Arguments {}
+unsafe impl DeviceRepr for KernelArguments {}
 
 /// A GPU with the kernels.
 pub struct Gpu {
@@ -50,20 +50,20 @@ impl Gpu {
     pub fn new(index: usize, config: &ModelConfig, batch: usize) -> Result<Gpu> {
         // SAFETY: only looks for the library.
         if !unsafe { sys::is_culib_present() } {
-            return Err(refused("the driver", "libcuda.so.1 not found"));
+            return Err(gpu_error("the driver", "libcuda.so.1 not found"));
         }
-        let context = CudaContext::new(index).map_err(by_driver)?;
-        let attribute = |which| context.attribute(which).map_err(by_driver);
+        let context = CudaContext::new(index).map_err(driver_error)?;
+        let attribute = |which| context.attribute(which).map_err(driver_error);
         let shared = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
         let processors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
-        let form = form(config, batch, processors as usize, shared as u32)?;
-        let (major, minor) = context.compute_capability().map_err(by_driver)?;
+        let form = choose_form(config, batch, processors as usize, shared as u32)?;
+        let (major, minor) = context.compute_capability().map_err(driver_error)?;
         let code = compile(&form, &format!("sm_{major}{minor}"))?;
-        let module = context.load_module(Ptx::from_binary(code)).map_err(by_driver)?;
-        let function = |name| module.load_function(name).map_err(by_driver);
+        let module = context.load_module(Ptx::from_binary(code)).map_err(driver_error)?;
+        let function = |name| module.load_function(name).map_err(driver_error);
         let functions = [function("gradient")?, function("update")?, function("draw")?];
         let most = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        functions[0].set_attribute(most, form.shared() as i32).map_err(by_driver)?;
+        functions[0].set_attribute(most, form.shared() as i32).map_err(driver_error)?;
         Ok(Gpu { form, stream: context.default_stream(), functions, events: None })
     }
 }
@@ -102,7 +102,7 @@ impl Drop for Compiling {
 }
 
 impl Launcher for Gpu {
-    fn form(&self) -> KernelForm {
+    fn choose_form(&self) -> KernelForm {
         self.form
     }
 
@@ -110,7 +110,7 @@ impl Launcher for Gpu {
         &self,
         kernel: CudaKernel,
         launch: Launch,
-        arguments: &Arguments,
+        arguments: &KernelArguments,
     ) -> Result<()> {
         let function = &self.functions[kernel as usize];
         let size = LaunchConfig {
@@ -121,12 +121,12 @@ impl Launcher for Gpu {
         let event = || self.stream.record_event(Some(EventFlags::CU_EVENT_DEFAULT));
         // Evaluation is not measured.
         let events = self.events.as_ref().filter(|_| arguments.logits == 0);
-        let start = events.map(|_| event()).transpose().map_err(by_driver)?;
+        let start = events.map(|_| event()).transpose().map_err(driver_error)?;
         // SAFETY: the kernel takes these arguments; that they are right is the caller's word.
         unsafe { self.stream.launch_builder(function).arg(arguments).launch(size) }
-            .map_err(by_driver)?;
+            .map_err(driver_error)?;
         if let (Some(events), Some(start)) = (events, start) {
-            events.borrow_mut().push((kernel, [start, event().map_err(by_driver)?]));
+            events.borrow_mut().push((kernel, [start, event().map_err(driver_error)?]));
         }
         Ok(())
     }
@@ -140,12 +140,12 @@ impl Launcher for Gpu {
         let seconds =
             |(kernel, [start, end]): &Timed| Ok((*kernel, f64::from(start.elapsed_ms(end)?) / 1e3));
         let launches: Result<Vec<_>, _> = events.borrow().iter().map(seconds).collect();
-        launches.map_err(by_driver)
+        launches.map_err(driver_error)
     }
 }
 
 /// The most images a block takes whose shared memory there is, while there are blocks for all processors.
-fn form(config: &ModelConfig, batch: usize, processors: usize, shared: u32) -> Result<KernelForm> {
+fn choose_form(config: &ModelConfig, batch: usize, processors: usize, shared: u32) -> Result<KernelForm> {
     let each = batch.div_ceil(processors);
     let of = |teams| {
         KernelForm::of(config, teams)
@@ -169,22 +169,22 @@ pub fn compile(form: &KernelForm, architecture: &str) -> Result<Vec<u8>> {
     let mut options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned()];
     options.extend(form.defines());
     let program = nvrtc::result::create_program(&source, Some(c"kernels.cu"))
-        .map_err(|error| refused("NVRTC", error))?;
+        .map_err(|error| gpu_error("NVRTC", error))?;
     // SAFETY: the program lives until it is destroyed, its source until then.
     unsafe {
-        let code = code_of(program, &options).map_err(|error| {
+        let code = compile_program(program, &options).map_err(|error| {
             let log = nvrtc::result::get_program_log(program).unwrap_or_default();
             let log: Vec<_> = log.into_iter().map(|c| c as u8).take_while(|c| *c != 0).collect();
-            refused("NVRTC", format!("{error}: {}", String::from_utf8_lossy(&log).trim()))
+            gpu_error("NVRTC", format!("{error}: {}", String::from_utf8_lossy(&log).trim()))
         });
-        nvrtc::result::destroy_program(program).map_err(|error| refused("NVRTC", error))?;
+        nvrtc::result::destroy_program(program).map_err(|error| gpu_error("NVRTC", error))?;
         code
     }
 }
 
 /// # Safety
 /// The program lives.
-unsafe fn code_of(
+unsafe fn compile_program(
     program: nvrtc::sys::nvrtcProgram,
     options: &[String],
 ) -> Result<Vec<u8>, nvrtc::result::NvrtcError> {
@@ -208,11 +208,11 @@ fn load_nvrtc() -> Result<()> {
         let loaded = Library::open(Some("libcaffe2_nvrtc.so"), RTLD_NOW | RTLD_GLOBAL).map(keep);
         if !nvrtc::sys::is_culib_present() {
             let reason = loaded.err().map_or("not found".to_owned(), |error| reason(&error));
-            return Err(refused("NVRTC", reason));
+            return Err(gpu_error("NVRTC", reason));
         }
         let mut info: libc::Dl_info = std::mem::zeroed();
         let version = nvrtc::sys::culib().get::<*const ()>(b"nvrtcVersion");
-        let version = version.map_err(|error| refused("NVRTC", reason(&error)))?;
+        let version = version.map_err(|error| gpu_error("NVRTC", reason(&error)))?;
         if libc::dladdr((*version).cast(), &mut info) == 0 {
             return Ok(());
         }
@@ -226,10 +226,10 @@ fn load_nvrtc() -> Result<()> {
     Ok(())
 }
 
-fn refused(who: &str, error: impl Display) -> Error {
+fn gpu_error(who: &str, error: impl Display) -> Error {
     Error::Device(format!("--engine fused on a GPU: {who}: {error}; see \"GPU\" in the README"))
 }
 
-fn by_driver(error: DriverError) -> Error {
-    refused("the driver", error)
+fn driver_error(error: DriverError) -> Error {
+    gpu_error("the driver", error)
 }
