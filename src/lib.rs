@@ -1,5 +1,6 @@
-//! LeNet-5 on libtorch, through [`tch`]: trained on CPU or CUDA, its weights exchanged with PyTorch,
-//! bit for bit. Everything that needs no libtorch is in [`lenet5_core`], which this package re-exports.
+//! LeNet-5 on libtorch, through [`tch`]: trained on the CPU or with CUDA. Weights are exchanged
+//! with PyTorch bit for bit. Everything that needs no libtorch is in [`lenet5_core`], whose main
+//! types this package re-exports.
 //!
 //! ```no_run
 //! use lenet5::data::{Dataset, Split};
