@@ -145,7 +145,8 @@ fn ranges_of_distortions() {
     type SetRange = fn(&mut Distortions, f64);
     let (scale, squeeze): (SetRange, SetRange) =
         (|d, low| d.scale = (low, 10.0), |d, high| d.squeeze = (0.1, high));
-    let (shear, shift): (SetRange, SetRange) = (|d, value| d.shear = value, |d, value| d.shift = value);
+    let (shear, shift): (SetRange, SetRange) =
+        (|d, value| d.shear = value, |d, value| d.shift = value);
     let (rotation, elastic): (SetRange, SetRange) =
         (|d, value| d.rotation = value, |d, value| d.elastic = value);
     // The last good value, the first bad one, and what is said of it.

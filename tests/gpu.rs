@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
 use lenet5::data::{Dataset, Split, to_input};
-use lenet5::engine::cuda::{self, KernelArguments, CudaKernel, KernelForm, Launch, Launcher};
+use lenet5::engine::cuda::{self, CudaKernel, KernelArguments, KernelForm, Launch, Launcher};
 use lenet5::engine::{CudaEngine, Data, Engine, Epoch, GraphEngine, OptimizerState, State, Totals};
 use lenet5::evaluate::Evaluation;
 use lenet5::libtorch::cuda::{Stream, has_graphs};

@@ -6,7 +6,9 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use console::Term;
-use indicatif::{HumanCount, HumanDuration, ProgressBar as TerminalBar, ProgressState, ProgressStyle};
+use indicatif::{
+    HumanCount, HumanDuration, ProgressBar as TerminalBar, ProgressState, ProgressStyle,
+};
 
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 

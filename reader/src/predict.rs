@@ -127,7 +127,8 @@ pub fn read_files<E>(
     limits: &PictureLimits,
     mut each: impl FnMut(&Path, Result<Reading>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut progress = (files.len() > BATCH).then(|| ProgressBar::new("reading", files.len() as u64));
+    let mut progress =
+        (files.len() > BATCH).then(|| ProgressBar::new("reading", files.len() as u64));
     let mut done = 0;
     let mut files = files.into_iter().peekable();
     while files.peek().is_some() {

@@ -207,8 +207,7 @@ fn report(
         caption: format!("{}->{}", found.label, found.prediction),
         marked: in_paper(found.index),
     });
-    let shown =
-        if misclassified.len() > MAX_SHOWN { ", of which these are the first" } else { "" };
+    let shown = if misclassified.len() > MAX_SHOWN { ", of which these are the first" } else { "" };
     let mut title =
         format!("{} of {} misclassified{shown}", misclassified.len(), evaluation.samples);
     if mnist {

@@ -282,7 +282,11 @@ pub fn to_input(images: &Tensor, config: &ModelConfig) -> Tensor {
 /// Converts bytes as [`to_input`] does, and applies `transform` to the pixels before they are
 /// normalised: (N, 1, H, W), 0..1, 0 for background. They are already padded, unless the settings
 /// pad after normalising.
-fn to_input_with(images: &Tensor, config: &ModelConfig, transform: &dyn Fn(Tensor) -> Tensor) -> Tensor {
+fn to_input_with(
+    images: &Tensor,
+    config: &ModelConfig,
+    transform: &dyn Fn(Tensor) -> Tensor,
+) -> Tensor {
     let size = config.input.size();
     let resized = match config.input {
         Input::Resized => resize_images(images, size).expect("images are bytes"),

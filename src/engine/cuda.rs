@@ -1,8 +1,9 @@
-//! Training the modern network on an NVIDIA GPU by two CUDA kernels of this project for each step: `cuda/kernels.cu`,
-//! compiled at run time for the GPU and the network. Distortions are drawn there too.
+//! Trains the modern network on an NVIDIA GPU with two CUDA kernels of this project per step:
+//! `cuda/kernels.cu`, compiled at run time for the GPU and the network. A third kernel draws the
+//! distortions.
 //!
-//! Between host and GPU nothing is transferred but the launches: images, weights, optimizer state and losses stay on
-//! the GPU, and the values that change from step to step are arguments of the kernels.
+//! Images, weights, optimizer state and losses stay on the GPU. Values that change from step to
+//! step are arguments of the kernels, so that nothing else is transferred between host and GPU.
 
 mod gpu;
 
@@ -19,35 +20,35 @@ use crate::Result;
 use crate::model::{Activation, ModelConfig, Pooling};
 use crate::recipe::{Distortions, TrainConfig};
 
-/// The kernels' source.
+/// The source code of the kernels.
 pub const SOURCE: &str = include_str!("cuda/kernels.cu");
 
-/// Numbers that say how an image is distorted.
-const DISTORTION: usize = 136;
-/// Parameters of the convolutions: the first ones.
-const CONVOLUTIONS: usize = 2572;
+/// The number of values that describe the distortion of an image.
+const DISTORTION_VALUES: usize = 136;
+/// The number of parameters of the convolutions, which come first.
+const CONVOLUTION_PARAMETERS: usize = 2572;
 
-/// The numbers that the kernels are compiled for.
+/// The constants for which the kernels are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelForm {
-    /// Images of a block of `gradient`: 1, 2 or 4.
+    /// The number of images per block of `gradient`: 1, 2 or 4.
     pub teams: usize,
-    /// The network's outputs, 128 at most.
+    /// The number of the network's outputs, at most 128.
     pub classes: usize,
-    /// Its activation and pooling.
+    /// The network's activation, pooling and input.
     pub network: BatchForm,
 }
 
 impl KernelForm {
-    /// The form for a network that [`BatchForm::of`] accepts, and blocks of `teams` images.
+    /// Creates the form for a network that [`BatchForm::of`] accepts, and blocks of `teams` images.
     ///
     /// # Errors
-    /// As [`BatchForm::of`].
+    /// The errors of [`BatchForm::of`].
     pub fn of(config: &ModelConfig, teams: usize) -> Result<KernelForm, &'static str> {
         Ok(KernelForm { teams, classes: config.classes, network: BatchForm::of(config)? })
     }
 
-    /// The compiler's options.
+    /// Returns the compiler options.
     pub fn defines(&self) -> [String; 5] {
         let BatchForm { activation, pooling, unpadded } = self.network;
         [
@@ -60,8 +61,8 @@ impl KernelForm {
         .map(|(name, value)| format!("-D{name}={value}"))
     }
 
-    /// Bytes of shared memory that a block of `gradient` needs.
-    pub fn shared(&self) -> u32 {
+    /// Returns the shared memory in bytes that a block of `gradient` needs.
+    pub fn shared_memory(&self) -> u32 {
         let weights = 25 * 8 + 6 * 404;
         let maps = [32 * 36, 6 * 788, 16 * 136, 6 * 292 + 1600];
         let units = [400, 120, 120, 84, 84, 128];
@@ -69,20 +70,20 @@ impl KernelForm {
         4 * (weights + self.teams * image) as u32
     }
 
-    /// How `kernel` is launched for so many images.
+    /// Returns the launch settings of `kernel` for a number of images.
     pub fn launch(&self, kernel: CudaKernel, images: usize) -> Launch {
         let tiles = |inputs: usize, outputs: usize| inputs.div_ceil(16) * outputs.div_ceil(24);
         match kernel {
             CudaKernel::Gradient => Launch {
                 blocks: images.div_ceil(self.teams) as u32,
                 threads: 128 * self.teams as u32,
-                shared: self.shared(),
+                shared: self.shared_memory(),
             },
             CudaKernel::Update => Launch {
                 blocks: (tiles(400, 120)
                     + tiles(120, 84)
                     + tiles(84, self.classes)
-                    + CONVOLUTIONS.div_ceil(128)) as u32,
+                    + CONVOLUTION_PARAMETERS.div_ceil(128)) as u32,
                 threads: 512,
                 shared: 4 * 16 * (24 * 16 + 24),
             },
@@ -93,32 +94,33 @@ impl KernelForm {
     }
 }
 
-/// One of the kernels.
+/// A CUDA kernel of this project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CudaKernel {
-    /// A batch through the network and back, or there only.
+    /// Runs the forward pass of a batch, and in training also the backward pass.
     Gradient,
-    /// The weights' gradients, and the step.
+    /// Computes the gradients of the weights and updates them.
     Update,
-    /// How each image of a pass is distorted.
+    /// Draws the distortion of each image of an epoch.
     Draw,
 }
 
-/// How a kernel is launched.
+/// The launch settings of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Launch {
-    /// Blocks.
+    /// The number of blocks.
     pub blocks: u32,
-    /// Threads of a block.
+    /// The number of threads per block.
     pub threads: u32,
-    /// Bytes of its shared memory.
+    /// Shared memory per block in bytes.
     pub shared: u32,
 }
 
-/// The ranges of distortions, of sizes their logarithms: as in the source.
+/// The ranges of distortions, with the layout of the kernels' source. The ranges of `scale` and
+/// `squeeze` are given as logarithms.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-#[allow(missing_docs)] // as of `Distortions`
+#[allow(missing_docs)] // the fields are those of `Distortions`
 pub struct DistortionRanges {
     pub scale: [f64; 2],
     pub squeeze: [f64; 2],
@@ -146,10 +148,11 @@ impl DistortionRanges {
     }
 }
 
-/// What the kernels are given: as in the source. Pointers are those of tensors, on the kernels' device.
+/// The arguments of the kernels, with the layout of their source. Pointers are those of tensors on
+/// the kernels' device.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)] // the source has them
+#[allow(missing_docs)] // the kernels' source describes the fields
 pub struct KernelArguments {
     pub grey: u64,
     pub levels: u64,
@@ -175,18 +178,19 @@ pub struct KernelArguments {
     pub ranges: DistortionRanges,
 }
 
-/// What runs the kernels.
+/// Launches the kernels: on a GPU, or on the CPU in tests.
 pub trait Launcher: Send {
-    /// What they were compiled for.
+    /// Returns the form for which the kernels were compiled.
     fn form(&self) -> KernelForm;
 
-    /// Launches one, after all that was launched on its device before.
+    /// Launches a kernel, which starts after everything that was launched on its device before.
     ///
     /// # Errors
-    /// Where that is refused.
+    /// If the driver reports an error.
     ///
     /// # Safety
-    /// The pointers are of so many numbers as the source says.
+    /// The pointers must be those of live tensors with as many elements as the kernels' source
+    /// says.
     #[allow(unsafe_code)]
     unsafe fn launch(
         &self,
@@ -195,30 +199,32 @@ pub trait Launcher: Send {
         arguments: &KernelArguments,
     ) -> Result<()>;
 
-    /// Measures each launch of training from now on.
+    /// Starts to measure the time of each launch in training.
     fn measure(&mut self);
 
-    /// How many seconds each launch took that was measured.
+    /// Returns the time in seconds of each launch that was measured.
     ///
     /// # Errors
-    /// Where that cannot be said.
+    /// If the driver reports an error.
     fn measured(&self) -> Result<Vec<(CudaKernel, f64)>>;
 }
 
-/// Trains on one GPU by the kernels.
+/// The engine of this project's CUDA kernels on one GPU.
 pub struct CudaEngine {
     recipe: TrainConfig,
     device: Device,
     launcher: Box<dyn Launcher>,
-    /// Training and test images (N, S, S), uint8; labels (N), int64, of the training images.
+    /// Training images (N, S, S), uint8.
     train: Tensor,
+    /// Test images, in the same form.
     test: Tensor,
+    /// The labels of the training images: (N), int64.
     labels: Tensor,
-    /// How the network takes the images.
+    /// How the network takes the images; without pixels.
     images: GreyImages,
     levels: Tensor,
     rule: UpdateRule,
-    /// Float32, in the order of [`ParameterVector`].
+    /// The parameters, float32, in the order of [`ParameterVector`].
     parameters: Tensor,
     state: [Tensor; 2],
     inputs: [Tensor; 3],
@@ -231,7 +237,7 @@ impl CudaEngine {
     /// Opens the engine on the launcher's device.
     ///
     /// # Errors
-    /// Where the state does not fit the settings, or libtorch refuses.
+    /// If the state does not fit the settings, or libtorch reports an error.
     pub fn open(
         recipe: &TrainConfig,
         state: &State,
@@ -258,7 +264,7 @@ impl CudaEngine {
             rule: host.rule,
             inputs: [room(batch, 400)?, room(batch, 120)?, room(batch, 84)?],
             derivatives: [room(batch, 120)?, room(batch, 84)?, room(batch, classes)?],
-            convolutions: room(batch.div_ceil(teams), CONVOLUTIONS)?,
+            convolutions: room(batch.div_ceil(teams), CONVOLUTION_PARAMETERS)?,
             launcher,
             train,
             test: data.test.unpadded(config)?.to_device(device),
@@ -282,15 +288,15 @@ impl Engine for CudaEngine {
         let misclassified = Tensor::f_empty([count as i64], (Kind::Uint8, self.device))?;
         let mut arguments = self.arguments();
         let distortions = self.recipe.distortions.as_ref();
-        let distorted = distortions.map_or(0, |_| count * DISTORTION) as i64;
+        let distorted = distortions.map_or(0, |_| count * DISTORTION_VALUES) as i64;
         let distorted = Tensor::f_empty([distorted], (Kind::Float, self.device))?;
         if let Some(distortions) = distortions {
             arguments.ranges = DistortionRanges::of(distortions, self.recipe.seed, epoch.number);
             arguments.places = address(&indices, 0);
             arguments.distortions = address(&distorted, 0);
             arguments.count = count as i32;
-            // SAFETY: all tensors live until the epoch ends, have as many numbers as the source says, and are on one device,
-            // which executes launches in their order.
+            // SAFETY: all tensors live until the epoch ends, have as many elements as the kernels'
+            // source says, and are on one device, which executes launches in order.
             unsafe { self.launch(CudaKernel::Draw, &arguments)? };
         }
         let mut done = 0;
@@ -300,7 +306,7 @@ impl Engine for CudaEngine {
             arguments.losses = address(&losses, done);
             arguments.misread = address(&misclassified, done);
             if distortions.is_some() {
-                arguments.distortions = address(&distorted, done * DISTORTION);
+                arguments.distortions = address(&distorted, done * DISTORTION_VALUES);
             }
             let rate = f64::from(*rate as f32);
             (arguments.step, arguments.rule) = self.rule.step(rate).constants();
@@ -334,8 +340,8 @@ impl Engine for CudaEngine {
             count: count as i32,
             ..self.arguments()
         };
-        // SAFETY: all tensors live until the logits are copied, have as many numbers as the source says, and are on one
-        // device.
+        // SAFETY: all tensors live until the logits are copied, have as many elements as the
+        // kernels' source says, and are on one device.
         unsafe { self.launch(CudaKernel::Gradient, &arguments)? };
         Ok(Vec::try_from(logits.f_to_device(Device::Cpu)?.flatten(0, -1))?)
     }
@@ -359,7 +365,7 @@ impl Engine for CudaEngine {
         Ok(())
     }
 
-    /// For each kernel the number of its launches in training, and the time that they took.
+    /// Returns for each kernel the number of its launches in training, and the time that they took.
     fn profile(&self) -> Result<Option<String>> {
         if !self.measured {
             return Ok(None);
@@ -386,7 +392,7 @@ impl Engine for CudaEngine {
 }
 
 impl CudaEngine {
-    /// The arguments that are the same in each step.
+    /// Returns the arguments that are the same in each step.
     fn arguments(&self) -> KernelArguments {
         let first = |tensors: &[Tensor; 3]| tensors.each_ref().map(|tensor| address(tensor, 0));
         let GreyImages { size, offset, frame, ref levels, .. } = self.images;
@@ -417,17 +423,17 @@ impl CudaEngine {
     }
 
     /// # Safety
-    /// As [`Launcher::launch`].
+    /// The arguments must be valid as for [`Launcher::launch`].
     #[allow(unsafe_code)]
     unsafe fn launch(&self, kernel: CudaKernel, arguments: &KernelArguments) -> Result<()> {
         let launch = self.launcher.form().launch(kernel, arguments.count as usize);
-        // SAFETY: the caller guarantees it.
+        // SAFETY: the caller guarantees that the arguments are valid.
         unsafe { self.launcher.launch(kernel, launch, arguments) }
     }
 }
 
-/// Where a number of a contiguous tensor is.
-fn address(tensor: &Tensor, number: usize) -> u64 {
-    debug_assert!(tensor.is_contiguous() && number <= tensor.numel());
-    tensor.data_ptr() as u64 + (number * tensor.kind().elt_size_in_bytes()) as u64
+/// Returns the address of an element of a contiguous tensor.
+fn address(tensor: &Tensor, index: usize) -> u64 {
+    debug_assert!(tensor.is_contiguous() && index <= tensor.numel());
+    tensor.data_ptr() as u64 + (index * tensor.kind().elt_size_in_bytes()) as u64
 }

@@ -119,7 +119,8 @@ impl Stream {
         // SAFETY: the stream lives.
         check(unsafe { (functions.stream_enter)(self.0) })?;
         // SAFETY: as above.
-        let (result, left) = run_then_restore(work, || check(unsafe { (functions.stream_leave)(self.0) }));
+        let (result, left) =
+            run_then_restore(work, || check(unsafe { (functions.stream_leave)(self.0) }));
         // What went wrong first is said.
         result.and_then(|result| left.map(|()| result))
     }

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::{Optimizer, OptimizerState, to_parameters, other_optimizer};
+use super::{Optimizer, OptimizerState, other_optimizer, to_parameters};
 use crate::Result;
 use crate::libtorch::{add_, addcdiv_, addcmul_, to_arrays};
 

@@ -56,7 +56,11 @@ pub fn build(config: &OptimizerConfig, parameters: Vec<Tensor>) -> Box<dyn Optim
 }
 
 /// Tensors of a saved state on the devices of their parameters.
-fn to_parameters(arrays: &[lenet5_core::Array], name: &str, parameters: &[Tensor]) -> Result<Vec<Tensor>> {
+fn to_parameters(
+    arrays: &[lenet5_core::Array],
+    name: &str,
+    parameters: &[Tensor],
+) -> Result<Vec<Tensor>> {
     if arrays.len() != parameters.len() {
         return Err(Error::config(format!(
             "optimizer state: expected {} parameters, found {}",

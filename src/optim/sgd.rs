@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::{Optimizer, OptimizerState, copy_all, to_parameters, other_optimizer};
+use super::{Optimizer, OptimizerState, copy_all, other_optimizer, to_parameters};
 use crate::Result;
 use crate::libtorch::add_;
 
