@@ -734,11 +734,11 @@ fn metrics_are_put_right() {
     let lines = fs::read_to_string(uninterrupted(0).join("metrics.jsonl")).unwrap();
     let lines: Vec<_> = lines.lines().collect();
     for (kept, note) in [
-        (&[0, 2][..], "note: DIR/metrics.jsonl: nothing is known of epoch 2\n"),
-        (&[], "note: DIR/metrics.jsonl: nothing is known of epoch 1, 2, 3\n"),
+        (&[0, 2][..], "note: DIR/metrics.jsonl: no measurements of epoch 2\n"),
+        (&[], "note: DIR/metrics.jsonl: no measurements of epoch 1, 2, 3\n"),
         (
             &[0, 1, 1, 2],
-            "note: DIR/metrics.jsonl: left out 1 lines of epochs that have a later one\n",
+            "note: DIR/metrics.jsonl: ignored 1 lines, as later lines are of the same epochs\n",
         ),
         (&[2, 1, 0], ""),
     ] {

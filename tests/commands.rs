@@ -697,7 +697,7 @@ fn training_that_diverges_says_so() {
         let start =
             format!("error: training diverged in epoch 1 at --lr {rate}: the training loss is ");
         let end = format!(
-            "; {} is still that of before; start again with a smaller --lr",
+            "; {} still holds the state before it; start again with a smaller --lr",
             out.join("checkpoint.pth").display()
         );
         assert!(message.starts_with(&start) && message.ends_with(&end), "{settings:?} {message}");

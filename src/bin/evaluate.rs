@@ -122,7 +122,7 @@ struct Scores {
 
 fn run_weights(arguments: &EvaluateArguments) -> anyhow::Result<Scores> {
     if arguments.engine == EngineChoice::Graph {
-        anyhow::bail!("--engine graph: images that are read once are not worth recording");
+        anyhow::bail!("--engine graph is for training only");
     }
     let weights = arguments.read.open(arguments.weights(), arguments.model)?;
     let given = arguments.read.model.options() != ModelOptions::default();

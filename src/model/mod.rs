@@ -1,4 +1,4 @@
-//! The networks on libtorch's kernels. Their settings are the core's.
+//! The networks, computed by libtorch. Their settings are those of the core.
 
 mod layers;
 mod loss;

@@ -1,4 +1,4 @@
-//! Adam and AdamW, as `torch.optim.Adam` and `torch.optim.AdamW`.
+//! Adam and AdamW, like `torch.optim.Adam` and `torch.optim.AdamW`.
 
 use tch::Tensor;
 
@@ -27,7 +27,7 @@ pub struct Adam {
     decoupled: bool,
 }
 
-/// The state of one parameter.
+/// The state for one parameter.
 #[derive(Debug)]
 struct Moments {
     step: f64,
@@ -42,7 +42,7 @@ impl Moments {
 }
 
 impl Adam {
-    /// An optimizer that shares `parameters` with the model; `decoupled` makes it AdamW.
+    /// Creates an optimizer that shares `parameters` with the model. `decoupled` makes it AdamW.
     pub fn new(
         parameters: Vec<Tensor>,
         betas: (f64, f64),

@@ -1,4 +1,4 @@
-//! Stochastic gradient descent with momentum, as `torch.optim.SGD`.
+//! Stochastic gradient descent with momentum, like `torch.optim.SGD`.
 
 use tch::Tensor;
 
@@ -26,7 +26,7 @@ pub struct Sgd {
 }
 
 impl Sgd {
-    /// An optimizer that shares `parameters` with the model.
+    /// Creates an optimizer that shares `parameters` with the model.
     pub fn new(
         parameters: Vec<Tensor>,
         momentum: f64,
