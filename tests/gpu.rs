@@ -482,8 +482,7 @@ fn what_it_cannot_do() {
         let common = ["--device=cpu", "--limit=100", "--epochs=1", "--out", "never"];
         run("train", [&common, arguments].concat()).fails_with(message);
     }
-    run("evaluate", ["--engine=graph"])
-        .fails_with("--engine graph is for training only");
+    run("evaluate", ["--engine=graph"]).fails_with("--engine graph is for training only");
 }
 
 /// Loading the CUDA part and finding all its functions in libtorch needs no GPU.

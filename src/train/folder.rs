@@ -203,7 +203,9 @@ pub fn repair_metrics(
     let count = lines.iter().filter(|line| line.epoch <= epochs).count();
     if count > repaired.len() {
         let (path, superseded) = (files::shown(&path), count - repaired.len());
-        warn(format_args!("note: {path}: ignored {superseded} lines, as later lines are of the same epochs"));
+        warn(format_args!(
+            "note: {path}: ignored {superseded} lines, as later lines are of the same epochs"
+        ));
     }
     Ok(repaired)
 }
