@@ -19,7 +19,7 @@ use crate::{Error, Result};
 
 /// Common means and standard deviations, for pixels 0..1, MNIST's own values, pixels -1..1, and
 /// pixels 0..255.
-pub const NORMALISATIONS: [(f64, f64); 4] =
+const NORMALISATIONS: [(f64, f64); 4] =
     [(0.0, 1.0), (0.1307, 0.3081), (0.5, 0.5), (0.0, 1.0 / 255.0)];
 
 /// The number of training images on which all settings are tried. Training images are used because

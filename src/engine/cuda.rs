@@ -12,7 +12,8 @@ use lenet5_core::kernels::batch::{
 };
 use tch::{Device, Kind, Tensor};
 
-pub use gpu::{Compiling, Gpu, compile};
+pub use gpu::compile;
+pub(crate) use gpu::Compiling;
 
 use super::fused::{read_optimizer, write_optimizer};
 use super::{AfterStep, Data, Engine, Epoch, State, Totals};
@@ -21,7 +22,7 @@ use crate::model::{Activation, ModelConfig, Pooling};
 use crate::recipe::{Distortions, TrainConfig};
 
 /// The source code of the kernels.
-pub const SOURCE: &str = include_str!("cuda/kernels.cu");
+const SOURCE: &str = include_str!("cuda/kernels.cu");
 
 /// The number of values that describe the distortion of an image.
 const DISTORTION_VALUES: usize = 136;

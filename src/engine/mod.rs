@@ -130,7 +130,7 @@ pub trait Engine {
     /// Returns the times that were measured, as a table.
     ///
     /// # Errors
-    /// If CUDA refuses.
+    /// If CUDA reports an error.
     fn profile(&self) -> Result<Option<String>> {
         Ok(None)
     }
@@ -138,7 +138,7 @@ pub trait Engine {
 
 /// The kinds of engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EngineKind {
+pub(crate) enum EngineKind {
     /// [`LibtorchEngine`].
     Libtorch,
     /// [`FusedEngine`].
@@ -156,7 +156,7 @@ pub enum EngineKind {
 /// # Errors
 /// If the settings name an engine or a precision that does not go with the other settings; the
 /// message states the reason.
-pub fn choose(recipe: &TrainConfig, device: Device) -> Result<EngineKind> {
+pub(crate) fn choose(recipe: &TrainConfig, device: Device) -> Result<EngineKind> {
     if recipe.precision == Precision::Tf32 && !device.is_cuda() {
         return Err(Error::config("--precision tf32 runs on an NVIDIA GPU only"));
     }
@@ -213,7 +213,7 @@ fn graph(recipe: &TrainConfig, device: Device) -> Result<EngineKind, &'static st
 }
 
 /// An engine that is being prepared. Kernels for a GPU are compiled while the data are read.
-pub struct Preparation {
+pub(crate) struct Preparation {
     kind: EngineKind,
     compiling: Option<Compiling>,
 }
@@ -223,7 +223,7 @@ impl Preparation {
     ///
     /// # Errors
     /// The errors of [`choose`].
-    pub fn start(recipe: &TrainConfig, device: Device) -> Result<Self> {
+    pub(crate) fn start(recipe: &TrainConfig, device: Device) -> Result<Self> {
         let kind = choose(recipe, device)?;
         let compiling = match (kind, device) {
             (EngineKind::Cuda, Device::Cuda(index)) => {
@@ -238,7 +238,7 @@ impl Preparation {
     ///
     /// # Errors
     /// If the state does not fit the settings, or the device cannot be used.
-    pub fn open(
+    pub(crate) fn open(
         self,
         recipe: &TrainConfig,
         state: &State,
@@ -269,7 +269,7 @@ impl Preparation {
 ///
 /// # Errors
 /// If the tensors do not fit the settings.
-pub fn weights(config: &ModelConfig, state: &State) -> Result<Weights> {
+pub(crate) fn weights(config: &ModelConfig, state: &State) -> Result<Weights> {
     let names = config.state().into_iter().map(|(name, _)| name);
     Ok(Weights::new(config.clone(), names.zip(state.tensors.iter().cloned()).collect())?)
 }

@@ -20,7 +20,7 @@ pub use tensors::{sizes, to_array, to_arrays, to_tensor, to_tensors};
 use crate::{Error, Result};
 
 /// The version of libtorch for which this crate is built.
-pub const VERSION: &str = "2.11.0";
+pub(crate) const VERSION: &str = "2.11.0";
 
 unsafe extern "C" {
     fn lenet5_free(pointer: *mut c_void);
@@ -105,7 +105,7 @@ pub(crate) fn reason(error: &libloading::Error) -> String {
 ///
 /// # Errors
 /// If libtorch reports an error.
-pub fn add_(this: &mut Tensor, other: &Tensor, alpha: f64) -> Result<()> {
+pub(crate) fn add_(this: &mut Tensor, other: &Tensor, alpha: f64) -> Result<()> {
     // SAFETY: both pointers are live tensors for the length of the call.
     check(unsafe { lenet5_add_(this.as_mut_ptr(), other.as_ptr(), alpha) })
 }
@@ -114,7 +114,7 @@ pub fn add_(this: &mut Tensor, other: &Tensor, alpha: f64) -> Result<()> {
 ///
 /// # Errors
 /// If libtorch reports an error.
-pub fn addcmul_(this: &mut Tensor, a: &Tensor, b: &Tensor, value: f64) -> Result<()> {
+pub(crate) fn addcmul_(this: &mut Tensor, a: &Tensor, b: &Tensor, value: f64) -> Result<()> {
     // SAFETY: all pointers are live tensors for the length of the call.
     check(unsafe { lenet5_addcmul_(this.as_mut_ptr(), a.as_ptr(), b.as_ptr(), value) })
 }
@@ -123,7 +123,7 @@ pub fn addcmul_(this: &mut Tensor, a: &Tensor, b: &Tensor, value: f64) -> Result
 ///
 /// # Errors
 /// If libtorch reports an error.
-pub fn addcdiv_(this: &mut Tensor, a: &Tensor, b: &Tensor, value: f64) -> Result<()> {
+pub(crate) fn addcdiv_(this: &mut Tensor, a: &Tensor, b: &Tensor, value: f64) -> Result<()> {
     // SAFETY: all pointers are live tensors for the length of the call.
     check(unsafe { lenet5_addcdiv_(this.as_mut_ptr(), a.as_ptr(), b.as_ptr(), value) })
 }
@@ -153,7 +153,7 @@ fn set_generator_state(state: &Tensor) -> Result<()> {
 ///
 /// # Errors
 /// If libtorch reports an error.
-pub fn allow_tf32(allow: bool) -> Result<()> {
+pub(crate) fn allow_tf32(allow: bool) -> Result<()> {
     // SAFETY: the call sets two flags of libtorch's global context.
     check(unsafe { lenet5_allow_tf32(allow.into()) })
 }
@@ -234,7 +234,7 @@ fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {
 ///
 /// # Errors
 /// If libtorch reports an error.
-pub fn fused_sgd_(
+pub(crate) fn fused_sgd_(
     parameters: &[Tensor],
     gradients: &[Tensor],
     buffers: &[Tensor],
@@ -269,7 +269,7 @@ pub fn fused_sgd_(
 ///
 /// # Errors
 /// If libtorch reports an error.
-pub fn fused_adam_(
+pub(crate) fn fused_adam_(
     parameters: &[Tensor],
     gradients: &[Tensor],
     [first, second]: [&[Tensor]; 2],

@@ -12,5 +12,6 @@ pub use lenet5_core::model::{
 };
 pub use loss::loss;
 pub use modern::Modern;
-pub use network::{LeNet5, torchscript_source};
+pub use network::LeNet5;
+pub(crate) use network::torchscript_source;
 pub use original::Original;

@@ -29,7 +29,7 @@ use crate::{Error, Result};
 unsafe impl DeviceRepr for KernelArguments {}
 
 /// A GPU with the kernels.
-pub struct Gpu {
+pub(crate) struct Gpu {
     form: KernelForm,
     stream: Arc<CudaStream>,
     /// The compiled kernels, indexed by [`CudaKernel`].
@@ -72,7 +72,7 @@ impl Gpu {
 
 /// A GPU whose kernels are being compiled on another thread. Dropping this waits for the thread, as
 /// a program must not end while NVRTC works.
-pub struct Compiling(Option<JoinHandle<Result<Gpu>>>);
+pub(crate) struct Compiling(Option<JoinHandle<Result<Gpu>>>);
 
 impl Compiling {
     /// Starts [`Gpu::new`] on another thread.
