@@ -121,8 +121,8 @@ impl Script {
         // Kernels may add in another order for another batch size.
         if !alone.allclose(&together, 1e-3, 1e-3, true) {
             return Err(format!(
-                "expected scores of an image that do not hang on the others of its batch, found that \
-                 they do: it normalises by the batch; {remedy}"
+                "expected scores of an image that do not depend on the other images of its batch, \
+                 found that they do: it normalises by the batch; {remedy}"
             ));
         }
         Ok(())

@@ -223,14 +223,20 @@ pub struct CudaEngine {
     labels: Tensor,
     /// How the network takes the images; without pixels.
     images: GreyImages,
+    /// The network's input for each grey value: (256), float32.
     levels: Tensor,
     rule: UpdateRule,
     /// The parameters, float32, in the order of [`ParameterVector`].
     parameters: Tensor,
+    /// The optimizer's state, in the same order as the parameters.
     state: [Tensor; 2],
+    /// For each image of a batch the inputs of c5, f6 and output.
     inputs: [Tensor; 3],
+    /// For each image of a batch the gradients with respect to the sums of c5, f6 and output.
     derivatives: [Tensor; 3],
+    /// For each block of `gradient` the gradient of the convolutions' parameters.
     convolutions: Tensor,
+    /// Whether launches are measured.
     measured: bool,
 }
 
