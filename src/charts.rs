@@ -41,7 +41,7 @@ fn png(
 /// The values of one epoch in a learning curve.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CurvePoint {
-    /// From 1.
+    /// The number of the epoch, from 1.
     pub epoch: u32,
     /// The mean loss of the training images.
     pub train_loss: f64,
@@ -224,7 +224,7 @@ pub fn rejection(path: &Path, rejection: &Rejection, others: &[(&str, f64, f64)]
 
 /// A picture with a caption.
 pub struct Captioned {
-    /// (H, W), 0 for paper to 255 for ink.
+    /// The picture: (H, W), 0 for paper to 255 for ink.
     pub picture: Tensor,
     /// The caption, such as `4->6`.
     pub caption: String,

@@ -32,9 +32,9 @@ lenet5_core::choices!(Split {
 /// A data set of images and labels.
 #[derive(Debug)]
 pub struct Dataset {
-    /// (N, H, W), uint8: 0 is background, 255 is ink.
+    /// The images: (N, H, W), uint8, 0 for background to 255 for ink.
     images: Tensor,
-    /// (N), int64.
+    /// The labels: (N), int64.
     labels: Tensor,
 }
 

@@ -12,8 +12,8 @@ use lenet5_core::kernels::batch::{
 };
 use tch::{Device, Kind, Tensor};
 
-pub use gpu::compile;
 pub(crate) use gpu::Compiling;
+pub use gpu::compile;
 
 use super::fused::{read_optimizer, write_optimizer};
 use super::{AfterStep, Data, Engine, Epoch, State, Totals};
