@@ -105,7 +105,7 @@ impl Drop for Compiling {
 }
 
 impl Launcher for Gpu {
-    fn choose_form(&self) -> KernelForm {
+    fn form(&self) -> KernelForm {
         self.form
     }
 
