@@ -127,12 +127,12 @@ impl Detection {
         let refuse = |reason: String| {
             Err(Error::config(format!(
                 "no settings stand out: {reason}; give them by --activation, --pooling, --input, \
-                 --mean and --std, or name the data of training by --data"
+                 --mean and --std, or name the training data by --data"
             )))
         };
         if !(best.loss.is_finite() && best.accuracy >= MIN_ACCURACY) {
             return refuse(format!(
-                "the best, {}, read only {:.1} % of the images",
+                "the best, {}, have an accuracy of only {:.1} %",
                 best.config, best.accuracy
             ));
         }
@@ -150,7 +150,7 @@ impl Detection {
         let kind = |trial: &Trial| layer_settings(&trial.config);
         if let Some(second) = ties.iter().find(|trial| kind(trial) != kind(ties[0])) {
             return refuse(format!(
-                "{} reads {:.1} % of the images with a loss of {:.4}, {} {:.1} % with {:.4}, and {} \
+                "{} has an accuracy of {:.1} % with a loss of {:.4}, {} {:.1} % with {:.4}, and {} \
                  {:.1} % with {:.4}",
                 best.config,
                 best.accuracy,

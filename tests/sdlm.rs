@@ -198,7 +198,7 @@ fn what_the_engine_cannot_do() {
         (&["--optimizer=sdlm"][..], "--optimizer sdlm goes with --model original only"),
         (
             &["--model=original", "--optimizer=sdlm", "--train-rbf"],
-            "--optimizer sdlm leaves the codes as they are: not with --train-rbf",
+            "--optimizer sdlm does not train the codes: it does not go with --train-rbf",
         ),
         (
             &["--model=original", "--engine=fused"],
@@ -206,7 +206,7 @@ fn what_the_engine_cannot_do() {
         ),
         (
             &["--model=original", "--engine=fused", "--momentum=0", "--train-rbf"],
-            "--engine fused leaves the codes as they are: not with --train-rbf",
+            "--engine fused does not train the codes: it does not go with --train-rbf",
         ),
         (&["--mu=1"], "--mu and --hessian-samples go with --optimizer sdlm only"),
         (

@@ -18,7 +18,6 @@ use lenet5::engine::OptimizerState;
 use lenet5::libtorch::to_tensor;
 use lenet5::model::{Activation, Input, ModelConfig, Pooling};
 use lenet5::recipe::OptimizerConfig;
-use lenet5::train::{EpochMetrics, Progress};
 use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
@@ -447,16 +446,6 @@ pub fn optimizer_tensors(state: &OptimizerState) -> Vec<(&'static str, Tensor)> 
         arrays.iter().map(|array| (name, to_tensor(array).unwrap())).collect::<Vec<_>>()
     };
     named.into_iter().flat_map(each).collect()
-}
-
-/// A display of progress that shows nothing.
-pub struct Quiet;
-
-impl Progress for Quiet {
-    fn begin(&mut self, _: u32, _: u32, _: u64) {}
-    fn set(&mut self, _: u64) {}
-    fn end(&mut self) {}
-    fn report(&mut self, _: &EpochMetrics) {}
 }
 
 /// Returns the width and height of a picture file.

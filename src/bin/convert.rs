@@ -84,7 +84,7 @@ fn convert(arguments: &ConvertArguments, output: &Path) -> anyhow::Result<()> {
             ));
         }
         for config in detection.equivalent(&weights.config) {
-            cli::note(format_args!("note: as good, but for noise: {config}"));
+            cli::note(format_args!("note: equally good, except for noise: {config}"));
         }
     }
     weights::write(&weights, output, format)?;

@@ -183,7 +183,7 @@ fn fused(recipe: &TrainConfig, device: Device) -> Result<EngineKind, &'static st
         (Network::Original, Device::Cuda(_)) => Err("runs on the CPU only with --model original"),
         (Network::Original, Device::Cpu) => match recipe.optimizer {
             _ if recipe.model.train_rbf => {
-                Err("leaves the codes as they are: not with --train-rbf")
+                Err("does not train the codes: it does not go with --train-rbf")
             }
             OptimizerConfig::Sdlm { .. } => Ok(EngineKind::Sdlm),
             OptimizerConfig::Sgd { momentum: 0.0, weight_decay: 0.0, .. } => Ok(EngineKind::Sdlm),

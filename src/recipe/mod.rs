@@ -182,7 +182,7 @@ impl TrainConfig {
                 return refused("goes with --model original only");
             }
             if self.model.train_rbf {
-                return refused("leaves the codes as they are: not with --train-rbf");
+                return refused("does not train the codes: it does not go with --train-rbf");
             }
         }
         Ok(())
