@@ -249,7 +249,7 @@ fn detect_refuses_where_nothing_stands_out() {
     assert_eq!(detection.finalists[0].accuracy, 100.0);
     let message = detection.best().unwrap_err().to_string();
     assert!(message.starts_with("no settings stand out: "), "{message}");
-    assert!(message.contains("reads 100.0 % of the images"), "{message}");
+    assert!(message.contains("has an accuracy of 100.0 %"), "{message}");
 }
 
 #[test]
