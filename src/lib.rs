@@ -10,7 +10,8 @@
 //! # fn main() -> lenet5::Result<()> {
 //! let model = LeNet5::load("weights/lenet5.pt", Device::Cpu)?;
 //! let test = Dataset::embedded(Split::Test, model.config().classes)?;
-//! let (images, labels) = test.batch(&Tensor::arange(8, (tch::Kind::Int64, Device::Cpu)), model.config());
+//! let indices = Tensor::arange(8, (tch::Kind::Int64, Device::Cpu));
+//! let (images, labels) = test.batch(&indices, model.config());
 //! println!("{:?} {:?}", model.forward(&images).argmax(1, false), labels);
 //! # Ok(())
 //! # }

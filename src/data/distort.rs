@@ -116,10 +116,11 @@ impl DistortionBatch {
         let size = images.size()[3];
         let mut grid = Tensor::affine_grid_generator(&self.maps, images.size(), false);
         if let Some((displacements, splines)) = &self.elastic {
-            let moved = splines.matmul(displacements).matmul(&splines.transpose(0, 1)); // (N, 2, S, S), in pixels
-            let moved = moved.flatten(2, 3) * (2.0 / size as f64);
-            let moved = self.maps.narrow(2, 0, 2).matmul(&moved);
-            grid += moved.transpose(1, 2).reshape([-1, size, size, 2]);
+            // The displacement field: (N, 2, S, S), in pixels.
+            let field = splines.matmul(displacements).matmul(&splines.transpose(0, 1));
+            let field = field.flatten(2, 3) * (2.0 / size as f64);
+            let field = self.maps.narrow(2, 0, 2).matmul(&field);
+            grid += field.transpose(1, 2).reshape([-1, size, size, 2]);
         }
         let (bilinear, zeros) = (0, 0);
         images.grid_sampler(&grid, bilinear, zeros, false)
