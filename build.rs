@@ -1,6 +1,7 @@
 //! Compiles the C++ shim against the libtorch that torch-sys found, and sets the rpath, so that
-//! binaries and tests run without environment variables. Where the CUDA headers are, too, so is the CUDA part, a
-//! library of its own that becomes a part of the binary: it is loaded only on machines with a GPU.
+//! binaries and tests run without environment variables. If CUDA's headers are found, the CUDA part
+//! is compiled too. It is a library of its own, which is embedded in the binary and loaded only on
+//! machines with a GPU.
 
 use std::env;
 use std::fs;
@@ -25,38 +26,39 @@ fn main() {
         Some(headers) if lib.join("libtorch_cuda.so").exists() => {
             build_cuda_shim(&root, &headers, &lib, &built);
         }
-        // An empty file says that there is none.
+        // An empty file means that the program has no CUDA part.
         _ => fs::write(&built, []).expect("OUT_DIR is writable"),
     }
 }
 
-/// C++ against libtorch's headers.
+/// A C++ compiler with the paths of libtorch's headers.
 fn compiler(root: &Path) -> cc::Build {
     let mut build = cc::Build::new();
     build
         .cpp(true)
         .std("c++17")
-        .warnings(false) // of libtorch's headers
+        .warnings(false) // libtorch's headers have many
         .include(root.join("include"))
         .include(root.join("include/torch/csrc/api/include"));
     build
 }
 
-/// CUDA's headers: those beside a PyTorch from pip, or of a CUDA toolkit. The headers of PyTorch's own wheels
-/// alone are not complete; scripts/requirements-cuda-build.txt has the rest.
+/// The folder of CUDA's headers: next to a PyTorch installed by pip, or in a CUDA toolkit. The
+/// headers of PyTorch's own wheels alone are not complete; scripts/requirements-cuda-build.txt
+/// lists the rest.
 fn cuda_headers(root: &Path) -> Option<PathBuf> {
     let toolkit = env::var_os("CUDA_HOME").unwrap_or_else(|| "/usr/local/cuda".into());
-    let mut beside = Vec::new();
+    let mut folders = Vec::new();
     if let Some(packages) = fs::canonicalize(root).ok().as_deref().and_then(Path::parent) {
-        beside.push(packages.join("nvidia/cu13/include"));
+        folders.push(packages.join("nvidia/cu13/include"));
     }
-    beside.push(PathBuf::from(toolkit).join("include"));
+    folders.push(PathBuf::from(toolkit).join("include"));
     let complete = |folder: &PathBuf| {
         let version = fs::read_to_string(folder.join("cuda.h")).unwrap_or_default();
         let nv = ["nv/target", "cccl/nv/target"].iter().any(|name| folder.join(name).exists());
         version.contains("#define CUDA_VERSION 13") && folder.join("crt").exists() && nv
     };
-    beside.into_iter().find(complete)
+    folders.into_iter().find(complete)
 }
 
 fn build_cuda_shim(root: &Path, headers: &Path, lib: &Path, built: &Path) {
@@ -82,7 +84,7 @@ fn build_cuda_shim(root: &Path, headers: &Path, lib: &Path, built: &Path) {
     assert!(status.success(), "linking the CUDA part of the shim failed");
 }
 
-/// The shim's archive comes after libtorch on the linker's line, so libtorch is named once more.
+/// Links libtorch once more: the shim's archive comes after it on the linker's command line.
 fn link(lib: &Path) {
     println!("cargo::rustc-link-search=native={}", lib.display());
     for name in ["torch_cpu", "c10"] {

@@ -1,6 +1,7 @@
-//! The kernels of the fused engine, each by itself, and what they are parts of: `cargo bench`
+//! Measures the kernels of the fused engine, one by one and together: `cargo bench`
 //!
-//! The modern network with tanh and average pooling, on the widest instruction set. An item is an image.
+//! The network is the modern one with tanh and average pooling, on the widest instruction set. An
+//! item is an image.
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
@@ -17,7 +18,7 @@ fn main() {
     divan::main();
 }
 
-/// A random sequence from -1 to 1.
+/// A pseudorandom sequence of numbers from -1 to 1.
 fn random() -> impl Iterator<Item = f32> {
     std::iter::successors(Some(1_u64), |x| {
         Some(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407))
@@ -38,7 +39,7 @@ fn images(count: usize) -> Vec<[f32; 1024]> {
     pixels.as_chunks().0.to_vec()
 }
 
-/// A phase on a group of samples; those of the linear layers on two.
+/// One phase on one group of samples; the phases of the linear layers take two groups.
 #[divan::bench(args = Phase::ALL[..16].iter().map(|(phase, ..)| *phase))]
 fn phase(bencher: Bencher, phase: Phase) {
     let (parameters, images, labels) = (parameters(), images(BATCH), [3; BATCH]);

@@ -1,7 +1,7 @@
-//! How many images per second an engine reads on the CPU, for scripts/bench.py.
+//! Measures how many images per second an engine classifies on the CPU, for scripts/bench.py.
 //!
-//! Run: cargo run --release --example inference -- ENGINE BATCH THREADS    (ENGINE: fused or libtorch)
-//! Prints: {"images_per_second": N}
+//! Run: cargo run --release --example inference -- ENGINE BATCH THREADS    (ENGINE: fused or
+//! libtorch) Prints: {"images_per_second": N}
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ fn images_per_second(engine: &str, batch: usize, threads: usize) -> Result<f64> 
     let pixels = Vec::<f32>::try_from(images.flatten(0, -1))?;
     let form = BatchForm::of(&config).map_err(anyhow::Error::msg)?;
     let parameters = ParameterVector::of(&model.weights()?);
-    let mut read: Box<dyn FnMut()> = match engine {
+    let mut classify: Box<dyn FnMut()> = match engine {
         "libtorch" => Box::new(|| drop(tch::no_grad(|| model.forward(&images)))),
         "fused" if batch == 1 => {
             let mut single = SingleKernels::new(form, &parameters);
@@ -58,11 +58,11 @@ fn images_per_second(engine: &str, batch: usize, threads: usize) -> Result<f64> 
         other => bail!("expected fused or libtorch, found {other}"),
     };
     for _ in 0..WARM_UP {
-        read();
+        classify();
     }
     let (start, mut count) = (Instant::now(), 0);
     while start.elapsed() < TIME {
-        read();
+        classify();
         count += batch;
     }
     Ok(count as f64 / start.elapsed().as_secs_f64())

@@ -1,5 +1,5 @@
-//! The README's Rust code. tests/test_readme.py compares it with the README, line by line, and runs it in a
-//! folder with the files that it names.
+//! The README's Rust code. tests/test_readme.py compares it with the README line by line, and runs
+//! it in a folder with the files that it names.
 
 use lenet5::data::{Dataset, Split};
 use lenet5::evaluate::Evaluation;

@@ -1,5 +1,6 @@
-//! Makes the training data of the reject network of `predict`, as a data set of eleven classes: MNIST's digits, digits cut
-//! out of strings, and pictures that are no digit: `cargo run --release --example reject_data -- FOLDER`
+//! Creates the training data of the reject network of `predict`, a data set of eleven classes:
+//! MNIST's digits, digits cut out of strings, and pictures that are no digit. Run: `cargo run
+//! --release --example reject_data -- FOLDER`
 
 use std::path::Path;
 

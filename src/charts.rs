@@ -1,4 +1,4 @@
-//! Charts as PNG.
+//! Draws charts as PNG files.
 
 use std::path::Path;
 use std::sync::Once;
@@ -17,7 +17,7 @@ const INK: RGBColor = RGBColor(33, 37, 41);
 const BLUE: RGBColor = RGBColor(31, 119, 180);
 const ORANGE: RGBColor = RGBColor(217, 95, 2);
 
-/// Draws on a bitmap and writes it as PNG.
+/// Creates a bitmap, draws on it with `draw`, and writes it as PNG.
 fn png(
     path: &Path,
     (width, height): (u32, u32),
@@ -25,7 +25,7 @@ fn png(
 ) -> Result<()> {
     static FONT: Once = Once::new();
     FONT.call_once(|| {
-        // Fails only for a font that cannot be parsed, which a test would show.
+        // Registering fails only for a font that cannot be parsed, which a test would detect.
         let _ = register_font("sans-serif", FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT);
     });
     let mut pixels = vec![0; (width * height * 3) as usize];
@@ -41,7 +41,7 @@ fn png(
 /// The values of one epoch in a learning curve.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CurvePoint {
-    /// From 1.
+    /// The number of the epoch, from 1.
     pub epoch: u32,
     /// The mean loss of the training images.
     pub train_loss: f64,
@@ -49,14 +49,14 @@ pub struct CurvePoint {
     pub test_loss: f64,
     /// Misclassified test images, in percent.
     pub test_error_percent: f64,
-    /// Misclassified training images, in percent, where they are counted.
+    /// Misclassified training images, in percent, if they are counted.
     pub train_error_percent: Option<f64>,
 }
 
-/// Draws the learning curve: losses above, error below, by epoch.
+/// Draws the learning curve by epoch: losses above, errors below.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// If the file cannot be written.
 pub fn curve(path: &Path, points: &[CurvePoint]) -> Result<()> {
     let Some(last) = points.last() else { return Ok(()) };
     let epochs = 1.0..f64::from(last.epoch).max(2.0);
@@ -136,10 +136,11 @@ fn panel(
     Ok(())
 }
 
-/// A confusion matrix: label down, prediction across; the shade grows with the share of the row.
+/// Draws a confusion matrix: labels are rows, predictions are columns. The shade grows with a
+/// cell's share of its row.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// If the file cannot be written.
 pub fn confusion(path: &Path, matrix: &[Vec<i64>]) -> Result<()> {
     let classes = matrix.len() as i32;
     let cell = (720 / classes.max(1)).clamp(12, 72);
@@ -158,7 +159,7 @@ pub fn confusion(path: &Path, matrix: &[Vec<i64>]) -> Result<()> {
             for (column, &count) in counts.iter().enumerate() {
                 let x = left + offset(column);
                 let share = count as f64 / total as f64;
-                // Errors are rare: the fourth root makes one in a thousand visible.
+                // Errors are rare. The fourth root makes one in a thousand visible.
                 let shade = if row == column {
                     BLUE.mix(share * 0.8)
                 } else {
@@ -179,11 +180,11 @@ pub fn confusion(path: &Path, matrix: &[Vec<i64>]) -> Result<()> {
     })
 }
 
-/// The rejection curve: errors among the images that are left, by those rejected, in percent; and the
-/// places of other readers, as `(name, rejected, error)`.
+/// Draws the rejection curve: the error among the accepted images against the rejected images, both
+/// in percent. `others` are published results, as `(name, rejected, error)`.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// If the file cannot be written.
 pub fn rejection(path: &Path, rejection: &Rejection, others: &[(&str, f64, f64)]) -> Result<()> {
     let farthest = others.iter().map(|(_, rejected, _)| *rejected).fold(3.0, f64::max);
     let curve: Vec<_> =
@@ -221,20 +222,21 @@ pub fn rejection(path: &Path, rejection: &Rejection, others: &[(&str, f64, f64)]
     })
 }
 
-/// A picture with words below it, coloured where they are to be seen first.
+/// A picture with a caption.
 pub struct Captioned {
-    /// (H, W), 0 for paper to 255 for ink.
+    /// The picture: (H, W), 0 for paper to 255 for ink.
     pub picture: Tensor,
-    /// Such as `4->6`.
+    /// The caption, such as `4->6`.
     pub caption: String,
-    /// Whether it is coloured.
+    /// Whether the caption is highlighted by colour.
     pub marked: bool,
 }
 
-/// Pictures of at most 32x32 pixels with captions, as the paper's Fig. 8 shows the misclassified digits.
+/// Draws pictures of at most 32x32 pixels with captions, as the paper's Fig. 8 shows the
+/// misclassified digits.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// If the file cannot be written.
 pub fn captioned(path: &Path, title: &str, pictures: &[Captioned]) -> Result<()> {
     const COLUMNS: usize = 14;
     const CELL: (i32, i32) = (72, 88);
@@ -259,12 +261,14 @@ pub fn captioned(path: &Path, title: &str, pictures: &[Captioned]) -> Result<()>
     })
 }
 
-/// The outputs of all layers for one image, as [`LeNet5::layers`](crate::model::LeNet5::layers)
-/// gives them, from `input` (1, 1, S, S) on: white for a layer's lowest value to black for its highest. The
-/// outputs are numbers beside the classes; F6 has the shape of the original's codes, 12 rows of 7.
+/// Draws the outputs of all layers for one image, as
+/// [`LeNet5::layers`](crate::model::LeNet5::layers) returns them. `input` has the shape (1, 1, S,
+/// S). Grey values range from white for a layer's lowest value to black for its highest. The
+/// network's outputs are numbers next to the classes. F6 is drawn in the shape of the original
+/// network's codes, 12 rows of 7.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// If the file cannot be written.
 pub fn layers(path: &Path, input: &Tensor, layers: &[(&'static str, Tensor)]) -> Result<()> {
     let mut blocks = vec![("input", input.squeeze_dim(0))];
     for (name, outputs) in layers {
@@ -283,7 +287,7 @@ pub fn layers(path: &Path, input: &Tensor, layers: &[(&'static str, Tensor)]) ->
     let best = output.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     const TOP: i32 = 64;
     const HEIGHT: i32 = 420;
-    // Each block: columns of maps, and how many pixels a value is wide.
+    // For each block the number of columns of maps, and the width of a value in pixels.
     let layout: [(usize, i32); 7] = [(1, 6), (2, 3), (2, 6), (4, 6), (4, 10), (1, 16), (1, 16)];
     png(path, (1700, (TOP + HEIGHT + 30) as u32), |area| {
         let mut left = 24;
@@ -331,20 +335,21 @@ pub fn layers(path: &Path, input: &Tensor, layers: &[(&'static str, Tensor)]) ->
 
 type Canvas<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
 
-/// Words about a point.
+/// Draws text centred on a point.
 fn write(
     area: &Canvas,
-    words: &str,
+    text: &str,
     at: (i32, i32),
     size: i32,
     colour: RGBColor,
 ) -> Result<(), String> {
     let style = ("sans-serif", size).into_font().color(&colour);
     let style = style.pos(Pos::new(HPos::Center, VPos::Center));
-    area.draw(&Text::new(words.to_owned(), at, style)).map_err(|error| error.to_string())
+    area.draw(&Text::new(text.to_owned(), at, style)).map_err(|error| error.to_string())
 }
 
-/// Values in rows as grey squares with a frame; `shade` makes 0 for black to 1 for white of them.
+/// Draws values in rows as grey squares with a frame. `shade` maps a value to 0 for black to 1 for
+/// white.
 fn map(
     area: &Canvas,
     values: &[f64],
@@ -366,10 +371,10 @@ fn map(
     draw([(left - 1, top - 1), (left + right, top + bottom)], INK.mix(0.4).stroke_width(1))
 }
 
-/// Pictures in rows: (rows, columns, H, W), 0 for paper to 1 for ink; each enlarged by two.
+/// Draws pictures (rows, columns, H, W), 0 for paper to 1 for ink, each enlarged by two.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// If the file cannot be written.
 pub fn sheet(path: &Path, pictures: &Tensor) -> Result<()> {
     const GAP: i64 = 2;
     let pad = pictures.constant_pad_nd([GAP, GAP, GAP, GAP]);

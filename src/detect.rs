@@ -1,4 +1,5 @@
-//! Finds the settings that weights were trained with, which leave no trace in a file: by trial.
+//! Finds the settings that weights were trained with, by trial, as a file of weights may not hold
+//! them.
 
 use std::fmt;
 
@@ -16,63 +17,69 @@ use crate::model::{
 use crate::weights::{Provenance, Weights};
 use crate::{Error, Result};
 
-/// Means and standard deviations in use: pixels 0..1; MNIST's own; -1..1; pixels 0..255.
-pub const NORMALISATIONS: [(f64, f64); 4] =
+/// Common means and standard deviations, for pixels 0..1, MNIST's own values, pixels -1..1, and
+/// pixels 0..255.
+const NORMALISATIONS: [(f64, f64); 4] =
     [(0.0, 1.0), (0.1307, 0.3081), (0.5, 0.5), (0.0, 1.0 / 255.0)];
 
-/// Training images on which all settings are tried: of the training part, since its loss is what
-/// training made small.
+/// The number of training images on which all settings are tried. Training images are used because
+/// training minimised their loss.
 const FIRST_SAMPLES: i64 = 500;
-/// Training images on which those are tried again that may be the best.
+/// The number of training images on which the best settings are tried again.
 const FINAL_SAMPLES: i64 = 10_000;
-/// The most that are tried again.
+/// The maximum number of settings that are tried again.
 const MAX_FINALISTS: usize = 8;
-/// By how many standard errors a mean loss may lie above the lowest one, and be tried again.
+/// Settings are tried again if their mean loss is at most this number of standard errors above the
+/// lowest.
 const MAX_DISTANCE: f64 = 6.0;
 
-/// The best settings have to read as many images, in percent.
+/// The minimum accuracy of the best settings, in percent.
 const MIN_ACCURACY: f64 = 50.0;
-/// By how many standard errors the others' mean losses have to lie above the best's.
+/// The best settings are unambiguous if the mean losses of the others are at least this number of
+/// standard errors above theirs.
 const MIN_DISTANCE: f64 = 3.0;
-/// How many percent fewer images than others the best settings may read: the loss decides.
-const MAX_WORSE: f64 = 1.0;
-/// Inputs make no difference where accuracies differ by less, in percent, and losses by noise.
-const SAME: f64 = 0.5;
+/// The accuracy of the best settings may be this many percentage points below that of others, as
+/// the loss decides.
+const MAX_ACCURACY_LOSS: f64 = 1.0;
+/// Two inputs are equivalent if their accuracies differ by less than this, in percentage points,
+/// and their losses by noise only.
+const MAX_ACCURACY_DIFFERENCE: f64 = 0.5;
 
-/// Rows of the table that `Display` draws.
+/// The maximum number of rows of the table that `Display` writes.
 const MAX_ROWS: usize = 12;
 
-/// One combination of settings, tried.
+/// The result of one combination of settings.
 #[derive(Debug)]
 pub struct Trial {
     /// The settings.
     pub config: ModelConfig,
     /// The number of images.
     pub samples: i64,
-    /// Images read right, in percent.
+    /// Accuracy in percent.
     pub accuracy: f64,
     /// Mean softmax cross-entropy, in nats.
     pub loss: f64,
-    /// Of each image: (N), float64.
+    /// The loss of each image: (N), float64.
     losses: Tensor,
 }
 
-/// All combinations.
+/// The results of all combinations.
 #[derive(Debug)]
 pub struct Detection {
-    /// Those that may be the best, the lowest loss first.
+    /// The settings that were tried again, the lowest loss first.
     pub finalists: Vec<Trial>,
-    /// The others, the lowest loss first.
+    /// The other settings, the lowest loss first.
     pub others: Vec<Trial>,
 }
 
 impl Detection {
-    /// Tries all activations, poolings, normalisations and forms of input that fit the weights, on the
-    /// first images of `data`, which should be those of training. Settings in `known`, and those that the file
-    /// tells, are kept as they are.
+    /// Tries all activations, poolings, normalisations and inputs that fit the weights, on the
+    /// first images of `data`, which should be the training images. Settings in `known`, and those
+    /// that the file states, are kept.
     ///
     /// # Errors
-    /// Where libtorch refuses.
+    /// If the weights are those of the original network, no settings fit, or libtorch reports an
+    /// error.
     pub fn run(weights: &Weights, known: &ModelOptions, data: &Dataset) -> Result<Self> {
         if weights.config.network == Network::Original {
             return Err(Error::config(
@@ -104,14 +111,15 @@ impl Detection {
         Ok(Self { finalists, others })
     }
 
-    /// The likeliest settings, and the runner-up where one other activation or pooling is nearly as likely.
+    /// Returns the best settings, and the second best if they are nearly as good.
     ///
-    /// The likeliest are those of the lowest loss, which is the negative logarithm of the likelihood of the
-    /// labels. They have to read half of the images right. Another combination is nearly as likely where its
-    /// loss is higher by noise only, or where it reads more images right.
+    /// The best settings have the lowest loss, which is the negative log-likelihood of the labels.
+    /// Their accuracy must be at least 50 %. Other settings of the layers are nearly as good if
+    /// their loss is higher by noise only, or their accuracy is higher.
+    ///
     ///
     /// # Errors
-    /// Says that no settings fit, or which are too many that fit as well.
+    /// If no settings fit, or more than one other combination is nearly as good.
     pub fn best(&self) -> Result<(&ModelConfig, Option<&Trial>)> {
         let [best, others @ ..] = self.finalists.as_slice() else {
             unreachable!("the lowest loss is always tried again")
@@ -119,30 +127,30 @@ impl Detection {
         let refuse = |reason: String| {
             Err(Error::config(format!(
                 "no settings stand out: {reason}; give them by --activation, --pooling, --input, \
-                 --mean and --std, or name the data of training by --data"
+                 --mean and --std, or name the training data by --data"
             )))
         };
         if !(best.loss.is_finite() && best.accuracy >= MIN_ACCURACY) {
             return refuse(format!(
-                "the best, {}, read only {:.1} % of the images",
+                "the best, {}, have an accuracy of only {:.1} %",
                 best.config, best.accuracy
             ));
         }
         let mut same = vec![best];
         let mut ties: Vec<&Trial> = Vec::new();
         for other in others {
-            if best.is_as_good(other) {
+            if best.is_equivalent(other) {
                 same.push(other);
             } else if best.distance(other) < MIN_DISTANCE
-                || other.accuracy > best.accuracy + MAX_WORSE
+                || other.accuracy > best.accuracy + MAX_ACCURACY_LOSS
             {
                 ties.push(other);
             }
         }
-        let kind = |trial: &Trial| form(&trial.config);
+        let kind = |trial: &Trial| layer_settings(&trial.config);
         if let Some(second) = ties.iter().find(|trial| kind(trial) != kind(ties[0])) {
             return refuse(format!(
-                "{} reads {:.1} % of the images with a loss of {:.4}, {} {:.1} % with {:.4}, and {} \
+                "{} has an accuracy of {:.1} % with a loss of {:.4}, {} {:.1} % with {:.4}, and {} \
                  {:.1} % with {:.4}",
                 best.config,
                 best.accuracy,
@@ -155,32 +163,30 @@ impl Detection {
                 second.loss
             ));
         }
-        // Padding before or after the normalisation is told apart with difficulty: the usual one.
+        // Padding before and after normalisation are hard to distinguish: the usual one is chosen.
         let usual = ModelConfig { input: Input::Padded, ..best.config.clone() };
         let twin = same
             .iter()
             .find(|trial| best.config.input == Input::ZeroPadded && trial.config == usual);
         Ok((&twin.unwrap_or(&best).config, ties.first().copied()))
     }
-}
 
-impl Detection {
-    /// Other inputs that do as well as the best, beyond noise.
-    pub fn as_good(&self, chosen: &ModelConfig) -> Vec<&ModelConfig> {
+    /// Returns the other inputs whose results differ from the best by noise only.
+    pub fn equivalent(&self, chosen: &ModelConfig) -> Vec<&ModelConfig> {
         let best = &self.finalists[0];
         let same = self.finalists.iter().filter(|trial| {
-            trial.config != *chosen && (trial.config == best.config || best.is_as_good(trial))
+            trial.config != *chosen && (trial.config == best.config || best.is_equivalent(trial))
         });
         same.map(|trial| &trial.config).collect()
     }
 }
 
-/// The settings of the layers.
-fn form(config: &ModelConfig) -> (Activation, Pooling, LayerOrder, HiddenActivation) {
+/// The settings of the layers that are compared.
+fn layer_settings(config: &ModelConfig) -> (Activation, Pooling, LayerOrder, HiddenActivation) {
     (config.activation, config.pooling, config.layer_order, config.hidden_activation)
 }
 
-/// The settings that need no trial: the user's, then the file's.
+/// The settings that need no trial: the user's, otherwise the file's.
 fn known_settings(weights: &Weights, given: &ModelOptions) -> ModelOptions {
     let file = match weights.provenance {
         Provenance::Known => ModelOptions::of(&weights.config),
@@ -200,9 +206,9 @@ fn known_settings(weights: &Weights, given: &ModelOptions) -> ModelOptions {
     }
 }
 
-/// All combinations with the known settings that fit the size of the network's input.
+/// Returns all combinations with the known settings that fit the size of the network's input.
 fn settings(config: &ModelConfig, known: &ModelOptions) -> Vec<ModelConfig> {
-    /// The known value, or all that there are.
+    /// Returns the known value, or all values if it is unknown.
     fn choices<T: Choice>(known: Option<T>) -> Vec<T> {
         let all = || T::CHOICES.iter().map(|(value, ..)| *value).collect();
         known.map_or_else(all, |known| vec![known])
@@ -216,7 +222,7 @@ fn settings(config: &ModelConfig, known: &ModelOptions) -> Vec<ModelConfig> {
     for activation in choices(known.activation) {
         for pooling in choices(known.pooling) {
             for layer_order in choices(known.layer_order) {
-                // The maximum and an activation, which never falls, can be exchanged.
+                // Max pooling and a monotonic activation can be exchanged.
                 let exchangeable = pooling == Pooling::Max && known.layer_order.is_none();
                 if exchangeable && layer_order == LayerOrder::PoolingFirst {
                     continue;
@@ -230,7 +236,7 @@ fn settings(config: &ModelConfig, known: &ModelOptions) -> Vec<ModelConfig> {
     let mut settings = Vec::new();
     for input in choices(known.input) {
         for &(mean, std) in &normalisations {
-            // With a mean of 0 both paddings are one.
+            // With a mean of 0 both paddings are the same.
             let twice = input == Input::ZeroPadded && mean == 0.0 && known.input.is_none();
             if twice || input.size() != config.input.size() {
                 continue;
@@ -265,7 +271,7 @@ impl Trial {
             config,
             samples: data.len(),
             accuracy: 100.0 * right as f64 / data.len() as f64,
-            // Never the best, and never before it in order.
+            // A loss that is not finite sorts last.
             loss: Some(losses.mean(Kind::Double).double_value(&[]))
                 .filter(|loss| loss.is_finite())
                 .unwrap_or(f64::INFINITY),
@@ -273,7 +279,8 @@ impl Trial {
         })
     }
 
-    /// By how many standard errors `other`'s mean loss is above this one's, the images being the same.
+    /// Returns by how many standard errors the mean loss of `other` exceeds this one's, for the
+    /// same images.
     fn distance(&self, other: &Self) -> f64 {
         let differences = &other.losses - &self.losses;
         let mean = differences.mean(Kind::Double).double_value(&[]);
@@ -281,15 +288,15 @@ impl Trial {
         mean / error.max(f64::MIN_POSITIVE)
     }
 
-    /// Whether another input (its form, mean or std) makes no difference beyond noise.
-    fn is_as_good(&self, other: &Self) -> bool {
-        form(&other.config) == form(&self.config)
-            && (self.accuracy - other.accuracy).abs() < SAME
+    /// Returns whether another input (its form, mean or std) makes no difference except for noise.
+    fn is_equivalent(&self, other: &Self) -> bool {
+        layer_settings(&other.config) == layer_settings(&self.config)
+            && (self.accuracy - other.accuracy).abs() < MAX_ACCURACY_DIFFERENCE
             && self.distance(other) < MIN_DISTANCE
     }
 }
 
-/// The table of the best combinations.
+/// Writes the table of the best combinations.
 impl fmt::Display for Detection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.finalists.len() + self.others.len();

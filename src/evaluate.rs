@@ -1,4 +1,4 @@
-//! How well a network reads a data set.
+//! Evaluates a network on a data set: error, loss, confusion matrix, rejection.
 
 use std::fmt;
 
@@ -12,14 +12,15 @@ use crate::model::{ModelConfig, Network};
 use crate::weights::Weights;
 use crate::{Error, Result};
 
-/// Images per batch. Logits depend on it in their last bits; the Python reference uses the same.
+/// The number of images per batch. The last bits of logits depend on it; the Python reference uses
+/// the same.
 pub const BATCH_SIZE: i64 = 1000;
 
-/// The logits of all images of a data set: (N, classes), on the CPU. `forward` makes them of a batch
-/// of images, as [`Dataset::batch`] gives it.
+/// Returns the logits of all images of a data set: (N, classes), on the CPU. `forward` computes the
+/// logits of a batch of images, as [`Dataset::batch`] returns it.
 ///
 /// # Errors
-/// As `forward` has them.
+/// The errors of `forward`.
 pub fn logits(
     forward: &dyn Fn(&Tensor) -> Result<Tensor>,
     data: &Dataset,
@@ -34,10 +35,11 @@ pub fn logits(
     Ok(Tensor::f_cat(&batches.collect::<Result<Vec<_>>>()?, 0)?)
 }
 
-/// The logits of all images of a data set by the core's SIMD kernels, on the CPU: (N, classes).
+/// Returns the logits of all images of a data set: (N, classes), computed on the CPU by the core's
+/// SIMD kernels.
 ///
 /// # Errors
-/// Where the kernels do not compute the network: the reason.
+/// If the kernels do not support the network; the message states the reason.
 pub fn kernel_logits(weights: &Weights, data: &Dataset) -> Result<Tensor> {
     let logits = match weights.config.network {
         Network::Modern => engine::fused_logits(weights, data)?,
@@ -47,41 +49,42 @@ pub fn kernel_logits(weights: &Weights, data: &Dataset) -> Result<Tensor> {
     Ok(Tensor::f_from_slice(&logits)?.f_reshape(shape)?)
 }
 
-/// Errors, loss and confusions.
+/// The results of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evaluation {
     /// Number of images.
     pub samples: i64,
-    /// Images whose largest logit is not that of their label.
+    /// Misclassified images.
     pub errors: i64,
-    /// The same in percent.
+    /// Misclassified images in percent.
     pub error_percent: f64,
     /// Mean softmax cross-entropy, in nats.
     pub loss: f64,
-    /// Images by label (row) and prediction (column).
+    /// Numbers of images by label (row) and prediction (column).
     pub confusion: Vec<Vec<i64>>,
-    /// Images in percent that have to be rejected for 0.5 % error among the others, as in the paper's
+    /// Images in percent that must be rejected for 0.5 % error among the others, as in the paper's
     /// Fig. 10: see [`Rejection`].
     pub rejected_percent_for_half_percent_error: f64,
 }
 
-/// How the error falls as the images that the network is least sure of are rejected: those with the
-/// smallest gap between their two largest logits.
+/// The error as a function of the number of rejected images. Images with the smallest gap between
+/// their two largest logits are rejected first.
 ///
-/// Source: LeCun et al. 1998, section III.C, "the difference between the scores of the top two classes".
+/// Source: LeCun et al. 1998, section III.C, "the difference between the scores of the top two
+/// classes".
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rejection {
-    /// Images.
+    /// The number of images.
     samples: usize,
-    /// Of the images from the surest on, the number of errors so far: at index n among n images.
+    /// At index n the number of errors among the n images with the largest gaps.
     errors: Vec<usize>,
 }
 
 impl Rejection {
-    /// From logits (N, classes) and labels (N), both on the CPU.
+    /// Computes the curve from logits (N, classes) and labels (N), both on the CPU.
     ///
     /// # Errors
-    /// Where libtorch refuses.
+    /// If libtorch reports an error.
     pub fn new(logits: &Tensor, labels: &Tensor) -> Result<Self> {
         let (best, classes) = logits.f_topk(2, 1, true, true)?;
         let gaps = best.select(1, 0) - best.select(1, 1);
@@ -97,7 +100,8 @@ impl Rejection {
         Ok(Self { samples: labels.size()[0] as usize, errors: errors.collect() })
     }
 
-    /// Images rejected and errors among the others, both in percent; from none to all but one rejected.
+    /// Returns the rejected images and the error among the others, both in percent, from no image
+    /// rejected to all but one.
     pub fn curve(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
         (1..=self.samples).rev().map(|accepted| {
             let rejected = (self.samples - accepted) as f64 / self.samples as f64;
@@ -105,29 +109,30 @@ impl Rejection {
         })
     }
 
-    /// The fewest images, in percent, to reject for this error among the others, in percent.
+    /// Returns the smallest number of images, in percent, that must be rejected for this error
+    /// among the others, in percent.
     pub fn rejected_for(&self, error_percent: f64) -> f64 {
         let mut curve = self.curve();
         curve.find(|(_, error)| *error <= error_percent).map_or(100.0, |(rejected, _)| rejected)
     }
 }
 
-/// An image that is misclassified.
+/// A misclassified image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Misclassified {
-    /// Its index in the data set, from 0.
+    /// The index of the image in the data set, from 0.
     pub index: i64,
-    /// Its label.
+    /// The label of the image.
     pub label: i64,
     /// The class that the network predicts.
     pub prediction: i64,
 }
 
 impl Misclassified {
-    /// All of them, from logits (N, classes) and labels (N), both on the CPU.
+    /// Finds the misclassified images from logits (N, classes) and labels (N), both on the CPU.
     ///
     /// # Errors
-    /// Where libtorch refuses.
+    /// If libtorch reports an error.
     pub fn all(logits: &Tensor, labels: &Tensor) -> Result<Vec<Self>> {
         let predictions = Vec::<i64>::try_from(logits.f_argmax(1, false)?)?;
         let labels = Vec::<i64>::try_from(labels)?;
@@ -138,8 +143,8 @@ impl Misclassified {
             .collect())
     }
 
-    /// The 82 test images of MNIST that the paper's network misread: its Fig. 8.
-    pub fn by_the_paper() -> Vec<Self> {
+    /// Returns the 82 test images of MNIST that the paper's network misclassified: its Fig. 8.
+    pub fn in_paper() -> Vec<Self> {
         let lines = include_str!("../data/misread_1998.csv").lines().skip(1);
         lines
             .map(|line| {
@@ -152,10 +157,10 @@ impl Misclassified {
 }
 
 impl Evaluation {
-    /// From logits (N, classes) and labels (N), both on the CPU.
+    /// Evaluates logits (N, classes) and labels (N), both on the CPU.
     ///
     /// # Errors
-    /// Where their shapes do not fit.
+    /// If the shapes do not fit, or the loss is not finite.
     pub fn new(logits: &Tensor, labels: &Tensor) -> Result<Self> {
         let classes = logits.size2()?.1;
         let samples = labels.size1()?;
@@ -194,17 +199,17 @@ impl Evaluation {
         })
     }
 
-    /// Evaluates a network on a data set, which lies on the network's device.
+    /// Evaluates a network on a data set on the same device.
     ///
     /// # Errors
-    /// Where libtorch refuses.
+    /// If libtorch reports an error.
     pub fn of(model: &dyn Module, data: &Dataset, config: &ModelConfig) -> Result<Self> {
         let forward = |images: &Tensor| Ok(model.forward(images));
         Self::new(&logits(&forward, data, config)?, &data.labels().to_device(Device::Cpu))
     }
 }
 
-/// The table of classes and the confusion matrix, as text.
+/// Writes the table of classes and the confusion matrix as text.
 impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let classes = self.confusion.len();
@@ -220,7 +225,7 @@ impl fmt::Display for Evaluation {
         for class in 0..classes {
             let row = &self.confusion[class];
             let samples: i64 = row.iter().sum();
-            let answered: i64 = self.confusion.iter().map(|row| row[class]).sum();
+            let predicted: i64 = self.confusion.iter().map(|row| row[class]).sum();
             let right = row[class];
             writeln!(
                 f,
@@ -228,10 +233,10 @@ impl fmt::Display for Evaluation {
                 samples - right,
                 percent(samples - right, samples),
                 percent(right, samples),
-                percent(right, answered),
+                percent(right, predicted),
             )?;
         }
-        writeln!(f, "\nconfusion matrix: label down, answer across")?;
+        writeln!(f, "\nconfusion matrix: label down, prediction across")?;
         write!(f, "{:>5}", "")?;
         (0..classes).try_for_each(|class| write!(f, " {class:>5}"))?;
         writeln!(f)?;

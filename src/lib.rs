@@ -1,5 +1,6 @@
-//! LeNet-5 on libtorch, through [`tch`]: trained on CPU or CUDA, its weights exchanged with PyTorch,
-//! bit for bit. Everything that needs no libtorch is in [`lenet5_core`], which this package re-exports.
+//! LeNet-5 on libtorch, through [`tch`]: trained on the CPU or with CUDA. Weights are exchanged
+//! with PyTorch bit for bit. Everything that needs no libtorch is in [`lenet5_core`], whose main
+//! types this package re-exports.
 //!
 //! ```no_run
 //! use lenet5::data::{Dataset, Split};
@@ -9,7 +10,8 @@
 //! # fn main() -> lenet5::Result<()> {
 //! let model = LeNet5::load("weights/lenet5.pt", Device::Cpu)?;
 //! let test = Dataset::embedded(Split::Test, model.config().classes)?;
-//! let (images, labels) = test.batch(&Tensor::arange(8, (tch::Kind::Int64, Device::Cpu)), model.config());
+//! let indices = Tensor::arange(8, (tch::Kind::Int64, Device::Cpu));
+//! let (images, labels) = test.batch(&indices, model.config());
 //! println!("{:?} {:?}", model.forward(&images).argmax(1, false), labels);
 //! # Ok(())
 //! # }

@@ -1,4 +1,5 @@
-//! Runs a TorchScript classifier as it is. Unlike reading weights, this executes the file's code.
+//! Runs a TorchScript classifier without conversion. Unlike reading weights, this executes the
+//! file's code.
 
 use std::path::Path;
 
@@ -11,25 +12,26 @@ use lenet5_core::{files, foreign};
 use crate::model::{Input, ModelConfig, ModelOptions};
 use crate::{Error, Result};
 
-/// A TorchScript module from images to scores of classes.
+/// A TorchScript module that maps images to class scores.
 #[derive(Debug)]
 pub struct Script {
     module: CModule,
     device: Device,
-    /// Of its parameters: what images are converted to.
+    /// The element type of the module's parameters, to which images are converted.
     kind: Kind,
     config: ModelConfig,
 }
 
 impl Script {
-    /// Loads a module, which may run code of the file, and finds the input that it takes and the number
-    /// of its classes by black images.
+    /// Loads a module, which may run code of the file. Its input size and the number of classes are
+    /// detected by running it on black images.
     ///
-    /// The input's settings are those given; else those stored in the file, as this crate does; else
-    /// 32x32 pixels, padded, or 28x28 where the module takes no other, from 0 to 1.
+    /// The settings of the input are those in `options`; otherwise those stored in the file, if
+    /// this crate wrote it; otherwise pixels from 0 to 1, padded to 32x32, or 28x28 if the module
+    /// accepts no other size.
     ///
     /// # Errors
-    /// Where the file is no TorchScript, or the module does not give a tensor (N, classes).
+    /// If the file is no TorchScript, or the module does not return a tensor (N, classes).
     pub fn load(
         path: &Path,
         options: &ModelOptions,
@@ -37,9 +39,10 @@ impl Script {
         device: Device,
     ) -> Result<Self> {
         let refused = |error: tch::TchError| Error::file(path, Error::from(error).to_string());
-        // libtorch's own messages do not tell a missing file, or another form, from a broken one.
+        // libtorch's own messages do not distinguish a missing file or another format from a
+        // damaged file.
         files::check_regular(path)?;
-        // A file over the limit is not looked at beforehand.
+        // A file over the limit is not inspected first.
         let bytes = read_limited(path, limits);
         let within_limit = bytes.is_ok();
         let bytes = bytes.unwrap_or_default();
@@ -93,13 +96,13 @@ impl Script {
         Ok(script)
     }
 
-    /// Whether images get the same scores each time, and in any batch: not where the module was traced in
-    /// training mode, with active dropout or the statistics of the batch.
+    /// Checks that an image gets the same scores each time, and in any batch. It does not if the
+    /// module was traced in training mode, with active dropout or the statistics of the batch.
     fn check_repeatable(&self) -> Result<(), String> {
         let _no_grad = tch::no_grad_guard();
         let size = self.config.input.size() as i64;
         let pixels = Tensor::arange(16 * size * size, (Kind::Float, Device::Cpu));
-        // Any images do that differ from each other, also in their means.
+        // Any images that differ from each other, also in their means, serve for this check.
         let brightness = Tensor::linspace(0.02, 1.0, 16, (Kind::Float, Device::Cpu));
         let images = (pixels * 0.7).sin().abs().reshape([16, 1, size, size])
             * brightness.reshape([16, 1, 1, 1]);
@@ -115,25 +118,25 @@ impl Script {
         }
         let alone = scores(&images.narrow(0, 0, 3))?;
         let together = first.narrow(0, 0, 3);
-        // Kernels may add up in another order for another size of the batch.
+        // Kernels may add in another order for another batch size.
         if !alone.allclose(&together, 1e-3, 1e-3, true) {
             return Err(format!(
-                "expected scores of an image that do not hang on the others of its batch, found that \
-                 they do: it normalises by the batch; {remedy}"
+                "expected scores of an image that do not depend on the other images of its batch, \
+                 found that they do: it normalises by the batch; {remedy}"
             ));
         }
         Ok(())
     }
 
-    /// The settings of the input, and the number of classes.
+    /// Returns the settings of the input, and the number of classes.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// Images (N, 1, S, S) -> scores (N, classes), float32.
+    /// Computes class scores: images (N, 1, S, S) -> scores (N, classes), float32.
     ///
     /// # Errors
-    /// Where the module raises one.
+    /// If the module raises an error, or returns another shape.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
         let images = images.to_device(self.device).to_kind(self.kind);
         let output = self.module.forward_ts(&[&images])?.to_kind(Kind::Float);

@@ -1,4 +1,4 @@
-//! Files of weights. Reading them is the core's; this adds TorchScript, which libtorch writes.
+//! Files of weights. The core reads them; this module adds writing TorchScript by libtorch.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::Result;
 use crate::libtorch::{self, to_tensor};
 use crate::model::torchscript_source;
 
-/// The forms in which weights are written.
+/// The file formats in which weights are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// TorchScript with named parameters and a forward: `.pt`.
@@ -27,7 +27,7 @@ lenet5_core::choices!(Format {
 });
 
 impl Format {
-    /// The format that a file name's suffix stands for.
+    /// Returns the format that a file name's extension stands for.
     pub fn from_path(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "pt" => Some(Self::TorchScript),
@@ -37,7 +37,7 @@ impl Format {
         }
     }
 
-    /// The format's name in a sentence.
+    /// Returns the format's name for messages.
     pub fn title(self) -> &'static str {
         match self {
             Self::TorchScript => "TorchScript",
@@ -47,18 +47,18 @@ impl Format {
     }
 }
 
-/// Writes a file, whole or not at all.
+/// Writes a file of weights, completely or not at all.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// If the file cannot be written.
 pub fn write(weights: &Weights, path: &Path, format: Format) -> Result<()> {
     Ok(files::write_atomic(path, &to_bytes(weights, format)?)?)
 }
 
-/// The bytes of a file of weights.
+/// Returns the content of a file of weights.
 ///
 /// # Errors
-/// Where libtorch refuses.
+/// If libtorch reports an error.
 pub fn to_bytes(weights: &Weights, format: Format) -> Result<Vec<u8>> {
     match format {
         Format::TorchScript => {

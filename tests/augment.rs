@@ -1,4 +1,4 @@
-//! Distortions: what they depend on, their ranges, and libtorch's own arithmetic beside ours.
+//! Tests of distortions: what they depend on, their ranges, and the comparison with libtorch.
 
 use lenet5::data::{Dataset, DistortionBatch, Split, to_input};
 use lenet5::model::{Input, ModelConfig};
@@ -24,7 +24,7 @@ fn they_depend_on_seed_epoch_and_image_alone() {
     for other in [(2, 3), (1, 4)] {
         assert_ne!(distort(0..20, other), all);
     }
-    // The background is the background, and ink stays within the range of ink.
+    // Background stays background, and ink stays within the range of ink values.
     let background = (all.min().double_value(&[]) + 0.1).abs();
     assert!(background < 1e-6, "{background}");
     assert!(all.max().double_value(&[]) < 1.176);
@@ -65,7 +65,7 @@ fn maps_are_within_their_ranges() {
         note(&mut scale, (width * height).sqrt());
         note(&mut squeeze, height / width);
         note(&mut shear, -xy * width * height);
-        // Where the centre's row goes sideways, less the shear of the vertical shift.
+        // The horizontal displacement of the centre row, without the shear of the vertical shift.
         note(&mut shift, -x0 * 16.0 * width);
         assert_eq!(yx, 0.0);
     }
@@ -91,7 +91,7 @@ fn rotation_turns_by_its_angle() {
             let [xx, xy, _, yx, yy, _] = distortions.map(32, 5, 2, index).map(f64::from);
             Tensor::from_slice(&[xx, xy, yx, yy]).reshape([2, 2])
         });
-        // Forward maps are the inverses: one is the other, turned.
+        // Forward maps are the inverses, so one can be computed from the other.
         let rotation = turned.inverse().matmul(&plain);
         let [cos, minus_sin, sin, cos_too]: [f64; 4] =
             Vec::<f64>::try_from(rotation.flatten(0, -1)).unwrap().try_into().unwrap();
@@ -103,7 +103,7 @@ fn rotation_turns_by_its_angle() {
     assert!((-15.001..-14.5).contains(&least) && (14.5..15.001).contains(&most));
 }
 
-/// Images with ink up to the border, where mistakes would show.
+/// Images with ink up to the border, where errors are visible.
 #[test]
 fn the_same_as_libtorch() {
     let images = {
@@ -119,7 +119,8 @@ fn the_same_as_libtorch() {
         let ours = Tensor::from_slice(&distort(&pixels, 32, &drawn)).reshape([64, 1, 32, 32]);
         let theirs = DistortionBatch::new(&drawn, 32, Device::Cpu).apply(&images);
         let difference = (&ours - &theirs).abs().max().double_value(&[]);
-        // A pixel's position is off by 1e-6 of the image's width, its value by as much of a grey step.
+        // A pixel's position may differ by 1e-6 of the image's width, which changes its value by
+        // about as much of a grey level.
         assert!(difference < 1e-4, "{difference}");
         assert!(theirs.eq(0.0).sum(Kind::Int64).int64_value(&[]) > 1000, "some lies outside");
     }
@@ -142,14 +143,15 @@ fn ranges_of_distortions() {
         distortions.validate().unwrap();
     }
     let factors = "expected two factors from 0.1 to 10, the smaller one first, found";
-    type Change = fn(&mut Distortions, f64);
-    let (scale, squeeze): (Change, Change) =
+    type SetRange = fn(&mut Distortions, f64);
+    let (scale, squeeze): (SetRange, SetRange) =
         (|d, low| d.scale = (low, 10.0), |d, high| d.squeeze = (0.1, high));
-    let (shear, shift): (Change, Change) = (|d, value| d.shear = value, |d, value| d.shift = value);
-    let (rotation, elastic): (Change, Change) =
+    let (shear, shift): (SetRange, SetRange) =
+        (|d, value| d.shear = value, |d, value| d.shift = value);
+    let (rotation, elastic): (SetRange, SetRange) =
         (|d, value| d.rotation = value, |d, value| d.elastic = value);
-    // The last good value, the first bad one, and what is said of it.
-    let table: [(Change, f64, f64, String); 16] = [
+    // The last valid value, the first invalid one, and the error message.
+    let table: [(SetRange, f64, f64, String); 16] = [
         (scale, 0.1, 0.0999, format!("scale: {factors} 0.0999 and 10")),
         (scale, 10.0, 10.001, format!("scale: {factors} 10.001 and 10")),
         (scale, 1.0, 0.0, format!("scale: {factors} 0 and 10")),
@@ -182,7 +184,7 @@ fn ranges_of_distortions() {
         let mut distortions = good();
         change(&mut distortions, last_good);
         distortions.validate().unwrap();
-        // As far as the ranges go, pixels are finite.
+        // Pixels are finite at the limits of the ranges.
         let config = ModelConfig::default();
         let images = data.distorted(&indices(0..4), &config, &distortions, (1, 1)).0;
         assert_eq!(images.isfinite().all().int64_value(&[]), 1, "{message}");

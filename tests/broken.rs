@@ -1,4 +1,5 @@
-//! Broken files of weights, and files of something else: a clear error for each, and nothing is run.
+//! Damaged files of weights, and other files: each gives a clear error, and no code in it is
+//! executed.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -18,7 +19,7 @@ use zip::write::SimpleFileOptions;
 use crate::util::{peak_memory, temp};
 use crate::weights::{FORMATS, forms, random};
 
-/// What `Weights::read` says about a file of these bytes, less the path.
+/// Returns the message of `Weights::read` for a file of these bytes, without the path.
 struct Reader(TempDir);
 
 impl Reader {
@@ -44,7 +45,7 @@ impl Reader {
     }
 }
 
-/// Checks a table of (what, bytes, exact message), and shows all that differ.
+/// Checks a table of (name, bytes, exact message), and prints all messages that differ.
 fn check_table(table: Vec<(&str, Vec<u8>, &str)>) {
     let reader = Reader::new();
     let mut wrong = String::new();
@@ -127,7 +128,7 @@ fn files_of_something_else() {
     ]);
 }
 
-/// Changes the tensors, then writes.
+/// Writes a file of weights whose tensors were changed.
 fn changed(format: Format, change: impl Fn(&mut Vec<(String, Array)>)) -> Vec<u8> {
     let mut weights = random(&ModelConfig::default());
     change(&mut weights.tensors);
@@ -224,7 +225,7 @@ fn torchscript_has_to_compile() {
     assert!(error.contains("object has no attribute or method 'bias'"), "{error}");
 }
 
-/// A zip archive, stored.
+/// Creates an uncompressed zip archive.
 fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
@@ -235,7 +236,7 @@ fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
-/// As [`zip`], compressed.
+/// Creates a compressed zip archive.
 fn deflated(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, bytes) in files {
@@ -245,7 +246,7 @@ fn deflated(files: &[(&str, &[u8])]) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
-/// `torch.save` of this pickled value, with one storage of 16 bytes.
+/// Creates a `torch.save` file of this pickled value, with one storage of 16 bytes.
 fn archive(value: &[u8]) -> Vec<u8> {
     let pickle = [b"\x80\x02", value, b"."].concat();
     zip(&[("archive/data.pkl", &pickle), ("archive/data/0", &[0; 16])])
@@ -264,7 +265,7 @@ fn tuple(items: &[i64]) -> Vec<u8> {
     [b"(", &items[..], b"t"].concat()
 }
 
-/// The pickle of a tensor over the storage `key`.
+/// Returns the pickle of a tensor over the storage `key`.
 fn tensor(class: &str, key: i64, offset: i64, size: &[i64], stride: &[i64]) -> Vec<u8> {
     [
         b"ctorch._utils\n_rebuild_tensor_v2\n((",
@@ -382,12 +383,12 @@ fn absurd_tensors() {
 
 #[test]
 fn absurd_pickles() {
-    // Each list holds the one before twice: 2^60 numbers in a few hundred bytes.
+    // Each list holds the previous one twice: 2^60 numbers in a few hundred bytes.
     let mut bomb = b"]q\x00".to_vec();
     for _ in 0..60 {
         bomb = [&bomb[..], b"0](h\x00h\x00eq\x00"].concat();
     }
-    // An OrderedDict of a long list without pairs, many times.
+    // An OrderedDict of a long list that holds no pairs, many times.
     let in_vain = [
         &b"]("[..],
         &b"N".repeat(100_000),
@@ -399,7 +400,7 @@ fn absurd_pickles() {
     let mut long_key = tensor("Float", 0, 0, &[1], &[1]);
     let place = long_key.windows(6).position(|window| window == string("0")).unwrap();
     long_key.splice(place..place + 6, string(&"k".repeat(300)));
-    // An integer of 200 bytes in the place of the 7,777.
+    // An integer of 200 bytes instead of the 7,777.
     let mut long_size = tensor("Float", 0, 0, &[7777], &[1]);
     let place = long_size.windows(10).position(|window| window == integer(7777)).unwrap();
     long_size.splice(place..place + 10, [&[0x8a, 200][..], &[1; 200]].concat());
@@ -549,22 +550,23 @@ fn absurd_pickles() {
     ]);
 }
 
-/// Each limit from both sides: just below it a file is refused for what it is, not for its size.
+/// Tests each limit from both sides: just below it a file is rejected for its content, not for its
+/// size.
 #[test]
 fn limits() {
     let one =
         |what: &str| format!("expected the ten parameters of LeNet-5, found 1 tensor: {what}");
-    // 16 bytes of the storage, and the rest of 64 MiB for the tensor.
+    // 16 bytes for the storage, and the rest of 64 MiB for the tensor.
     let bytes = |elements| archive(&tensor("Float", 0, 0, &[elements], &[0]));
     let small = tensor("Float", 0, 0, &[1], &[1]);
     let named = |length| archive(&[b"}", &string(&"n".repeat(length))[..], &small, b"s"].concat());
-    // One tensor under many names.
+    // The same tensor under many names.
     let many = |count: usize| {
         let entry = |i: usize| [&string(&i.to_string())[..], b"h\x00s"].concat();
         let entries: Vec<u8> = (0..count).flat_map(entry).collect();
         archive(&[&small[..], b"q\x000}", &entries].concat())
     };
-    // Around the string of a pickle: protocol, opcode, length, STOP.
+    // The bytes of a pickle around its string: protocol, opcode, length, STOP.
     let pickle = |length: usize| archive(&string(&"s".repeat(length - 8)));
     let class = |length: usize| archive(format!("c{}\nname\n", "m".repeat(length)).as_bytes());
     let nested = |levels| archive(&[&b")"[..], &vec![0x85; levels]].concat());
@@ -609,7 +611,8 @@ fn limits() {
     ]);
 }
 
-/// A zip's directory of `count` entries, all of one empty member, with names of `length` bytes.
+/// Creates the directory of a zip with `count` entries that all refer to one empty member, with
+/// names of `length` bytes.
 fn directory(count: u16, length: u16) -> Vec<u8> {
     let member = zip(&[("a", &[])]);
     let local = member.len() - 22 - 47;
@@ -633,7 +636,7 @@ fn directory(count: u16, length: u16) -> Vec<u8> {
 fn zips_that_lie() {
     let name = "archive/data.pkl";
     let good = zip(&[(name, b"\x80\x02}."), ("archive/version", b"3\n")]);
-    // Of the second entry of the directory: its offset, and its size.
+    // The offset and the size in the second entry of the directory.
     let second = good.windows(4).rposition(|window| window == b"PK\x01\x02").unwrap();
     let changed = |at: usize, value: u32| {
         let mut bytes = good.clone();
@@ -682,10 +685,11 @@ fn zips_that_lie() {
     ]);
 }
 
-/// The format before 1.6: the value, the keys, then the storages.
+/// Creates a file in the format before PyTorch 1.6: the value, the keys, then the storages.
 fn legacy(value: &[u8], keys: &[u8], storages: &[u8]) -> Vec<u8> {
     let start = fs::read(forms().join("legacy_state_dict.pth")).unwrap();
-    // Magic number, version, system: up to the third STOP before the value's protocol.
+    // The magic number, the version and the system end at the third STOP, before the value's
+    // protocol.
     let end = start.windows(3).enumerate().filter(|(_, w)| *w == b".\x80\x02").nth(2).unwrap().0;
     [&start[..=end], b"\x80\x02", value, b".\x80\x02", keys, b".", storages].concat()
 }
@@ -743,7 +747,7 @@ fn broken_older_files() {
             "expected a storage of a known type, found 0 of another",
         ),
         (
-            // Its items are an argument of OrderedDict; strings are bytes; the storage is a view.
+            // The items are an argument of OrderedDict; strings are bytes; the storage is a view.
             "a state dict of Python 2 and PyTorch 0.1",
             legacy(
                 &[
@@ -770,8 +774,8 @@ fn broken_older_files() {
     ]);
 }
 
-/// No file takes more memory than the default limit, whatever it claims: the largest that each limit
-/// lets through, and the smallest that it does not.
+/// No file takes more memory than the default limit, whatever its headers state. Tested with the
+/// largest file that each limit accepts, and the smallest that it rejects.
 #[test]
 fn memory_stays_within_the_limit() {
     let folder = temp();
@@ -789,7 +793,7 @@ fn memory_stays_within_the_limit() {
     };
     let pickle = limit.pickle_bytes();
     let memo = [&b"]"[..], &string(&"s".repeat(pickle / 2)), b"q\x00a"].concat();
-    // A list of a thousand references to one value, a thousand times: a million values.
+    // A list of a thousand references to one value, a thousand times, makes a million values.
     let thousands = |value: &[u8]| {
         let list = [value, b"q\x000](", &b"h\x00".repeat(1000), b"eq\x01"].concat();
         archive(&[&list[..], b"0](", &b"h\x01".repeat(1000), b"e"].concat())
@@ -826,7 +830,7 @@ fn memory_stays_within_the_limit() {
     }
 }
 
-/// Whatever a file would run where Python loads it: it does not run here, and is named.
+/// Code that Python would run when it loads a file does not run here, and is named in the error.
 #[test]
 fn nothing_is_executed() {
     let reference = forms().join("refused/call_in_reference.pth");
@@ -857,7 +861,7 @@ fn nothing_is_executed() {
     assert!(!forms().join("refused/did-run").exists());
 }
 
-/// What users have that is no LeNet-5, or not one of plain numbers: the error says what it is.
+/// Files of users that are no LeNet-5, or hold no plain numbers: the error describes the content.
 #[test]
 fn other_files_of_pytorch() {
     let ten = "expected the ten parameters of LeNet-5, found";
@@ -969,7 +973,7 @@ fn other_files_of_pytorch() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// safetensors with this header.
+/// Creates a safetensors file with this header.
 fn with_header(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
 }
@@ -1105,7 +1109,7 @@ fn broken_safetensors() {
     ]);
 }
 
-/// Each way in which weights are stored, whole.
+/// Returns a valid file of each format.
 fn whole_files() -> Vec<(&'static str, Vec<u8>)> {
     let python = |name: &str| fs::read(forms().join(name)).unwrap();
     let ours = |format| weights::to_bytes(&random(&ModelConfig::default()), format).unwrap();
@@ -1127,14 +1131,15 @@ fn truncated_files() {
     for (what, bytes) in whole_files() {
         reader.read(&bytes).unwrap();
         let ends = 400.min(bytes.len() / 2);
-        // All offsets at both ends, where headers and directories are; a stride between.
+        // All offsets at both ends, where headers and directories are, and every few bytes in
+        // between.
         let middle = (ends..bytes.len() - ends).step_by(4999);
         for length in (0..ends).chain(middle).chain(bytes.len() - ends..bytes.len()) {
             let message = reader.error(&format!("{what}, {length} bytes"), &bytes[..length]);
             assert!(message.starts_with("expected "), "{what}, {length} bytes: {message}");
         }
     }
-    // Every offset of a pickle, in an archive that is whole.
+    // Every offset of a pickle in an otherwise valid archive.
     let good = [b"\x80\x02", &tensor("Float", 0, 0, &[2, 2], &[2, 1])[..], b"."].concat();
     for length in 0..good.len() {
         let bytes = zip(&[("a/data.pkl", &good[..length]), ("a/data/0", &[0; 16])]);
@@ -1191,7 +1196,7 @@ fn apply(changes: &[Change], bytes: &mut Vec<u8>) {
     }
 }
 
-/// Runs `test` with the same random changes each time.
+/// Runs `test` with random changes, which are the same in each run.
 fn with_changes(cases: u32, test: impl Fn(Vec<Change>) -> Result<(), TestCaseError>) {
     let config = Config {
         cases,
@@ -1209,7 +1214,8 @@ fn changed_files_never_panic() {
     let files = whole_files();
     with_changes(100, |changes| {
         for (what, bytes) in &files {
-            // The last and the first kilobyte hold the structure; between them are numbers.
+            // The first and the last kilobyte hold the structure; the numbers between them are
+            // skipped.
             for part in [0..bytes.len(), 0..2048, bytes.len() - 2048..bytes.len()] {
                 let mut middle = bytes[part.clone()].to_vec();
                 apply(&changes, &mut middle);
@@ -1225,7 +1231,7 @@ fn changed_files_never_panic() {
 
 #[test]
 fn changed_pickles_never_panic() {
-    // The checksums of the zip are right here, so that the changes get as far as they can.
+    // The checksums of the zip are corrected, so that the changes reach the code behind them.
     let bytes = fs::read(forms().join("checkpoint_model_state_dict.pth")).unwrap();
     let mut members = Vec::new();
     let mut archive = zip::ZipArchive::new(Cursor::new(&bytes)).unwrap();

@@ -1,4 +1,4 @@
-//! Stopped, killed and resumed runs end in the same bits; Python takes a turn.
+//! Stopped, killed and resumed runs end in the same bits, also if Python continues one in between.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -22,7 +22,8 @@ use crate::util::{
 
 const EPOCHS: u32 = 3;
 
-/// The optimizers with their settings; a constant rate, as Python's turn sets up no schedule.
+/// The optimizers with their settings. The learning rate is constant, as the script in Python has
+/// no schedule.
 const OPTIMIZERS: [(&str, &[&str]); 5] = [
     (
         "sgd",
@@ -34,7 +35,7 @@ const OPTIMIZERS: [(&str, &[&str]); 5] = [
     ("fused", &["--engine=fused", "--optimizer=adamw", "--distort=best", "--train-error"]),
 ];
 
-/// `train` in a new folder; 250 steps an epoch.
+/// Runs `train` in a new folder, with 250 steps per epoch.
 fn start(settings: &[&str], epochs: u32, out: &Path) -> Command {
     let mut command = program("train");
     command
@@ -54,7 +55,7 @@ fn resume(out: &Path) -> Command {
     command
 }
 
-/// A finished run that was never stopped, for each of `OPTIMIZERS`; made once.
+/// A finished run that was never stopped, for each of `OPTIMIZERS`; created once.
 fn uninterrupted(index: usize) -> PathBuf {
     static FOLDERS: [OnceLock<PathBuf>; 5] = [const { OnceLock::new() }; 5];
     let folder = FOLDERS[index].get_or_init(|| {
@@ -67,7 +68,7 @@ fn uninterrupted(index: usize) -> PathBuf {
     folder.join("run")
 }
 
-/// A program under way, which is killed where a test fails.
+/// A running program, which is killed if a test fails.
 struct Running(Child);
 
 impl Drop for Running {
@@ -83,7 +84,8 @@ impl Running {
         Self(command.spawn().expect("the program starts"))
     }
 
-    /// Waits until training begins: for the head of the table. It may have ended before.
+    /// Waits until training begins, which the head of the table shows. The program may already have
+    /// ended.
     fn until_training(mut self) -> Self {
         let stdout = self.0.stdout.take().unwrap();
         let mut stdout = BufReader::new(stdout);
@@ -91,18 +93,18 @@ impl Running {
         while stdout.read_line(&mut line).unwrap() > 0 && !line.starts_with("epoch ") {
             line.clear();
         }
-        // The rest of its output is small, and stays in the pipe.
+        // The rest of the output is small, and stays in the pipe.
         self.0.stdout = Some(stdout.into_inner());
         self
     }
 
     #[allow(unsafe_code)]
     fn signal(&self, signal: i32) {
-        // SAFETY: to a child of ours that has not been waited for.
+        // SAFETY: the signal goes to a child process that has not been waited for.
         assert_eq!(unsafe { libc::kill(self.0.id() as i32, signal) }, 0);
     }
 
-    /// Ctrl-C.
+    /// Sends SIGINT, as Ctrl-C does.
     fn interrupt(mut self) -> Ended {
         self.signal(libc::SIGINT);
         self.end()
@@ -119,7 +121,7 @@ impl Running {
         Ended { code: self.0.wait().unwrap().code(), stdout, stderr }
     }
 
-    /// SIGKILL; whether it came before the end.
+    /// Sends SIGKILL, and returns whether it came before the end.
     fn kill(mut self) -> bool {
         self.0.kill().unwrap();
         self.0.wait().unwrap().signal() == Some(9)
@@ -136,7 +138,7 @@ fn checkpoint(folder: &Path) -> Checkpoint {
     Checkpoint::read(&checkpoint_path(folder)).unwrap()
 }
 
-/// Asserts that two finished runs hold the same: weights, checkpoint, metrics.
+/// Asserts that two finished runs have the same results: weights, checkpoint, metrics.
 fn assert_same(found: &Path, expected: &Path) {
     let mut bits = Bits::default();
     let [ours, theirs] =
@@ -162,7 +164,7 @@ fn assert_same(found: &Path, expected: &Path) {
     assert_eq!((ours.epoch, ours.step), (theirs.epoch, theirs.step));
 }
 
-/// Asserts one line for each epoch, with the same measurements.
+/// Asserts that there is one line per epoch, with the same measurements.
 fn assert_same_metrics(found: &Path, expected: &Path) {
     let (ours, theirs) = (metrics(found), metrics(expected));
     let epochs = |metrics: &[EpochMetrics]| metrics.iter().map(|m| m.epoch).collect::<Vec<_>>();
@@ -172,7 +174,7 @@ fn assert_same_metrics(found: &Path, expected: &Path) {
         assert_eq!(ours.test_loss, theirs.test_loss);
         assert_eq!(ours.test_error_percent, theirs.test_error_percent);
         assert_eq!(ours.learning_rate, theirs.learning_rate);
-        // A sum of float64, in another order where it was interrupted.
+        // This is a sum in float64, whose order differs if the epoch was interrupted.
         let difference = (ours.train_loss - theirs.train_loss).abs();
         assert!(difference < 1e-12 * theirs.train_loss, "{difference:e}");
         assert_eq!(ours.train_error_percent, theirs.train_error_percent);
@@ -223,7 +225,7 @@ fn a_second_signal_ends_at_once() {
     }
 }
 
-/// Each signal that stops a run, and the exit code that a shell gives to what it ended.
+/// Tests each signal that stops a run, and the exit code that a shell reports for it.
 const SIGNALS: [(i32, i32); 3] = [(libc::SIGHUP, 129), (libc::SIGINT, 130), (libc::SIGTERM, 143)];
 
 #[test]
@@ -243,7 +245,8 @@ fn each_signal_has_its_exit_code() {
     }
 }
 
-/// SIGHUP under `nohup`, SIGINT in the background of a script.
+/// Tests signals that are ignored at the start: SIGHUP under `nohup`, SIGINT in the background of a
+/// script.
 #[test]
 fn an_ignored_signal_stays_ignored() {
     let folder = temp();
@@ -254,15 +257,15 @@ fn an_ignored_signal_stays_ignored() {
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGHUP, libc::SIGINT] {
         running.signal(signal);
     }
-    // It is the first one that the program sees, or its code would be another.
+    // This must be the first signal that the program handles, as the exit code shows.
     running.signal(libc::SIGTERM);
     let ended = running.end();
     assert_eq!(ended.code, Some(143), "{ended:?}");
     assert!(ended.stderr.contains("stopped; go on with"), "{ended:?}");
 }
 
-/// Kills the run at each moment that `moments` yields, and resumes it; at last lets it end. Returns the number of
-/// kills, and of those that left a temporary file behind.
+/// Kills the run at each moment that `moments` yields, resumes it, and finally lets it end. Returns
+/// the number of kills, and the number of those that left a temporary file.
 fn killed(
     index: usize,
     out: &Path,
@@ -271,7 +274,7 @@ fn killed(
     let begin = || start(OPTIMIZERS[index].1, EPOCHS, out);
     let (mut kills, mut in_writing) = (0, 0);
     for wait in moments {
-        // Killed so early that there was no checkpoint yet: it starts anew.
+        // The run was killed before its first checkpoint, so it starts again.
         let begun = checkpoint_path(out).exists();
         let mut running = Running::new(if begun { resume(out) } else { begin() });
         wait(out, &mut running.0);
@@ -284,10 +287,10 @@ fn killed(
         in_writing += left;
         if checkpoint_path(out).exists() {
             let checkpoint = checkpoint(out);
-            // At most the line of an epoch whose checkpoint was not yet written.
+            // There may be one more line, of an epoch whose checkpoint was not yet written.
             let lines = metrics(out).len() as u32;
             assert!((checkpoint.epoch..=checkpoint.epoch + 1).contains(&lines), "{lines}");
-            // What the user would take away is whole too.
+            // The model file must be complete at any time.
             Weights::read(&out.join("model.pt")).unwrap();
         }
     }
@@ -302,7 +305,8 @@ fn killed_at_many_moments() {
     let folder = temp();
     for index in 0..OPTIMIZERS.len() {
         let out = folder.path().join(index.to_string());
-        // From before main to within the second epoch, on a slow machine within the start.
+        // From before `main` to the second epoch; on a slow machine all moments are within the
+        // start.
         let moments = [1, 120, 240, 360, 480, 600, 720, 560].map(|pause| {
             move |_: &Path, _: &mut Child| sleep(Duration::from_millis(pause + 17 * index as u64))
         });
@@ -313,8 +317,8 @@ fn killed_at_many_moments() {
     }
 }
 
-/// Waits for the `count`th temporary file to appear in `folder`, when something is being written, or
-/// for the program's end.
+/// Waits until the `count`th temporary file appears in `folder`, which means that a file is being
+/// written, or until the program ends.
 fn until_writing(folder: &Path, program: &mut Child, count: usize) {
     let mut seen = temporary_files(folder);
     for _ in 0..count {
@@ -340,7 +344,8 @@ fn temporary_files(folder: &Path) -> Vec<PathBuf> {
 fn killed_while_writing() {
     let folder = temp();
     let out = folder.path().join("run");
-    // The start writes config.json, model.pt and the checkpoint; each epoch three files more.
+    // The start writes config.json, model.pt and the checkpoint; each epoch writes three more
+    // files.
     let moments = [1, 2, 3, 4, 5, 6, 2, 4]
         .map(|count| move |out: &Path, program: &mut Child| until_writing(out, program, count));
     let (kills, left) = killed(0, &out, moments);
@@ -352,7 +357,7 @@ fn killed_while_writing() {
 #[test]
 fn python_takes_a_turn() {
     let folder = temp();
-    // torch.optim has no SDLM.
+    // torch.optim has no SDLM, so there is nothing to compare with.
     let runs = &OPTIMIZERS[..3];
     let runs = runs.iter().map(|(name, settings)| (folder.path().join(name), settings));
     let runs: Vec<_> = runs.collect();
@@ -362,7 +367,7 @@ fn python_takes_a_turn() {
         assert_eq!(running.interrupt().code, Some(130));
         assert!(checkpoint(out).epoch < 2, "Python has nothing left to do");
     }
-    // Plain PyTorch, to the end of the second epoch, and back.
+    // Plain PyTorch trains to the end of the second epoch, and this program continues.
     fixtures("turn", folder.path());
     for (index, (out, _)) in runs.iter().enumerate() {
         let after = checkpoint(out);
@@ -382,7 +387,7 @@ fn more_epochs_of_a_finished_run() {
     Ended::from(more).success();
     assert_same(&out, &uninterrupted(1));
     assert_same_metrics(&out, &uninterrupted(1));
-    // Nothing is left to do: that is no error, and changes nothing.
+    // No epoch is left to train. That is no error, and changes nothing.
     let model = fs::read(out.join("model.pt")).unwrap();
     Ended::from(resume(&out).output().unwrap()).success();
     assert_eq!(fs::read(out.join("model.pt")).unwrap(), model);
@@ -404,7 +409,8 @@ fn an_existing_run_is_not_overwritten() {
 fn a_start_that_was_killed_begins_again() {
     let folder = temp();
     let start = |out: &Path| Ended::from(start(OPTIMIZERS[0].1, 0, out).output().unwrap());
-    // Each of the files that a start writes before its checkpoint, and a part of the next one.
+    // Any of the files that a start writes before its checkpoint may exist, and a part of the next
+    // one.
     let out = copy(&folder);
     for file in ["checkpoint.pth", "metrics.jsonl", "curve.png"] {
         fs::remove_file(out.join(file)).unwrap();
@@ -412,7 +418,7 @@ fn a_start_that_was_killed_begins_again() {
     fs::write(out.join(".lenet5-part"), b"part").unwrap();
     start(&out).success();
     assert_eq!(checkpoint(&out).epoch, 0);
-    // What no start leaves behind is kept.
+    // A file that no start leaves behind is not overwritten.
     let out = folder.path().join("other");
     fs::create_dir(&out).unwrap();
     fs::write(out.join("model.pt"), b"precious").unwrap();
@@ -420,7 +426,7 @@ fn a_start_that_was_killed_begins_again() {
     assert_eq!(fs::read(out.join("model.pt")).unwrap(), b"precious");
 }
 
-/// A copy of a finished run, to be damaged.
+/// Creates a copy of a finished run, to be damaged.
 fn copy(folder: &TempDir) -> PathBuf {
     let out = folder.path().join("run");
     fs::create_dir(&out).unwrap();
@@ -431,7 +437,8 @@ fn copy(folder: &TempDir) -> PathBuf {
     out
 }
 
-/// What `train --resume` says of a finished run that has been damaged; with DIR for its folder.
+/// Returns the error of `train --resume` for a finished run that has been damaged, with DIR for its
+/// folder.
 fn refusal(damage: impl Fn(&Path)) -> String {
     let folder = temp();
     let out = copy(&folder);
@@ -488,7 +495,7 @@ fn broken_runs_are_refused() {
             "DIR/config.json: batch-size: expected a number above 0, found 0",
         ),
         (
-            // The logarithm of 0 would give maps of NaN.
+            // The logarithm of 0 would lead to maps of NaN.
             replace(
                 "\"distortions\": null",
                 r#""distortions": {"scale": [0, 1], "squeeze": [1, 1], "shear": 0, "shift": 0}"#,
@@ -512,7 +519,7 @@ fn broken_runs_are_refused() {
     assert!(unknown.starts_with(start), "{unknown}");
 }
 
-/// What `train --resume` says of a finished run whose checkpoint has been changed.
+/// Returns the error of `train --resume` for a finished run whose checkpoint has been changed.
 fn changed(change: impl Fn(&mut Checkpoint)) -> String {
     refusal(|out| {
         let mut checkpoint = checkpoint(out);
@@ -588,7 +595,7 @@ fn checkpoints_that_do_not_fit_are_refused() {
     ]);
 }
 
-/// Shows all messages that are not as expected.
+/// Prints all messages that differ from the expected ones.
 fn check_table<const N: usize>(table: [(String, &str); N]) {
     let wrong: String = table
         .iter()
@@ -637,7 +644,7 @@ fn one_process_at_a_time() {
     run("train", ["--epochs=2", "--resume", out.to_str().unwrap()]).fails_with(&message);
     Ended::from(start(&["--seed=3"], 2, &out).output().unwrap()).fails_with(&message);
     assert_eq!(fs::read(out.join("config.json")).unwrap(), before);
-    // The lock dies with its process, however that ends.
+    // The lock is released when its process ends, for whatever reason.
     assert!(running.kill());
     run("train", ["--epochs=0", "--resume", out.to_str().unwrap()]).success();
     assert!(!out.join(".lock").exists());
@@ -693,7 +700,8 @@ fn edited_settings_are_refused() {
     }
 }
 
-/// What `train --resume` of a finished run says on stderr, after `change`, in its folder.
+/// Returns the output of `train --resume` on stderr for a finished run after `change`, with DIR for
+/// its folder.
 fn resumed(change: impl Fn(&Path)) -> (TempDir, PathBuf, String) {
     let folder = temp();
     let out = copy(&folder);
@@ -710,7 +718,7 @@ fn what_is_missing_is_written_again() {
     let (_folder, out, notes) = resumed(|out| {
         fs::remove_file(out.join("model.pt")).unwrap();
         fs::remove_file(out.join("curve.png")).unwrap();
-        // Killed processes left these.
+        // Processes that were killed leave such files.
         fs::write(out.join(".lenet5-abcdef"), "part").unwrap();
         fs::write(out.join(".lock"), "process 1\n").unwrap();
         fs::set_permissions(out.join("metrics.jsonl"), fs::Permissions::from_mode(0o600)).unwrap();
@@ -734,11 +742,11 @@ fn metrics_are_put_right() {
     let lines = fs::read_to_string(uninterrupted(0).join("metrics.jsonl")).unwrap();
     let lines: Vec<_> = lines.lines().collect();
     for (kept, note) in [
-        (&[0, 2][..], "note: DIR/metrics.jsonl: nothing is known of epoch 2\n"),
-        (&[], "note: DIR/metrics.jsonl: nothing is known of epoch 1, 2, 3\n"),
+        (&[0, 2][..], "note: DIR/metrics.jsonl: no measurements of epoch 2\n"),
+        (&[], "note: DIR/metrics.jsonl: no measurements of epoch 1, 2, 3\n"),
         (
             &[0, 1, 1, 2],
-            "note: DIR/metrics.jsonl: left out 1 lines of epochs that have a later one\n",
+            "note: DIR/metrics.jsonl: ignored 1 lines, as later lines are of the same epochs\n",
         ),
         (&[2, 1, 0], ""),
     ] {
@@ -753,7 +761,8 @@ fn metrics_are_put_right() {
     }
 }
 
-/// Older folders have no name of the run, and older checkpoints, or Python's, no settings.
+/// Older folders have no identifier of the run, and older checkpoints, or Python's, have no
+/// settings.
 #[test]
 fn a_run_without_a_name_goes_on() {
     let (_folder, out, notes) = resumed(|out| {

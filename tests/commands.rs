@@ -1,4 +1,4 @@
-//! What the programs print, write and exit with.
+//! Tests of the programs: output, files, exit codes.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
-/// `evaluate` on the small MNIST; the weights are the trained ones unless named.
+/// Runs `evaluate` on the small MNIST, with the trained weights unless others are given.
 fn evaluate(arguments: &[&str]) -> Ended {
     let mut command = program("evaluate");
     command.args(["--threads=1", "--device=cpu"]).args(arguments);
@@ -95,7 +95,7 @@ fn settings_out_of_range() {
             "--momentum, --dampening and --nesterov go with --optimizer sgd only",
         ),
         (&["--threads=0"], "threads: expected 1 to 1024, found 0"),
-        // They would be 0 or infinite in float32.
+        // These values would be 0 or infinite in float32.
         (
             &["--optimizer=sdlm", "--model=original", "--mu=1e-300"],
             "mu: expected a number above 0, found 1e-300",
@@ -176,7 +176,7 @@ fn results_that_cannot_be_written_are_named() {
     run("summary", [option("distortions", &nowhere)]).fails_with(&message);
     run("summary", ["--activations=3".to_owned(), option("out", &nowhere)]).fails_with(&message);
     if cfg!(target_os = "linux") {
-        // Not even root writes there.
+        // Even root cannot write there.
         train("/proc/x".as_ref())
             .fails_with(&format!("/proc/x: the folder cannot be made: {NOTHING_THERE}; {place}"));
         train("/proc/self".as_ref())
@@ -187,7 +187,7 @@ fn results_that_cannot_be_written_are_named() {
     assert!(ended.stderr.contains("a value is required for '--out <DIR>'"), "{ended:?}");
 }
 
-/// A named pipe.
+/// Creates a named pipe.
 fn pipe(path: &Path) {
     let status = std::process::Command::new("mkfifo").arg(path).status().unwrap();
     assert!(status.success());
@@ -219,7 +219,8 @@ fn what_is_no_file_does_not_block() {
 
 #[test]
 fn devices() {
-    // No machine at hand has eight GPUs: there is no such index, no GPU, or no CUDA in libtorch.
+    // No test machine has eight GPUs: the index is invalid, there is no GPU, or libtorch has no
+    // CUDA.
     let ended = run("evaluate", [option("weights", trained()), "--device=cuda:7".to_owned()]);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
     assert!(ended.stderr.starts_with("error: --device cuda"), "{}", ended.stderr);
@@ -261,7 +262,7 @@ fn evaluate_prints_and_writes() {
         assert!(crate::util::picture_size(&report.join(name)).0 > 400, "{name}");
     }
 
-    // The library gives the same.
+    // The library gives the same results.
     tch::set_num_threads(1);
     let data = Dataset::read(small_mnist(), Split::Test, 10).unwrap();
     let model = lenet5::model::LeNet5::load(trained(), Device::Cpu).unwrap();
@@ -280,7 +281,7 @@ fn evaluate_prints_and_writes() {
     assert_eq!(json["error_percent"], evaluation.error_percent);
     assert_eq!(json["loss"], evaluation.loss);
     assert_eq!(json["confusion"].as_array().unwrap().len(), 10);
-    // It has learned something, and not all: both sides of the counts are seen.
+    // The network has learned something but makes errors, so both kinds of counts are tested.
     assert!((1..250).contains(&evaluation.errors), "{}", evaluation.errors);
     let wrong = tensors["logits"].argmax(1, false).not_equal_tensor(&tensors["labels"]);
     assert_eq!(wrong.sum(Kind::Int64).int64_value(&[]), evaluation.errors);
@@ -314,15 +315,17 @@ fn evaluate_counts_by_hand() {
     assert_eq!((evaluation.samples, evaluation.errors), (4, 1));
     assert_eq!(evaluation.error_percent, 25.0);
     assert_eq!(evaluation.confusion, [[1, 0, 0], [0, 1, 0], [0, 1, 1]]);
-    // log(e^2 + 2) - 2 for the three that are right, log(e^2 + 2) for the other.
+    // The loss is log(e^2 + 2) - 2 for each of the three correct images, and log(e^2 + 2) for the
+    // other.
     let expected = (2f64.exp() + 2.0).ln() - 1.5;
-    // Both in float64: they differ in the last bits, as the sums are ordered differently.
+    // Both are float64; the last bits differ, as the sums are in another order.
     assert!((evaluation.loss - expected).abs() < 1e-12, "{}", evaluation.loss);
 }
 
 #[test]
 fn rejection_and_misclassified_by_hand() {
-    // Gaps of 4, 3, 2, 1 between the two largest logits; the images with gaps of 3 and 1 are misread.
+    // The gaps between the two largest logits are 4, 3, 2 and 1. The images with gaps of 3 and 1
+    // are misclassified.
     let logits =
         tch::Tensor::from_slice(&[0.0f32, 3.0, 0.0, 5.0, 1.0, 1.0, 2.0, 0.0, -9.0, 1.0, 0.0, 0.0]);
     let (logits, labels) = (logits.reshape([4, 3]), tch::Tensor::from_slice(&[2i64, 0, 0, 1]));
@@ -336,11 +339,11 @@ fn rejection_and_misclassified_by_hand() {
     let misclassified = |index, label, prediction| Misclassified { index, label, prediction };
     let all = Misclassified::all(&logits, &labels).unwrap();
     assert_eq!(all, [misclassified(0, 2, 1), misclassified(3, 1, 0)]);
-    // All is wrong: all has to be rejected.
+    // If all images are misclassified, all must be rejected.
     let wrong = Rejection::new(&logits, &tch::Tensor::from_slice(&[0i64, 1, 2, 2])).unwrap();
     assert_eq!(wrong.rejected_for(0.5), 100.0);
 
-    let paper = Misclassified::by_the_paper();
+    let paper = Misclassified::in_paper();
     assert_eq!(paper.len(), 82);
     let test = Dataset::embedded(Split::Test, 10).unwrap();
     for Misclassified { index, label, prediction } in paper {
@@ -366,7 +369,8 @@ fn activations_of_both_networks() {
     assert_ne!(modern, read(&["--activations=4"]));
     let original = read(&["--model=original", "--activations=3"]);
     assert_ne!(modern, original);
-    // The same digit as a picture: grey on black under a wrong name, on white, or padded and in colour.
+    // The same digit as pictures: grey on black with a wrong extension, on white, or padded and in
+    // colour.
     let test = Dataset::embedded(Split::Test, 10).unwrap();
     let pixels = Vec::<u8>::try_from(test.images().get(3).flatten(0, -1)).unwrap();
     let picture = image::GrayImage::from_raw(28, 28, pixels).unwrap();
@@ -411,7 +415,7 @@ fn convert_to_each_format_and_back() {
     ];
     let mut input = trained().to_owned();
     for (name, arguments, format) in table {
-        // Each from the one before: a loss in any of them shows.
+        // Each file is converted from the previous one, so a loss in any of them is detected.
         let output = path(name);
         let ended: Ended =
             program("convert").args([&input, &output]).args(arguments).output().unwrap().into();
@@ -455,13 +459,13 @@ fn convert_refuses() {
         "{}: cannot be written: Is a directory (os error 21)",
         a_folder.display()
     ));
-    // A broken input leaves the output as it was.
+    // A damaged input leaves the output file unchanged.
     let (broken, kept) = (folder.path().join("broken.pt"), folder.path().join("kept.pth"));
     fs::write(&broken, b"PK\x03\x04").unwrap();
     fs::write(&kept, b"kept").unwrap();
     assert_eq!(run("convert", [&broken, &kept]).code, Some(1));
     assert_eq!(fs::read(&kept).unwrap(), b"kept");
-    // No temporary file stays behind.
+    // No temporary file is left.
     let mut names: Vec<_> =
         fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
@@ -496,7 +500,7 @@ fn a_full_disk_is_an_error() {
     }
 }
 
-/// Runs a program whose stdout, and stderr too where `both`, nobody reads.
+/// Runs a program whose stdout, and with `both` also stderr, is a closed pipe.
 fn closed_pipe(name: &str, arguments: &[String], both: bool) -> Ended {
     let mut command = program(name);
     command.args(arguments).stdout(closed());
@@ -539,16 +543,17 @@ fn a_closed_pipe_is_no_error() {
             assert!(!ended.stderr.contains("panicked"), "{name}: {}", ended.stderr);
         }
     }
-    // It trained to the end all the same.
+    // Training still continues to the end.
     for name in ["stdout", "both"] {
         assert!(folder.path().join(name).join("curve.png").exists());
     }
-    // An error nobody reads is an error still.
+    // An error is still an error if nobody reads it.
     let arguments = [option("weights", &folder.path().join("missing.pt"))];
     assert_eq!(closed_pipe("evaluate", &arguments, true).code, Some(1));
 }
 
-/// Every engine of the CPU with every optimizer that it knows, found by the loss or by the parameters.
+/// Tests that divergence is detected, by the loss or by the parameters, for every CPU engine with
+/// each of its optimizers.
 #[test]
 fn training_that_diverges_says_so() {
     let table: [(&[&str], &str); 9] = [
@@ -577,18 +582,18 @@ fn training_that_diverges_says_so() {
         let start =
             format!("error: training diverged in epoch 1 at --lr {rate}: the training loss is ");
         let end = format!(
-            "; {} is still that of before; start again with a smaller --lr",
+            "; {} still holds the state before it; start again with a smaller --lr",
             out.join("checkpoint.pth").display()
         );
         assert!(message.starts_with(&start) && message.ends_with(&end), "{settings:?} {message}");
-        // What was written before is whole: the start of the run.
+        // The files written before are complete: the start of the run.
         let checkpoint = lenet5::weights::Checkpoint::read(&out.join("checkpoint.pth")).unwrap();
         assert_eq!((checkpoint.epoch, checkpoint.step), (0, 0));
     }
 }
 
-/// A rate that is too large to learn, but no divergence, ends by itself; so does training from weights whose loss is
-/// that of a trained network, and one whose losses are large as their unit is.
+/// Tests cases that are no divergence: a learning rate that is too large to learn, training from
+/// weights whose loss is already small, and losses that are large because of their scale.
 #[test]
 fn training_that_is_bad_goes_on() {
     let folder = temp();
@@ -612,7 +617,8 @@ fn training_that_is_bad_goes_on() {
     }
 }
 
-/// A negative number is read as one wherever an option takes a number, so that the error is about its range.
+/// A negative number is parsed as a number for every option that takes one, so that the error is
+/// about its range.
 #[test]
 fn negative_numbers_are_read() {
     let threads = "error: threads: expected 1 to 1024, found -1";
@@ -654,11 +660,8 @@ fn negative_numbers_are_read() {
         let ended = ended(command, &options, "-1");
         assert_eq!((ended.code, ended.stderr.trim_end()), (Some(1), message), "{command}");
     }
-    // Ranges that the parser knows: wrong usage, which names option and value.
-    for (command, options) in [
-        ("train", "epochs step-size classes"),
-        ("evaluate", "max-memory"),
-    ] {
+    // The parser checks these ranges: wrong usage, whose message names the option and the value.
+    for (command, options) in [("train", "epochs step-size classes"), ("evaluate", "max-memory")] {
         for option in options.split(' ') {
             let ended = ended(command, &[option], "-1");
             let message = format!("error: invalid value '-1' for '--{option} <");
@@ -721,7 +724,7 @@ fn a_run_folder() {
             assert!(line[key].as_f64().unwrap() > 0.0, "{key}");
         }
     }
-    // The file holds what was measured; the settings of the input come with it.
+    // The converted file holds the detected settings, including those of the input.
     let model = option("weights", &out.join("model.pt"));
     let evaluated = evaluate(&["--json", "--engine=fused", &model]).success();
     let evaluated = json(&evaluated);
@@ -737,7 +740,7 @@ fn training_from_given_weights() {
     let mut weights = Weights::read(trained()).unwrap();
     weights.config.activation = lenet5::model::Activation::Relu;
     lenet5::weights::write(&weights, &relu, lenet5::weights::Format::StateDict).unwrap();
-    // A rate so small that float32 keeps the weights as they are.
+    // The learning rate is so small that float32 weights do not change.
     run(
         "train",
         [

@@ -1,6 +1,7 @@
-//! The programs on a GPU. Where there is none it is made of host memory: `gpu/fake_gpu.cpp` has libtorch's CPU kernels
-//! work there, and refuses what a real one refuses: tensors on two devices, waiting or copying while a graph is
-//! recorded; `gpu/fake_driver.cpp` compiles and launches the kernels written by hand.
+//! Tests of the programs on a GPU. Without a GPU, one is simulated in host memory: with
+//! `gpu/fake_gpu.cpp` libtorch's CPU kernels run on it, and it rejects what a real GPU rejects,
+//! such as tensors on two devices, and waiting or copying while a graph is recorded.
+//! `gpu/fake_driver.cpp` compiles and launches this project's CUDA kernels.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -20,12 +21,12 @@ use crate::util::{
     Ended, difference, fake_gpu, optimizer_tensors, program, small_mnist, temp, trained,
 };
 
-/// The engines that train on a GPU.
+/// The GPU engines.
 fn engines() -> impl Iterator<Item = &'static str> {
     ["libtorch", "graph", "fused"].into_iter().filter(|engine| *engine != "graph" || has_graphs())
 }
 
-/// Runs a program where the GPU is.
+/// Runs a program on the GPU, real or simulated.
 fn run(name: &str, arguments: &[&str], last: &Path) -> Ended {
     run_with(fake_gpu(), name, arguments, last)
 }
@@ -38,7 +39,7 @@ fn run_with(libraries: &Path, name: &str, arguments: &[&str], last: &Path) -> En
     command.args(arguments).arg(last).output().unwrap().into()
 }
 
-/// Trains on 300 digits, in five batches.
+/// Trains on 300 digits in five batches.
 fn train(arguments: &[&str], out: &Path) -> (Checkpoint, Vec<EpochMetrics>) {
     let data = format!("--data={}", small_mnist().display());
     let common = ["--limit=300", "--batch-size=64", "--threads=1", &data];
@@ -47,7 +48,7 @@ fn train(arguments: &[&str], out: &Path) -> (Checkpoint, Vec<EpochMetrics>) {
     (checkpoint, read_metrics(out).unwrap())
 }
 
-/// Parameters and the optimizer's state.
+/// Returns the parameters and the optimizer's state.
 fn tensors(checkpoint: &Checkpoint) -> Vec<(String, Tensor)> {
     let state = optimizer_tensors(&checkpoint.optimizer);
     let parameters = checkpoint.weights.tensors.iter();
@@ -70,7 +71,7 @@ fn trains_as_on_the_cpu() {
             train(&[&own, settings].concat(), &out)
         };
         let (expected, expected_metrics) = of("cpu", "libtorch");
-        // Adam makes much of gradients that are all rounding.
+        // Adam amplifies the rounding errors of tiny gradients.
         let tolerance = if settings.contains(&"--optimizer=adamw") { 1e-3 } else { 1e-5 };
         for engine in engines() {
             let (found, metrics) = of("cuda", engine);
@@ -95,7 +96,7 @@ fn goes_on_elsewhere() {
     for engine in engines() {
         let out = folder.path().join(engine);
         train(&["--epochs=1", "--device=cuda", "--engine", engine], &out);
-        // What began on the GPU ends on the CPU: by its engine, where there is one.
+        // A run that began on the GPU continues on the CPU, with the same engine if the CPU has it.
         let arguments = ["--device=cpu", "--epochs=2", "--resume"];
         let ended = run("train", &arguments, &out);
         if engine == "graph" {
@@ -179,7 +180,7 @@ fn broken_libraries() {
     let start = "error: --device cuda: this libtorch has no CUDA, or it cannot be loaded (";
     assert!(ended.stderr.starts_with(start) && ended.stderr.contains("too short"), "{ended:?}");
 
-    // A driver that has nothing of what is asked of it.
+    // A driver that lacks all functions that are needed.
     fs::remove_file(&libtorch).unwrap();
     for name in ["libtorch_cuda.so", "libc10_cuda.so", "libnvrtc.so.13", "libcaffe2_nvrtc.so"] {
         symlink(fake_gpu().join(name), folder.path().join(name)).unwrap();
@@ -197,7 +198,7 @@ fn divergence_is_found() {
     let folder = temp();
     let data = format!("--data={}", small_mnist().display());
     let optimizers = ["sgd", "adam", "adamw"];
-    // Those on the CPU know each optimizer, see `commands`; here each engine has one of its own.
+    // Each engine has one optimizer here; `commands` tests the CPU engines with all of them.
     for (engine, optimizer) in engines().zip(optimizers) {
         let out = folder.path().join(engine);
         let own = ["--engine", engine, "--optimizer", optimizer, "--lr=1e9", &data];
@@ -209,10 +210,11 @@ fn divergence_is_found() {
     }
 }
 
-/// Whether this process is the one that [`within_libraries`] made.
+/// Returns whether this process is the one that [`within_libraries`] started.
 const INNER: &str = "LENET5_TEST_WITHIN_LIBRARIES";
 
-/// Runs a test once more, in a process that has the libraries of a folder; returns whether this is that process.
+/// Runs a test again in a process that has the libraries of a folder. Returns whether this is that
+/// process.
 fn within_libraries(libraries: &Path, test: &str) -> bool {
     if std::env::var_os(INNER).is_some() {
         return true;
@@ -251,7 +253,7 @@ fn a_panic_leaves_no_stream_and_no_recording_behind() {
     stream
         .within(|| {
             assert!(catch_unwind(|| CudaGraph::record(|| panic!("recording"))).is_err());
-            // There is no capture under way.
+            // Nothing is being recorded.
             record().unwrap();
             Ok(())
         })
@@ -264,7 +266,7 @@ fn a_gpu_that_failed_stays_failed() {
     for name in ["libtorch_cuda.so", "libc10_cuda.so", "libnvrtc.so.13", "libcaffe2_nvrtc.so"] {
         symlink(fake_gpu().join(name), libraries.path().join(name)).unwrap();
     }
-    // A driver that has nothing of what is asked of it.
+    // A driver that lacks all functions that are needed.
     let other = Path::new(&std::env::var_os("LIBTORCH").unwrap()).join("lib/libc10.so");
     symlink(other, libraries.path().join("libcuda.so.1")).unwrap();
     if !within_libraries(libraries.path(), "device::a_gpu_that_failed_stays_failed") {
@@ -284,6 +286,6 @@ fn a_gpu_that_failed_stays_failed() {
     let first = start().unwrap_err().to_string();
     assert!(first.starts_with("--engine fused: driver or NVRTC too old?"), "{first}");
     assert_eq!(start().unwrap_err().to_string(), first);
-    // Nothing is left of the run that did not start.
+    // The run that did not start leaves no files.
     assert!(!path.exists());
 }

@@ -1,5 +1,5 @@
-//! Other people's files in the programs: inspect, conversion, settings given and detected, TorchScript
-//! run as it is.
+//! Files from other sources in the programs: inspect, conversion, settings given and detected,
+//! TorchScript without conversion.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use lenet5::weights::{self, Format, Provenance, Weights, write_tensors};
 use crate::util::{Ended, program, root, run, small_mnist, temp, tensors, trained};
 use crate::weights::{forms, random};
 
-/// What `evaluate --json` says of the small test set, with one CPU thread.
+/// Returns the output of `evaluate --json` on the small test set, with one CPU thread.
 fn errors(arguments: &[&str]) -> (i64, String) {
     let ended: Ended = program("evaluate")
         .args(["--json", "--device=cpu", "--threads=1", "--data"])
@@ -58,7 +58,7 @@ fn inspect_describes_a_checkpoint() {
     for line in expected {
         assert!(lines.contains(&line), "{line}\nin\n{report}");
     }
-    // convert without OUT says the same.
+    // convert without OUT prints the same.
     assert_eq!(run("convert", [&path]).success(), report);
 }
 
@@ -80,7 +80,7 @@ fn inspect_as_json() {
     assert_eq!(script["runnable"], true);
     assert_eq!(script["lenet5"]["assumed"], serde_json::json!(["input", "mean", "std"]));
 
-    // No LeNet-5, and the file is described all the same.
+    // The file is described even if it is no LeNet-5.
     let other = json("refused/quantised_tensor.pth");
     assert_eq!(other["lenet5"], serde_json::Value::Null);
     assert_eq!(other["tensors"][2]["dtype"], "a quantised tensor");
@@ -182,11 +182,11 @@ fn train_starts_from_foreign_weights() {
     assert_eq!((config.activation, config.mean), (Activation::Relu, 0.5));
 }
 
-/// `convert --detect` on the small training set.
+/// Runs `convert --detect` on the small training set.
 fn detect(input: &str, output: &str) -> Ended {
     let mut command = program("convert");
     command.args(["--detect", input, output, "--data"]).arg(small_mnist());
-    // Threads that spin while other tests run are slower than one.
+    // One thread is used, as several are slower while other tests run.
     command.env("OMP_NUM_THREADS", "1").output().unwrap().into()
 }
 
@@ -230,7 +230,7 @@ fn detect_refuses_where_nothing_stands_out() {
     assert!(ended.stdout.lines().count() > 10, "the table is printed: {}", ended.stdout);
     assert!(!Path::new(&out).exists());
 
-    // A network that always answers 3, on images of 3 only: all settings are equally good.
+    // A network that always predicts 3, on images of 3 only: all settings are equally good.
     let dark = folder.path().join("dark");
     fs::create_dir(&dark).unwrap();
     for (split, count) in [("train", 20), ("t10k", 1)] {
@@ -249,13 +249,14 @@ fn detect_refuses_where_nothing_stands_out() {
     assert_eq!(detection.finalists[0].accuracy, 100.0);
     let message = detection.best().unwrap_err().to_string();
     assert!(message.starts_with("no settings stand out: "), "{message}");
-    assert!(message.contains("reads 100.0 % of the images"), "{message}");
+    assert!(message.contains("has an accuracy of 100.0 %"), "{message}");
 }
 
 #[test]
 fn torchscript_runs_as_it_is() {
     let folder = temp();
-    // Ours, with settings in it, gives the same bits either way.
+    // A file of this project, which holds settings, gives the same bits with and without
+    // conversion.
     let ours = text(&folder.path().join("ours.pt"));
     let config = ModelConfig {
         activation: Activation::Relu,
@@ -272,7 +273,7 @@ fn torchscript_runs_as_it_is() {
     };
     assert_eq!(logits("--torchscript"), logits("--weights"));
 
-    // A network with tanh: frozen into constants, quantised, in float64.
+    // A network with tanh, with constants instead of parameters, quantised, and in float64.
     let tanh = text(&root().join("tests/tanh.pth"));
     let (expected_errors, _) = errors(&["--weights", &tanh]);
     for file in ["refused/frozen.pt", "traced_double.pt", "traced_wrapped.pt"] {
@@ -282,7 +283,7 @@ fn torchscript_runs_as_it_is() {
         let expected = "running its code on padded input, mean 0, std 1\n";
         assert_eq!(notes, format!("note: {path}: {expected}"));
     }
-    // One that takes 28x28 pixels only is found out.
+    // The input size of a network that takes only 28x28 pixels is detected.
     let unpadded = folder.path().join("unpadded.pt");
     let model = random(&ModelConfig { input: Input::Unpadded, ..ModelConfig::default() });
     weights::write(&model, &unpadded, Format::TorchScript).unwrap();

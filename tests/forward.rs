@@ -1,4 +1,4 @@
-//! The core's plain forward pass gives what libtorch gives, for all settings.
+//! The core's plain forward pass gives the same results as libtorch for all settings.
 
 use lenet5::ForwardPass;
 use lenet5::libtorch::Generator;
@@ -9,10 +9,12 @@ use lenet5_core::Choice;
 use tch::nn::Module;
 use tch::{Device, Kind, Tensor};
 
-/// Logits differ by at most this part of the largest, or by this much where all are below 1.
+/// The largest permitted difference of logits, as a part of the largest logit, or absolute if all
+/// are below 1.
 const TOLERANCE: f64 = 1e-5;
 
-/// The largest difference between the core's logits and libtorch's, on images of random pixels.
+/// Returns the largest difference between the core's logits and libtorch's, on images of random
+/// pixels.
 fn difference(config: &ModelConfig, seed: i64) -> f64 {
     let size = config.input.size() as i64;
     let draw = || {

@@ -1,5 +1,5 @@
-//! The fused engine against libtorch: gradients, data sets, optimizers, training. The kernels themselves are tested against plain
-//! float64 code in `core/tests/batch.rs`.
+//! Compares the fused engine with libtorch: gradients, data sets, optimizers, training. The kernels
+//! alone are compared with plain float64 code in `core/tests/batch.rs`.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ use crate::util::{
     Bits, Ended, difference, generator, optimizers, program, run, small_mnist, temp, tensors,
 };
 
-/// The inputs of images as the kernels take them: 32x32, or 28x28 in the upper left corner.
+/// Returns the inputs of images as the kernels take them: 32x32, or 28x28 in the upper left corner.
 fn inputs(images: &Tensor) -> Vec<[f32; 1024]> {
     let padding = 32 - images.size()[3];
     let images = images.constant_pad_nd([0, padding, 0, padding]).contiguous().view([-1]);
@@ -46,8 +46,9 @@ pub fn settings() -> impl Iterator<Item = ModelConfig> {
     })
 }
 
-/// The images where no unit of relu is so close to 0, and no two of four that are pooled so close to
-/// each other, that float32 may decide otherwise than float64: (N), bool. `p` are the parameters in float64.
+/// Returns for which images rounding to float32 cannot change a decision: no input of relu is close
+/// to 0, and no two values of a pooling window are close to each other. (N), bool. `p` holds the
+/// parameters in float64.
 pub fn decided(config: &ModelConfig, p: &[Tensor], images: &Tensor) -> Tensor {
     const CLOSE: f64 = 1e-6;
     let (relu, max) = (config.activation == Activation::Relu, config.pooling == Pooling::Max);
@@ -83,7 +84,8 @@ pub fn decided(config: &ModelConfig, p: &[Tensor], images: &Tensor) -> Tensor {
     close.logical_not()
 }
 
-/// The plain float64 code that `core/tests/batch.rs` compares with may be wrong in the same way as the kernels; libtorch is not.
+/// The plain float64 code in `core/tests/batch.rs` may have the same errors as the kernels;
+/// libtorch is independent.
 #[test]
 fn logits_loss_and_gradients_as_libtorch_in_float64() {
     const SIZE: i64 = 33;
@@ -136,7 +138,7 @@ fn images_are_the_data_sets_to_the_bit() {
         for (i, value) in values.0.iter_mut().enumerate() {
             *value = ((i * 7919 % 1009) as f32 / 1009.0 - 0.5) * 0.2;
         }
-        // Through the network's own shapes: of 28x28, C5 has fewer weights.
+        // C5 has fewer weights for inputs of 28x28, so arrays go through the network's own shapes.
         let store = VarStore::new(Device::Cpu);
         let model = LeNet5::new(&store.root(), &config).unwrap();
         let shapes = model.parameter_tensors();
@@ -152,7 +154,7 @@ fn images_are_the_data_sets_to_the_bit() {
             kernels.gradient(&values, BatchImages::Grey(&bytes, &indices), &labels, &mut ours);
             kernels.gradient(&values, BatchImages::Inputs(&inputs), &labels, &mut theirs);
             assert!(ours == theirs, "{input} {mean} {}", isa.name());
-            // Another mean gives another gradient.
+            // Another mean leads to another gradient.
             assert!(ours.0[..150].iter().any(|g| *g != 0.0));
         }
     }
@@ -213,7 +215,8 @@ fn optimizers_as_libtorch() {
                     "{settings:?} {step}: {difference:e} {change:e}"
                 );
             }
-            // Half-way by the state that libtorch's has, and by ours given to it.
+            // In the middle the optimizer continues from libtorch's state, and from its own saved
+            // state.
             if step == 2 {
                 values.read(&tensors);
                 ours = BatchOptimizer::new(settings, 10);
@@ -231,7 +234,7 @@ fn optimizers_as_libtorch() {
     }
 }
 
-/// A run of one epoch, told to stop after each of its first `stops` steps.
+/// Runs one epoch, stopped after each of its first `stops` steps and resumed.
 fn stopped(optimizer: OptimizerConfig, stops: usize, folder: &Path) -> Checkpoint {
     let config = TrainConfig {
         data: Some(small_mnist().to_owned()),

@@ -1,6 +1,6 @@
-//! The engines that train on a GPU, without one. For the engine that records CUDA graphs nothing is recorded, and each
-//! piece of work is run directly. The CUDA kernels are compiled for the CPU and run thread by thread. Everything else
-//! is the same code: schedules, steps, batches, distortions, states.
+//! Tests of the GPU engines without a GPU. The engine that records CUDA graphs records nothing, and
+//! each piece of work is run directly. The CUDA kernels are compiled for the CPU and run thread by
+//! thread. Everything else is the same code: schedules, steps, batches, distortions, states.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
 use lenet5::data::{Dataset, Split, to_input};
-use lenet5::engine::cuda::{self, Arguments, CudaKernel, KernelForm, Launch, Launcher};
+use lenet5::engine::cuda::{self, CudaKernel, KernelArguments, KernelForm, Launch, Launcher};
 use lenet5::engine::{CudaEngine, Data, Engine, Epoch, GraphEngine, OptimizerState, State, Totals};
 use lenet5::evaluate::Evaluation;
 use lenet5::libtorch::cuda::{Stream, has_graphs};
@@ -26,19 +26,21 @@ use crate::util::{
     run, sgd, small_mnist, temp, write_idx,
 };
 
-/// 22 steps an epoch: for the engine that records, two pieces of 8, then 5 and a batch of 28.
+/// 700 images make 22 steps per epoch. The engine that records splits them into two pieces of 8
+/// steps, then 5 steps and a batch of 28.
 const SAMPLES: i64 = 700;
 const BATCH: i64 = 32;
 const STEPS: usize = 22;
 
-/// A training by libtorch, step by step, beside which engines are opened.
+/// A model that libtorch trains step by step, with everything that is needed to open engines on the
+/// same data.
 struct Training {
     recipe: TrainConfig,
     data: Data,
     store: VarStore,
     model: LeNet5,
     optimizer: Box<dyn optim::Optimizer>,
-    /// The state at the beginning.
+    /// The state before the first step.
     state: State,
 }
 
@@ -54,7 +56,7 @@ impl Training {
         Training { recipe, data, store, model, optimizer, state }
     }
 
-    /// In float64.
+    /// Converts the model to float64.
     fn double(mut self) -> Training {
         self.store.double();
         self
@@ -64,14 +66,15 @@ impl Training {
         Box::new(GraphEngine::open(&self.recipe, state, &self.data, Device::Cpu).unwrap())
     }
 
-    /// The kernels, with blocks of `teams` images.
+    /// Opens the engine of the CUDA kernels, with blocks of `teams` images.
     fn kernels(&self, state: &State, teams: usize) -> Box<dyn Engine> {
         let launcher = on_cpu(KernelForm::of(&self.recipe.model, teams).unwrap());
         let engine = CudaEngine::open(&self.recipe, state, &self.data, Device::Cpu, launcher);
         Box::new(engine.unwrap())
     }
 
-    /// An epoch by autograd, step by step; the sum of the losses, and the number of images misclassified.
+    /// Trains an epoch by autograd, step by step. Returns the sum of the losses, and the number of
+    /// misclassified images.
     fn by_libtorch(&mut self, epoch: u32) -> (f64, u64) {
         let parameters = self.model.parameter_tensors();
         let (mut sum, mut misclassified) = (0.0, 0);
@@ -94,13 +97,14 @@ impl Training {
     }
 }
 
-/// The state of a model before the first step.
+/// Returns the state of a model before the first step.
 fn state(model: &LeNet5) -> State {
     let tensors = model.state().iter().map(|(_, tensor)| to_array(tensor).unwrap()).collect();
     State { tensors, optimizer: OptimizerState::Empty }
 }
 
-/// The steps of an epoch from `done` on by an engine, until `stop` is true for the number of steps done.
+/// Trains the steps of an epoch from `done` on with an engine, until `stop` returns true for the
+/// number of steps done.
 fn by_engine(
     engine: &mut dyn Engine,
     epoch: u32,
@@ -117,12 +121,12 @@ fn by_engine(
     engine.train(&epoch, &mut after_step).unwrap()
 }
 
-/// The order of the images, another one in each epoch.
+/// Returns the order of the images, which differs between epochs.
 fn order(epoch: u32) -> Vec<i64> {
     (0..SAMPLES).map(|i| (i * [331, 477][epoch as usize]) % SAMPLES).collect()
 }
 
-/// The learning rate, another one in each step.
+/// Returns the learning rate, which differs between steps.
 fn rate(epoch: u32, step: usize) -> f64 {
     0.01 / (1.0 + f64::from(epoch) + step as f64 / STEPS as f64)
 }
@@ -143,14 +147,14 @@ fn test_data() -> Dataset {
     Dataset::read(small_mnist(), Split::Test, 10).unwrap()
 }
 
-/// The kernels, compiled for the CPU by `gpu/cuda_on_cpu.cpp`.
+/// The CUDA kernels, compiled for the CPU by `gpu/cuda_on_cpu.cpp`.
 struct OnCpu {
     form: KernelForm,
     launch: LaunchOnCpu,
     measured: RefCell<Vec<(CudaKernel, f64)>>,
 }
 
-type LaunchOnCpu = unsafe extern "C" fn(u32, u32, u32, u32, *const Arguments);
+type LaunchOnCpu = unsafe extern "C" fn(u32, u32, u32, u32, *const KernelArguments);
 
 fn on_cpu(form: KernelForm) -> Box<dyn Launcher> {
     static COMPILED: Mutex<Vec<(KernelForm, LaunchOnCpu)>> = Mutex::new(Vec::new());
@@ -161,7 +165,7 @@ fn on_cpu(form: KernelForm) -> Box<dyn Launcher> {
     let (folder, source) = (temp(), root().join("tests/gpu/cuda_on_cpu.cpp"));
     let kernels = root().join("src/engine/cuda/kernels.cu");
     let library = folder.path().join("kernels.so");
-    // Shared memory is cast to what lies in it.
+    // The kernels cast shared memory to other types, so aliasing rules must be off.
     let status = cxx()
         .args(["-O2", "-w", "-fno-strict-aliasing", "-shared", "-fPIC"])
         .arg(format!("-DKERNELS=\"{}\"", kernels.display()))
@@ -172,7 +176,7 @@ fn on_cpu(form: KernelForm) -> Box<dyn Launcher> {
         .status()
         .unwrap();
     assert!(status.success());
-    // SAFETY: the library is ours, has this function, and is never unloaded.
+    // SAFETY: the library was just compiled, has this function, and is never unloaded.
     #[allow(unsafe_code)]
     let launch = unsafe {
         let library = Library::open(Some(library), RTLD_NOW | RTLD_LOCAL).unwrap();
@@ -194,7 +198,7 @@ impl Launcher for OnCpu {
         &self,
         kernel: CudaKernel,
         launch: Launch,
-        arguments: &Arguments,
+        arguments: &KernelArguments,
     ) -> Result<()> {
         let Launch { blocks, threads, shared } = launch;
         // SAFETY: the caller guarantees that the arguments are right.
@@ -207,7 +211,7 @@ impl Launcher for OnCpu {
         self.measured.borrow_mut().clear();
     }
 
-    /// As if each took 10 microseconds.
+    /// Returns 10 microseconds for each launch.
     fn measured(&self) -> Result<Vec<(CudaKernel, f64)>> {
         Ok(self.measured.borrow().clone())
     }
@@ -225,8 +229,9 @@ fn settings_of_steps() -> Vec<TrainConfig> {
     optimizers().map(of_optimizer).into_iter().chain(inputs.map(of_input)).collect()
 }
 
-/// Two epochs by an engine, which calls back after these steps: within 1e-5 of libtorch, or, as Adam amplifies
-/// gradients that are all rounding, as near to float64 as libtorch is.
+/// Trains two epochs with an engine, which calls back after the steps `expected_calls`. The weights
+/// must be within 1e-5 of libtorch's, or as near to float64 as libtorch's, as Adam amplifies
+/// rounding errors of tiny gradients.
 fn steps_as_libtorch(
     recipe: TrainConfig,
     open: &dyn Fn(&Training) -> Box<dyn Engine>,
@@ -310,12 +315,12 @@ fn kernels_step_as_libtorch_for_all_settings() {
     kernel_steps(settings_of_steps().into_iter());
 }
 
-/// Batches of whole blocks, and others: gradients, losses and misclassified images.
+/// Compares gradients, losses and misclassified images, for batches of whole blocks and others.
 #[test]
 fn kernels_as_libtorch_in_float64() {
     let _lock = generator();
     for (mut config, teams) in fused_models().zip([1, 2, 4, 2, 4, 1]) {
-        // Other levels than those of MNIST's bytes.
+        // These settings give other grey levels than the default ones.
         (config.mean, config.std) = (0.4, 0.3);
         for size in [1, 7, 33] {
             let what = format!("{:?} {:?} {size}, {teams}", config.activation, config.pooling);
@@ -358,10 +363,10 @@ fn kernels_as_libtorch_in_float64() {
                 let error = (totals.loss / size as f64 / loss.double_value(&[]) - 1.0).abs();
                 assert!(error < 1e-6, "{what}: loss {error:.1e}");
                 assert_eq!(totals.misclassified, misclassified, "{what}");
-                // After one step the running sum of gradients is the gradient.
+                // After one step the momentum buffer is the gradient.
                 gradients.push(optimizer_tensors(&engine.state().unwrap().optimizer));
             }
-            // The threads go in another order: the same bits nevertheless.
+            // The threads run in another order and must give the same bits.
             let mut bits = Bits::default();
             for ((_, first), (_, second)) in gradients[0].iter().zip(&gradients[1]) {
                 bits.compare(&what, first, second);
@@ -380,7 +385,7 @@ fn kernels_as_libtorch_in_float64() {
     }
 }
 
-/// Images of noise.
+/// Creates a data set of random images.
 fn random_data(count: i64, classes: usize) -> Dataset {
     let folder = temp();
     let images = Tensor::randint(256, [count * 784], (Kind::Uint8, Device::Cpu));
@@ -408,7 +413,7 @@ fn goes_on_where_it_was_stopped() {
         let loss = by_engine(&mut *whole, 0, 0, |_| false).loss;
         let mut first = open(&training.state);
         let first_loss = by_engine(&mut *first, 0, 0, |steps| steps == 8).loss;
-        // Another engine goes on from the state.
+        // Another engine continues from the state.
         let mut second = open(&first.state().unwrap());
         let second_loss = by_engine(&mut *second, 0, 8, |_| false).loss;
         assert_eq!(whole.state().unwrap(), second.state().unwrap(), "{optimizer:?}");
@@ -435,15 +440,16 @@ fn kernels_are_profiled() {
     assert_eq!(rows[3], ["update", "2", "10.0", "0.02", "40.0"]);
 }
 
-/// NVRTC needs neither a GPU nor its driver: the kernels compile for each architecture that libtorch knows.
+/// NVRTC needs neither a GPU nor its driver, so the kernels can be compiled for each architecture
+/// that libtorch supports.
 fn compile_kernels(models: impl Iterator<Item = ModelConfig>) {
     let libtorch = std::fs::canonicalize(std::env::var_os("LIBTORCH").unwrap()).unwrap();
     let nvrtc = libtorch.parent().unwrap().join("nvidia/cu13/lib/libnvrtc.so.13");
     if !nvrtc.exists() {
-        // Of a libtorch without CUDA; one with CUDA has headers and library from one place.
+        // This libtorch has no CUDA. One with CUDA brings headers and the library together.
         return assert!(!has_graphs());
     }
-    // SAFETY: the library is NVIDIA's, and is never unloaded.
+    // SAFETY: this is NVIDIA's library, and it is never unloaded.
     #[allow(unsafe_code)]
     let library = unsafe { Library::open(Some(nvrtc), RTLD_NOW | RTLD_GLOBAL) };
     std::mem::forget(library.unwrap());
@@ -506,16 +512,15 @@ fn what_it_cannot_do() {
         let common = ["--device=cpu", "--limit=100", "--epochs=1", "--out", "never"];
         run("train", [&common, arguments].concat()).fails_with(message);
     }
-    run("evaluate", ["--engine=graph"])
-        .fails_with("--engine graph: images that are read once are not worth recording");
+    run("evaluate", ["--engine=graph"]).fails_with("--engine graph is for training only");
 }
 
-/// A GPU is not needed to load the CUDA part and to find all its functions in libtorch.
+/// Loading the CUDA part and finding all its functions in libtorch needs no GPU.
 #[test]
 fn the_cuda_part_is_whole() {
     let opened = DeviceChoice::Cuda(0).open();
     if let Err(error) = &opened {
-        // A libtorch without CUDA has no use for it.
+        // A libtorch without CUDA does not need it.
         if error.to_string().contains("has no CUDA") {
             return assert!(!has_graphs());
         }
@@ -548,7 +553,7 @@ fn a_panic_leaves_no_setting_behind() {
     }));
     assert!(panicked.is_err());
     assert_eq!(kind(), Kind::Float);
-    // One within another leaves the outer one's setting.
+    // A nested call restores the setting of the outer one.
     let kinds = in_bfloat16(Device::Cpu, || (inner(), kind())).unwrap();
     assert_eq!(kinds, (Kind::BFloat16, Kind::BFloat16));
     assert_eq!(kind(), Kind::Float);

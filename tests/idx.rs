@@ -1,4 +1,4 @@
-//! The reader of data sets: good files, broken files, the embedded MNIST.
+//! Tests of the reader of data sets: valid files, damaged files, the embedded MNIST.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use tch::Kind;
 
 use crate::util::{gzip, root, temp, write_idx};
 
-/// Magic number, sizes, data.
+/// Creates an IDX file: magic number, sizes, data.
 fn file(magic: u32, sizes: &[u32], data: &[u8]) -> Vec<u8> {
     let words = std::iter::once(&magic).chain(sizes);
     words.flat_map(|word| word.to_be_bytes()).chain(data.iter().copied()).collect()
@@ -47,7 +47,7 @@ fn broken_files() {
     };
     let max = u32::MAX;
     let table = [
-        // Images where labels were expected and the other way round, other element types, other ends.
+        // Images instead of labels and the reverse, other element types, other byte orders.
         (
             file(0x0801, &[1, 2, 2], &[0; 4]),
             magic("0x00000801: IDX of unsigned bytes in 1 dimension(s), of sizes [1]"),
@@ -76,12 +76,12 @@ fn broken_files() {
                  direct address",
             ),
         ),
-        // Shorter and longer than the header says.
+        // Files that are shorter and longer than the header states.
         (file(0x0803, &[2, 2, 2], &[]), size("8", "[2, 2, 2]", "0")),
         (file(0x0803, &[2, 2, 2], &[0; 7]), size("8", "[2, 2, 2]", "7")),
         (file(0x0803, &[2, 2, 2], &[0; 9]), size("8", "[2, 2, 2]", "more")),
         (file(0x0803, &[0, 28, 28], &[0]), size("0", "[0, 28, 28]", "more")),
-        // The limit, from both sides; a header alone allocates nothing.
+        // The limit from both sides; a header alone makes the reader allocate nothing.
         (file(0x0803, &[1 << 15, 1 << 15, 1], &[]), size("1073741824", "[32768, 32768, 1]", "0")),
         (file(0x0803, &[1 << 15, (1 << 15) + 1, 1], &[]), limit("[32768, 32769, 1]")),
         (file(0x0803, &[max, max, max], &[]), limit("[4294967295, 4294967295, 4294967295]")),
@@ -135,7 +135,8 @@ fn gzip_with_a_wrong_checksum() {
 const TEST_IMAGES: &str = "t10k-images-idx3-ubyte";
 const TEST_LABELS: &str = "t10k-labels-idx1-ubyte";
 
-/// `Dataset::read` of a folder with these test images and labels; the message without the folder.
+/// Returns the error of `Dataset::read` for a folder with these test images and labels, without the
+/// folder.
 fn read(folder: &Path, images: &[usize], labels: &[u8]) -> Result<Dataset, String> {
     write_idx(&folder.join(TEST_IMAGES), images, &vec![0; images.iter().product()]);
     write_idx(&folder.join(TEST_LABELS), &[labels.len()], labels);
@@ -197,7 +198,7 @@ fn data_sets() {
     for (images, labels, expected) in table {
         assert_eq!(read(folder, images, labels).expect_err(expected), expected);
     }
-    // As many classes as the network has outputs.
+    // The network has as many classes as outputs.
     write_idx(&folder.join(TEST_IMAGES), &[2, 28, 28], &[0; 2 * 28 * 28]);
     write_idx(&folder.join(TEST_LABELS), &[2], &[25, 26]);
     assert_eq!(Dataset::read(folder, Split::Test, 27).unwrap().len(), 2);
@@ -269,7 +270,7 @@ fn other_layouts_of_the_same_files() {
         write_idx(&inside.join(image_name), &[1, 28, 28], &images);
         write_idx(&inside.join(label_name), &[1], &[3]);
         assert_eq!(Dataset::read(folder.path(), Split::Test, 10).unwrap().len(), 1);
-        // A file beside its compressed form is no second data set.
+        // A file and its compressed copy are one data set.
         let plain = image_name.trim_end_matches(".gz");
         write_idx(&inside.join(plain), &[1, 28, 28], &images);
         write_idx(&inside.join(format!("{plain}.gz")), &[1, 28, 28], &images);
@@ -310,7 +311,7 @@ fn gzip_and_plain_give_the_same() {
         [&plain, &compressed].map(|folder| Dataset::read(folder.path(), Split::Test, 10).unwrap());
     assert_eq!(plain.images(), compressed.images());
     assert_eq!(plain.labels(), compressed.labels());
-    // The content decides, not the name: gzip without its suffix.
+    // The content decides, not the name: a gzip file without its suffix.
     let renamed = temp();
     for (name, sizes, data) in
         [(TEST_IMAGES, &[2, 28, 28][..], &images[..]), (TEST_LABELS, &[2], &[3, 4])]
@@ -352,7 +353,7 @@ fn names_of_emnist() {
 
 #[test]
 fn the_embedded_mnist() {
-    // Images by label, as known of MNIST.
+    // The known numbers of MNIST's images by label.
     let parts = [
         (Split::Train, [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]),
         (Split::Test, [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]),

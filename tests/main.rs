@@ -1,13 +1,14 @@
-//! The Rust tests: `cargo test --release`. Python is the oracle: `make setup` makes its .venv.
+//! The Rust tests: `cargo test --release`. They compare with Python; `make setup` creates its
+//! environment, .venv.
 
 mod augment; // distortions of the training images
-mod broken; // broken files of weights: a clear error, and nothing is run
-mod checkpoint; // stopped, killed and resumed runs end in the same bits; Python takes a turn
-mod commands; // what the programs print, write and exit with
-mod device; // the programs on a GPU that is host memory: what is on which device, launches, graphs
-mod foreign; // other people's files: inspect, conversion, settings, TorchScript as it is
-mod forward; // the core's plain forward pass beside libtorch, for all settings
-mod gpu; // what trains on a GPU, on the CPU: recorded steps as they come, kernels thread by thread
+mod broken; // damaged files of weights: a clear error, and no code is run
+mod checkpoint; // stopped, killed and resumed runs end in the same bits
+mod commands; // the programs: output, files, exit codes
+mod device; // the programs on a GPU, which may be simulated: devices, launches, graphs
+mod foreign; // files from other sources: inspect, conversion, settings, TorchScript
+mod forward; // the core's plain forward pass compared with libtorch, for all settings
+mod gpu; // the GPU engines on the CPU: steps without recording, kernels thread by thread
 mod idx; // the reader of data sets: good files, broken files, the embedded MNIST
 mod model; // layers, shapes, counts, loading of parameters
 mod original; // the network of 1998: counts, codes, losses, commands

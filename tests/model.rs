@@ -1,4 +1,4 @@
-//! Layers, shapes, counts, loading of parameters.
+//! Tests of the layers, shapes, counts and loading of parameters.
 
 use lenet5::data::to_input;
 
@@ -50,7 +50,7 @@ fn summary_counts() {
         .iter()
         .map(|l| (l.name, l.output_shape.as_slice(), l.parameters, l.connections, l.macs))
         .collect();
-    // 122,304 connections in c1 and 48,120 in c5 are the paper's own numbers.
+    // The paper states 122,304 connections in c1 and 48,120 in c5.
     let expected: [(&str, &[usize], usize, usize, usize); 7] = [
         ("c1", &[6, 28, 28], 156, 122_304, 117_600),
         ("s2", &[6, 14, 14], 0, 4_704, 1_176),
@@ -91,8 +91,8 @@ fn c5_as_convolution_and_as_linear_layer_agree() {
         generator.draw(|| Tensor::rand([16, 1, 32, 32], CPU)).unwrap()
     };
     let difference = (convolution.forward(&images) - linear.forward(&images)).abs().max();
-    // The sums of 400 products are added up in another order: a few units of 2^-24, as logits are
-    // below 1 here.
+    // The sums of 400 products are computed in another order. They differ by a few units of 2^-24,
+    // as logits are below 1 here.
     assert!(difference.double_value(&[]) < 1e-6, "{difference}");
 }
 

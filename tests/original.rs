@@ -1,4 +1,4 @@
-//! The network of 1998: the paper's counts, codes, connection table, losses and commands.
+//! Tests of the network of 1998: the paper's counts, codes, connection table, losses and commands.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ fn counts_are_the_papers() {
     let model = new(&ModelConfig::original());
     let count =
         |tensors: &[(String, Tensor)]| tensors.iter().map(|(_, t)| t.numel()).sum::<usize>();
-    // The 900 connections that c3 does not have are zeros of its weight.
+    // The 900 connections that c3 lacks are zeros in its weight.
     assert_eq!(count(&model.parameters()), 60_000 + 900);
     assert_eq!(count(&model.state()), 60_000 + 900 + 840);
     assert_eq!(model.parameters().len(), 12);
@@ -81,7 +81,7 @@ fn codes_are_pictures_of_characters() {
     assert_eq!(message, expected);
 }
 
-/// On two samples of three classes, worked out by hand.
+/// The expected values for two samples of three classes were computed by hand.
 #[test]
 fn losses() {
     let distances = Tensor::from_slice(&[1.0f32, 2.0, 4.0, 3.0, 0.5, 5.0]).reshape([2, 3]);
@@ -108,7 +108,8 @@ fn trains_stops_and_is_evaluated() {
         ended.into()
     };
     let (data, out) = (small_mnist().to_str().unwrap(), out.to_str().unwrap());
-    // At the usual rate so few steps end anywhere: what they learn would depend on the CPU's rounding.
+    // A small learning rate is used, as at the default one the result of so few steps would depend
+    // on the CPU's rounding.
     let settings = [
         "--model=original",
         "--threads=1",
@@ -136,7 +137,7 @@ fn trains_stops_and_is_evaluated() {
     let last: serde_json::Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
     assert_eq!(found["error_percent"], last["test_error_percent"]);
     assert!(found["error_percent"].as_f64().unwrap() < 50.0, "it has learned something: {found}");
-    // The weights lie in a run's folder: its curve is drawn too.
+    // The weights are in a run's folder, so its curve is drawn too.
     let report = folder.path().join("report");
     let report = report.to_str().unwrap();
     run("evaluate", ["--data", data, "--weights", &file, "--report", report, "--threads=1"])
@@ -144,7 +145,7 @@ fn trains_stops_and_is_evaluated() {
     assert!(picture_size(format!("{report}/curve.png").as_ref()).0 > 400);
     assert_eq!(evaluate("--torchscript", &format!("{out}/model.pt"))["errors"], found["errors"]);
 
-    // A plain state dict is known by its names; there is nothing to detect.
+    // A plain state dict is identified by its names; there is nothing to detect.
     let plain = folder.path().join("plain.safetensors");
     write_tensors(&plain, &weights.tensors).unwrap();
     let plain = plain.to_str().unwrap();

@@ -1,4 +1,4 @@
-//! The same bits as PyTorch: weights, logits, gradients, optimizers, learning rates.
+//! Compares with PyTorch bit for bit: weights, logits, gradients, optimizers, learning rates.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::util::{Bits, fixtures, generator, sgd, shared, tensors};
 
-/// The folder with Python's numbers.
+/// Returns the folder with Python's results.
 fn python() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -25,7 +25,7 @@ fn python() -> &'static Path {
     })
 }
 
-/// For 1 and 2 threads: kernels split their sums by thread.
+/// Runs for 1 and 2 threads, as kernels split their sums by thread.
 fn for_each_thread_count(test: impl Fn(i32, &BTreeMap<String, Tensor>)) {
     let _lock = generator();
     for threads in [1, 2] {
@@ -40,7 +40,7 @@ fn seeded(seed: i64, config: &ModelConfig) -> LeNet5 {
     LeNet5::random(config, Device::Cpu).unwrap()
 }
 
-/// Mean loss over a batch, and the gradients.
+/// Returns the mean loss of a batch, and the gradients.
 fn backward(model: &LeNet5, logits: &Tensor, labels: &Tensor) -> (Tensor, Vec<Tensor>) {
     let loss = logits.cross_entropy_loss(labels, None::<Tensor>, Reduction::Mean, -100, 0.0);
     let parameters = model.parameter_tensors();
@@ -48,7 +48,7 @@ fn backward(model: &LeNet5, logits: &Tensor, labels: &Tensor) -> (Tensor, Vec<Te
     (loss, gradients)
 }
 
-/// As `MODELS` in fixtures.py.
+/// The same models as `MODELS` in fixtures.py.
 fn models() -> [(&'static str, ModelConfig); 5] {
     let default = ModelConfig::default;
     [
@@ -96,7 +96,7 @@ fn initial_weights_logits_loss_gradients() {
     });
 }
 
-/// As `OPTIMIZERS` in fixtures.py, with the learning rates.
+/// The same optimizers as `OPTIMIZERS` in fixtures.py, with the learning rates.
 fn optimizers() -> [(&'static str, f64, OptimizerConfig); 9] {
     let (beta1, beta2, eps) = (0.9, 0.999, 1e-8);
     [
@@ -122,7 +122,8 @@ fn optimizers_for_20_steps() {
     let config = ModelConfig::default();
     for_each_thread_count(|threads, python| {
         let mut bits = Bits::default();
-        // As in fixtures.py: an update is done number by number, whatever the threads.
+        // As in fixtures.py; an update is computed element by element, so the number of threads has
+        // no effect.
         let with_2_threads = ["momentum", "adamw"];
         let chosen =
             || optimizers().into_iter().filter(|o| threads == 1 || with_2_threads.contains(&o.0));
@@ -231,7 +232,8 @@ fn learning_rates() {
             .collect();
         bits.compare(key, &Tensor::from_slice(&ours), theirs);
     }
-    // 3 rates, 4 numbers of epochs, 4 schedules by epoch and one with 3 numbers of steps.
+    // There are 3 learning rates, 4 numbers of epochs, 4 schedules by epoch and one with 3 numbers
+    // of steps.
     bits.check(3 * 4 * (4 + 3));
 }
 
@@ -263,7 +265,7 @@ fn settings_are_checked() {
     step(1, 0.5).validate().unwrap();
 }
 
-/// The network of 1998: both losses, their gradients by name, and an epoch of SGD.
+/// Tests the network of 1998: both losses, their gradients by name, and an epoch of SGD.
 #[test]
 fn original() {
     let data = Dataset::embedded(Split::Train, 10).unwrap().first(2000);
@@ -311,7 +313,7 @@ fn original() {
         for (name, tensor) in model.state() {
             compare(&format!("epoch/{name}"), &tensor.detach());
         }
-        // What is not connected has stayed exactly zero.
+        // Weights without a connection are still exactly zero.
         let c3 = &model.state()[4].1;
         let zeros = c3.eq(0.0).sum(Kind::Int64).int64_value(&[]);
         assert_eq!((c3.numel() as i64 - zeros) / 25, 60);

@@ -1,4 +1,4 @@
-//! Second-order training of the network of 1998, by both engines and by PyTorch.
+//! Tests of the second-order training of the network of 1998, by both engines and by PyTorch.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ use tch::{Device, Kind, Tensor};
 use crate::model::new;
 use crate::util::{difference, fixtures, program, run, small_mnist, temp, tensors};
 
-/// PyTorch's numbers are float64, these float32.
+/// PyTorch's values are float64, these are float32.
 #[test]
 fn second_derivatives_and_steps_as_pytorch() {
     let folder = temp();
@@ -61,7 +61,7 @@ fn second_derivatives_and_steps_as_pytorch() {
             assert!(difference < 1e-3, "{who} {name}: {difference:.1e}");
         }
     };
-    // By the kernels.
+    // The step by the kernels.
     let rates =
         LearningRates::new(&PatternParameters::from_arrays(&curvature).unwrap(), 5e-4, 0.02);
     let mut network = PatternNetwork::of(&model.weights().unwrap(), discriminative).unwrap();
@@ -73,7 +73,7 @@ fn second_derivatives_and_steps_as_pytorch() {
     let after = network.parameters().to_arrays();
     let names = TENSORS.iter().map(|(name, _)| (*name).to_owned());
     changes(names.zip(after.iter().map(|array| to_tensor(array).unwrap())).collect(), "kernels");
-    // By libtorch.
+    // The step by libtorch.
     let parameters = model.parameter_tensors();
     let settings = OptimizerConfig::Sdlm { mu: 0.02, samples: 500 };
     let mut optimizer =
@@ -89,7 +89,7 @@ fn second_derivatives_and_steps_as_pytorch() {
     changes(model.parameters(), "libtorch");
 }
 
-/// The tensors that a run of two epochs ends with, and its measurements.
+/// Returns the final tensors of a run of two epochs, and its measurements.
 fn trained(settings: &[&str], out: &Path) -> (BTreeMap<String, Tensor>, Vec<EpochMetrics>) {
     let mut command = program("train");
     command.args(["--model=original", "--threads=1", "--device=cpu", "--epochs=2", "--limit=500"]);
@@ -129,7 +129,7 @@ fn both_engines_train_alike() {
                 |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-3, "{settings:?}: {a} {b}");
             close(ours.train_loss, theirs.train_loss);
             close(ours.test_loss, theirs.test_loss);
-            // One or two of 500 images may be on the edge.
+            // One or two of 500 images may be undecided.
             let errors = [ours, theirs].map(|metrics| metrics.train_error_percent.unwrap());
             assert!(errors[1] > 0.0 && (errors[0] - errors[1]).abs() < 0.5, "{errors:?}");
             assert_eq!(ours.parameter_rates.is_some(), settings[0] == "--optimizer=sdlm");
@@ -142,11 +142,12 @@ fn both_engines_train_alike() {
     }
 }
 
-/// The same order in each epoch or another one; the last images held out.
+/// Tests a constant and a shuffled order, and held-out images.
 #[test]
 fn order_and_validation() {
     let folder = temp();
-    // Without learning, the sum of the losses shows the order by its last bits, and the images by itself.
+    // With a learning rate near 0 the sum of the losses depends on the images, and its last bits on
+    // their order.
     let settings = ["--optimizer=sdlm", "--lr=1e-12", "--schedule=constant"];
     let of = |name: &str, more: &[&str]| {
         trained(&[&settings, more].concat(), &folder.path().join(name)).1
@@ -197,7 +198,7 @@ fn what_the_engine_cannot_do() {
         (&["--optimizer=sdlm"][..], "--optimizer sdlm goes with --model original only"),
         (
             &["--model=original", "--optimizer=sdlm", "--train-rbf"],
-            "--optimizer sdlm leaves the codes as they are: not with --train-rbf",
+            "--optimizer sdlm does not train the codes: it does not go with --train-rbf",
         ),
         (
             &["--model=original", "--engine=fused"],
@@ -205,7 +206,7 @@ fn what_the_engine_cannot_do() {
         ),
         (
             &["--model=original", "--engine=fused", "--momentum=0", "--train-rbf"],
-            "--engine fused leaves the codes as they are: not with --train-rbf",
+            "--engine fused does not train the codes: it does not go with --train-rbf",
         ),
         (&["--mu=1"], "--mu and --hessian-samples go with --optimizer sdlm only"),
         (

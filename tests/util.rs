@@ -1,4 +1,4 @@
-//! Helpers: programs, Python, temporary folders, comparison of bits.
+//! Helpers for the tests: programs, Python, temporary folders, comparison of bits.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,24 +18,23 @@ use lenet5::engine::OptimizerState;
 use lenet5::libtorch::to_tensor;
 use lenet5::model::{Activation, Input, ModelConfig, Pooling};
 use lenet5::recipe::OptimizerConfig;
-use lenet5::train::{EpochMetrics, Progress};
 use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
-/// The lock for whoever seeds, draws from or restores libtorch's global generator.
+/// Takes the lock for seeding, drawing from or restoring libtorch's global generator.
 pub fn generator() -> MutexGuard<'static, ()> {
     static LOCK: Mutex<()> = Mutex::new(());
     LOCK.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// A folder of its own for a test, removed at its end.
+/// Creates a temporary folder for a test, which is removed when the value is dropped.
 pub fn temp() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("target/tmp can be written to")
 }
 
-/// A folder that the tests of this run share, so that none of them can remove it: the next run of
-/// the tests does, an hour later.
+/// Returns a folder that all tests of this run share. None of them can remove it; the tests remove
+/// it in a run an hour later or more.
 pub fn shared() -> PathBuf {
     let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
     for entry in parent.read_dir().unwrap().flatten() {
@@ -49,12 +48,12 @@ pub fn shared() -> PathBuf {
     tempfile::Builder::new().prefix("shared-").tempdir_in(parent).unwrap().keep()
 }
 
-/// The repository.
+/// Returns the root folder of the repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// One of our programs, in the folder `target/tmp`.
+/// Creates the command of a program of this package, in the folder `target/tmp`.
 pub fn program(name: &str) -> Command {
     let path = match name {
         "train" => env!("CARGO_BIN_EXE_train"),
@@ -67,7 +66,8 @@ pub fn program(name: &str) -> Command {
     at(Path::new(path))
 }
 
-/// A program of the package lenet5-programs, which cargo does not build for this test.
+/// Creates the command of a program of the package lenet5-programs, which cargo does not build for
+/// this test.
 fn of_reader(name: &str) -> Command {
     let path = Path::new(env!("CARGO_BIN_EXE_train")).with_file_name(name);
     assert!(path.exists(), "{name}: run `cargo build --release` first");
@@ -77,15 +77,16 @@ fn of_reader(name: &str) -> Command {
 fn at(path: &Path) -> Command {
     let mut command = Command::new(path);
     command.current_dir(env!("CARGO_TARGET_TMPDIR"));
-    // As at a terminal: where the tests run in the background of a script, SIGINT is ignored, and would stay so.
+    // SIGINT is handled as at a terminal. If the tests run in the background of a script, it is
+    // ignored, and would stay so.
     handling([libc::SIGHUP, libc::SIGINT, libc::SIGTERM], libc::SIG_DFL, &mut command);
     command
 }
 
-/// Has a program begin with these signals ignored, or with what they do by default.
+/// Lets a program start with these signals ignored, or with their default action.
 #[allow(unsafe_code)]
 pub fn handling<const N: usize>(signals: [i32; N], how: libc::sighandler_t, command: &mut Command) {
-    // SAFETY: between fork and exec it calls nothing but `signal`, which is allowed there.
+    // SAFETY: between fork and exec the closure calls only `signal`, which is allowed there.
     unsafe {
         command.pre_exec(move || {
             for signal in signals {
@@ -96,8 +97,8 @@ pub fn handling<const N: usize>(signals: [i32; N], how: libc::sighandler_t, comm
     }
 }
 
-/// A folder with the libraries of a GPU that is host memory, for a program's `LD_LIBRARY_PATH`: see
-/// `gpu/fake_gpu.cpp`, `gpu/fake_driver.cpp`.
+/// Returns a folder with the libraries of a GPU that is simulated in host memory, for a program's
+/// `LD_LIBRARY_PATH`: see `gpu/fake_gpu.cpp`, `gpu/fake_driver.cpp`.
 pub fn fake_gpu() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -126,7 +127,7 @@ pub fn fake_gpu() -> &'static Path {
     })
 }
 
-/// The C++ compiler.
+/// Creates the command of the C++ compiler.
 pub fn cxx() -> Command {
     let name = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
     let mut command = Command::new(name);
@@ -134,7 +135,7 @@ pub fn cxx() -> Command {
     command
 }
 
-/// How a program ended.
+/// The result of a program.
 #[derive(Debug)]
 pub struct Ended {
     pub code: Option<i32>,
@@ -154,13 +155,13 @@ impl From<Output> for Ended {
 }
 
 impl Ended {
-    /// Its stdout, where it ended well.
+    /// Returns the stdout of a program that succeeded.
     pub fn success(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");
         self.stdout
     }
 
-    /// Asserts that it failed with this message, and nothing on stdout.
+    /// Asserts that the program failed with this message and printed nothing on stdout.
     pub fn fails_with(&self, message: &str) {
         assert_eq!(
             (self.code, self.stderr.as_str(), self.stdout.as_str()),
@@ -169,15 +170,16 @@ impl Ended {
     }
 }
 
-/// Runs a program to its end.
+/// Runs a program until it ends.
 pub fn run<S: AsRef<std::ffi::OsStr>>(name: &str, arguments: impl IntoIterator<Item = S>) -> Ended {
     program(name).args(arguments).output().expect("the program starts").into()
 }
 
-/// The most memory that a program took at once, in bytes, with one argument; it may fail, but not
+/// Returns the peak memory of a program with one argument, in bytes. The program may fail, but not
 /// by a signal.
 ///
-/// A process in between asks: what the system says of a child counts its parent's memory before exec.
+/// A helper process measures it: the system's value for a child includes its parent's memory before
+/// exec.
 pub fn peak_memory(name: &str, argument: &Path) -> u64 {
     let script = "import resource, subprocess, sys
 quiet = subprocess.DEVNULL
@@ -190,7 +192,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)";
         .arg(argument)
         .output();
     let peak: u64 = Ended::from(output.unwrap()).success().trim().parse().unwrap();
-    // In KiB on Linux, in bytes on macOS.
+    // The value is in KiB on Linux, in bytes on macOS.
     peak * if cfg!(target_os = "macos") { 1 } else { 1024 }
 }
 
@@ -203,14 +205,14 @@ pub fn fixtures(command: &str, folder: &Path) {
     python("fixtures.py", command, &[folder]);
 }
 
-/// Runs a script of `tests/` in the Python with PyTorch, which has to succeed.
+/// Runs a script of `tests/` in the Python with PyTorch, and asserts that it succeeds.
 pub fn python(script: &str, command: &str, paths: &[&Path]) {
     let python = python_path();
     let output = Command::new(&python)
         .arg(root().join("tests").join(script))
         .arg(command)
         .args(paths)
-        // Threads that wait for each other do not take the core from those they wait for.
+        // Waiting threads should not take the core from those that they wait for.
         .env("OMP_WAIT_POLICY", "passive")
         .output()
         .unwrap_or_else(|error| {
@@ -220,12 +222,12 @@ pub fn python(script: &str, command: &str, paths: &[&Path]) {
     assert_eq!(ended.code, Some(0), "{script} {command}:\n{}{}", ended.stdout, ended.stderr);
 }
 
-/// SGD, its settings in the order of [`OptimizerConfig::Sgd`].
+/// Returns the settings of SGD, in the order of [`OptimizerConfig::Sgd`].
 pub fn sgd(momentum: f64, dampening: f64, weight_decay: f64, nesterov: bool) -> OptimizerConfig {
     OptimizerConfig::Sgd { momentum, dampening, weight_decay, nesterov }
 }
 
-/// All optimizers, each setting away from where it does nothing.
+/// Returns all optimizers, with each setting at a value that has an effect.
 pub fn optimizers() -> [OptimizerConfig; 6] {
     let (beta1, beta2, eps) = (0.9, 0.999, 1e-8);
     [
@@ -238,7 +240,7 @@ pub fn optimizers() -> [OptimizerConfig; 6] {
     ]
 }
 
-/// The largest difference, as a part of the largest value.
+/// Returns the largest difference, relative to the largest value.
 pub fn difference(ours: &Tensor, theirs: &Tensor) -> f64 {
     assert_eq!(ours.size(), theirs.size());
     let (ours, theirs) = (ours.to_kind(Kind::Double), theirs.to_kind(Kind::Double));
@@ -247,7 +249,7 @@ pub fn difference(ours: &Tensor, theirs: &Tensor) -> f64 {
     (ours - theirs).abs().max().double_value(&[]) / largest
 }
 
-/// Tensors of a safetensors file, read without this crate's own reader.
+/// Reads the tensors of a safetensors file without this project's own reader.
 pub fn tensors(path: &Path) -> BTreeMap<String, Tensor> {
     let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let file = SafeTensors::deserialize(&bytes).expect("safetensors");
@@ -303,14 +305,14 @@ impl Bits {
         self.compare(name, &to_tensor(ours).unwrap(), &to_tensor(theirs).unwrap());
     }
 
-    /// Panics with all that differs; also where other than `expected` tensors were compared.
+    /// Panics with all differences; also if the number of compared tensors is not `expected`.
     pub fn check(self, expected: usize) {
         assert!(self.table.is_empty(), "not the same bits:\n{}", self.table);
         assert_eq!(self.compared, expected, "tensors compared");
     }
 }
 
-/// Writes an IDX file, gzip where the name says so.
+/// Writes an IDX file, compressed with gzip if the name ends in .gz.
 pub fn write_idx(path: &Path, dimensions: &[usize], data: &[u8]) {
     let mut bytes = vec![0, 0, 8, dimensions.len() as u8];
     bytes.extend(dimensions.iter().flat_map(|&size| (size as u32).to_be_bytes()));
@@ -327,9 +329,9 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A folder with the first 1,000 training and 500 test images of MNIST, for quick runs.
+/// Returns a folder with the first 1,000 training and 500 test images of MNIST, for quick runs.
 ///
-/// It stays in `target/tmp`; each run of the tests writes the same bytes anew.
+/// The folder stays in `target/tmp`; each run of the tests writes the same bytes again.
 pub fn small_mnist() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -349,7 +351,7 @@ pub fn small_mnist() -> &'static Path {
     })
 }
 
-/// Weights that have been trained a little: `model.pt` of one epoch on the small MNIST.
+/// Returns weights that have been trained a little: `model.pt` of one epoch on the small MNIST.
 pub fn trained() -> &'static Path {
     static FILE: OnceLock<PathBuf> = OnceLock::new();
     FILE.get_or_init(|| {
@@ -373,7 +375,7 @@ pub fn trained() -> &'static Path {
     })
 }
 
-/// Forms of the modern network that the fused engines train.
+/// Returns forms of the modern network that the fused engines train.
 pub fn fused_models() -> impl Iterator<Item = ModelConfig> {
     [Activation::Tanh, Activation::Relu].into_iter().flat_map(|activation| {
         let forms = [
@@ -391,8 +393,9 @@ pub fn fused_models() -> impl Iterator<Item = ModelConfig> {
     })
 }
 
-/// Whether float32 decides as float64 does for each of some images: no unit of relu is too close to 0, and no two of four
-/// that are pooled are too close to each other. (N), bool. `p` are the parameters in float64.
+/// Returns for which images rounding to float32 cannot change a decision: no input of relu is close
+/// to 0, and no two values of a pooling window are close to each other. (N), bool. `p` holds the
+/// parameters in float64.
 pub fn decided(config: &ModelConfig, p: &[Tensor], images: &Tensor) -> Tensor {
     const CLOSE: f64 = 1e-6;
     let (relu, max) = (config.activation == Activation::Relu, config.pooling == Pooling::Max);
@@ -428,7 +431,7 @@ pub fn decided(config: &ModelConfig, p: &[Tensor], images: &Tensor) -> Tensor {
     close.logical_not()
 }
 
-/// The tensors of an optimizer's state, by name.
+/// Returns the tensors of an optimizer's state, by name.
 pub fn optimizer_tensors(state: &OptimizerState) -> Vec<(&'static str, Tensor)> {
     let named = match state {
         OptimizerState::Empty => vec![],
@@ -445,17 +448,7 @@ pub fn optimizer_tensors(state: &OptimizerState) -> Vec<(&'static str, Tensor)> 
     named.into_iter().flat_map(each).collect()
 }
 
-/// Shows nothing.
-pub struct Quiet;
-
-impl Progress for Quiet {
-    fn begin(&mut self, _: u32, _: u32, _: u64) {}
-    fn set(&mut self, _: u64) {}
-    fn end(&mut self) {}
-    fn report(&mut self, _: &EpochMetrics) {}
-}
-
-/// The width and height of a picture file.
+/// Returns the width and height of a picture file.
 pub fn picture_size(path: &Path) -> (u32, u32) {
     lenet5::Picture::stated_size(&fs::read(path).unwrap()).expect("a picture")
 }

@@ -1,4 +1,4 @@
-//! Files of weights, from Python and to Python.
+//! Tests of files of weights, from Python and for Python.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::util::{Bits, fixtures, python, root, shared, temp, tensors};
 pub const FORMATS: [(Format, &str); 3] =
     [(Format::TorchScript, "pt"), (Format::StateDict, "pth"), (Format::SafeTensors, "safetensors")];
 
-/// Networks that differ in all settings.
+/// Returns networks that differ in all settings.
 fn configs() -> [(&'static str, ModelConfig); 9] {
     [
         ("default", ModelConfig::default()),
@@ -79,7 +79,7 @@ fn configs() -> [(&'static str, ModelConfig); 9] {
     ]
 }
 
-/// A network of random weights, always the same.
+/// Creates a network of random weights, which are the same in each run.
 pub fn random(config: &ModelConfig) -> Weights {
     let draw = || LeNet5::random(config, Device::Cpu);
     Generator::seeded(4).unwrap().draw(draw).unwrap().unwrap().weights().unwrap()
@@ -103,11 +103,11 @@ fn round_trips() {
     let mut bits = Bits::default();
     for (_, config) in configs() {
         let mut weights = random(&config);
-        // Numbers that a detour over text or over another type would lose.
+        // Values that a conversion to text or to another type would change.
         let odd = [f32::MIN_POSITIVE / 4.0, -0.0, f32::MAX, f32::EPSILON, -1e-30, 1.0 / 3.0];
         weights.tensors[1].1 = Array::from_f32(&[6], &odd);
         for (format, _) in FORMATS {
-            // The content decides, not the name.
+            // The format is detected from the content, not the name.
             let path = folder.path().join("weights");
             weights::write(&weights, &path, format).unwrap();
             let found = Weights::read(&path).unwrap();
@@ -115,7 +115,7 @@ fn round_trips() {
             compare(&mut bits, &format.to_string(), &found, &weights);
             let model = LeNet5::from_weights(&found, Device::Cpu).unwrap();
             assert_eq!(model.config(), &config);
-            // The same weights make the same file, to the byte.
+            // The same weights lead to the same bytes.
             assert_eq!(
                 weights::to_bytes(&weights, format).unwrap(),
                 fs::read(&path).unwrap(),
@@ -126,14 +126,14 @@ fn round_trips() {
     bits.check(3 * (7 * 10 + 2 * 13));
 }
 
-/// With as many classes as another layer has units, two biases have one shape.
+/// With as many classes as another layer has units, two biases have the same shape.
 #[test]
 fn foreign_biases_go_with_their_weights() {
     let folder = temp();
     let mut bits = Bits::default();
     for classes in [6, 16, 84, 120] {
         let ours = random(&ModelConfig { classes, ..ModelConfig::default() });
-        // In the order of their names the output comes first, as safetensors from Python has it.
+        // If names are sorted, as safetensors from Python sorts them, the output comes first.
         let foreign = ["features.0", "features.3", "features.6", "head.1", "classifier"];
         let mut sorted: Vec<_> = ours
             .tensors
@@ -154,7 +154,7 @@ fn foreign_biases_go_with_their_weights() {
     bits.check(4 * 10);
 }
 
-/// Files that Python wrote: see tests/forms.py.
+/// Tests files that Python wrote: see tests/forms.py.
 pub fn forms() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -164,7 +164,7 @@ pub fn forms() -> &'static Path {
     })
 }
 
-/// A file of tests/forms.py.
+/// Reads a file of tests/forms.py.
 #[derive(serde::Deserialize)]
 struct Case {
     file: String,
@@ -172,7 +172,7 @@ struct Case {
     notes: Vec<String>,
 }
 
-/// The logits that a network of the weights gives on images, as bytes.
+/// Returns the logits of a network with these weights on images, as bytes.
 fn logits_of(weights: &Weights, images: &Tensor) -> Tensor {
     let model = LeNet5::from_weights(weights, Device::Cpu).unwrap();
     tch::set_num_threads(1);
@@ -191,7 +191,7 @@ fn reads_every_form() {
         let path = forms().join(file);
         let mut weights = Weights::read(&path).unwrap_or_else(|error| panic!("{error}"));
         assert_ne!(weights.provenance, Provenance::Known, "{file}");
-        // What shapes tell is found, the rest is what the user says.
+        // Settings that the shapes imply are inferred; the user states the others.
         let ModelConfig { activation, pooling, layer_order, hidden_activation, .. } = *config;
         let ModelConfig { input, mean, std, .. } = *config;
         let some = ModelOptions {
@@ -213,7 +213,7 @@ fn reads_every_form() {
     bits.check(cases.len());
 }
 
-/// What the files tell beside the numbers.
+/// The settings that the files state.
 #[test]
 fn notes() {
     let notes = |file: &str| Weights::read(&forms().join(file)).unwrap().notes();
@@ -292,7 +292,7 @@ fn a_model_tuned_in_python_comes_back() {
 fn python_reads_what_rust_wrote() {
     let folder = temp();
     let mut models = serde_json::Map::new();
-    // As `check` in fixtures.py has it.
+    // The same computation as `check` in fixtures.py.
     tch::set_num_threads(1);
     for (name, config) in configs() {
         let weights = random(&config);
@@ -319,7 +319,7 @@ fn python_reads_what_rust_wrote() {
     fixtures("check", folder.path());
 }
 
-/// The checksum in a safetensors file covers tensors, names, shapes and settings.
+/// Tests that the checksum in a safetensors file covers tensors, names, shapes and settings.
 #[test]
 fn each_flipped_bit_of_a_safetensors_file_is_found() {
     let bytes = fs::read(root().join("weights/lenet5.safetensors")).unwrap();
@@ -331,7 +331,7 @@ fn each_flipped_bit_of_a_safetensors_file_is_found() {
         damaged[at] ^= 1 << (at % 8);
         match Weights::from_bytes(&damaged, &Limits::default()) {
             Err(_) => {}
-            // Where the checksum's own name is hit, there is none, and the rest is whole.
+            // If the name of the checksum is damaged, there is no checksum, and the rest is valid.
             Ok(found) => {
                 assert!(
                     !String::from_utf8_lossy(&damaged).contains("\"lenet5.crc32\""),

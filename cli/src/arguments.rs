@@ -1,4 +1,4 @@
-//! Arguments that several programs have.
+//! Command-line arguments that several programs share.
 
 use std::path::Path;
 
@@ -11,23 +11,23 @@ use lenet5_core::{Choice, Result, Weights};
 
 use super::note_all;
 
-/// Parses the value of an option with a fixed set of values, which `--help` lists.
+/// Creates a parser for an option with a fixed set of values, which `--help` lists.
 pub fn choice<T: Choice>() -> impl TypedValueParser<Value = T> {
     let values = T::CHOICES.iter().map(|(_, name, help)| PossibleValue::new(*name).help(*help));
     PossibleValuesParser::new(values)
         .map(|name| T::from_name(&name).expect("the parser takes the listed names only"))
 }
 
-/// Parses a confidence.
+/// Parses a confidence, a number from 0 to 1.
 ///
 /// # Errors
-/// Where it is not from 0 to 1.
+/// If the text is no number from 0 to 1.
 pub fn confidence(text: &str) -> Result<f32, String> {
     let value = text.parse().ok().filter(|value| (0.0..=1.0).contains(value));
     value.ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
-/// The settings of a network that the shapes of its weights do not tell.
+/// Settings of a network that cannot be inferred from the shapes of its weights.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "ModelArguments")]
 pub struct ModelArguments {
@@ -43,19 +43,20 @@ pub struct ModelArguments {
     /// Activation of c5 and f6 [default: as the file says, else same]
     #[arg(long, value_name = "WHICH", value_parser = choice::<HiddenActivation>())]
     hidden_activation: Option<HiddenActivation>,
-    /// How a 28x28 image becomes the input [default: as the file says, else padded]
+    /// How a 28x28 image is converted to the network's input [default: as the file says, else
+    /// padded]
     #[arg(long, value_parser = choice::<Input>())]
     input: Option<Input>,
-    /// Subtracted from the pixels, which are 0..1 [default: as the file says, else 0]
+    /// Mean, which is subtracted from the pixels of 0..1 [default: as the file says, else 0]
     #[arg(long, value_name = "X")]
     mean: Option<f64>,
-    /// Divides the pixels after that [default: as the file says, else 1]
+    /// Standard deviation, by which the pixels are then divided [default: as the file says, else 1]
     #[arg(long, value_name = "X")]
     std: Option<f64>,
 }
 
 impl ModelArguments {
-    /// The options that were given.
+    /// Returns the options that were given.
     pub fn options(&self) -> ModelOptions {
         ModelOptions {
             activation: self.activation,
@@ -69,41 +70,41 @@ impl ModelArguments {
     }
 }
 
-/// How a program reads a file of weights.
+/// Options for reading a file of weights.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WeightsArguments {
-    /// Settings that the file does not hold, or holds wrongly.
+    /// Settings that the file lacks, or that replace those in the file.
     #[command(flatten)]
     pub model: ModelArguments,
-    /// Where the network is in a file that holds several, such as a teacher and a student: the keys that lead
-    /// to it, with dots between them.
+    /// The network in a file that holds several, such as a teacher and a student: the keys that
+    /// lead to it, separated by dots.
     #[arg(long, value_name = "NAME")]
     pub key: Option<String>,
-    /// The limits.
+    /// Limits on the memory used.
     #[command(flatten)]
     pub limits: LimitArguments,
 }
 
-/// The memory that reading a file of weights may take.
+/// Limits on the memory that reading a file of weights may use.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LimitArguments {
-    /// The most memory that reading the file may take, in MiB.
+    /// Maximum memory for reading the file, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     max_memory: u64,
 }
 
 impl LimitArguments {
-    /// The limits in the form that the reader takes.
+    /// Returns the limits in the form that the reader takes.
     pub fn limits(&self) -> Limits {
         Limits { memory: self.max_memory << 20 }
     }
 }
 
 impl WeightsArguments {
-    /// Reads a file, applies the settings that were given, and prints on stderr what the user should know.
+    /// Reads a file, applies the settings that were given, and prints notes about it on stderr.
     ///
     /// # Errors
-    /// As [`Weights::read`] and [`Weights::set`].
+    /// The errors of [`Weights::read`] and [`Weights::set`].
     pub fn read(&self, path: &Path) -> Result<Weights> {
         let mut weights = self.read_as_stored(path)?;
         weights.set(&self.model.options())?;
@@ -111,18 +112,19 @@ impl WeightsArguments {
         Ok(weights)
     }
 
-    /// Reads a file with the settings that it holds or that are assumed.
+    /// Reads a file with the settings that it holds; those that it lacks are assumed.
     ///
     /// # Errors
-    /// As [`Weights::read`].
+    /// The errors of [`Weights::read`].
     pub fn read_as_stored(&self, path: &Path) -> Result<Weights> {
         Weights::read_within(path, &self.limits.limits(), self.key.as_deref())
     }
 
-    /// As [`WeightsArguments::read`]; where no file is named, the shipped weights.
+    /// Reads a file as [`WeightsArguments::read`] does, or returns the built-in weights if `path`
+    /// is `None`.
     ///
     /// # Errors
-    /// As [`Weights::read`] and [`Weights::set`].
+    /// The errors of [`Weights::read`] and [`Weights::set`].
     pub fn open(&self, path: Option<&Path>, shipped: Network) -> Result<Weights> {
         let Some(path) = path else {
             let mut weights = Weights::shipped(shipped)?;

@@ -1,4 +1,5 @@
-//! Parts that the command-line programs share: arguments, exit codes, signals, output that may be cut off, progress.
+//! Parts that the command-line programs share: arguments, exit codes, signals, output to closed
+//! pipes, progress.
 
 mod arguments;
 mod progress;
@@ -16,16 +17,17 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 pub use arguments::{LimitArguments, ModelArguments, WeightsArguments, choice, confidence};
-pub use progress::Progress;
+pub use progress::ProgressBar;
 
-/// Reads the command line of a program. Wrong usage ends the program with exit code 2.
+/// Parses the command line of a program. Wrong usage ends the program with exit code 2.
 pub fn parse<T: clap::Parser>() -> T {
     let matches = with_negative_numbers(T::command()).get_matches();
     T::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut T::command()).exit())
 }
 
-/// Makes a negative number the value of an option that stands before it, in a command and its subcommands. Without this
-/// the parser takes `-1` for an unknown option, and the check of the setting itself is not reached.
+/// Lets a negative number be the value of the option before it, in a command and its subcommands.
+/// Otherwise clap takes `-1` for an unknown option, and the range check of the setting is not
+/// reached.
 fn with_negative_numbers(command: clap::Command) -> clap::Command {
     command
         .mut_args(|argument| {
@@ -35,25 +37,26 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
         .mut_subcommands(with_negative_numbers)
 }
 
-/// Calls `stop` at the first SIGHUP, SIGINT or SIGTERM, with the exit code that a shell gives to a program that such a
-/// signal ended: 128 and the signal's number. A second signal ends the program at once, with its own code.
+/// Calls `stop` at the first SIGHUP, SIGINT or SIGTERM. Its argument is the exit code that a shell
+/// reports for a program which that signal ended: 128 plus the signal's number. A second signal
+/// ends the program at once, with its own code.
 ///
-/// A signal that is ignored when the program starts stays ignored: SIGHUP under `nohup`, SIGINT in the background of
-/// a script.
+/// A signal that is ignored when the program starts stays ignored: SIGHUP under `nohup`, SIGINT in
+/// the background of a script.
 ///
 /// # Errors
-/// Where the system refuses a handler.
+/// If the system rejects a signal handler.
 pub fn on_signal(stop: impl FnOnce(u8) + Send + 'static) -> io::Result<()> {
-    let mut heeded = vec![SIGHUP, SIGINT, SIGTERM];
-    heeded.retain(|signal| !is_ignored(*signal));
+    let mut handled = vec![SIGHUP, SIGINT, SIGTERM];
+    handled.retain(|signal| !is_ignored(*signal));
     let stopping = Arc::new(AtomicBool::new(false));
-    for &signal in &heeded {
-        // In the handler itself, and in this order: the first signal sets the flag that the second one finds. It ends the
-        // program as `exit_now` does.
+    for &signal in &handled {
+        // Both actions run in the signal handler, in this order: the first signal sets the flag
+        // that makes the second one end the program, as `exit_now` does.
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stopping))?;
         flag::register(signal, Arc::clone(&stopping))?;
     }
-    let mut signals = Signals::new(&heeded)?;
+    let mut signals = Signals::new(&handled)?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
             stop((128 + signal) as u8);
@@ -64,7 +67,7 @@ pub fn on_signal(stop: impl FnOnce(u8) + Send + 'static) -> io::Result<()> {
 
 #[allow(unsafe_code)]
 fn is_ignored(signal: i32) -> bool {
-    // SAFETY: the call only asks, and `action` is filled in where it succeeds.
+    // SAFETY: the call only reads the current handler, and fills in `action` if it succeeds.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal, std::ptr::null(), &mut action) == 0
@@ -72,8 +75,9 @@ fn is_ignored(signal: i32) -> bool {
     }
 }
 
-/// Runs a command. The exit code is 0 when it is done, and 1 when it failed, with the error on stderr; wrong usage is
-/// clap's, with 2. A reader that closes our output early (`| head`) has got what it wanted: 0.
+/// Runs a command and returns its exit code: the command's own code, or 1 if it failed, with the
+/// error on stderr. (Wrong usage ends the program in [`parse`], with 2.) If the reader of stdout
+/// closes the pipe early (`| head`), that is no error: 0.
 pub fn run(command: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
     match command() {
         Ok(code) => code,
@@ -92,38 +96,38 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Ends the process at once, without running destructors: other threads may be at work still. The files are as the last
-/// write left them.
+/// Ends the process at once, without running destructors, as other threads may still be working.
+/// Files stay as the last write left them.
 pub fn exit_now(code: u8) -> ! {
     signal_hook::low_level::exit(code.into())
 }
 
-/// Prints on stdout without a panic where it is closed or full.
+/// Prints on stdout. Unlike `print!` it does not panic if stdout is closed or full.
 ///
 /// # Errors
-/// Those of writing.
+/// If writing fails.
 pub fn print(text: impl fmt::Display) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     let printed = write!(stdout, "{text}").and_then(|()| stdout.flush());
     printed.map_err(|error| io::Error::new(error.kind(), format!("stdout: {error}")))
 }
 
-/// Prints a line on stderr. Nothing happens where nobody reads it: `eprintln!` would panic.
+/// Prints a line on stderr. A closed stderr is ignored: `eprintln!` would panic.
 pub fn note(line: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Prints on stderr what the user should know about weights that were read.
+/// Prints the notes about weights that were read on stderr, such as assumed settings.
 pub fn note_all(path: &Path, weights: &Weights) {
     for text in weights.notes() {
         note(format_args!("note: {}: {text}", files::shown(path)));
     }
 }
 
-/// Sets the number of threads that read pictures. None leaves all cores.
+/// Sets the number of threads that read pictures. `None` means all cores.
 ///
 /// # Errors
-/// Where the number is below 1 or above 1,024, or the system has no more threads.
+/// If the number is below 1 or above 1,024, or the system cannot start the threads.
 pub fn set_pool(threads: Option<i32>) -> Result<()> {
     let threads = match threads {
         None => 0,

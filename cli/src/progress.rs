@@ -1,28 +1,33 @@
-//! Progress through many images on stderr: a bar on a terminal, else a plain line now and then.
+//! Progress of work on many images, on stderr: a bar on a terminal, otherwise a plain line every 10
+//! seconds.
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use console::Term;
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{
+    HumanCount, HumanDuration, ProgressBar as TerminalBar, ProgressState, ProgressStyle,
+};
 
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Shows images done, images per second and the time left; the bar goes when this is dropped.
-pub struct Progress {
-    /// The work that is shown, such as the epoch.
+/// Shows the number of images done, images per second and the time left. The bar disappears when
+/// this is dropped.
+pub struct ProgressBar {
+    /// The name of the work, such as the epoch.
     label: String,
     total: u64,
-    bar: Option<ProgressBar>,
+    bar: Option<TerminalBar>,
     start: Instant,
-    /// The number of images at the first call, and the time of the last line.
+    /// The number of images at the first call of `set`.
     first: Option<u64>,
+    /// The time of the last plain line.
     printed: Instant,
 }
 
-impl Progress {
-    /// Shows the progress of work on `total` images.
+impl ProgressBar {
+    /// Creates the progress bar of work on `total` images.
     pub fn new(label: &str, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let label = label.to_owned();
@@ -30,18 +35,18 @@ impl Progress {
                 "line",
                 move |state: &ProgressState, out: &mut dyn fmt::Write| {
                     let (images, left) = ((state.pos(), total), HumanDuration(state.eta()));
-                    // The window may have another size for each line.
+                    // The window may have been resized since the last line.
                     let width = usize::from(Term::stderr().size().1);
                     let _ = out.write_str(&line(&label, images, state.per_sec(), &left, width));
                 },
             );
-            ProgressBar::new(total).with_style(style)
+            TerminalBar::new(total).with_style(style)
         });
         let now = Instant::now();
         Self { label: label.to_owned(), total, bar, start: now, first: None, printed: now }
     }
 
-    /// Shows that this number of images is done.
+    /// Shows that `images` images are done.
     pub fn set(&mut self, images: u64) {
         let images = images.min(self.total);
         if self.first.is_none()
@@ -58,7 +63,7 @@ impl Progress {
                 self.printed = Instant::now();
                 let rate = (images - first) as f64 / self.start.elapsed().as_secs_f64();
                 let left = (self.total - images) as f64 / rate.max(1e-9);
-                // Where stderr is closed, eprintln! would panic.
+                // `eprintln!` would panic if stderr is closed.
                 let _ = writeln!(
                     std::io::stderr(),
                     "{}: {images}/{} images, {rate:.0}/s, {left:.0} s left",
@@ -71,7 +76,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressBar {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -79,8 +84,8 @@ impl Drop for Progress {
     }
 }
 
-/// A line such as `epoch 1/10 [===>   ] 30,000/60,000 images, 9000/s, 3s left`, shortened to `width` columns: a line
-/// that wraps would leave a trail, as only its last part is overwritten.
+/// Returns a line such as `epoch 1/10 [===>   ] 30,000/60,000 images, 9000/s, 3s left`, shortened
+/// to `width` columns. A line that wraps could not be overwritten completely.
 fn line(
     label: &str,
     (done, total): (u64, u64),

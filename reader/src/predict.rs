@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern, PatternError};
-use lenet5_cli::Progress;
+use lenet5_cli::ProgressBar;
 use lenet5_core::data::digit::SIDE;
 use lenet5_core::recognizer::{Mark, Reading, Recognizer};
 use lenet5_core::{Error, Picture, PictureLimits, Result, files};
@@ -127,7 +127,8 @@ pub fn read_files<E>(
     limits: &PictureLimits,
     mut each: impl FnMut(&Path, Result<Reading>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut progress = (files.len() > BATCH).then(|| Progress::new("reading", files.len() as u64));
+    let mut progress =
+        (files.len() > BATCH).then(|| ProgressBar::new("reading", files.len() as u64));
     let mut done = 0;
     let mut files = files.into_iter().peekable();
     while files.peek().is_some() {

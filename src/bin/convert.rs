@@ -1,4 +1,5 @@
-//! Converts weights: `cargo run --release --bin convert weights/lenet5.pt lenet5.safetensors`
+//! Converts files of weights: `cargo run --release --bin convert weights/lenet5.pt
+//! lenet5.safetensors`
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,25 +13,26 @@ use lenet5::weights::{self, Format, Inspection, Provenance};
 use lenet5_cli::{self as cli, WeightsArguments};
 use lenet5_core::files;
 
-/// Reads LeNet-5's weights in any form that PyTorch users have, and writes them in another.
+/// Reads LeNet-5's weights in any form that PyTorch writes, and writes them in another form.
 ///
-/// The form of IN is found by its content, and nothing in it is executed. OUT is replaced whole or
-/// not at all, and holds all settings: it needs no options afterwards. Without OUT, IN is described, as
-/// inspect does.
+/// The form of IN is detected from its content. No code in it is executed. OUT is written
+/// completely or not at all. It holds all settings, so that no options are needed to read it.
+/// Without OUT, IN is described, as by inspect.
 #[derive(Parser)]
 #[command(version)]
-struct Arguments {
-    /// TorchScript, `torch.save` of any age (a state dict, a checkpoint, a whole module), or safetensors.
+struct ConvertArguments {
+    /// TorchScript, a file of any version of `torch.save` (a state dict, a checkpoint, a whole
+    /// module), or safetensors.
     #[arg(value_name = "IN")]
     file: PathBuf,
     /// The file to write.
     #[arg(value_name = "OUT")]
     output: Option<PathBuf>,
-    /// Form of OUT [default: by its suffix: .pt torchscript, .pth state-dict, .safetensors]
+    /// Form of OUT [default: by its extension: .pt torchscript, .pth state-dict, .safetensors]
     #[arg(long, requires = "output", value_parser = cli::choice::<Format>())]
     format: Option<Format>,
-    /// Find the activation, the pooling and the input by trial on training images. Settings that are known,
-    /// from options or from the file, are kept.
+    /// Find the activation, the pooling and the input by trial on training images. Settings that
+    /// options or the file state are kept.
     #[arg(long, requires = "output")]
     detect: bool,
     /// Folder of IDX files for --detect, gzip or not [default: the embedded MNIST]
@@ -41,7 +43,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments: Arguments = cli::parse();
+    let arguments: ConvertArguments = cli::parse();
     cli::run(|| {
         match &arguments.output {
             Some(output) => convert(&arguments, output)?,
@@ -51,7 +53,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn convert(arguments: &Arguments, output: &Path) -> anyhow::Result<()> {
+fn convert(arguments: &ConvertArguments, output: &Path) -> anyhow::Result<()> {
     let format = arguments.format.or_else(|| Format::from_path(output)).with_context(|| {
         format!(
             "{}: expected the suffix .pt, .pth or .safetensors, or --format",
@@ -81,8 +83,8 @@ fn convert(arguments: &Arguments, output: &Path) -> anyhow::Result<()> {
                 ModelOptions::of(&other.config)
             ));
         }
-        for config in detection.as_good(&weights.config) {
-            cli::note(format_args!("note: as good, but for noise: {config}"));
+        for config in detection.equivalent(&weights.config) {
+            cli::note(format_args!("note: equally good, except for noise: {config}"));
         }
     }
     weights::write(&weights, output, format)?;

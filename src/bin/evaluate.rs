@@ -1,4 +1,4 @@
-//! Tests weights on a data set: `cargo run --release --bin evaluate`
+//! Evaluates weights on a data set: `cargo run --release --bin evaluate`
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,22 +20,22 @@ use lenet5_core::kernels::batch::BatchForm;
 use tch::nn::Module;
 use tch::{Device, Tensor};
 
-/// Prints the error, a table of the classes and the confusion matrix.
+/// Prints the test error, a table of the classes and the confusion matrix.
 #[derive(Parser)]
 #[command(version)]
-struct Arguments {
-    /// Weights: TorchScript, torch.save of any age, or safetensors, of which nothing is executed [default: those
-    /// shipped, weights/lenet5.*]
+struct EvaluateArguments {
+    /// Weights: TorchScript, a file of any version of torch.save, or safetensors; no code in it is
+    /// executed [default: the built-in weights, weights/lenet5.*]
     #[arg(value_name = "FILE", conflicts_with_all = ["torchscript", "weights"])]
     file: Option<PathBuf>,
     /// Another way to name FILE.
     #[arg(long, value_name = "FILE", conflicts_with = "torchscript")]
     weights: Option<PathBuf>,
-    /// Which of the shipped weights: of the network as PyTorch users write it today, or of the paper's of 1998.
+    /// Which built-in weights: of the modern network, or of the original network of 1998.
     #[arg(long, default_value = "modern", value_parser = cli::choice::<Network>(), conflicts_with_all = ["file", "weights", "torchscript"])]
     model: Network,
-    /// Run any TorchScript classifier as it is. This EXECUTES THE CODE IN THE FILE, which may do
-    /// anything: only for files that you trust.
+    /// Run any TorchScript classifier without conversion. This EXECUTES THE CODE IN THE FILE, which
+    /// can do anything: use it only with files that you trust.
     #[arg(long, value_name = "FILE")]
     torchscript: Option<PathBuf>,
     #[command(flatten)]
@@ -46,34 +46,36 @@ struct Arguments {
     /// The part of the data set.
     #[arg(long, default_value = "test", value_parser = cli::choice::<Split>())]
     split: Split,
-    /// One JSON object instead of the tables: samples, errors, error_percent, loss, confusion,
-    /// rejected_percent_for_half_percent_error.
+    /// Print one JSON object instead of the tables: samples, errors, error_percent, loss,
+    /// confusion, rejected_percent_for_half_percent_error.
     #[arg(long)]
     json: bool,
     /// Write `logits` (N, classes; float32) and `labels` (N; int64) as safetensors.
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,
-    /// Draw the confusion matrix, the rejection curve and the misclassified digits as DIR/confusion.png,
-    /// rejection.png and misclassified.png; for weights in a run's folder, the run's losses and errors as curve.png.
+    /// Draw the confusion matrix, the rejection curve and the misclassified digits as
+    /// DIR/confusion.png, rejection.png and misclassified.png. For weights in a run's folder, also
+    /// draw the run's losses and errors as curve.png.
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
-    /// auto, cpu, cuda, cuda:N or mps.
+    /// Device: auto, cpu, cuda, cuda:N or mps.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
     /// CPU threads [default: all cores]
     #[arg(long)]
     threads: Option<i32>,
-    /// The kernels that compute the logits: libtorch gives the bits of PyTorch, fused is the fastest on a CPU.
+    /// The kernels that compute the logits. libtorch gives the same bits as PyTorch; fused is the
+    /// fastest on a CPU.
     #[arg(long, default_value = "libtorch", value_parser = cli::choice::<EngineChoice>(), conflicts_with = "torchscript")]
     engine: EngineChoice,
 }
 
 fn main() -> ExitCode {
-    let arguments: Arguments = cli::parse();
+    let arguments: EvaluateArguments = cli::parse();
     cli::run(|| evaluate(&arguments))
 }
 
-fn evaluate(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<ExitCode> {
     set_threads(arguments.threads)?;
     let Scores { logits, labels, config, assumed } = match &arguments.torchscript {
         Some(path) => run_script(arguments, path)?,
@@ -104,7 +106,7 @@ fn evaluate(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// An error above this is likely to come from settings that are not those of training.
+/// An error above this probably comes from settings that differ from those of training.
 const SUSPICIOUS_PERCENT: f64 = 50.0;
 
 /// The logits of a network for a data set.
@@ -118,9 +120,9 @@ struct Scores {
     assumed: bool,
 }
 
-fn run_weights(arguments: &Arguments) -> anyhow::Result<Scores> {
+fn run_weights(arguments: &EvaluateArguments) -> anyhow::Result<Scores> {
     if arguments.engine == EngineChoice::Graph {
-        anyhow::bail!("--engine graph: images that are read once are not worth recording");
+        anyhow::bail!("--engine graph is for training only");
     }
     let weights = arguments.read.open(arguments.weights(), arguments.model)?;
     let given = arguments.read.model.options() != ModelOptions::default();
@@ -151,7 +153,7 @@ fn run_weights(arguments: &Arguments) -> anyhow::Result<Scores> {
     Ok(Scores { logits, labels, config, assumed })
 }
 
-fn run_script(arguments: &Arguments, path: &Path) -> anyhow::Result<Scores> {
+fn run_script(arguments: &EvaluateArguments, path: &Path) -> anyhow::Result<Scores> {
     let (device, _) = arguments.device.open()?;
     let limits = arguments.read.limits.limits();
     let script = Script::load(path, &arguments.read.model.options(), &limits, device)?;
@@ -169,18 +171,18 @@ fn run_script(arguments: &Arguments, path: &Path) -> anyhow::Result<Scores> {
     Ok(Scores { logits, labels: data.labels().copy(), config: config.clone(), assumed: true })
 }
 
-impl Arguments {
-    /// The file of weights, however it was named.
+impl EvaluateArguments {
+    /// The file of weights, from either of the two arguments that can name it.
     fn weights(&self) -> Option<&Path> {
         self.file.as_deref().or(self.weights.as_deref())
     }
 }
 
-/// The most misclassified digits that a picture shows.
-const MOST_SHOWN: usize = 420;
+/// The maximum number of misclassified digits that a picture shows.
+const MAX_SHOWN: usize = 420;
 
 fn report(
-    arguments: &Arguments,
+    arguments: &EvaluateArguments,
     folder: &Path,
     evaluation: &Evaluation,
     logits: &Tensor,
@@ -189,24 +191,23 @@ fn report(
     files::create_folder(folder)?;
     let path = |name: &str| folder.join(name);
     charts::confusion(&path("confusion.png"), &evaluation.confusion)?;
-    // On MNIST's test images there is something to compare with.
+    // Published results to compare with exist for MNIST's test images only.
     let mnist = arguments.data.is_none() && arguments.split == Split::Test;
     let zip_codes = [("the zip code reader of 1989", 9.0, 1.0)];
-    let others = if mnist { &zip_codes[..] } else { &[] };
-    charts::rejection(&path("rejection.png"), &Rejection::new(logits, labels)?, others)?;
+    let published = if mnist { &zip_codes[..] } else { &[] };
+    charts::rejection(&path("rejection.png"), &Rejection::new(logits, labels)?, published)?;
     let misclassified = Misclassified::all(logits, labels)?;
-    let paper = if mnist { Misclassified::by_the_paper() } else { Vec::new() };
-    let by_the_paper = |index: i64| paper.iter().any(|other| other.index == index);
-    let both = misclassified.iter().filter(|found| by_the_paper(found.index)).count();
+    let paper = if mnist { Misclassified::in_paper() } else { Vec::new() };
+    let in_paper = |index: i64| paper.iter().any(|other| other.index == index);
+    let both = misclassified.iter().filter(|found| in_paper(found.index)).count();
     let classes = evaluation.confusion.len();
     let data = Dataset::open(arguments.data.as_deref(), arguments.split, classes)?;
-    let pictures = misclassified.iter().take(MOST_SHOWN).map(|found| Captioned {
+    let pictures = misclassified.iter().take(MAX_SHOWN).map(|found| Captioned {
         picture: data.images().get(found.index),
         caption: format!("{}->{}", found.label, found.prediction),
-        marked: by_the_paper(found.index),
+        marked: in_paper(found.index),
     });
-    let shown =
-        if misclassified.len() > MOST_SHOWN { ", of which these are the first" } else { "" };
+    let shown = if misclassified.len() > MAX_SHOWN { ", of which these are the first" } else { "" };
     let mut title =
         format!("{} of {} misclassified{shown}", misclassified.len(), evaluation.samples);
     if mnist {

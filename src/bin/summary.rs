@@ -1,4 +1,4 @@
-//! The table of layers: `cargo run --release --bin summary`
+//! Prints the table of layers: `cargo run --release --bin summary`
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,33 +17,33 @@ use tch::{Device, Kind, Tensor};
 /// Prints LeNet-5's layers: output shapes, parameters, connections, multiply-adds.
 #[derive(Parser)]
 #[command(version)]
-struct Arguments {
-    /// The network: as PyTorch users write it today, or as the paper of 1998 has it.
+struct SummaryArguments {
+    /// The network: the modern one, or the original one of 1998.
     #[arg(long, default_value = "modern", value_parser = cli::choice::<Network>())]
     model: Network,
     #[command(flatten)]
     options: ModelArguments,
-    /// Draw the distortions of `train --distort` as FILE, a PNG: a digit a row, as it is and nine times
-    /// distorted.
+    /// Draw the distortions of `train --distort` as FILE, a PNG. Each row shows a digit and nine
+    /// distorted copies of it.
     #[arg(long, value_name = "FILE")]
     distortions: Option<PathBuf>,
-    /// Draw what each layer makes of a digit: of the first one in IMAGE, a picture, or of the test
-    /// image of that number.
+    /// Draw the outputs of each layer for a digit. IMAGE is a picture, whose first digit is taken,
+    /// or the index of a test image.
     #[arg(long, value_name = "IMAGE", requires = "out")]
     activations: Option<String>,
-    /// The PNG that --activations draws.
+    /// The PNG file that --activations writes.
     #[arg(long, value_name = "FILE", requires = "activations")]
     out: Option<PathBuf>,
-    /// Weights for --activations [default: those shipped with the program]
+    /// Weights for --activations [default: the built-in weights]
     #[arg(long, value_name = "FILE", requires = "activations")]
     weights: Option<PathBuf>,
-    /// One JSON object instead of the table.
+    /// Print one JSON object instead of the table.
     #[arg(long)]
     json: bool,
 }
 
 fn main() -> ExitCode {
-    let arguments: Arguments = cli::parse();
+    let arguments: SummaryArguments = cli::parse();
     cli::run(|| {
         if let Some(path) = &arguments.distortions {
             charts::sheet(path, &examples(&Distortions::default())?)?;
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn draw_activations(arguments: &Arguments, image: &str, path: &Path) -> anyhow::Result<()> {
+fn draw_activations(arguments: &SummaryArguments, image: &str, path: &Path) -> anyhow::Result<()> {
     let mut weights = match &arguments.weights {
         Some(file) => Weights::read(file)?,
         None => Weights::shipped(arguments.model)?,

@@ -17,33 +17,33 @@ use lenet5::{DeviceChoice, libtorch};
 use lenet5_cli::{self as cli, ModelArguments};
 use lenet5_core::files;
 
-/// Trains LeNet-5 on MNIST, or on any data set of its form.
+/// Trains LeNet-5 on MNIST, or on another data set in IDX files.
 ///
-/// The run's folder gets config.json, metrics.jsonl, checkpoint.pth, model.pt and curve.png.
-/// Ctrl-C finishes the step and writes the checkpoint; --resume goes on from there. SIGTERM and SIGHUP do so too;
-/// the exit code is then 128 and the signal's number: 130, 143, 129. A second signal ends at once. Under nohup the
-/// end of the terminal is no signal.
+/// The results are config.json, metrics.jsonl, checkpoint.pth, model.pt and curve.png in the run's
+/// folder. Ctrl-C finishes the step and writes the checkpoint; --resume continues from there.
+/// SIGTERM and SIGHUP do the same. The exit code is then 128 plus the signal's number: 130, 143 or
+/// 129. A second signal ends the program at once. Under nohup, SIGHUP is ignored.
 #[derive(Parser)]
 #[command(version)]
-struct Arguments {
+struct TrainArguments {
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
     model: ModelArguments,
-    /// Epochs: passes over the training images [default: 10, for sdlm 20]
+    /// Number of epochs [default: 10, for sdlm 20]
     #[arg(long)]
     epochs: Option<u32>,
-    /// auto, cpu, cuda, cuda:N or mps [default: auto]
+    /// Device: auto, cpu, cuda, cuda:N or mps [default: auto]
     #[arg(long)]
     device: Option<DeviceChoice>,
     /// CPU threads [default: all cores]
     #[arg(long)]
     threads: Option<i32>,
-    /// Print at the end where the time of the steps went, by layer and pass, on a GPU by kernel: of the fused engine,
-    /// modern network.
+    /// Print at the end how long each part of the steps took, by layer and direction, on a GPU by
+    /// kernel. For the fused engine and the modern network.
     #[arg(long)]
     profile: bool,
-    /// Go on with the run in DIR, with its settings; only --epochs, --device and --threads may change.
+    /// Continue the run in DIR with its settings. Only --epochs, --device and --threads may change.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["Settings", "ModelArguments", "out"])]
     resume: Option<PathBuf>,
     /// Folder for the results [default: runs/N, the next free number]
@@ -54,19 +54,19 @@ struct Arguments {
 /// Settings that a resumed run takes from its config.json.
 #[derive(Args)]
 struct Settings {
-    /// Settings for a purpose; options beside it change them.
+    /// A set of settings; other options replace single ones.
     #[arg(long, conflicts_with_all = ["model", "init"])]
     preset: Option<Preset>,
-    /// The network: as PyTorch users write it today, or as the paper of 1998 has it [default: modern]
+    /// The network: the modern one, or the original one of 1998 [default: modern]
     #[arg(long, value_parser = cli::choice::<Network>())]
     model: Option<Network>,
-    /// Distort the training images, anew in each epoch, as the paper of 1998 did.
+    /// Distort the training images, differently in each epoch, as the paper of 1998 did.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "paper")]
     distort: Option<Distort>,
     /// Loss function [default: cross-entropy, for the original network discriminative]
     #[arg(long)]
     loss: Option<LossName>,
-    /// The distance of the class of everything else, in the discriminative loss [default: 1]
+    /// The distance of the reject class in the discriminative loss, the paper's j [default: 1]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     j: Option<f64>,
     /// Factor of the original network's squared distances [default: 0.025]
@@ -81,16 +81,16 @@ struct Settings {
     /// Use the first N training images only.
     #[arg(long, value_name = "N")]
     limit: Option<i64>,
-    /// Hold out the last N training images, and evaluate on them instead of on the test images.
+    /// Hold out the last N training images, and evaluate on them instead of the test images.
     #[arg(long, value_name = "N")]
     validation: Option<i64>,
-    /// Count the training images that are misclassified before their step.
+    /// Count the training images that were misclassified before their step.
     #[arg(long)]
     train_error: bool,
     /// Images per step [default: 64, for sdlm 1]
     #[arg(long, value_name = "N")]
     batch_size: Option<i64>,
-    /// The order of the images [default: shuffled, for sdlm constant]
+    /// Order of the images [default: shuffled, for sdlm constant]
     #[arg(long, value_parser = cli::choice::<Order>())]
     order: Option<Order>,
     /// Training engine [default: auto]
@@ -99,14 +99,15 @@ struct Settings {
     /// Precision of convolutions and matrix products [default: fp32]
     #[arg(long, value_parser = cli::choice::<Precision>())]
     precision: Option<Precision>,
-    /// Use only kernels that give the same bits each time; on a GPU that takes longer.
+    /// Use only deterministic kernels, which give the same bits each time; on a GPU training is
+    /// then slower.
     #[arg(long)]
     deterministic: bool,
     /// Optimizer [default: sgd]
     #[arg(long)]
     optimizer: Option<OptimizerName>,
-    /// Learning rate; the largest one of one-cycle [default: 0.05, for adam and adamw 0.001, for sdlm
-    /// 0.0005]
+    /// Learning rate; with one-cycle, the largest one [default: 0.05, for adam and adamw 0.001, for
+    /// sdlm 0.0005]
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
     /// Momentum of sgd [default: 0.9]
@@ -115,31 +116,31 @@ struct Settings {
     /// Dampening of sgd's momentum [default: 0]
     #[arg(long, value_name = "X")]
     dampening: Option<f64>,
-    /// Nesterov momentum, of sgd.
+    /// Nesterov momentum, with sgd.
     #[arg(long)]
     nesterov: bool,
     /// Weight decay [default: 0, for adamw 0.01]
     #[arg(long, value_name = "X")]
     weight_decay: Option<f64>,
-    /// Number that sdlm adds to the second derivatives [default: 0.02]
+    /// Damping mu of sdlm, which is added to the second derivatives [default: 0.02]
     #[arg(long, value_name = "X")]
     mu: Option<f64>,
-    /// Images that sdlm measures the second derivatives on [default: 500]
+    /// Number of images on which sdlm estimates the second derivatives [default: 500]
     #[arg(long, value_name = "N")]
     hessian_samples: Option<usize>,
-    /// How the learning rate changes [default: cosine, for sdlm paper]
+    /// Learning rate schedule [default: cosine, for sdlm paper]
     #[arg(long)]
     schedule: Option<ScheduleName>,
-    /// Epochs between two changes, of the step schedule [default: 1]
+    /// Epochs between two changes of the step schedule [default: 1]
     #[arg(long, value_name = "N")]
     step_size: Option<u32>,
-    /// Factor of a change, of the step schedule [default: 0.7]
+    /// Factor of each change of the step schedule [default: 0.7]
     #[arg(long, value_name = "X")]
     gamma: Option<f64>,
     /// Seed of the initial weights and of the order of the images [default: 1]
     #[arg(long, value_name = "N")]
     seed: Option<i64>,
-    /// Start from the weights and the network of FILE, in any form that convert reads.
+    /// Start from the network and the weights in FILE, in any form that convert reads.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "rbf_scale", "train_rbf", "c5", "classes"])]
     init: Option<PathBuf>,
     /// Form of c5 [default: convolution]
@@ -152,7 +153,7 @@ struct Settings {
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Preset {
-    /// The lowest error with the modern network: ReLU, max pooling, distorted images, 120 epochs.
+    /// Lowest error with the modern network: ReLU, max pooling, distorted images, 120 epochs.
     Best,
     /// The training of the paper of 1998: --model original --optimizer sdlm.
     Paper,
@@ -160,11 +161,12 @@ enum Preset {
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Distort {
-    /// Translation, scaling, squeezing and shear, in ranges fitted to the examples in the paper's Fig. 7.
+    /// Translation, scaling, squeezing and shear, in ranges estimated from the examples in the
+    /// paper's Fig. 7.
     Paper,
     /// The paper's distortions in smaller ranges.
     Mild,
-    /// In smaller ranges, with rotation and elastic distortion besides.
+    /// The paper's distortions in smaller ranges, with rotation and elastic distortion as well.
     Best,
 }
 
@@ -184,16 +186,16 @@ enum OptimizerName {
     Adam,
     #[value(name = "adamw")]
     AdamW,
-    /// Stochastic diagonal Levenberg-Marquardt, with which the paper trained the original network.
+    /// Stochastic diagonal Levenberg-Marquardt, the paper's method for the original network.
     Sdlm,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum LossName {
     CrossEntropy,
-    /// The paper's eq. 8: the distance of the right class.
+    /// The paper's eq. 8: the distance to the code of the correct class.
     Distance,
-    /// The paper's eq. 9: cross-entropy with a class of everything else.
+    /// The paper's eq. 9: cross-entropy with a reject class.
     Discriminative,
 }
 
@@ -204,12 +206,14 @@ enum ScheduleName {
     Cosine,
     #[value(name = "one-cycle")]
     OneCycle,
-    /// The paper's of 1998: the rate for 2 epochs, 0.4 of it for 3, 0.2 for 3, 0.1 for 4, then 0.02.
+    /// The schedule of the paper of 1998: the learning rate for 2 epochs, 0.4 of it for 3, 0.2 for
+    /// 3, 0.1 for 4, then 0.02.
     Paper,
 }
 
 impl Settings {
-    /// `init` are the weights to start from, whose network it then is.
+    /// Creates the settings of a new run. `init` holds the weights to start from, which also
+    /// determine the network.
     fn config(self, options: &ModelOptions, init: Option<&Weights>) -> anyhow::Result<TrainConfig> {
         let sdlm = self.optimizer == Some(OptimizerName::Sdlm);
         let base = match self.preset {
@@ -243,7 +247,7 @@ impl Settings {
             loss: self.loss(model.network)?,
             distortions: self.distort.map(Distort::ranges).or(base.distortions),
             model,
-            // Absolute, so that --resume works from any folder.
+            // An absolute path, so that --resume works from any folder.
             data: self.data.map(std::path::absolute).transpose()?,
             limit: self.limit,
             validation: self.validation,
@@ -259,7 +263,7 @@ impl Settings {
         })
     }
 
-    /// The weights to start from.
+    /// Reads the weights of --init.
     fn init(&self, options: &ModelOptions) -> anyhow::Result<Option<Weights>> {
         let Some(path) = &self.init else { return Ok(None) };
         let mut weights = Weights::read(path)?;
@@ -355,11 +359,11 @@ impl Settings {
 }
 
 fn main() -> ExitCode {
-    let arguments: Arguments = cli::parse();
+    let arguments: TrainArguments = cli::parse();
     cli::run(|| train(arguments))
 }
 
-fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
+fn train(arguments: TrainArguments) -> anyhow::Result<ExitCode> {
     let options = arguments.model.options();
     let init = arguments.settings.init(&options)?;
     let mut config = match &arguments.resume {
@@ -374,14 +378,14 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     libtorch::set_threads(config.threads)?;
     let (device, device_name) = config.device.open()?;
-    let (stop, code) = stop_on_signal()?;
+    let signal = stop_on_signal()?;
     let (folder, mut run) = match (arguments.resume, arguments.out) {
         (Some(folder), _) => (folder.clone(), Run::resume(config, &folder, device)?),
         (None, Some(folder)) => (folder.clone(), Run::start(config, init, &folder, device)?),
         (None, None) => {
             let folder = new_run_folder("runs".as_ref())?;
             let run = Run::start(config, init, &folder, device).inspect_err(|_| {
-                // Goes only if it is still empty.
+                // The folder is removed only if it is still empty.
                 let _ = std::fs::remove_dir(&folder);
             })?;
             (folder, run)
@@ -401,7 +405,7 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
         files::shown(&folder),
         table.header(),
     ));
-    let outcome = run.train(&stop, &mut Display { table, bar: None })?;
+    let outcome = run.train(&signal.received, &mut Display { table, bar: None })?;
     if let Some(table) = run.profile()? {
         let _ = cli::print(table);
     }
@@ -412,7 +416,7 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 "stopped; go on with: train --resume {}",
                 files::shown(&folder)
             ));
-            ExitCode::from(*code.wait())
+            ExitCode::from(*signal.exit_code.wait())
         }
     })
 }
@@ -420,12 +424,12 @@ fn train(arguments: Arguments) -> anyhow::Result<ExitCode> {
 /// Shows a run on the terminal: a bar for the current epoch, and a row for each epoch that is done.
 struct Display {
     table: EpochTable,
-    bar: Option<cli::Progress>,
+    bar: Option<cli::ProgressBar>,
 }
 
 impl Progress for Display {
     fn begin(&mut self, epoch: u32, epochs: u32, images: u64) {
-        self.bar = Some(cli::Progress::new(&format!("epoch {epoch}/{epochs}"), images));
+        self.bar = Some(cli::ProgressBar::new(&format!("epoch {epoch}/{epochs}"), images));
     }
 
     fn set(&mut self, images: u64) {
@@ -439,7 +443,7 @@ impl Progress for Display {
     }
 
     fn report(&mut self, metrics: &EpochMetrics) {
-        // A closed pipe does not stop training: the results are in the folder.
+        // A closed pipe does not stop training, as the results are in the folder.
         drop(cli::print(self.table.row(metrics)));
     }
 }
@@ -447,23 +451,30 @@ impl Progress for Display {
 /// Allows only deterministic kernels from now on.
 #[allow(unsafe_code)]
 fn set_deterministic() -> lenet5::Result<()> {
-    // SAFETY: the program has started no other thread yet, and libtorch's threads start with its first work.
+    // SAFETY: the program has started no other thread yet, and libtorch starts its threads later,
+    // with its first operation.
     unsafe { libtorch::deterministic() }
 }
 
-/// A flag that a signal sets, and the exit code that is then the program's.
-type Stop = (Arc<AtomicBool>, Arc<OnceLock<u8>>);
+/// The first signal that the program received.
+#[derive(Clone, Default)]
+struct StopSignal {
+    received: Arc<AtomicBool>,
+    /// The exit code of the program after the signal.
+    exit_code: Arc<OnceLock<u8>>,
+}
 
-/// The first signal asks the loop to stop after the step; a second one ends at once.
-fn stop_on_signal() -> anyhow::Result<Stop> {
-    let (stop, code) = Stop::default();
-    let (flag, its_code) = (Arc::clone(&stop), Arc::clone(&code));
+/// Makes the first signal stop the training loop after the current step. A second one ends the
+/// program at once.
+fn stop_on_signal() -> anyhow::Result<StopSignal> {
+    let signal = StopSignal::default();
+    let StopSignal { received, exit_code } = signal.clone();
     cli::on_signal(move |code| {
-        flag.store(true, Ordering::Relaxed);
-        let _ = its_code.set(code);
+        received.store(true, Ordering::Relaxed);
+        let _ = exit_code.set(code);
     })
     .context("handling signals")?;
-    Ok((stop, code))
+    Ok(signal)
 }
 
 fn epochs(count: u32) -> String {
@@ -477,8 +488,8 @@ type Column = (String, usize, fn(&EpochMetrics) -> String);
 struct EpochTable(Vec<Column>);
 
 impl EpochTable {
-    /// `size` is the terminal's, in rows and columns, where the table goes to one: what it has no room for is left
-    /// out, as `metrics.jsonl` has it all.
+    /// Creates the table. `size` is the number of rows and columns of the terminal, if stdout is
+    /// one. Columns that do not fit are left out, as `metrics.jsonl` holds all of them.
     fn new(config: &TrainConfig, size: Option<(u16, u16)>) -> Self {
         let measured = if config.validation.is_some() { "valid." } else { "test" };
         let mut columns: Vec<(u8, Column)> = vec![
@@ -503,11 +514,11 @@ impl EpochTable {
             _ => true,
         });
         let room = size.map_or(usize::MAX, |(_, columns)| usize::from(columns));
-        for least in (1..=7).rev() {
+        for priority in (1..=7).rev() {
             if columns.iter().map(|(_, (_, width, _))| width).sum::<usize>() <= room {
                 break;
             }
-            columns.retain(|(rank, _)| *rank != least);
+            columns.retain(|(rank, _)| *rank != priority);
         }
         Self(columns.into_iter().map(|(_, column)| column).collect())
     }

@@ -1,4 +1,4 @@
-//! MNIST, and any data set in its form: images and labels as IDX files.
+//! MNIST and other data sets in its format: images and labels as IDX files.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use super::distort::{self, DistortionBatch};
 use crate::model::{Input, ModelConfig};
 use crate::{Error, Result};
 
-/// One of the two parts of a data set.
+/// A part of a data set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Split {
     /// 60,000 images in MNIST.
@@ -29,24 +29,27 @@ lenet5_core::choices!(Split {
     Test = "test": "10,000 images in MNIST",
 });
 
-/// Images and labels, as bytes.
+/// A data set of images and labels.
 #[derive(Debug)]
 pub struct Dataset {
-    /// (N, H, W), uint8: 0 is background, 255 is ink.
+    /// The images: (N, H, W), uint8, 0 for background to 255 for ink.
     images: Tensor,
-    /// (N), int64.
+    /// The labels: (N), int64.
     labels: Tensor,
 }
 
 impl Dataset {
-    /// Reads `{train|t10k}-images-idx3-ubyte` and `...-labels-idx1-ubyte` in `folder`, or in `raw` or
-    /// `MNIST/raw` (any name for `MNIST`) below it, gzip or not, with or without the suffix `.gz`, also as `...-images.idx3-ubyte`. In EMNIST's names
-    /// (`emnist-letters-train-images-idx3-ubyte`) what comes before the split is taken too, where only one
-    /// file fits.
+    /// Reads a data set from `{train|t10k}-images-idx3-ubyte` and `{train|t10k}-labels-idx1-ubyte`.
+    ///
+    /// The files lie in `folder`, in `folder/raw`, or in a folder `raw` one level deeper, such as
+    /// `MNIST/raw`. They may be compressed with gzip, with or without the suffix `.gz`. Names such
+    /// as `train-images.idx3-ubyte` are found too. EMNIST's names
+    /// (`emnist-letters-train-images-idx3-ubyte`) have a prefix, which may be any if only one file
+    /// matches.
     ///
     /// # Errors
-    /// Where a file is missing or broken, images and labels differ in number, there are none, the
-    /// images are not 28x28 or 32x32, or a label is not below `classes`.
+    /// If a file is missing or damaged, the numbers of images and labels differ, there are no
+    /// images, the images are not 28x28 or 32x32, or a label is not below `classes`.
     pub fn read(folder: &Path, split: Split, classes: usize) -> Result<Self> {
         let images_path = find(folder, split, "images-idx3-ubyte")?;
         let labels_path = find(folder, split, "labels-idx1-ubyte")?;
@@ -54,10 +57,10 @@ impl Dataset {
         Self::new((&images_path, images), (&labels_path, labels), classes)
     }
 
-    /// The MNIST that is part of the program.
+    /// Returns the copy of MNIST that is embedded in the program.
     ///
     /// # Errors
-    /// Where a label is not below `classes`.
+    /// If a label is not below `classes`.
     pub fn embedded(split: Split, classes: usize) -> Result<Self> {
         let (images, labels): (&[u8], &[u8]) = match split {
             Split::Train => (
@@ -81,10 +84,10 @@ impl Dataset {
         )
     }
 
-    /// The data set in `folder`, or the embedded one without it.
+    /// Reads the data set in `folder`, or returns the embedded MNIST if `folder` is `None`.
     ///
     /// # Errors
-    /// As [`Dataset::read`] and [`Dataset::embedded`].
+    /// The errors of [`Dataset::read`] and [`Dataset::embedded`].
     pub fn open(folder: Option<&Path>, split: Split, classes: usize) -> Result<Self> {
         folder.map_or_else(
             || Self::embedded(split, classes),
@@ -98,7 +101,7 @@ impl Dataset {
         classes: usize,
     ) -> Result<Self> {
         let [count, height, width] = images.dimensions[..] else {
-            unreachable!("three dimensions were asked for")
+            unreachable!("idx::read checks the number of dimensions")
         };
         if count == 0 {
             return Err(Error::file(images_path, "expected images, found none"));
@@ -124,7 +127,7 @@ impl Dataset {
         {
             let range = labels.data.iter().min().zip(labels.data.iter().max());
             let hint = match range.map(|(min, max)| (*min, usize::from(*max))) {
-                // EMNIST's letters.
+                // EMNIST's letters have labels from 1.
                 Some((1, max)) if max == classes => format!(
                     "; here labels run from 1 to {max}: train --classes {}, whose class 0 stays empty",
                     max + 1
@@ -147,48 +150,49 @@ impl Dataset {
         })
     }
 
-    /// Number of images.
+    /// Returns the number of images.
     pub fn len(&self) -> i64 {
         self.labels.size()[0]
     }
 
-    /// Whether there are none; [`Dataset::read`] never gives such a one.
+    /// Returns whether the data set has no images; [`Dataset::read`] never returns such a one.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The images: (N, H, W), uint8.
+    /// Returns the images: (N, H, W), uint8.
     pub fn images(&self) -> &Tensor {
         &self.images
     }
 
-    /// The labels: (N), int64.
+    /// Returns the labels: (N), int64.
     pub fn labels(&self) -> &Tensor {
         &self.labels
     }
 
-    /// The first `count` samples.
+    /// Returns the first `count` samples.
     pub fn first(&self, count: i64) -> Self {
         let count = count.min(self.len());
         Self { images: self.images.i(..count), labels: self.labels.i(..count) }
     }
 
-    /// The first `count` samples, and the others.
+    /// Splits the data set into the first `count` samples and the others.
     pub fn split(&self, count: i64) -> (Self, Self) {
         let rest = Self { images: self.images.i(count..), labels: self.labels.i(count..) };
         (self.first(count), rest)
     }
 
-    /// Moves the bytes to a device, where batches are then made: 47 MB for MNIST's 60,000.
+    /// Copies the data set to a device, on which batches are then created: 47 MB for MNIST's 60,000
+    /// images.
     pub fn to_device(&self, device: Device) -> Self {
         Self { images: self.images.to_device(device), labels: self.labels.to_device(device) }
     }
 
-    /// The data set with images that only need to be padded or cropped: where the network takes them resized, they are
-    /// resized.
+    /// Resizes the images if the network takes them resized; otherwise they stay as they are. The
+    /// result only needs to be padded or cropped.
     ///
     /// # Errors
-    /// Where libtorch refuses.
+    /// If libtorch reports an error.
     pub fn resized(&self, config: &ModelConfig) -> Result<Self> {
         let images = match config.input {
             Input::Resized => resize_images(&self.images, config.input.size())?,
@@ -197,11 +201,12 @@ impl Dataset {
         Ok(Self { images, labels: self.labels.shallow_clone() })
     }
 
-    /// The images as the network takes them but for padding: resized where it takes them resized, and without the border of
-    /// 32x32 where it takes 28x28. (N, S, S), uint8.
+    /// Returns the images as the network takes them, except for padding: resized if the network
+    /// takes them resized, and without the border of 32x32 images if it takes 28x28. (N, S, S),
+    /// uint8.
     ///
     /// # Errors
-    /// Where libtorch refuses.
+    /// If libtorch reports an error.
     pub(crate) fn unpadded(&self, config: &ModelConfig) -> Result<Tensor> {
         let images = self.resized(config)?.images;
         let images = match (config.input.size(), images.size()[2]) {
@@ -211,7 +216,7 @@ impl Dataset {
         Ok(images.contiguous())
     }
 
-    /// Pixels on a side of the images that [`Dataset::distorted`] distorts.
+    /// Returns the side of the images that [`Dataset::distorted`] distorts, in pixels.
     pub(crate) fn distorted_side(&self, config: &ModelConfig) -> usize {
         match config.input {
             Input::ZeroPadded => self.images.size()[2] as usize,
@@ -219,17 +224,18 @@ impl Dataset {
         }
     }
 
-    /// As [`Dataset::batch`], with the images distorted by `distortions`, one for each.
+    /// Returns a batch as [`Dataset::batch`] does, distorted by `distortions`, one for each image.
     pub(crate) fn distorted_by(
         &self,
         indices: &Tensor,
         config: &ModelConfig,
         distortions: &DistortionBatch,
     ) -> (Tensor, Tensor) {
-        self.changed(indices, config, &|pixels| distortions.apply(&pixels))
+        self.transformed(indices, config, &|pixels| distortions.apply(&pixels))
     }
 
-    /// As [`Dataset::batch`], with the images distorted, differently for each seed, epoch and image.
+    /// Returns a batch as [`Dataset::batch`] does, with the images distorted, differently for each
+    /// seed, epoch and image.
     pub fn distorted(
         &self,
         indices: &Tensor,
@@ -239,41 +245,48 @@ impl Dataset {
     ) -> (Tensor, Tensor) {
         let all = Vec::<i64>::try_from(indices.to_device(Device::Cpu)).expect("indices are int64");
         let distort = |pixels: Tensor| distort::apply(distortions, &pixels, seed, epoch, &all);
-        self.changed(indices, config, &distort)
+        self.transformed(indices, config, &distort)
     }
 
-    /// The samples at `indices` (int64, on any device): images (B, 1, S, S) as [`to_input`]
-    /// makes them, and labels (B).
+    /// Returns the samples at `indices` (int64, on any device): images (B, 1, S, S) as [`to_input`]
+    /// converts them, and labels (B).
     pub fn batch(&self, indices: &Tensor, config: &ModelConfig) -> (Tensor, Tensor) {
-        self.changed(indices, config, &|pixels| pixels)
+        self.transformed(indices, config, &|pixels| pixels)
     }
 
-    /// As [`Dataset::batch`], with `change` applied to the pixels as in [`to_input_by`].
-    fn changed(
+    /// Returns a batch as [`Dataset::batch`] does, with the pixels transformed as in
+    /// [`to_input_with`].
+    fn transformed(
         &self,
         indices: &Tensor,
         config: &ModelConfig,
-        change: &dyn Fn(Tensor) -> Tensor,
+        transform: &dyn Fn(Tensor) -> Tensor,
     ) -> (Tensor, Tensor) {
         let indices = indices.to_device(self.labels.device());
         let images = self.images.index_select(0, &indices);
-        (to_input_by(&images, config, change), self.labels.index_select(0, &indices))
+        (to_input_with(&images, config, transform), self.labels.index_select(0, &indices))
     }
 }
 
-/// Makes the network's input from bytes: (N, H, W) uint8 -> (N, 1, S, S) float32, S being
-/// [`Input::size`]. Pixels are 0..1, less the mean, over the standard deviation (nothing is done where
-/// these are 0 and 1).
+/// Converts bytes to the network's input: (N, H, W) uint8 -> (N, 1, S, S) float32, where S is
+/// [`Input::size`]. Pixels of 0..1 are normalised: the mean is subtracted, and the result is
+/// divided by the standard deviation. With a mean of 0 and a standard deviation of 1 they stay as
+/// they are.
 ///
-/// Images of 28x28 are padded, resized or left as the settings say. Images of 32x32 lose their border where
-/// the network takes 28x28.
+/// Images of 28x28 are padded, resized or left as they are, as the settings say. Images of 32x32
+/// lose their border if the network takes 28x28.
 pub fn to_input(images: &Tensor, config: &ModelConfig) -> Tensor {
-    to_input_by(images, config, &|pixels| pixels)
+    to_input_with(images, config, &|pixels| pixels)
 }
 
-/// Applies `change` to the pixels before they are normalised: (N, 1, H, W), 0..1, 0 being background, padded
-/// unless that comes last.
-fn to_input_by(images: &Tensor, config: &ModelConfig, change: &dyn Fn(Tensor) -> Tensor) -> Tensor {
+/// Converts bytes as [`to_input`] does, and applies `transform` to the pixels before they are
+/// normalised: (N, 1, H, W), 0..1, 0 for background. They are already padded, unless the settings
+/// pad after normalising.
+fn to_input_with(
+    images: &Tensor,
+    config: &ModelConfig,
+    transform: &dyn Fn(Tensor) -> Tensor,
+) -> Tensor {
     let size = config.input.size();
     let resized = match config.input {
         Input::Resized => resize_images(images, size).expect("images are bytes"),
@@ -290,12 +303,12 @@ fn to_input_by(images: &Tensor, config: &ModelConfig, change: &dyn Fn(Tensor) ->
     };
     let pixels = resized.unsqueeze(1).to_kind(Kind::Float) / 255.0;
     match config.input {
-        Input::Padded | Input::Unpadded | Input::Resized => normalise(change(pad(pixels))),
-        Input::ZeroPadded => pad(normalise(change(pixels))),
+        Input::Padded | Input::Unpadded | Input::Resized => normalise(transform(pad(pixels))),
+        Input::ZeroPadded => pad(normalise(transform(pixels))),
     }
 }
 
-/// Scales square images as [`resize`] does: (N, H, H) to (N, `size`, `size`), uint8.
+/// Scales square images as [`resize`] does: (N, H, H) -> (N, `size`, `size`), uint8.
 fn resize_images(images: &Tensor, size: usize) -> Result<Tensor> {
     let [count, from, _] = images.size()[..] else { unreachable!("images have three dimensions") };
     if from == size as i64 {
@@ -309,35 +322,36 @@ fn resize_images(images: &Tensor, size: usize) -> Result<Tensor> {
     Ok(Tensor::f_from_data_size(&resized, &shape, Kind::Uint8)?.f_to_device(images.device())?)
 }
 
-/// The file in `folder` for this part of the data set: `suffix` is `images-idx3-ubyte` or
-/// `labels-idx1-ubyte`. It may lie in a folder `raw` within, or in `MNIST/raw`, as torchvision lays out what it
+/// Finds the file for a part of the data set. `suffix` is `images-idx3-ubyte` or
+/// `labels-idx1-ubyte`. The file may also lie in `raw` or `*/raw`, as torchvision arranges what it
 /// downloads.
 fn find(folder: &Path, split: Split, suffix: &str) -> Result<PathBuf> {
-    // EMNIST: "emnist-digits-train-images-idx3-ubyte", and "test" for the test part.
+    // EMNIST's names are such as "emnist-digits-train-images-idx3-ubyte", with "test" for the test
+    // part.
     let (wanted, alternative) = match split {
         Split::Train => (format!("train-{suffix}"), format!("-train-{suffix}")),
         Split::Test => (format!("t10k-{suffix}"), format!("-test-{suffix}")),
     };
     if folder.is_file() {
-        let what = kind(folder).map_or_else(String::new, |what| format!(" ({what})"));
+        let what = file_kind(folder).map_or_else(String::new, |what| format!(" ({what})"));
         let message = format!("expected a folder with the file {wanted}, found a file{what}");
         return Err(Error::file(folder, message));
     }
-    let entries = sorted(folder)?;
+    let entries = sorted_entries(folder)?;
     let within = |path: &PathBuf| path.is_dir().then(|| path.join("raw"));
     let raw = std::iter::once(folder.join("raw")).chain(entries.iter().filter_map(within));
-    if let Some(path) = find_within(folder, &entries, &wanted, &alternative)? {
+    if let Some(path) = find_in_folder(folder, &entries, &wanted, &alternative)? {
         return Ok(path);
     }
     let mut found = Vec::new();
     for raw in raw.filter(|raw| raw.is_dir()) {
-        found.extend(find_within(&raw, &sorted(&raw)?, &wanted, &alternative)?);
+        found.extend(find_in_folder(&raw, &sorted_entries(&raw)?, &wanted, &alternative)?);
     }
     match &found[..] {
         [path] => Ok(path.clone()),
         [] => Err(Error::file(
             folder,
-            format!("expected {wanted} or {wanted}.gz, found {}", listed(&entries)),
+            format!("expected {wanted} or {wanted}.gz, found {}", list_entries(&entries)),
         )),
         [first, second, ..] => Err(Error::file(
             folder,
@@ -350,9 +364,9 @@ fn find(folder: &Path, split: Split, suffix: &str) -> Result<PathBuf> {
     }
 }
 
-/// The one of a folder's files that has the name, or else ends in the alternative one. Some programs unpack under names
-/// with a dot, such as `train-images.idx3-ubyte`.
-fn find_within(
+/// Finds the file of a folder that has the name `wanted`, or else the one that ends in
+/// `alternative`. Some programs unpack to names with a dot, such as `train-images.idx3-ubyte`.
+fn find_in_folder(
     folder: &Path,
     entries: &[PathBuf],
     wanted: &str,
@@ -360,7 +374,7 @@ fn find_within(
 ) -> Result<Option<PathBuf>> {
     let mut others = Vec::new();
     for path in entries.iter().filter(|path| path.is_file()) {
-        let name = name(path).replace(".idx", "-idx");
+        let name = file_name(path).replace(".idx", "-idx");
         let name = name.strip_suffix(".gz").unwrap_or(&name);
         if name == wanted {
             return Ok(Some(path.clone()));
@@ -379,8 +393,8 @@ fn find_within(
     }
 }
 
-/// The entries of a folder, sorted by name.
-fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
+/// Returns the entries of a folder, sorted by name.
+fn sorted_entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = folder.read_dir().map_err(Error::io(folder))?;
     let paths = entries.map(|entry| Ok(entry.map_err(Error::io(folder))?.path()));
     let mut paths = paths.collect::<Result<Vec<_>>>()?;
@@ -388,24 +402,24 @@ fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn name(path: &Path) -> String {
+fn file_name(path: &Path) -> String {
     files::shown(Path::new(path.file_name().unwrap_or_default()))
 }
 
-/// Names the kind of a file by its content, in a word or two.
-fn kind(path: &Path) -> Option<&'static str> {
+/// Names the format of a file, judged by its content.
+fn file_kind(path: &Path) -> Option<&'static str> {
     let mut start = Vec::new();
     let read = files::open(path).ok()?.take(foreign::START as u64).read_to_end(&mut start);
     let name = read.ok().and_then(|_| foreign::name(&start))?;
-    // Without the remedy.
+    // The part after the colon is a hint for the user.
     name.split(':').next()
 }
 
-/// Lists the entries of a folder for a message: a few names with their kinds, and how many more there are; what is known to
-/// be data of another form is said.
-fn listed(entries: &[PathBuf]) -> String {
-    const MOST: usize = 6;
-    const FORMS: [(&str, &str); 10] = [
+/// Lists the entries of a folder for an error message: a few names with their formats, the number
+/// of the others, and a hint if there are files of another data format.
+fn list_entries(entries: &[PathBuf]) -> String {
+    const MAX_SHOWN: usize = 6;
+    const FORMATS: [(&str, &str); 10] = [
         (".csv", "CSV"),
         (".npz", "NumPy"),
         (".npy", "NumPy"),
@@ -420,19 +434,19 @@ fn listed(entries: &[PathBuf]) -> String {
     if entries.is_empty() {
         return "an empty folder".to_owned();
     }
-    let shown = entries.iter().take(MOST).map(|path| match (path.is_dir(), kind(path)) {
-        (true, _) => format!("\"{}/\"", name(path)),
-        (false, Some(kind)) => format!("\"{}\" ({kind})", name(path)),
-        (false, None) => format!("\"{}\"", name(path)),
+    let shown = entries.iter().take(MAX_SHOWN).map(|path| match (path.is_dir(), file_kind(path)) {
+        (true, _) => format!("\"{}/\"", file_name(path)),
+        (false, Some(kind)) => format!("\"{}\" ({kind})", file_name(path)),
+        (false, None) => format!("\"{}\"", file_name(path)),
     });
     let mut text = shown.collect::<Vec<_>>().join(", ");
-    if let more @ 1.. = entries.len().saturating_sub(MOST) {
+    if let more @ 1.. = entries.len().saturating_sub(MAX_SHOWN) {
         text += &format!(" and {more} more");
     }
-    let mut names = entries.iter().map(|path| name(path).to_lowercase());
+    let mut names = entries.iter().map(|path| file_name(path).to_lowercase());
     let form = names.find_map(|name| {
         let name = name.trim_end_matches(".gz");
-        FORMS.iter().find(|(suffix, _)| name.ends_with(suffix))
+        FORMATS.iter().find(|(suffix, _)| name.ends_with(suffix))
     });
     if let Some((_, form)) = form {
         text += &format!("; {form} is not read here: write the images as IDX files");

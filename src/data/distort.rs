@@ -8,8 +8,8 @@ use super::dataset::{Dataset, Split};
 use crate::Result;
 use crate::model::ModelConfig;
 
-/// Distorts images (N, 1, S, S), 0 being background; `indices` are the indices of the images in the data set. Bilinear, on
-/// the images' device.
+/// Distorts images (N, 1, S, S), 0 for background, with bilinear interpolation on the images'
+/// device. `indices` are the indices of the images in the data set.
 pub fn apply(
     distortions: &Distortions,
     images: &Tensor,
@@ -28,10 +28,11 @@ pub fn apply(
     DistortionBatch::new(&drawn, size, images.device()).apply(images)
 }
 
-/// The first image of each class of MNIST, as it is and distorted in nine ways: (10, 10, 32, 32), 0..1.
+/// Returns the first image of each class of MNIST, followed by nine distorted copies: (10, 10, 32,
+/// 32), 0..1.
 ///
 /// # Errors
-/// Where libtorch refuses.
+/// If libtorch reports an error.
 pub fn examples(distortions: &Distortions) -> Result<Tensor> {
     let data = Dataset::embedded(Split::Train, 10)?;
     let rows = (0..10).map(|class| {
@@ -49,15 +50,15 @@ pub fn examples(distortions: &Distortions) -> Result<Tensor> {
 
 /// The distortions of a batch of images, for libtorch's kernels.
 pub struct DistortionBatch {
-    /// (N, 2, 3).
+    /// The affine maps: (N, 2, 3).
     maps: Tensor,
-    /// The displacements of the control points (N, 2, P, P) in pixels, and the weights of the control points in each row or
-    /// column of pixels (S, P).
+    /// The displacements of the control points (N, 2, P, P) in pixels, and the weights of the
+    /// control points for each row or column of pixels (S, P). `None` without elastic distortion.
     elastic: Option<(Tensor, Tensor)>,
 }
 
 impl DistortionBatch {
-    /// The distortions of square images of `size` pixels.
+    /// Copies the distortions of square images of `size` x `size` pixels to a device.
     pub fn new(distortions: &[Distortion], size: i64, device: Device) -> Self {
         let maps: Vec<_> = distortions.iter().flat_map(|distortion| distortion.affine).collect();
         let maps = Tensor::from_slice(&maps).reshape([-1, 2, 3]).to_device(device);
@@ -79,7 +80,7 @@ impl DistortionBatch {
         Self { maps, elastic: Some((displacements, splines)) }
     }
 
-    /// The distortions of `count` images from `first` on.
+    /// Returns the distortions of `count` images from index `first`.
     pub fn narrow(&self, first: i64, count: i64) -> Self {
         let narrow = |all: &Tensor| all.narrow(0, first, count);
         let elastic = self.elastic.as_ref();
@@ -90,17 +91,17 @@ impl DistortionBatch {
         }
     }
 
-    /// A copy in memory of its own.
+    /// Returns a copy in new memory.
     pub fn copy(&self) -> Self {
         let copy =
             |(displacements, splines): &(Tensor, Tensor)| (displacements.copy(), splines.copy());
         Self { maps: self.maps.copy(), elastic: self.elastic.as_ref().map(copy) }
     }
 
-    /// Takes the values of another batch of the same size and kind.
+    /// Copies the values of another batch of the same size and kind.
     ///
     /// # Errors
-    /// Where its size or kind differs.
+    /// If its size or kind differs.
     pub fn copy_(&mut self, other: &Self) -> Result<()> {
         self.maps.f_copy_(&other.maps)?;
         if let (Some((displacements, _)), Some((others, _))) = (&mut self.elastic, &other.elastic) {
@@ -109,15 +110,17 @@ impl DistortionBatch {
         Ok(())
     }
 
-    /// Distorts images as [`distort`](lenet5_core::kernels::distortion::distort) does, on their device: (N, 1, S, S).
+    /// Distorts images (N, 1, S, S) on their device, as
+    /// [`distort`](lenet5_core::kernels::distortion::distort) does.
     pub fn apply(&self, images: &Tensor) -> Tensor {
         let size = images.size()[3];
         let mut grid = Tensor::affine_grid_generator(&self.maps, images.size(), false);
         if let Some((displacements, splines)) = &self.elastic {
-            let moved = splines.matmul(displacements).matmul(&splines.transpose(0, 1)); // (N, 2, S, S), in pixels
-            let moved = moved.flatten(2, 3) * (2.0 / size as f64);
-            let moved = self.maps.narrow(2, 0, 2).matmul(&moved);
-            grid += moved.transpose(1, 2).reshape([-1, size, size, 2]);
+            // The displacement field: (N, 2, S, S), in pixels.
+            let field = splines.matmul(displacements).matmul(&splines.transpose(0, 1));
+            let field = field.flatten(2, 3) * (2.0 / size as f64);
+            let field = self.maps.narrow(2, 0, 2).matmul(&field);
+            grid += field.transpose(1, 2).reshape([-1, size, size, 2]);
         }
         let (bilinear, zeros) = (0, 0);
         images.grid_sampler(&grid, bilinear, zeros, false)

@@ -1,8 +1,9 @@
-//! Training the modern network on an NVIDIA GPU by two CUDA kernels of this project for each step: `cuda/kernels.cu`,
-//! compiled at run time for the GPU and the network. Distortions are drawn there too.
+//! Trains the modern network on an NVIDIA GPU with two CUDA kernels of this project per step:
+//! `cuda/kernels.cu`, compiled at run time for the GPU and the network. A third kernel draws the
+//! distortions.
 //!
-//! Between host and GPU nothing is transferred but the launches: images, weights, optimizer state and losses stay on
-//! the GPU, and the values that change from step to step are arguments of the kernels.
+//! Images, weights, optimizer state and losses stay on the GPU. Values that change from step to
+//! step are arguments of the kernels, so that nothing else is transferred between host and GPU.
 
 mod gpu;
 
@@ -11,7 +12,8 @@ use lenet5_core::kernels::batch::{
 };
 use tch::{Device, Kind, Tensor};
 
-pub use gpu::{Compiling, Gpu, compile};
+pub(crate) use gpu::Compiling;
+pub use gpu::compile;
 
 use super::fused::{read_optimizer, write_optimizer};
 use super::{AfterStep, Data, Engine, Epoch, State, Totals};
@@ -19,35 +21,35 @@ use crate::Result;
 use crate::model::{Activation, ModelConfig, Pooling};
 use crate::recipe::{Distortions, TrainConfig};
 
-/// The kernels' source.
-pub const SOURCE: &str = include_str!("cuda/kernels.cu");
+/// The source code of the kernels.
+const SOURCE: &str = include_str!("cuda/kernels.cu");
 
-/// Numbers that say how an image is distorted.
-const DISTORTION: usize = 136;
-/// Parameters of the convolutions: the first ones.
-const CONVOLUTIONS: usize = 2572;
+/// The number of values that describe the distortion of an image.
+const DISTORTION_VALUES: usize = 136;
+/// The number of parameters of the convolutions, which come first.
+const CONVOLUTION_PARAMETERS: usize = 2572;
 
-/// The numbers that the kernels are compiled for.
+/// The constants for which the kernels are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelForm {
-    /// Images of a block of `gradient`: 1, 2 or 4.
+    /// The number of images per block of `gradient`: 1, 2 or 4.
     pub teams: usize,
-    /// The network's outputs, 128 at most.
+    /// The number of the network's outputs, at most 128.
     pub classes: usize,
-    /// Its activation and pooling.
+    /// The network's activation, pooling and input.
     pub network: BatchForm,
 }
 
 impl KernelForm {
-    /// The form for a network that [`BatchForm::of`] accepts, and blocks of `teams` images.
+    /// Creates the form for a network that [`BatchForm::of`] accepts, and blocks of `teams` images.
     ///
     /// # Errors
-    /// As [`BatchForm::of`].
+    /// The errors of [`BatchForm::of`].
     pub fn of(config: &ModelConfig, teams: usize) -> Result<KernelForm, &'static str> {
         Ok(KernelForm { teams, classes: config.classes, network: BatchForm::of(config)? })
     }
 
-    /// The compiler's options.
+    /// Returns the compiler options.
     pub fn defines(&self) -> [String; 5] {
         let BatchForm { activation, pooling, unpadded } = self.network;
         [
@@ -60,8 +62,8 @@ impl KernelForm {
         .map(|(name, value)| format!("-D{name}={value}"))
     }
 
-    /// Bytes of shared memory that a block of `gradient` needs.
-    pub fn shared(&self) -> u32 {
+    /// Returns the shared memory in bytes that a block of `gradient` needs.
+    pub fn shared_memory(&self) -> u32 {
         let weights = 25 * 8 + 6 * 404;
         let maps = [32 * 36, 6 * 788, 16 * 136, 6 * 292 + 1600];
         let units = [400, 120, 120, 84, 84, 128];
@@ -69,20 +71,20 @@ impl KernelForm {
         4 * (weights + self.teams * image) as u32
     }
 
-    /// How `kernel` is launched for so many images.
+    /// Returns the launch settings of `kernel` for a number of images.
     pub fn launch(&self, kernel: CudaKernel, images: usize) -> Launch {
         let tiles = |inputs: usize, outputs: usize| inputs.div_ceil(16) * outputs.div_ceil(24);
         match kernel {
             CudaKernel::Gradient => Launch {
                 blocks: images.div_ceil(self.teams) as u32,
                 threads: 128 * self.teams as u32,
-                shared: self.shared(),
+                shared: self.shared_memory(),
             },
             CudaKernel::Update => Launch {
                 blocks: (tiles(400, 120)
                     + tiles(120, 84)
                     + tiles(84, self.classes)
-                    + CONVOLUTIONS.div_ceil(128)) as u32,
+                    + CONVOLUTION_PARAMETERS.div_ceil(128)) as u32,
                 threads: 512,
                 shared: 4 * 16 * (24 * 16 + 24),
             },
@@ -93,32 +95,33 @@ impl KernelForm {
     }
 }
 
-/// One of the kernels.
+/// A CUDA kernel of this project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CudaKernel {
-    /// A batch through the network and back, or there only.
+    /// Runs the forward pass of a batch, and in training also the backward pass.
     Gradient,
-    /// The weights' gradients, and the step.
+    /// Computes the gradients of the weights and updates them.
     Update,
-    /// How each image of a pass is distorted.
+    /// Draws the distortion of each image of an epoch.
     Draw,
 }
 
-/// How a kernel is launched.
+/// The launch settings of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Launch {
-    /// Blocks.
+    /// The number of blocks.
     pub blocks: u32,
-    /// Threads of a block.
+    /// The number of threads per block.
     pub threads: u32,
-    /// Bytes of its shared memory.
+    /// Shared memory per block in bytes.
     pub shared: u32,
 }
 
-/// The ranges of distortions, of sizes their logarithms: as in the source.
+/// The ranges of distortions, with the layout of the kernels' source. The ranges of `scale` and
+/// `squeeze` are given as logarithms.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-#[allow(missing_docs)] // as of `Distortions`
+#[allow(missing_docs)] // the fields are those of `Distortions`
 pub struct DistortionRanges {
     pub scale: [f64; 2],
     pub squeeze: [f64; 2],
@@ -146,11 +149,12 @@ impl DistortionRanges {
     }
 }
 
-/// What the kernels are given: as in the source. Pointers are those of tensors, on the kernels' device.
+/// The arguments of the kernels, with the layout of their source. Pointers are those of tensors on
+/// the kernels' device.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)] // the source has them
-pub struct Arguments {
+#[allow(missing_docs)] // the kernels' source describes the fields
+pub struct KernelArguments {
     pub grey: u64,
     pub levels: u64,
     pub distortions: u64,
@@ -175,55 +179,64 @@ pub struct Arguments {
     pub ranges: DistortionRanges,
 }
 
-/// What runs the kernels.
+/// Launches the kernels: on a GPU, or on the CPU in tests.
 pub trait Launcher: Send {
-    /// What they were compiled for.
+    /// Returns the form for which the kernels were compiled.
     fn form(&self) -> KernelForm;
 
-    /// Launches one, after all that was launched on its device before.
+    /// Launches a kernel, which starts after everything that was launched on its device before.
     ///
     /// # Errors
-    /// Where that is refused.
+    /// If the driver reports an error.
     ///
     /// # Safety
-    /// The pointers are of so many numbers as the source says.
+    /// The pointers must be those of live tensors with as many elements as the kernels' source
+    /// says.
     #[allow(unsafe_code)]
     unsafe fn launch(
         &self,
         kernel: CudaKernel,
         launch: Launch,
-        arguments: &Arguments,
+        arguments: &KernelArguments,
     ) -> Result<()>;
 
-    /// Measures each launch of training from now on.
+    /// Starts to measure the time of each launch in training.
     fn measure(&mut self);
 
-    /// How many seconds each launch took that was measured.
+    /// Returns the time in seconds of each launch that was measured.
     ///
     /// # Errors
-    /// Where that cannot be said.
+    /// If the driver reports an error.
     fn measured(&self) -> Result<Vec<(CudaKernel, f64)>>;
 }
 
-/// Trains on one GPU by the kernels.
+/// The engine of this project's CUDA kernels on one GPU.
 pub struct CudaEngine {
     recipe: TrainConfig,
     device: Device,
     launcher: Box<dyn Launcher>,
-    /// Training and test images (N, S, S), uint8; labels (N), int64, of the training images.
+    /// Training images (N, S, S), uint8.
     train: Tensor,
+    /// Test images, in the same form.
     test: Tensor,
+    /// The labels of the training images: (N), int64.
     labels: Tensor,
-    /// How the network takes the images.
+    /// How the network takes the images; without pixels.
     images: GreyImages,
+    /// The network's input for each grey value: (256), float32.
     levels: Tensor,
     rule: UpdateRule,
-    /// Float32, in the order of [`ParameterVector`].
+    /// The parameters, float32, in the order of [`ParameterVector`].
     parameters: Tensor,
+    /// The optimizer's state, in the same order as the parameters.
     state: [Tensor; 2],
+    /// For each image of a batch the inputs of c5, f6 and output.
     inputs: [Tensor; 3],
+    /// For each image of a batch the gradients with respect to the sums of c5, f6 and output.
     derivatives: [Tensor; 3],
+    /// For each block of `gradient` the gradient of the convolutions' parameters.
     convolutions: Tensor,
+    /// Whether launches are measured.
     measured: bool,
 }
 
@@ -231,7 +244,7 @@ impl CudaEngine {
     /// Opens the engine on the launcher's device.
     ///
     /// # Errors
-    /// Where the state does not fit the settings, or libtorch refuses.
+    /// If the state does not fit the settings, or libtorch reports an error.
     pub fn open(
         recipe: &TrainConfig,
         state: &State,
@@ -258,7 +271,7 @@ impl CudaEngine {
             rule: host.rule,
             inputs: [room(batch, 400)?, room(batch, 120)?, room(batch, 84)?],
             derivatives: [room(batch, 120)?, room(batch, 84)?, room(batch, classes)?],
-            convolutions: room(batch.div_ceil(teams), CONVOLUTIONS)?,
+            convolutions: room(batch.div_ceil(teams), CONVOLUTION_PARAMETERS)?,
             launcher,
             train,
             test: data.test.unpadded(config)?.to_device(device),
@@ -282,25 +295,25 @@ impl Engine for CudaEngine {
         let misclassified = Tensor::f_empty([count as i64], (Kind::Uint8, self.device))?;
         let mut arguments = self.arguments();
         let distortions = self.recipe.distortions.as_ref();
-        let distorted = distortions.map_or(0, |_| count * DISTORTION) as i64;
+        let distorted = distortions.map_or(0, |_| count * DISTORTION_VALUES) as i64;
         let distorted = Tensor::f_empty([distorted], (Kind::Float, self.device))?;
         if let Some(distortions) = distortions {
             arguments.ranges = DistortionRanges::of(distortions, self.recipe.seed, epoch.number);
-            arguments.places = at(&indices, 0);
-            arguments.distortions = at(&distorted, 0);
+            arguments.places = address(&indices, 0);
+            arguments.distortions = address(&distorted, 0);
             arguments.count = count as i32;
-            // SAFETY: all tensors live until the epoch ends, have as many numbers as the source says, and are on one device,
-            // which executes launches in their order.
+            // SAFETY: all tensors live until the epoch ends, have as many elements as the kernels'
+            // source says, and are on one device, which executes launches in order.
             unsafe { self.launch(CudaKernel::Draw, &arguments)? };
         }
         let mut done = 0;
         for (step, rate) in epoch.learning_rates.iter().enumerate().skip(epoch.done as usize) {
             arguments.count = batch.min(count - done) as i32;
-            arguments.places = at(&indices, done);
-            arguments.losses = at(&losses, done);
-            arguments.misread = at(&misclassified, done);
+            arguments.places = address(&indices, done);
+            arguments.losses = address(&losses, done);
+            arguments.misread = address(&misclassified, done);
             if distortions.is_some() {
-                arguments.distortions = at(&distorted, done * DISTORTION);
+                arguments.distortions = address(&distorted, done * DISTORTION_VALUES);
             }
             let rate = f64::from(*rate as f32);
             (arguments.step, arguments.rule) = self.rule.step(rate).constants();
@@ -327,15 +340,15 @@ impl Engine for CudaEngine {
         let (count, classes) = (self.test.size()[0], self.recipe.model.classes as i64);
         let indices = Tensor::f_arange(count, (Kind::Int64, self.device))?;
         let logits = Tensor::f_empty([count, classes], (Kind::Float, self.device))?;
-        let arguments = Arguments {
-            grey: at(&self.test, 0),
-            places: at(&indices, 0),
-            logits: at(&logits, 0),
+        let arguments = KernelArguments {
+            grey: address(&self.test, 0),
+            places: address(&indices, 0),
+            logits: address(&logits, 0),
             count: count as i32,
             ..self.arguments()
         };
-        // SAFETY: all tensors live until the logits are copied, have as many numbers as the source says, and are on one
-        // device.
+        // SAFETY: all tensors live until the logits are copied, have as many elements as the
+        // kernels' source says, and are on one device.
         unsafe { self.launch(CudaKernel::Gradient, &arguments)? };
         Ok(Vec::try_from(logits.f_to_device(Device::Cpu)?.flatten(0, -1))?)
     }
@@ -359,7 +372,7 @@ impl Engine for CudaEngine {
         Ok(())
     }
 
-    /// For each kernel the number of its launches in training, and the time that they took.
+    /// Returns for each kernel the number of its launches in training, and the time that they took.
     fn profile(&self) -> Result<Option<String>> {
         if !self.measured {
             return Ok(None);
@@ -386,21 +399,21 @@ impl Engine for CudaEngine {
 }
 
 impl CudaEngine {
-    /// The arguments that are the same in each step.
-    fn arguments(&self) -> Arguments {
-        let first = |tensors: &[Tensor; 3]| tensors.each_ref().map(|tensor| at(tensor, 0));
+    /// Returns the arguments that are the same in each step.
+    fn arguments(&self) -> KernelArguments {
+        let first = |tensors: &[Tensor; 3]| tensors.each_ref().map(|tensor| address(tensor, 0));
         let GreyImages { size, offset, frame, ref levels, .. } = self.images;
-        Arguments {
-            grey: at(&self.train, 0),
-            levels: at(&self.levels, 0),
+        KernelArguments {
+            grey: address(&self.train, 0),
+            levels: address(&self.levels, 0),
             distortions: 0,
             places: 0,
-            labels: at(&self.labels, 0),
-            parameters: at(&self.parameters, 0),
-            state: self.state.each_ref().map(|tensor| at(tensor, 0)),
+            labels: address(&self.labels, 0),
+            parameters: address(&self.parameters, 0),
+            state: self.state.each_ref().map(|tensor| address(tensor, 0)),
             inputs: first(&self.inputs),
             derivatives: first(&self.derivatives),
-            convolutions: at(&self.convolutions, 0),
+            convolutions: address(&self.convolutions, 0),
             logits: 0,
             losses: 0,
             misread: 0,
@@ -417,17 +430,17 @@ impl CudaEngine {
     }
 
     /// # Safety
-    /// As [`Launcher::launch`].
+    /// The arguments must be valid as for [`Launcher::launch`].
     #[allow(unsafe_code)]
-    unsafe fn launch(&self, kernel: CudaKernel, arguments: &Arguments) -> Result<()> {
+    unsafe fn launch(&self, kernel: CudaKernel, arguments: &KernelArguments) -> Result<()> {
         let launch = self.launcher.form().launch(kernel, arguments.count as usize);
-        // SAFETY: the caller guarantees it.
+        // SAFETY: the caller guarantees that the arguments are valid.
         unsafe { self.launcher.launch(kernel, launch, arguments) }
     }
 }
 
-/// Where a number of a contiguous tensor is.
-fn at(tensor: &Tensor, number: usize) -> u64 {
-    debug_assert!(tensor.is_contiguous() && number <= tensor.numel());
-    tensor.data_ptr() as u64 + (number * tensor.kind().elt_size_in_bytes()) as u64
+/// Returns the address of an element of a contiguous tensor.
+fn address(tensor: &Tensor, index: usize) -> u64 {
+    debug_assert!(tensor.is_contiguous() && index <= tensor.numel());
+    tensor.data_ptr() as u64 + (index * tensor.kind().elt_size_in_bytes()) as u64
 }

@@ -1,4 +1,4 @@
-//! The modern network on the CPU, by the core's SIMD kernels.
+//! Trains the modern network on the CPU with the core's SIMD kernels.
 
 use std::time::Instant;
 
@@ -15,7 +15,8 @@ use crate::recipe::{OptimizerConfig, TrainConfig};
 use crate::weights::Weights;
 use crate::{Error, Result};
 
-/// Trains by the core's SIMD kernels, a batch at a time. Parameters, state and images stay in the kernels' form.
+/// The engine of the core's SIMD kernels, a batch at a time. Parameters, optimizer state and images
+/// stay in the kernels' form.
 pub struct FusedEngine {
     recipe: TrainConfig,
     kernels: BatchKernels,
@@ -24,17 +25,17 @@ pub struct FusedEngine {
     optimizer: BatchOptimizer,
     train: GreyImages,
     labels: Vec<u8>,
-    /// Pixels on a side of the images that are distorted.
+    /// The side in pixels of the images that are distorted.
     distorted_side: usize,
     test: GreyImages,
     test_count: usize,
 }
 
 impl FusedEngine {
-    /// Opens the engine, on as many threads as libtorch uses.
+    /// Opens the engine with as many threads as libtorch uses.
     ///
     /// # Errors
-    /// Where the kernels do not compute the network, or the state does not fit the settings.
+    /// If the kernels do not support the network, or the state does not fit the settings.
     pub fn open(recipe: &TrainConfig, state: &State, data: &Data) -> Result<Self> {
         let config = &recipe.model;
         let parameters = ParameterVector::from_arrays(&state.tensors);
@@ -104,7 +105,7 @@ impl Engine for FusedEngine {
     }
 }
 
-/// The kernels for a network, on as many threads as libtorch uses.
+/// Creates the kernels for a network, with as many threads as libtorch uses.
 fn kernels(config: &ModelConfig) -> Result<BatchKernels> {
     let form = BatchForm::of(config)
         .map_err(|reason| Error::config(format!("--engine fused {reason}")))?;
@@ -112,17 +113,17 @@ fn kernels(config: &ModelConfig) -> Result<BatchKernels> {
     Ok(BatchKernels::new(form, config.classes).with_threads(threads))
 }
 
-/// The images of a data set in the kernels' form.
+/// Converts the images of a data set to the kernels' form.
 fn images(data: &Dataset, config: &ModelConfig) -> Result<GreyImages> {
     let images = data.unpadded(config)?;
     let grey = Vec::<u8>::try_from(images.flatten(0, -1))?;
     Ok(GreyImages::new(grey, images.size()[2] as usize, config))
 }
 
-/// The logits of all images of a data set: (N, classes), row by row.
+/// Returns the logits of all images of a data set: (N, classes), row by row.
 ///
 /// # Errors
-/// Where the kernels do not compute the network.
+/// If the kernels do not support the network.
 pub(crate) fn logits(weights: &Weights, data: &Dataset) -> Result<Vec<f32>> {
     let images = images(data, &weights.config)?;
     let indices: Vec<i64> = (0..data.len()).collect();
@@ -131,10 +132,10 @@ pub(crate) fn logits(weights: &Weights, data: &Dataset) -> Result<Vec<f32>> {
     Ok(kernels(&weights.config)?.logits(&parameters, images, indices.len()))
 }
 
-/// An optimizer in the kernels' form, with a saved state.
+/// Creates an optimizer in the kernels' form with a saved state.
 ///
 /// # Errors
-/// Where the state is that of another optimizer or of other parameters.
+/// If the state belongs to another optimizer or to other parameters.
 pub(super) fn read_optimizer(
     settings: &OptimizerConfig,
     state: &OptimizerState,
@@ -170,7 +171,7 @@ pub(super) fn read_optimizer(
     Ok(optimizer)
 }
 
-/// The state of an optimizer in the kernels' form.
+/// Returns the state of an optimizer in the kernels' form.
 pub(super) fn write_optimizer(optimizer: &BatchOptimizer, config: &ModelConfig) -> OptimizerState {
     let UpdateRule { config: settings, steps } = optimizer.rule;
     let [first, second] = &optimizer.state;
@@ -190,7 +191,7 @@ pub(super) fn write_optimizer(optimizer: &BatchOptimizer, config: &ModelConfig) 
     }
 }
 
-/// Operations per second of libtorch's matrix product, 1,024 x 1,024, on one thread.
+/// Measures the operations per second of libtorch's matrix product of 1,024 x 1,024, on one thread.
 pub fn sgemm() -> f64 {
     let x = Tensor::ones([1024, 1024], (Kind::Float, Device::Cpu));
     let time = || {

@@ -1,10 +1,12 @@
-//! Training on an NVIDIA GPU without synchronisation between GPU and host for some steps at a time: the kernels that
-//! libtorch launches for them are recorded once, as a CUDA graph, and replayed for every such piece of an epoch.
+//! Trains on an NVIDIA GPU without synchronisation between GPU and host for several steps at a
+//! time. The kernels that libtorch launches for these steps are recorded once, as a CUDA graph, and
+//! replayed for every such piece of an epoch.
 //!
-//! All values that change from step to step are in tensors on the GPU: the indices of the images, the learning rates, the
-//! number of the optimizer's step, the sum of the losses. A piece is run directly the first time, which also initialises
-//! libtorch's kernels, recorded the second time, and replayed from then on. On the CPU, where nothing can be recorded,
-//! every piece is run directly: so the tests reach everything but the recording.
+//! All values that change from step to step are in tensors on the GPU: the indices of the images,
+//! the learning rates, the number of the optimizer's step, the sum of the losses. A piece is run
+//! directly the first time, which also initialises libtorch's kernels, recorded the second time,
+//! and replayed from then on. The CPU cannot record, so every piece is run directly there; tests on
+//! the CPU reach everything except the recording.
 
 use std::rc::Rc;
 
@@ -21,12 +23,13 @@ use crate::model::{LeNet5, loss};
 use crate::recipe::{OptimizerConfig, TrainConfig};
 use crate::{Error, Result};
 
-/// Steps in a piece: the fewer, the sooner all is recorded; the more, the fewer pauses. Not yet tuned on a GPU.
+/// The number of steps in a piece. With fewer steps all is recorded sooner; with more there are
+/// fewer pauses. Not yet tuned on a GPU.
 const STEPS: usize = 8;
-/// Images of a forward pass in evaluation.
-const EVALUATED_AT_ONCE: i64 = 10_000;
+/// The number of images per forward pass in evaluation.
+const EVALUATION_BATCH_SIZE: i64 = 10_000;
 
-/// Trains on one GPU by libtorch's kernels, recorded and replayed.
+/// The engine that records libtorch's kernels on one GPU and replays them.
 pub struct GraphEngine {
     recipe: TrainConfig,
     device: Device,
@@ -40,14 +43,15 @@ pub struct GraphEngine {
     /// The test images' logits: (N, classes).
     logits: Tensor,
     evaluation: Repeated,
-    /// None on the CPU.
+    /// The stream for recording; `None` on the CPU.
     stream: Option<Rc<Stream>>,
 }
 
-/// Some steps of an epoch.
+/// Several steps of an epoch, which are recorded together.
 struct Piece {
-    /// Images of each step, and the same on the device, float64.
+    /// The number of images of each step.
     sizes: Vec<i64>,
+    /// The same numbers as float64 on the device, to weight the mean losses.
     weights: Tensor,
     /// The indices of the images in the data: (sum of sizes), int64.
     indices: Tensor,
@@ -61,7 +65,8 @@ impl GraphEngine {
     /// Opens the engine.
     ///
     /// # Errors
-    /// Where CUDA graphs cannot be recorded, the state does not fit the settings, or libtorch refuses.
+    /// If CUDA graphs cannot be recorded, the state does not fit the settings, or libtorch reports
+    /// an error.
     pub fn open(recipe: &TrainConfig, state: &State, data: &Data, device: Device) -> Result<Self> {
         let model = model(&recipe.model, state, device)?;
         let stream = match device {
@@ -90,7 +95,7 @@ impl GraphEngine {
 }
 
 impl Engine for GraphEngine {
-    /// As [`Engine::train`]; `after_step` is called after each piece.
+    /// Trains as [`Engine::train`] says, but calls `after_step` after each piece only.
     fn train(&mut self, epoch: &Epoch, after_step: &mut AfterStep) -> Result<Totals> {
         let batch_size = self.recipe.batch_size;
         let indices = epoch.order_left(batch_size as usize);
@@ -139,8 +144,8 @@ impl Engine for GraphEngine {
             let Self { recipe, model, test, logits, evaluation, stream, .. } = engine;
             evaluation.run(stream.is_some(), &mut || {
                 let _no_grad = tch::no_grad_guard();
-                for first in (0..test.len()).step_by(EVALUATED_AT_ONCE as usize) {
-                    let count = EVALUATED_AT_ONCE.min(test.len() - first);
+                for first in (0..test.len()).step_by(EVALUATION_BATCH_SIZE as usize) {
+                    let count = EVALUATION_BATCH_SIZE.min(test.len() - first);
                     let images = to_input(&test.images().narrow(0, first, count), &recipe.model);
                     logits.narrow(0, first, count).f_copy_(&model.forward(&images))?;
                 }
@@ -157,6 +162,7 @@ impl Engine for GraphEngine {
 }
 
 impl GraphEngine {
+    /// Runs work on the stream, if there is one.
     fn on_stream<R>(&mut self, work: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
         match self.stream.clone() {
             None => work(self),
@@ -187,19 +193,19 @@ impl GraphEngine {
         let Piece {
             sizes,
             weights,
-            indices: own_indices,
-            rates: own_rates,
-            distortions: own,
+            indices: piece_indices,
+            rates: piece_rates,
+            distortions: piece_distortions,
             work,
         } = &mut pieces[at];
-        own_indices.f_copy_(indices)?;
-        own_rates.f_copy_(rates)?;
-        if let (Some(own), Some(distortions)) = (own.as_mut(), distortions) {
-            own.copy_(distortions)?;
+        piece_indices.f_copy_(indices)?;
+        piece_rates.f_copy_(rates)?;
+        if let (Some(target), Some(distortions)) = (piece_distortions.as_mut(), distortions) {
+            target.copy_(distortions)?;
         }
-        let (indices, rates) = (&*own_indices, &*own_rates);
+        let (indices, rates) = (&*piece_indices, &*piece_rates);
         work.run(stream.is_some(), &mut || {
-            let (images, labels) = match own {
+            let (images, labels) = match piece_distortions {
                 None => train.batch(indices, &recipe.model),
                 Some(distortions) => train.distorted_by(indices, &recipe.model, distortions),
             };
@@ -218,7 +224,8 @@ impl GraphEngine {
                 }
                 first += size;
             }
-            // All at once: every kernel that a step does not launch saves time.
+            // The losses are added up together, as every kernel that a step does not launch saves
+            // time.
             let losses = Tensor::f_stack(&losses, 0)?.to_kind(Kind::Double);
             let _ = sums[0].f_add_(&(losses * &*weights).sum(Kind::Double))?;
             Ok(())
@@ -226,7 +233,8 @@ impl GraphEngine {
     }
 }
 
-/// The images of each step of the next piece, of `left` images: so many whole batches, or all that is left.
+/// Returns the number of images of each step of the next piece, given that `left` images remain:
+/// [`STEPS`] whole batches, or all that remain.
 fn sizes(left: i64, batch: i64) -> Vec<i64> {
     let whole = (left / batch) as usize;
     if whole >= STEPS {
@@ -237,7 +245,7 @@ fn sizes(left: i64, batch: i64) -> Vec<i64> {
     sizes
 }
 
-/// Work that is repeated on the same tensors: those of the engine, which owns it too.
+/// Work that is repeated on the same tensors of the engine, which also owns this.
 #[derive(Default)]
 struct Repeated {
     done: bool,
@@ -245,7 +253,8 @@ struct Repeated {
 }
 
 impl Repeated {
-    /// Runs the work directly at first, then records it where that is possible, and replays it from then on.
+    /// Runs the work directly at the first call, records it at the second call if `record` is true,
+    /// and replays it from then on.
     #[allow(unsafe_code)]
     fn run(&mut self, record: bool, work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         if !(self.done && record) {
@@ -256,21 +265,21 @@ impl Repeated {
             Some(graph) => graph,
             none => none.insert(CudaGraph::record(work)?),
         };
-        // SAFETY: the work uses tensors of the engine and of its pieces, none of which is replaced or dropped before the
-        // graph.
+        // SAFETY: the work uses tensors of the engine and of its pieces, none of which is replaced
+        // or dropped before the graph.
         unsafe { graph.replay() }
     }
 }
 
-/// An optimizer whose state, learning rate and step are in tensors.
+/// An optimizer whose state, learning rate and step number are in tensors.
 struct GraphOptimizer {
     settings: OptimizerConfig,
     parameters: Vec<Tensor>,
-    /// The running sum of gradients, or the first and the second moment, of each parameter.
+    /// The momentum buffer, or the first and the second moment, of each parameter.
     state: [Vec<Tensor>; 2],
-    /// Steps of Adam: one float32.
+    /// The number of Adam's steps: one float32.
     steps: Tensor,
-    /// Whether no step was done yet.
+    /// Whether no step has been done yet.
     fresh: bool,
 }
 
@@ -288,19 +297,19 @@ impl GraphOptimizer {
             }
             Ok(())
         };
-        let mut own = [zeros(), zeros()];
+        let mut buffers = [zeros(), zeros()];
         let mut steps = Tensor::zeros([], (Kind::Float, device));
         match state {
-            OptimizerState::Sgd { momentum_buffer } => fill(&mut own[0], momentum_buffer)?,
+            OptimizerState::Sgd { momentum_buffer } => fill(&mut buffers[0], momentum_buffer)?,
             OptimizerState::Adam { step, exp_avg, exp_avg_sq } => {
-                fill(&mut own[0], exp_avg)?;
-                fill(&mut own[1], exp_avg_sq)?;
+                fill(&mut buffers[0], exp_avg)?;
+                fill(&mut buffers[1], exp_avg_sq)?;
                 let _ = steps.f_fill_(*step)?;
             }
             _ => {}
         }
         let fresh = *state == OptimizerState::Empty;
-        Ok(Self { settings, parameters, state: own, steps, fresh })
+        Ok(Self { settings, parameters, state: buffers, steps, fresh })
     }
 
     fn step(&mut self, gradients: &[Tensor], rate: &Tensor) -> Result<()> {

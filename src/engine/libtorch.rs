@@ -1,4 +1,5 @@
-//! The reference engine: autograd on libtorch's kernels, in the arithmetic order of a PyTorch script.
+//! The reference engine: autograd on libtorch's kernels, with operations in the order of a PyTorch
+//! script.
 
 use tch::nn::Module;
 use tch::{Device, Kind, Tensor};
@@ -25,7 +26,7 @@ impl LibtorchEngine {
     /// Opens the engine.
     ///
     /// # Errors
-    /// Where the state does not fit the settings, or libtorch refuses.
+    /// If the state does not fit the settings, or libtorch reports an error.
     pub fn open(recipe: &TrainConfig, state: &State, data: &Data, device: Device) -> Result<Self> {
         let model = model(&recipe.model, state, device)?;
         let mut optimizer = optim::build(&recipe.optimizer, model.parameter_tensors());
@@ -89,10 +90,10 @@ impl Engine for LibtorchEngine {
     }
 }
 
-/// The logits of images in a precision.
+/// Computes the logits of images in a precision.
 ///
 /// # Errors
-/// Where libtorch refuses.
+/// If libtorch reports an error.
 pub(super) fn forward(precision: Precision, model: &LeNet5, images: &Tensor) -> Result<Tensor> {
     match precision {
         Precision::Fp32 | Precision::Tf32 => Ok(model.forward(images)),
@@ -103,7 +104,8 @@ pub(super) fn forward(precision: Precision, model: &LeNet5, images: &Tensor) -> 
     }
 }
 
-/// The sum over samples of the mean losses of batches, read from the device at once.
+/// Returns the sum over samples, given the mean loss and the size of each batch. All values are
+/// read from the device at once.
 fn sum(losses: &[(Tensor, i64)]) -> Result<f64> {
     if losses.is_empty() {
         return Ok(0.0);

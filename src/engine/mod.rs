@@ -1,4 +1,4 @@
-//! Training engines, behind one interface.
+//! Training engines, behind the trait [`Engine`].
 //!
 //! | engine | network | device | kernels |
 //! |---|---|---|---|
@@ -8,7 +8,8 @@
 //! | [`GraphEngine`] | modern | NVIDIA GPU | libtorch's, recorded as a CUDA graph and replayed |
 //! | [`CudaEngine`] | modern | NVIDIA GPU | CUDA kernels of this project |
 //!
-//! An engine takes a [`State`] and gives one back; in between it keeps parameters and optimizer state in any form.
+//! An engine is opened with a [`State`], and returns one on request. In between it keeps parameters
+//! and optimizer state in a form of its own.
 
 pub mod cuda;
 mod fused;
@@ -47,7 +48,7 @@ pub struct State {
     pub optimizer: OptimizerState,
 }
 
-/// The training images, and those that the network is evaluated on.
+/// The training images and the images for evaluation.
 #[derive(Debug)]
 pub struct Data {
     /// Training images.
@@ -56,12 +57,12 @@ pub struct Data {
     pub test: Dataset,
 }
 
-/// The part of an epoch that is to be trained.
+/// An epoch, or the rest of one, that is to be trained.
 #[derive(Clone, Copy, Debug)]
 pub struct Epoch<'a> {
     /// The number of the epoch, from 0. The distortions depend on it.
     pub number: u32,
-    /// The indices of all images of the epoch, in its order.
+    /// The indices of all images, in the order of training.
     pub order: &'a [i64],
     /// The learning rate of each step of the epoch.
     pub learning_rates: &'a [f64],
@@ -70,12 +71,13 @@ pub struct Epoch<'a> {
 }
 
 impl<'a> Epoch<'a> {
-    /// The steps that are to be done: the number of each, from 0 in the epoch, and the indices of its images.
+    /// Returns the remaining steps: the number of each, from 0 in the epoch, and the indices of its
+    /// images.
     fn steps(&self, batch_size: usize) -> impl Iterator<Item = (u64, &'a [i64])> + Send + use<'a> {
         (self.done..).zip(self.order_left(batch_size).chunks(batch_size))
     }
 
-    /// The indices of the images of the steps that are to be done.
+    /// Returns the indices of the images of the remaining steps.
     fn order_left(&self, batch_size: usize) -> &'a [i64] {
         self.order.get(self.done as usize * batch_size..).unwrap_or_default()
     }
@@ -86,14 +88,15 @@ impl<'a> Epoch<'a> {
 pub struct Totals {
     /// The sum of the losses, each before its step.
     pub loss: f64,
-    /// The number of samples that were misclassified before their step. The libtorch and graph engines count them only where
-    /// the settings ask for it.
+    /// The number of samples that were misclassified before their step. The libtorch and graph
+    /// engines count them only if the settings ask for it.
     pub misclassified: u64,
-    /// The smallest and the largest learning rate of a parameter in the epoch's first step, with SDLM.
+    /// The smallest and the largest learning rate of a parameter in the epoch's first step, with
+    /// SDLM.
     pub parameter_rates: Option<(f32, f32)>,
 }
 
-/// Called after each step with the number of steps of the epoch that are done.
+/// A function that is called after each step with the number of steps of the epoch that are done.
 pub type AfterStep<'a> = dyn FnMut(u64) -> ControlFlow<()> + Send + 'a;
 
 /// A training engine, with its data.
@@ -101,41 +104,41 @@ pub trait Engine {
     /// Trains until the end of the epoch, or until `after_step` breaks.
     ///
     /// # Errors
-    /// Where libtorch or CUDA refuses.
+    /// If libtorch or CUDA reports an error.
     fn train(&mut self, epoch: &Epoch, after_step: &mut AfterStep) -> Result<Totals>;
 
-    /// The logits of the test images: (N, classes), row by row.
+    /// Computes the logits of the test images: (N, classes), row by row.
     ///
     /// # Errors
-    /// Where libtorch or CUDA refuses.
+    /// If libtorch or CUDA reports an error.
     fn logits(&mut self) -> Result<Vec<f32>>;
 
-    /// A copy of parameters and optimizer state.
+    /// Returns a copy of the parameters and the optimizer state.
     ///
     /// # Errors
-    /// Where libtorch or CUDA refuses.
+    /// If libtorch or CUDA reports an error.
     fn state(&self) -> Result<State>;
 
-    /// Measures from now on how long each part of a step takes.
+    /// Starts to measure how long each part of a step takes.
     ///
     /// # Errors
-    /// Where this engine cannot do so.
+    /// If this engine cannot measure.
     fn measure(&mut self) -> Result<()> {
         Err(Error::config("--profile goes with the modern network on the fused engine only"))
     }
 
-    /// The times that were measured, as a table.
+    /// Returns the times that were measured, as a table.
     ///
     /// # Errors
-    /// Where CUDA refuses.
+    /// If CUDA reports an error.
     fn profile(&self) -> Result<Option<String>> {
         Ok(None)
     }
 }
 
-/// The engines.
+/// The kinds of engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum EngineKind {
     /// [`LibtorchEngine`].
     Libtorch,
     /// [`FusedEngine`].
@@ -148,19 +151,20 @@ pub enum Kind {
     Cuda,
 }
 
-/// The engine that trains with these settings on a device.
+/// Chooses the engine that trains with these settings on a device.
 ///
 /// # Errors
-/// Where an engine or a precision was asked for that does not go with the other settings: the reason.
-pub fn choose(recipe: &TrainConfig, device: Device) -> Result<Kind> {
+/// If the settings name an engine or a precision that does not go with the other settings; the
+/// message states the reason.
+pub(crate) fn choose(recipe: &TrainConfig, device: Device) -> Result<EngineKind> {
     if recipe.precision == Precision::Tf32 && !device.is_cuda() {
         return Err(Error::config("--precision tf32 runs on an NVIDIA GPU only"));
     }
     let refuse = |name: &str, reason: &str| Err(Error::config(format!("--engine {name} {reason}")));
     match (recipe.engine, fused(recipe, device)) {
-        (EngineChoice::Libtorch, _) | (EngineChoice::Auto, Err(_)) => Ok(Kind::Libtorch),
-        // On a GPU it has to be asked for, as it has not been run on one yet.
-        (EngineChoice::Auto, Ok(_)) if device.is_cuda() => Ok(Kind::Libtorch),
+        (EngineChoice::Libtorch, _) | (EngineChoice::Auto, Err(_)) => Ok(EngineKind::Libtorch),
+        // On a GPU it must be chosen explicitly, as it has not run on a GPU yet.
+        (EngineChoice::Auto, Ok(_)) if device.is_cuda() => Ok(EngineKind::Libtorch),
         (EngineChoice::Fused | EngineChoice::Auto, Ok(kind)) => Ok(kind),
         (EngineChoice::Fused, Err(reason)) => refuse("fused", reason),
         (EngineChoice::Graph, _) => match graph(recipe, device) {
@@ -170,58 +174,59 @@ pub fn choose(recipe: &TrainConfig, device: Device) -> Result<Kind> {
     }
 }
 
-/// The engine with this project's own kernels for these settings, or the reason why there is none.
-fn fused(recipe: &TrainConfig, device: Device) -> Result<Kind, &'static str> {
+/// Chooses the engine with this project's kernels for these settings, or returns the reason why
+/// there is none.
+fn fused(recipe: &TrainConfig, device: Device) -> Result<EngineKind, &'static str> {
     match (recipe.model.network, device) {
         (_, Device::Mps | Device::Vulkan) => Err("runs on the CPU and on NVIDIA GPUs only"),
         _ if recipe.precision != Precision::Fp32 => Err("goes with --precision fp32 only"),
         (Network::Original, Device::Cuda(_)) => Err("runs on the CPU only with --model original"),
         (Network::Original, Device::Cpu) => match recipe.optimizer {
             _ if recipe.model.train_rbf => {
-                Err("leaves the codes as they are: not with --train-rbf")
+                Err("does not train the codes: it does not go with --train-rbf")
             }
-            OptimizerConfig::Sdlm { .. } => Ok(Kind::Sdlm),
-            OptimizerConfig::Sgd { momentum: 0.0, weight_decay: 0.0, .. } => Ok(Kind::Sdlm),
+            OptimizerConfig::Sdlm { .. } => Ok(EngineKind::Sdlm),
+            OptimizerConfig::Sgd { momentum: 0.0, weight_decay: 0.0, .. } => Ok(EngineKind::Sdlm),
             _ => Err("goes with --optimizer sdlm, or sgd without momentum and decay"),
         },
         (Network::Modern, device) => {
             BatchForm::of(&recipe.model)?;
             match recipe.loss {
-                Loss::CrossEntropy if device == Device::Cpu => Ok(Kind::Fused),
-                Loss::CrossEntropy => Ok(Kind::Cuda),
+                Loss::CrossEntropy if device == Device::Cpu => Ok(EngineKind::Fused),
+                Loss::CrossEntropy => Ok(EngineKind::Cuda),
                 _ => Err("goes with --loss cross-entropy only"),
             }
         }
     }
 }
 
-/// The engine that replays recorded steps, or the reason why there is none.
-fn graph(recipe: &TrainConfig, device: Device) -> Result<Kind, &'static str> {
+/// Chooses the engine that replays recorded steps, or returns the reason why there is none.
+fn graph(recipe: &TrainConfig, device: Device) -> Result<EngineKind, &'static str> {
     match recipe.model.network {
         _ if !device.is_cuda() => Err("runs on an NVIDIA GPU only"),
         Network::Original => Err("goes with --model modern only"),
         Network::Modern if !has_graphs() => Err(
             "is missing in this program, as it was built without CUDA's headers; see \"GPU\" in the README",
         ),
-        Network::Modern => Ok(Kind::Graph),
+        Network::Modern => Ok(EngineKind::Graph),
     }
 }
 
-/// An engine that is about to be opened. Kernels for a GPU are compiled meanwhile, while the data are read.
-pub struct Preparation {
-    kind: Kind,
+/// An engine that is being prepared. Kernels for a GPU are compiled while the data are read.
+pub(crate) struct Preparation {
+    kind: EngineKind,
     compiling: Option<Compiling>,
 }
 
 impl Preparation {
-    /// Chooses the engine, and starts to compile its kernels where it has any to compile.
+    /// Chooses the engine, and starts to compile its kernels if it has CUDA kernels.
     ///
     /// # Errors
-    /// As [`choose`].
-    pub fn start(recipe: &TrainConfig, device: Device) -> Result<Self> {
+    /// The errors of [`choose`].
+    pub(crate) fn start(recipe: &TrainConfig, device: Device) -> Result<Self> {
         let kind = choose(recipe, device)?;
         let compiling = match (kind, device) {
-            (Kind::Cuda, Device::Cuda(index)) => {
+            (EngineKind::Cuda, Device::Cuda(index)) => {
                 Some(Compiling::start(index, &recipe.model, recipe.batch_size as usize))
             }
             _ => None,
@@ -232,8 +237,8 @@ impl Preparation {
     /// Opens the engine with a state and data.
     ///
     /// # Errors
-    /// Where the state does not fit the settings, or the device refuses.
-    pub fn open(
+    /// If the state does not fit the settings, or the device cannot be used.
+    pub(crate) fn open(
         self,
         recipe: &TrainConfig,
         state: &State,
@@ -241,38 +246,40 @@ impl Preparation {
         device: Device,
     ) -> Result<Box<dyn Engine>> {
         if device.is_cuda() {
-            // The flag is libtorch's for the whole process: an earlier run may have set it.
+            // libtorch has one flag for the whole process, which an earlier run may have set.
             crate::libtorch::allow_tf32(recipe.precision == Precision::Tf32)?;
         }
         Ok(match (self.kind, self.compiling) {
-            (Kind::Libtorch, _) => Box::new(LibtorchEngine::open(recipe, state, data, device)?),
-            (Kind::Fused, _) => Box::new(FusedEngine::open(recipe, state, data)?),
-            (Kind::Sdlm, _) => Box::new(SdlmEngine::open(recipe, state, data)?),
-            (Kind::Graph, _) => Box::new(GraphEngine::open(recipe, state, data, device)?),
-            (Kind::Cuda, Some(compiling)) => {
+            (EngineKind::Libtorch, _) => {
+                Box::new(LibtorchEngine::open(recipe, state, data, device)?)
+            }
+            (EngineKind::Fused, _) => Box::new(FusedEngine::open(recipe, state, data)?),
+            (EngineKind::Sdlm, _) => Box::new(SdlmEngine::open(recipe, state, data)?),
+            (EngineKind::Graph, _) => Box::new(GraphEngine::open(recipe, state, data, device)?),
+            (EngineKind::Cuda, Some(compiling)) => {
                 let launcher = Box::new(compiling.finish()?);
                 Box::new(CudaEngine::open(recipe, state, data, device, launcher)?)
             }
-            (Kind::Cuda, None) => unreachable!("start compiles the kernels"),
+            (EngineKind::Cuda, None) => unreachable!("start compiles the kernels"),
         })
     }
 }
 
-/// The weights of a state.
+/// Returns the weights of a state.
 ///
 /// # Errors
-/// Where the tensors do not fit the settings.
-pub fn weights(config: &ModelConfig, state: &State) -> Result<Weights> {
+/// If the tensors do not fit the settings.
+pub(crate) fn weights(config: &ModelConfig, state: &State) -> Result<Weights> {
     let names = config.state().into_iter().map(|(name, _)| name);
     Ok(Weights::new(config.clone(), names.zip(state.tensors.iter().cloned()).collect())?)
 }
 
-/// A model with the tensors of a state.
+/// Creates a model with the tensors of a state.
 fn model(config: &ModelConfig, state: &State, device: Device) -> Result<LeNet5> {
     LeNet5::from_weights(&weights(config, state)?, device)
 }
 
-/// A state in which the tensors that are trained are replaced.
+/// Creates a state in which the trained tensors are replaced.
 fn with_trained(
     config: &ModelConfig,
     tensors: &[Array],
@@ -288,7 +295,7 @@ fn with_trained(
     State { tensors: tensors.collect(), optimizer }
 }
 
-/// The images and labels at these indices, distorted where the settings say so.
+/// Returns the images and labels at these indices, distorted if the settings say so.
 fn batch(recipe: &TrainConfig, data: &Dataset, epoch: u32, indices: &[i64]) -> (Tensor, Tensor) {
     let tensor = Tensor::from_slice(indices);
     match &recipe.distortions {

@@ -1,5 +1,5 @@
-//! The network of 1998 on the CPU, by the core's SIMD kernels: one pattern at a time, with the paper's stochastic
-//! diagonal Levenberg-Marquardt method or plain gradient descent.
+//! Trains the network of 1998 on the CPU with the core's SIMD kernels: one pattern at a time, with
+//! the paper's stochastic diagonal Levenberg-Marquardt method (SDLM) or plain gradient descent.
 
 use std::sync::mpsc;
 
@@ -17,17 +17,19 @@ use crate::recipe::{Loss, OptimizerConfig, TrainConfig};
 use crate::weights::Weights;
 use crate::{Array, Error, Result};
 
-/// Images that a thread prepares at once, or one batch where that is larger: libtorch does not split work on so few images
-/// among threads.
-const PREPARED: usize = 32;
+/// The number of images that the helper thread prepares at once; a batch, if that is larger.
+/// libtorch does not split so little work among threads.
+const IMAGES_PREPARED: usize = 32;
 
-/// Trains by the core's SIMD kernels, one pattern or a small batch at a time.
+/// The engine of the core's one-pattern SIMD kernels. It takes one pattern or a small batch per
+/// step.
 pub struct SdlmEngine {
     recipe: TrainConfig,
     network: PatternNetwork,
-    /// The second derivatives that the epoch's learning rates are made of; none with plain gradient descent.
+    /// The second derivatives that determine the epoch's learning rates; `None` with plain gradient
+    /// descent.
     curvature: Option<Vec<Array>>,
-    /// The tensors that it was opened with: among them are those that are not trained.
+    /// The tensors with which the engine was opened, among them those that are not trained.
     tensors: Vec<Array>,
     train: Dataset,
     test: Dataset,
@@ -37,7 +39,7 @@ impl SdlmEngine {
     /// Opens the engine.
     ///
     /// # Errors
-    /// Where the state does not fit the settings.
+    /// If the state does not fit the settings.
     pub fn open(recipe: &TrainConfig, state: &State, data: &Data) -> Result<Self> {
         let curvature = match (&state.optimizer, recipe.optimizer) {
             (OptimizerState::Empty, _) => None,
@@ -58,7 +60,7 @@ impl SdlmEngine {
         })
     }
 
-    /// The optimizer's state.
+    /// Returns the optimizer's state.
     fn optimizer(&self) -> OptimizerState {
         match &self.curvature {
             Some(curvature) => OptimizerState::Sdlm { curvature: curvature.clone() },
@@ -82,7 +84,8 @@ impl Engine for SdlmEngine {
         let Self { recipe, network, train, .. } = self;
         let classes = recipe.model.classes;
         let (mut buffers, mut gradient) = (PatternBuffers::new(), GradientSum::new());
-        // Most schedules change the learning rate between epochs only.
+        // The rates are kept from step to step, as most schedules change the learning rate between
+        // epochs only.
         let mut current = (f64::NAN, LearningRates::constant(0.0));
         each_batch(recipe, train, epoch, |step, images, labels| {
             let learning_rate = epoch.learning_rates[step as usize];
@@ -118,7 +121,7 @@ impl Engine for SdlmEngine {
     }
 }
 
-/// The learning rates of all parameters in a step.
+/// Returns the learning rates of all parameters in a step.
 fn rates(
     recipe: &TrainConfig,
     optimizer: &OptimizerState,
@@ -136,10 +139,11 @@ fn rates(
     }
 }
 
-/// The smallest and the largest learning rate of a parameter in the epoch's first step, with SDLM.
+/// Returns the smallest and the largest learning rate of a parameter in the epoch's first step,
+/// with SDLM.
 ///
 /// # Errors
-/// Where the optimizer has no curvature yet.
+/// If the optimizer has no curvature yet.
 pub(super) fn parameter_rates(
     recipe: &TrainConfig,
     optimizer: &OptimizerState,
@@ -154,10 +158,11 @@ pub(super) fn parameter_rates(
     }
 }
 
-/// The second derivatives of the loss, of the first images of an epoch, for each parameter that is trained.
+/// Estimates the second derivatives of the loss with respect to each trained parameter, on the
+/// first images of an epoch.
 ///
 /// # Errors
-/// Where the weights are not those of the original network.
+/// If the weights are not those of the original network.
 pub fn curvature(
     recipe: &TrainConfig,
     weights: &Weights,
@@ -175,10 +180,10 @@ pub fn curvature(
     Ok(network.curvature_of(patterns).to_arrays())
 }
 
-/// The logits of all images of a data set: (N, classes), row by row.
+/// Returns the logits of all images of a data set: (N, classes), row by row.
 ///
 /// # Errors
-/// Where the weights are not those of the original network.
+/// If the weights are not those of the original network.
 pub(crate) fn logits(weights: &Weights, data: &Dataset) -> Result<Vec<f32>> {
     logits_of(&PatternNetwork::of(weights, Loss::Distance)?, data, &weights.config)
 }
@@ -201,7 +206,7 @@ fn logits_of(
     Ok(all)
 }
 
-/// Calls `work` with each step that is to be done, its images and its labels, until it returns true. Another
+/// Calls `work` with each remaining step, its images and its labels, until it returns true. Another
 /// thread prepares the batches a few steps ahead.
 fn each_batch(
     recipe: &TrainConfig,
@@ -210,7 +215,7 @@ fn each_batch(
     mut work: impl FnMut(u64, &[[f32; PIXELS]], &[u8]) -> Result<bool>,
 ) -> Result<()> {
     let size = recipe.batch_size as usize;
-    let steps = PREPARED.div_ceil(size);
+    let steps = IMAGES_PREPARED.div_ceil(size);
     let (sender, receiver) = mpsc::sync_channel(16);
     let (data, number, done) = (data.first(i64::MAX), epoch.number, epoch.done);
     let blocks = epoch.order_left(size).chunks(steps * size);
@@ -220,7 +225,7 @@ fn each_batch(
                 let (images, labels) = batch(recipe, &data, number, indices);
                 let pixels = Vec::<f32>::try_from(images.flatten(0, -1)).expect("float32");
                 let labels = Vec::<u8>::try_from(labels.to_kind(Kind::Uint8)).expect("uint8");
-                // Nobody listens any more where training was stopped.
+                // The receiver is gone if training was stopped.
                 if sender.send((step, pixels, labels)).is_err() {
                     break;
                 }

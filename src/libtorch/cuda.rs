@@ -1,5 +1,5 @@
-//! CUDA streams and graphs, by the part of the shim that needs CUDA: a library inside this binary, loaded where a
-//! GPU is used.
+//! CUDA streams and graphs, through the part of the shim that needs CUDA. It is a library embedded
+//! in this binary, loaded only if a GPU is used.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::fs::File;
@@ -11,16 +11,16 @@ use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
-use super::{check, reason, restoring};
+use super::{check, reason, run_then_restore};
 use crate::{Error, Result};
 
-/// The library; empty where this was built without CUDA's headers.
+/// The library; empty if the program was built without CUDA's headers.
 static SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cuda_shim.so"));
 
 type Status = *mut c_char;
 type Pointer = *mut c_void;
 
-/// Its functions.
+/// The functions of the library.
 struct Functions {
     stream_new: unsafe extern "C" fn(c_int, *mut Pointer) -> Status,
     stream_free: unsafe extern "C" fn(Pointer),
@@ -30,16 +30,16 @@ struct Functions {
     graph_end: unsafe extern "C" fn(Pointer) -> Status,
     graph_replay: unsafe extern "C" fn(Pointer) -> Status,
     graph_free: unsafe extern "C" fn(Pointer),
-    /// Never unloaded.
+    /// Keeps the library loaded.
     _library: Library,
 }
 
-/// Whether this binary can record CUDA graphs: it was built where CUDA's headers are.
+/// Returns whether this program can record CUDA graphs: it was built with CUDA's headers.
 pub fn has_graphs() -> bool {
     !SHIM.is_empty()
 }
 
-/// The functions, once `libtorch_cuda.so` is loaded.
+/// Returns the functions of the library. `libtorch_cuda.so` must already be loaded.
 fn functions() -> Result<&'static Functions> {
     static FUNCTIONS: OnceLock<Result<Functions, String>> = OnceLock::new();
     FUNCTIONS.get_or_init(load).as_ref().map_err(|error| {
@@ -54,7 +54,7 @@ fn load() -> Result<Functions, String> {
     let mut file = file_in_memory().map_err(|error| error.to_string())?;
     file.write_all(SHIM).map_err(|error| error.to_string())?;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    // SAFETY: the library is the one that build.rs made; its functions have the types above.
+    // SAFETY: build.rs built the library; its functions have the types above.
     unsafe {
         let library = Library::open(Some(path), RTLD_NOW | RTLD_LOCAL).map_err(|e| reason(&e))?;
         macro_rules! function {
@@ -76,13 +76,13 @@ fn load() -> Result<Functions, String> {
     }
 }
 
-/// Where no disk is full and no folder is `noexec`.
+/// Creates a file in memory, so that neither a full disk nor a folder mounted `noexec` matters.
 #[cfg(target_os = "linux")]
 fn file_in_memory() -> io::Result<File> {
     // SAFETY: the name is a C string.
     match unsafe { libc::memfd_create(c"cuda_shim.so".as_ptr(), libc::MFD_CLOEXEC) } {
         -1 => Err(io::Error::last_os_error()),
-        // SAFETY: the descriptor is new, and nobody else's.
+        // SAFETY: the descriptor is new and has no other owner.
         descriptor => Ok(unsafe { File::from_raw_fd(descriptor) }),
     }
 }
@@ -92,35 +92,36 @@ fn file_in_memory() -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// A stream on which work can be recorded.
+/// A CUDA stream on which work can be recorded.
 pub struct Stream(Pointer);
 
-// SAFETY: a stream's handle belongs to no thread.
+// SAFETY: a stream's handle is not bound to a thread.
 unsafe impl Send for Stream {}
 
 impl Stream {
-    /// One of a GPU.
+    /// Creates a stream of a GPU.
     ///
     /// # Errors
-    /// Where the CUDA part of the shim is missing, or CUDA refuses.
+    /// If the CUDA part of the shim is missing, or CUDA reports an error.
     pub fn new(device: usize) -> Result<Stream> {
         let mut stream = std::ptr::null_mut();
-        // SAFETY: on success the shim hands over a stream, which `drop` frees.
+        // SAFETY: on success the shim returns a stream, which `drop` frees.
         check(unsafe { (functions()?.stream_new)(device as c_int, &mut stream) })?;
         Ok(Stream(stream))
     }
 
-    /// Does all of this thread's work on the stream until `work` ends.
+    /// Runs `work` with this stream as the thread's current stream.
     ///
     /// # Errors
-    /// Those of `work`, and CUDA's.
+    /// The errors of `work`, and those of CUDA.
     pub fn within<R>(&self, work: impl FnOnce() -> Result<R>) -> Result<R> {
         let functions = functions()?;
-        // SAFETY: the stream lives.
+        // SAFETY: the stream exists until `drop`.
         check(unsafe { (functions.stream_enter)(self.0) })?;
         // SAFETY: as above.
-        let (result, left) = restoring(work, || check(unsafe { (functions.stream_leave)(self.0) }));
-        // What went wrong first is said.
+        let (result, left) =
+            run_then_restore(work, || check(unsafe { (functions.stream_leave)(self.0) }));
+        // The first error is returned.
         result.and_then(|result| left.map(|()| result))
     }
 }
@@ -128,45 +129,47 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if let Ok(functions) = functions() {
-            // SAFETY: it came from `stream_new`, and nobody has it any more.
+            // SAFETY: the pointer came from `stream_new`, and is not used any more.
             unsafe { (functions.stream_free)(self.0) }
         }
     }
 }
 
-/// Recorded work.
+/// A CUDA graph: recorded work.
 pub struct CudaGraph(Pointer);
 
-// SAFETY: a graph belongs to no thread.
+// SAFETY: a graph is not bound to a thread.
 unsafe impl Send for CudaGraph {}
 
 impl CudaGraph {
-    /// Records what `work` launches, without doing it; to be called within a [`Stream`]. Tensors of before keep
-    /// their places, those that `work` makes live in the graph's own memory.
+    /// Records the kernels that `work` launches, without running them. It must be called within a
+    /// [`Stream`]. Tensors that exist already keep their addresses; those that `work` creates are
+    /// in the graph's own memory.
     ///
     /// # Errors
-    /// Those of `work`; CUDA's, where something cannot be recorded.
+    /// The errors of `work`; also if CUDA cannot record an operation.
     pub fn record(work: impl FnOnce() -> Result<()>) -> Result<CudaGraph> {
         let functions = functions()?;
         let mut graph = std::ptr::null_mut();
-        // SAFETY: on success the shim hands over a graph, which `drop` frees.
+        // SAFETY: on success the shim returns a graph, which `drop` frees.
         check(unsafe { (functions.graph_begin)(&mut graph) })?;
         let graph = CudaGraph(graph);
-        // SAFETY: the graph lives.
+        // SAFETY: the graph exists until `drop`.
         let end = || check(unsafe { (functions.graph_end)(graph.0) });
-        let (result, ended) = restoring(work, end);
+        let (result, ended) = run_then_restore(work, end);
         result.and(ended).map(|()| graph)
     }
 
     /// Repeats the recorded work.
     ///
     /// # Errors
-    /// CUDA's.
+    /// If CUDA reports an error.
     ///
     /// # Safety
-    /// All tensors of before that the recorded work uses are still alive: the graph holds their addresses, not the tensors.
+    /// All tensors that the recorded work uses and that existed before must still exist: the graph
+    /// holds their addresses, not the tensors.
     pub unsafe fn replay(&self) -> Result<()> {
-        // SAFETY: the graph lives, and so do its tensors, which the caller guarantees.
+        // SAFETY: the graph exists until `drop`; the caller guarantees that its tensors exist.
         check(unsafe { (functions()?.graph_replay)(self.0) })
     }
 }
@@ -174,7 +177,7 @@ impl CudaGraph {
 impl Drop for CudaGraph {
     fn drop(&mut self) {
         if let Ok(functions) = functions() {
-            // SAFETY: it came from `graph_begin`, and nobody has it any more.
+            // SAFETY: the pointer came from `graph_begin`, and is not used any more.
             unsafe { (functions.graph_free)(self.0) }
         }
     }

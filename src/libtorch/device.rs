@@ -1,4 +1,5 @@
-//! `--device auto|cpu|cuda[:N]|mps`, and the CUDA backend, loaded only when it is asked for.
+//! Chooses the device for `--device auto|cpu|cuda[:N]|mps`. The CUDA backend is loaded only if it
+//! is needed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +11,7 @@ use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::{Error, Result};
 
-/// The device that a user asks for.
+/// The device that the user chose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DeviceChoice {
@@ -26,12 +27,13 @@ pub enum DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// Makes the device ready, and says in a few words which it is and why.
+    /// Initialises the device, and returns it with a short text that names it, and for `auto` the
+    /// reason.
     ///
-    /// TensorFloat-32 is turned off: float32 means float32.
+    /// TensorFloat-32 is turned off, so that float32 computations keep their full precision.
     ///
     /// # Errors
-    /// Where the device that was asked for cannot be used; `Auto` never fails.
+    /// If the device cannot be used. `Auto` never fails.
     pub fn open(self) -> Result<(Device, String)> {
         match self {
             Self::Cpu => Ok((Device::Cpu, "cpu".to_owned())),
@@ -98,9 +100,9 @@ impl From<DeviceChoice> for String {
     }
 }
 
-/// Whether the driver's own library is there: a cheap question, asked before 450 MB are loaded.
+/// Returns whether NVIDIA's driver library exists. This is a cheap check before 450 MB are loaded.
 fn has_nvidia_driver() -> bool {
-    // SAFETY: the driver's initialisers are those that every CUDA program runs.
+    // SAFETY: the driver's initialisers run in every CUDA program.
     unsafe { Library::open(Some("libcuda.so.1"), RTLD_LAZY) }.is_ok()
 }
 
@@ -121,7 +123,7 @@ fn open_cuda(index: usize) -> Result<()> {
             "--device cuda:{index}: expected an index from 0 to {last}, as libtorch sees {count} GPU(s)"
         )));
     }
-    // A driver that is too old, or a GPU that this libtorch has no kernels for, shows here.
+    // This fails if the driver is too old, or libtorch has no kernels for the GPU.
     Tensor::f_ones([1], (Kind::Float, Device::Cuda(index)))
         .and_then(|one| one.f_double_value(&[0]))
         .map_err(|error| {
@@ -130,14 +132,15 @@ fn open_cuda(index: usize) -> Result<()> {
     super::allow_tf32(false)
 }
 
-/// Loads `libtorch_cuda.so`, which registers the CUDA backend. The linker drops the library, as no
-/// symbol of ours is in it, and to keep it would cost every start 0.15 s. It has to come before any
-/// other question about CUDA: libtorch remembers the answers.
+/// Loads `libtorch_cuda.so`, which registers the CUDA backend. The linker drops this library, as
+/// the program uses none of its symbols; linking it anyway would make every start 0.15 s slower. It
+/// must be loaded before any other question about CUDA, as libtorch remembers the answers.
 fn load_cuda_backend() -> Result<()> {
     static LOADED: OnceLock<Result<Library, String>> = OnceLock::new();
     let name = "libtorch_cuda.so";
     LOADED
-        // SAFETY: libtorch's own library, whose initialisers register kernels; it is never unloaded.
+        // SAFETY: this is libtorch's own library, whose initialisers register kernels; it is never
+        // unloaded.
         .get_or_init(|| unsafe {
             Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL).map_err(|error| super::reason(&error))
         })

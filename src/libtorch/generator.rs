@@ -1,4 +1,4 @@
-//! PyTorch's random numbers: the state of a CPU generator of one's own.
+//! PyTorch's random numbers, from a CPU generator whose state is separate from the global one.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,22 +6,22 @@ use lenet5_core::Array;
 use tch::Tensor;
 
 use super::tensors::{to_array, to_tensor};
-use super::{generator_state, restoring, set_generator_state};
+use super::{generator_state, run_then_restore, set_generator_state};
 use crate::Result;
 
-/// libtorch has one global CPU generator, from which its functions draw.
+/// The lock of libtorch's one global CPU generator, from which its functions draw.
 static GLOBAL: Mutex<()> = Mutex::new(());
 
-/// A CPU generator of its own. It lends its state to libtorch's global generator for as long as something is drawn:
-/// so two users in one process do not disturb each other.
+/// A CPU generator with a state of its own. The state is set in libtorch's global generator only
+/// while numbers are drawn, so that two users in one process do not affect each other.
 #[derive(Debug)]
 pub struct Generator(Tensor);
 
 impl Generator {
-    /// A generator in the state after `torch.manual_seed(seed)`.
+    /// Creates a generator in the state after `torch.manual_seed(seed)`.
     ///
     /// # Errors
-    /// Where libtorch refuses.
+    /// If libtorch reports an error.
     pub fn seeded(seed: i64) -> Result<Self> {
         let _lock = GLOBAL.lock().unwrap_or_else(PoisonError::into_inner);
         let before = generator_state()?;
@@ -31,10 +31,11 @@ impl Generator {
         Ok(Self(own))
     }
 
-    /// A generator in a state that [`Generator::state`] gave, or `torch.get_rng_state()`.
+    /// Creates a generator from a state that [`Generator::state`] or `torch.get_rng_state()`
+    /// returned.
     ///
     /// # Errors
-    /// Where it is not a generator's state.
+    /// If it is not a generator's state.
     pub fn from_state(state: &Array) -> Result<Self> {
         let _lock = GLOBAL.lock().unwrap_or_else(PoisonError::into_inner);
         let own = to_tensor(state)?;
@@ -44,23 +45,23 @@ impl Generator {
         checked.map(|()| Self(own))
     }
 
-    /// The state, as `torch.get_rng_state()` gives it: 5,056 bytes, uint8.
+    /// Returns the state, as `torch.get_rng_state()` does: 5,056 bytes, uint8.
     ///
     /// # Errors
-    /// Where libtorch refuses.
+    /// If libtorch reports an error.
     pub fn state(&self) -> Result<Array> {
         to_array(&self.0)
     }
 
-    /// Runs `work`, in which libtorch's functions draw from this generator.
+    /// Runs `work`, during which libtorch's functions draw from this generator.
     ///
     /// # Errors
-    /// Where libtorch refuses.
+    /// If libtorch reports an error.
     pub fn draw<R>(&mut self, work: impl FnOnce() -> R) -> Result<R> {
         let _lock = GLOBAL.lock().unwrap_or_else(PoisonError::into_inner);
         let before = generator_state()?;
         set_generator_state(&self.0)?;
-        let (result, restored) = restoring(work, || -> Result<Tensor> {
+        let (result, restored) = run_then_restore(work, || -> Result<Tensor> {
             let after = generator_state()?;
             set_generator_state(&before)?;
             Ok(after)

@@ -1,5 +1,5 @@
-//! The little of libtorch that `tch` lacks, each function of the C++ shim wrapped once; the choice of a device; and
-//! conversions between tensors and the core's arrays.
+//! Functions of libtorch that `tch` lacks, each of which wraps a function of the C++ shim; the
+//! choice of a device; conversions between tensors and the core's arrays.
 #![allow(unsafe_code)]
 
 pub mod cuda;
@@ -19,8 +19,8 @@ pub use tensors::{sizes, to_array, to_arrays, to_tensor, to_tensors};
 
 use crate::{Error, Result};
 
-/// The version of libtorch that this crate is built for.
-pub const VERSION: &str = "2.11.0";
+/// The version of libtorch for which this crate is built.
+pub(crate) const VERSION: &str = "2.11.0";
 
 unsafe extern "C" {
     fn lenet5_free(pointer: *mut c_void);
@@ -81,12 +81,12 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
-/// Turns the shim's message into an error, and frees it.
+/// Converts a message of the shim to an error, and frees it. Null means success.
 fn check(message: *mut c_char) -> Result<()> {
     if message.is_null() {
         return Ok(());
     }
-    // SAFETY: the shim returns null or a NUL-terminated string that is ours to free.
+    // SAFETY: the shim returns null or a NUL-terminated string that the caller must free.
     let text = unsafe {
         let text = CStr::from_ptr(message).to_string_lossy().into_owned();
         lenet5_free(message.cast());
@@ -95,78 +95,94 @@ fn check(message: *mut c_char) -> Result<()> {
     Err(Error::libtorch(&text))
 }
 
-/// What the system says of a library that does not load.
+/// Returns the system's reason why a library cannot be loaded.
 pub(crate) fn reason(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// `this.add_(other, alpha=alpha)`: `this += alpha * other`, in one rounding where the CPU has FMA.
-pub fn add_(this: &mut Tensor, other: &Tensor, alpha: f64) -> Result<()> {
+/// Calls `this.add_(other, alpha=alpha)`: `this += alpha * other`, with a single rounding if the
+/// CPU has FMA.
+///
+/// # Errors
+/// If libtorch reports an error.
+pub(crate) fn add_(this: &mut Tensor, other: &Tensor, alpha: f64) -> Result<()> {
     // SAFETY: both pointers are live tensors for the length of the call.
     check(unsafe { lenet5_add_(this.as_mut_ptr(), other.as_ptr(), alpha) })
 }
 
-/// `this.addcmul_(a, b, value=value)`: `this += value * a * b`.
-pub fn addcmul_(this: &mut Tensor, a: &Tensor, b: &Tensor, value: f64) -> Result<()> {
+/// Calls `this.addcmul_(a, b, value=value)`: `this += value * a * b`.
+///
+/// # Errors
+/// If libtorch reports an error.
+pub(crate) fn addcmul_(this: &mut Tensor, a: &Tensor, b: &Tensor, value: f64) -> Result<()> {
     // SAFETY: all pointers are live tensors for the length of the call.
     check(unsafe { lenet5_addcmul_(this.as_mut_ptr(), a.as_ptr(), b.as_ptr(), value) })
 }
 
-/// `this.addcdiv_(a, b, value=value)`: `this += value * a / b`.
-pub fn addcdiv_(this: &mut Tensor, a: &Tensor, b: &Tensor, value: f64) -> Result<()> {
+/// Calls `this.addcdiv_(a, b, value=value)`: `this += value * a / b`.
+///
+/// # Errors
+/// If libtorch reports an error.
+pub(crate) fn addcdiv_(this: &mut Tensor, a: &Tensor, b: &Tensor, value: f64) -> Result<()> {
     // SAFETY: all pointers are live tensors for the length of the call.
     check(unsafe { lenet5_addcdiv_(this.as_mut_ptr(), a.as_ptr(), b.as_ptr(), value) })
 }
 
-/// State of the global CPU generator, as `torch.get_rng_state()` gives it: 5,056 bytes, uint8.
+/// Returns the state of the global CPU generator, as `torch.get_rng_state()` does: 5,056 bytes,
+/// uint8.
 fn generator_state() -> Result<Tensor> {
     let mut state = std::ptr::null_mut();
-    // SAFETY: on success the shim hands over a new tensor, which `from_ptr` then owns.
+    // SAFETY: on success the shim returns a new tensor, which `from_ptr` then owns.
     unsafe {
         check(lenet5_generator_state(&mut state))?;
         Ok(Tensor::from_ptr(state))
     }
 }
 
-/// Sets the global CPU generator, as `torch.set_rng_state(state)` does.
+/// Sets the state of the global CPU generator, as `torch.set_rng_state(state)` does.
 ///
 /// # Errors
-/// Where `state` is not a generator's state.
+/// If `state` is not a generator's state.
 fn set_generator_state(state: &Tensor) -> Result<()> {
     // SAFETY: the pointer is a live tensor for the length of the call.
     check(unsafe { lenet5_set_generator_state(state.as_ptr()) })
 }
 
 /// Allows or forbids TensorFloat-32 (10 bits of mantissa) in convolutions and matrix products on
-/// NVIDIA GPUs. libtorch's default allows it in convolutions.
-pub fn allow_tf32(allow: bool) -> Result<()> {
-    // SAFETY: sets two flags of libtorch's global context.
+/// NVIDIA GPUs. By default libtorch allows it in convolutions.
+///
+/// # Errors
+/// If libtorch reports an error.
+pub(crate) fn allow_tf32(allow: bool) -> Result<()> {
+    // SAFETY: the call sets two flags of libtorch's global context.
     check(unsafe { lenet5_allow_tf32(allow.into()) })
 }
 
-/// Allows only deterministic kernels from now on, and makes it an error where there is none, as
-/// `torch.use_deterministic_algorithms(True)`. To be called before the first work on a GPU: it sets the environment
-/// variable `CUBLAS_WORKSPACE_CONFIG`, unless that is set, which cuBLAS reads when it starts.
+/// Allows only deterministic kernels from now on, as `torch.use_deterministic_algorithms(True)`
+/// does; an operation without such a kernel is then an error. It must be called before the first
+/// work on a GPU: it sets the environment variable `CUBLAS_WORKSPACE_CONFIG`, unless that is
+/// already set, which cuBLAS reads when it starts.
 ///
 /// # Errors
-/// Where libtorch refuses.
+/// If libtorch reports an error.
 ///
 /// # Safety
-/// No other thread reads or writes the environment meanwhile.
+/// No other thread may read or write the environment during the call.
 pub unsafe fn deterministic() -> Result<()> {
     let (cublas, buffers) = (c"CUBLAS_WORKSPACE_CONFIG", c":4096:8");
-    // SAFETY: the strings are C strings; no other thread uses the environment, which the caller guarantees. The second call sets
-    // flags of libtorch's global context.
+    // SAFETY: the strings are C strings; the caller guarantees that no other thread uses the
+    // environment. The second call sets flags of libtorch's global context.
     unsafe {
         libc::setenv(cublas.as_ptr(), buffers.as_ptr(), 0);
         check(lenet5_deterministic())
     }
 }
 
-/// Sets the number of CPU threads that libtorch's kernels use. None leaves its choice, all cores.
+/// Sets the number of CPU threads that libtorch's kernels use. `None` keeps libtorch's default, all
+/// cores.
 ///
 /// # Errors
-/// Where the number is below 1 or above 1,024.
+/// If the number is below 1 or above 1,024.
 pub fn set_threads(threads: Option<i32>) -> Result<()> {
     match threads {
         None => Ok(()),
@@ -178,45 +194,47 @@ pub fn set_threads(threads: Option<i32>) -> Result<()> {
     }
 }
 
-/// `work`, its convolutions and linear layers in bfloat16, as within `torch.autocast(device, torch.bfloat16)`.
+/// Runs `work` with convolutions and linear layers in bfloat16, as within `torch.autocast(device,
+/// torch.bfloat16)`.
 ///
 /// # Errors
-/// Where libtorch refuses.
+/// If libtorch reports an error.
 pub fn in_bfloat16<R>(device: Device, work: impl FnOnce() -> R) -> Result<R> {
     let cuda = device.is_cuda().into();
     let mut before = 0;
-    // SAFETY: sets flags of libtorch's for this thread.
+    // SAFETY: the call sets flags of libtorch for this thread.
     check(unsafe { lenet5_autocast(cuda, 1, &mut before) })?;
-    // SAFETY: sets them back.
+    // SAFETY: the call restores these flags.
     let restore = || check(unsafe { lenet5_autocast(cuda, before, std::ptr::null_mut()) });
-    let (result, restored) = restoring(work, restore);
+    let (result, restored) = run_then_restore(work, restore);
     restored.map(|()| result)
 }
 
-/// Does `work` and then `restore`, also where `work` panics: the state that it needed is not left behind.
-fn restoring<R, S>(work: impl FnOnce() -> R, restore: impl FnOnce() -> S) -> (R, S) {
+/// Runs `work` and then `restore`, even if `work` panics, so that changed settings do not stay.
+fn run_then_restore<R, S>(work: impl FnOnce() -> R, restore: impl FnOnce() -> S) -> (R, S) {
     let result = catch_unwind(AssertUnwindSafe(work));
     let restored = restore();
     (result.unwrap_or_else(|panic| resume_unwind(panic)), restored)
 }
 
-/// Does `work` with this number of CPU threads for libtorch's kernels, and sets the number of before again.
+/// Runs `work` with another number of CPU threads for libtorch's kernels, and then restores the
+/// number.
 pub fn with_threads<R>(threads: i32, work: impl FnOnce() -> R) -> R {
     let before = tch::get_num_threads();
     tch::set_num_threads(threads);
-    restoring(work, || tch::set_num_threads(before)).0
+    run_then_restore(work, || tch::set_num_threads(before)).0
 }
 
 fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {
     tensors.iter().map(Tensor::as_ptr).collect()
 }
 
-/// `torch._fused_sgd_`: a step of SGD, the learning `rate` in a
-/// tensor of one float32. `buffers` are empty where there is no momentum; `first` says that this is the first step.
+/// Performs a step of SGD with `torch._fused_sgd_`. The learning `rate` is a tensor of one float32.
+/// `buffers` is empty without momentum; `first` means that this is the first step.
 ///
 /// # Errors
-/// Where libtorch refuses.
-pub fn fused_sgd_(
+/// If libtorch reports an error.
+pub(crate) fn fused_sgd_(
     parameters: &[Tensor],
     gradients: &[Tensor],
     buffers: &[Tensor],
@@ -245,12 +263,13 @@ pub fn fused_sgd_(
     })
 }
 
-/// `torch._fused_adam_`, or with decoupled weight decay `torch._fused_adamw_`: the learning `rate` and the number
-/// of the `step`, from 1, in tensors of one float32.
+/// Performs a step of Adam with `torch._fused_adam_`, or with decoupled weight decay
+/// `torch._fused_adamw_`. The learning `rate` and the number of the `step`, from 1, are tensors of
+/// one float32.
 ///
 /// # Errors
-/// Where libtorch refuses.
-pub fn fused_adam_(
+/// If libtorch reports an error.
+pub(crate) fn fused_adam_(
     parameters: &[Tensor],
     gradients: &[Tensor],
     [first, second]: [&[Tensor]; 2],
@@ -279,11 +298,12 @@ pub fn fused_adam_(
     })
 }
 
-/// A TorchScript archive: a module with the named parameters (`layer.parameter`), those that are `fixed`
-/// as buffers, the method that `source` defines, and an attribute, given as its name and its text.
+/// Creates a TorchScript archive: a module with the named parameters (`layer.parameter`), those
+/// that are `fixed` as buffers, the method that `source` defines, and an attribute, given as its
+/// name and its text.
 ///
 /// # Errors
-/// Where `source` does not compile, or a name has no dot.
+/// If `source` does not compile, or a name has no dot.
 pub fn torchscript(
     tensors: &[(String, Tensor)],
     fixed: &dyn Fn(&str) -> bool,
@@ -298,7 +318,8 @@ pub fn torchscript(
     let fixed: Vec<_> = tensors.iter().map(|(name, _)| fixed(name)).collect();
     let (source, attribute, text) = (c_string(source)?, c_string(attribute)?, c_string(text)?);
     let (mut data, mut size) = (std::ptr::null_mut(), 0);
-    // SAFETY: all pointers outlive the call; on success `data` is `size` bytes, ours to free.
+    // SAFETY: all pointers outlive the call; on success `data` points to `size` bytes, which the
+    // caller must free.
     unsafe {
         check(lenet5_torchscript(
             name_pointers.as_ptr(),

@@ -1,11 +1,11 @@
-//! Between libtorch's tensors and the core's arrays.
+//! Converts between libtorch's tensors and the core's arrays.
 
 use lenet5_core::{Array, DType};
 use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result};
 
-/// The element types that both have.
+/// The element types that both support.
 const KINDS: [(DType, Kind); 10] = [
     (DType::F32, Kind::Float),
     (DType::F64, Kind::Double),
@@ -22,7 +22,7 @@ const KINDS: [(DType, Kind); 10] = [
 /// Copies an array to a tensor on the CPU.
 ///
 /// # Errors
-/// Where libtorch refuses.
+/// If libtorch reports an error.
 pub fn to_tensor(array: &Array) -> Result<Tensor> {
     let kind = KINDS.iter().find(|(dtype, _)| *dtype == array.dtype()).map(|(_, kind)| *kind);
     let kind =
@@ -33,7 +33,7 @@ pub fn to_tensor(array: &Array) -> Result<Tensor> {
 /// Copies a tensor on any device to an array.
 ///
 /// # Errors
-/// Where the tensor has a type that arrays have not, or libtorch refuses.
+/// If arrays do not support the tensor's element type, or libtorch reports an error.
 pub fn to_array(tensor: &Tensor) -> Result<Array> {
     let kind = tensor.f_kind()?;
     let dtype = KINDS.iter().find(|(_, other)| *other == kind).map(|(dtype, _)| *dtype);
@@ -49,7 +49,7 @@ pub fn to_array(tensor: &Tensor) -> Result<Array> {
 /// Copies arrays to tensors on the CPU.
 ///
 /// # Errors
-/// As [`to_tensor`].
+/// The errors of [`to_tensor`].
 pub fn to_tensors(arrays: &[Array]) -> Result<Vec<Tensor>> {
     arrays.iter().map(to_tensor).collect()
 }
@@ -57,12 +57,12 @@ pub fn to_tensors(arrays: &[Array]) -> Result<Vec<Tensor>> {
 /// Copies tensors to arrays.
 ///
 /// # Errors
-/// As [`to_array`].
+/// The errors of [`to_array`].
 pub fn to_arrays(tensors: &[Tensor]) -> Result<Vec<Array>> {
     tensors.iter().map(to_array).collect()
 }
 
-/// A shape as libtorch has it.
+/// Converts a shape to libtorch's type.
 pub fn sizes(shape: &[usize]) -> Vec<i64> {
     shape.iter().map(|size| *size as i64).collect()
 }

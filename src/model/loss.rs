@@ -1,10 +1,10 @@
-//! The losses on libtorch's kernels.
+//! The loss functions, computed by libtorch.
 
 use tch::{Kind, Reduction, Tensor};
 
 use crate::recipe::Loss;
 
-/// The mean loss of a batch: logits (N, classes) and labels (N), int64, to a scalar.
+/// Computes the mean loss of a batch: logits (N, classes) and labels (N), int64, to a scalar.
 pub fn loss(loss: Loss, logits: &Tensor, labels: &Tensor) -> Tensor {
     let right = || logits.gather(1, &labels.unsqueeze(1), false).squeeze_dim(1);
     match loss {

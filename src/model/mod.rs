@@ -1,4 +1,4 @@
-//! The networks on libtorch's kernels. Their settings are the core's.
+//! The networks, computed by libtorch. Their settings are those of the core.
 
 mod layers;
 mod loss;
@@ -12,5 +12,6 @@ pub use lenet5_core::model::{
 };
 pub use loss::loss;
 pub use modern::Modern;
-pub use network::{LeNet5, torchscript_source};
+pub use network::LeNet5;
+pub(crate) use network::torchscript_source;
 pub use original::Original;

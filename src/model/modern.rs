@@ -1,4 +1,4 @@
-//! The modern LeNet-5: the network as PyTorch users write it today.
+//! The modern LeNet-5: the network as it is usually written in PyTorch.
 //!
 //! | layer | operation | output | parameters |
 //! |---|---|---|---|
@@ -11,9 +11,9 @@
 //! | output | linear | 10 logits | 850 |
 //!
 //! 61,706 parameters. Names and sizes are those of LeCun, Bottou, Bengio, Haffner, "Gradient-Based
-//! Learning Applied to Document Recognition", Proc. IEEE 86(11), 1998. It departs from the paper in
-//! s2 and s4 (no trainable coefficients), c3 (all maps connected), the activation (plain tanh) and
-//! the output (linear, for softmax cross-entropy).
+//! Learning Applied to Document Recognition", Proc. IEEE 86(11), 1998. The network differs from the
+//! paper's in s2 and s4 (no trainable coefficients), c3 (all maps connected), the activation (plain
+//! tanh) and the output (linear, for softmax cross-entropy).
 
 use tch::Tensor;
 use tch::nn::Path;
@@ -37,12 +37,13 @@ pub struct Modern {
 }
 
 impl Modern {
-    /// Draws all parameters under `path`, in the order c1, c3, c5, f6, output; weight, then bias.
+    /// Creates a network whose parameters are drawn under `path` in the order c1, c3, c5, f6,
+    /// output; each weight before its bias.
     pub fn new(path: &Path, config: &ModelConfig) -> Self {
         Self::from_layers(config, |name| Layer::new(path / name, &config.weight_shape(name)))
     }
 
-    /// As [`Modern::new`], but with zeros: for weights to be loaded, leaving the generator as it is.
+    /// Creates a network of zeros, into which weights are loaded later. It draws no random numbers.
     pub fn uninitialised(path: &Path, config: &ModelConfig) -> Self {
         Self::from_layers(config, |name| Layer::zeros(path / name, &config.weight_shape(name)))
     }
@@ -58,12 +59,12 @@ impl Modern {
         }
     }
 
-    /// The settings it was made with.
+    /// Returns the settings of the network.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// All tensors in the order of [`ModelConfig::state`].
+    /// Returns all tensors in the order of [`ModelConfig::state`].
     pub(super) fn tensors(&self) -> Vec<&Tensor> {
         [&self.c1, &self.c3, &self.c5, &self.f6, &self.output]
             .into_iter()
@@ -73,7 +74,8 @@ impl Modern {
 }
 
 impl Modern {
-    /// The forward pass; `see` is given each layer's name and outputs.
+    /// Runs the forward pass. `see` is called with each layer's name and outputs, except for the
+    /// last layer's.
     pub(super) fn run(&self, x: &Tensor, see: &mut dyn FnMut(&'static str, &Tensor)) -> Tensor {
         let config = &self.config;
         let function = |x: &Tensor| activate(config.activation, x);
@@ -81,7 +83,7 @@ impl Modern {
             HiddenActivation::Same => function(&x),
             HiddenActivation::None => x,
         };
-        // The outputs of a convolution and of the pooling after it.
+        // Returns the outputs of a convolution and of the pooling after it.
         let stage = |sums: Tensor| match config.layer_order {
             LayerOrder::ActivationFirst => {
                 let maps = function(&sums);
@@ -110,7 +112,7 @@ impl Modern {
     }
 }
 
-/// The forward pass as TorchScript source, for files that Python runs.
+/// Returns the forward pass as TorchScript source, for files that Python runs.
 pub fn torchscript_source(config: &ModelConfig) -> String {
     let function = |x: &str| activation_source(config.activation, x);
     let hidden = |x: String| match config.hidden_activation {

@@ -1,4 +1,4 @@
-//! Either LeNet-5, by its settings.
+//! The modern or the original LeNet-5, chosen by the settings.
 
 use std::path;
 
@@ -35,20 +35,22 @@ use crate::{Error, Result};
 /// ```
 #[derive(Debug)]
 pub enum LeNet5 {
-    /// The network as PyTorch users write it today.
+    /// The network as it is usually written in PyTorch.
     Modern(Modern),
     /// The network of the 1998 paper.
     Original(Original),
 }
 
 impl LeNet5 {
-    /// Draws all parameters under `path`, layer by layer; weight, then bias.
+    /// Creates a network whose parameters are drawn under `path`, layer by layer; each weight
+    /// before its bias.
     ///
-    /// For the bits of a PyTorch script with the same seed, `path` has to be on the CPU: draw there,
-    /// then move with [`VarStore::set_device`](tch::nn::VarStore::set_device).
+    /// To get the same bits as a PyTorch script with the same seed, `path` must be on the CPU: draw
+    /// the parameters there, then move them with
+    /// [`VarStore::set_device`](tch::nn::VarStore::set_device).
     ///
     /// # Errors
-    /// Where the original network has no codes for so many classes.
+    /// If the original network has fewer codes than classes.
     pub fn new(path: &Path, config: &ModelConfig) -> Result<Self> {
         Ok(match config.network {
             Network::Modern => Self::Modern(Modern::new(path, config)),
@@ -56,10 +58,10 @@ impl LeNet5 {
         })
     }
 
-    /// As [`LeNet5::new`], but with zeros: for weights to be loaded, leaving the generator as it is.
+    /// Creates a network of zeros, into which weights are loaded later. It draws no random numbers.
     ///
     /// # Errors
-    /// As [`LeNet5::new`].
+    /// The errors of [`LeNet5::new`].
     pub fn uninitialised(path: &Path, config: &ModelConfig) -> Result<Self> {
         Ok(match config.network {
             Network::Modern => Self::Modern(Modern::uninitialised(path, config)),
@@ -67,38 +69,39 @@ impl LeNet5 {
         })
     }
 
-    /// A network with new weights on `device`, drawn on the CPU as [`LeNet5::new`] does.
+    /// Creates a network with new weights on `device`, drawn on the CPU as [`LeNet5::new`] does.
     ///
     /// # Errors
-    /// As [`LeNet5::new`].
+    /// The errors of [`LeNet5::new`].
     pub fn random(config: &ModelConfig, device: Device) -> Result<Self> {
         let mut store = VarStore::new(Device::Cpu);
         let model = Self::new(&store.root(), config)?;
-        // The store may go: the model owns its tensors, too.
+        // The store is not needed any more, as the model shares its tensors.
         store.set_device(device);
         Ok(model)
     }
 
-    /// A network with the weights of a file, in any of the forms that [`Weights::read`] knows, on `device`.
+    /// Loads a network from a file of weights, in any of the forms that [`Weights::read`] knows, to
+    /// `device`.
     ///
     /// # Errors
-    /// As [`Weights::read`].
+    /// The errors of [`Weights::read`].
     pub fn load(path: impl AsRef<path::Path>, device: Device) -> Result<Self> {
         Self::from_weights(&Weights::read(path.as_ref())?, device)
     }
 
-    /// A network with these weights on `device`.
+    /// Creates a network with these weights on `device`.
     ///
     /// # Errors
-    /// Where the tensors do not fit the settings.
+    /// If the tensors do not fit the settings.
     pub fn from_weights(weights: &Weights, device: Device) -> Result<Self> {
         Self::with_config(weights, &weights.config, device)
     }
 
-    /// A network with these weights and other settings that have the same shapes.
+    /// Creates a network with these weights and other settings that lead to the same shapes.
     ///
     /// # Errors
-    /// Where the tensors do not fit the settings.
+    /// If the tensors do not fit the settings.
     pub fn with_config(weights: &Weights, config: &ModelConfig, device: Device) -> Result<Self> {
         let mut store = VarStore::new(Device::Cpu);
         let model = Self::uninitialised(&store.root(), config)?;
@@ -108,25 +111,25 @@ impl LeNet5 {
         Ok(model)
     }
 
-    /// A copy of the weights, with the settings.
+    /// Returns a copy of the weights, with the settings.
     ///
     /// # Errors
-    /// Where libtorch refuses.
+    /// If libtorch reports an error.
     pub fn weights(&self) -> Result<Weights> {
         let array = |(name, tensor): (String, Tensor)| Ok((name, to_array(&tensor)?));
         let tensors = self.state().into_iter().map(array).collect::<Result<Vec<_>>>()?;
         Ok(Weights::new(self.config().clone(), tensors)?)
     }
 
-    /// Writes the weights to a file, whole or not at all.
+    /// Writes the weights to a file, completely or not at all.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// If the file cannot be written.
     pub fn save(&self, path: impl AsRef<path::Path>, format: Format) -> Result<()> {
         weights::write(&self.weights()?, path.as_ref(), format)
     }
 
-    /// The settings it was made with.
+    /// Returns the settings of the network.
     pub fn config(&self) -> &ModelConfig {
         match self {
             Self::Modern(model) => model.config(),
@@ -141,8 +144,8 @@ impl LeNet5 {
         }
     }
 
-    /// The outputs of every layer by name, from c1 on: c1 (N, 6, 28, 28), s2 (N, 6, 14, 14), c3
-    /// (N, 16, 10, 10), s4 (N, 16, 5, 5), c5 (N, 120), f6 (N, 84), output (N, classes).
+    /// Returns the outputs of every layer by name, from c1 on: c1 (N, 6, 28, 28), s2 (N, 6, 14,
+    /// 14), c3 (N, 16, 10, 10), s4 (N, 16, 5, 5), c5 (N, 120), f6 (N, 84), output (N, classes).
     pub fn layers(&self, x: &Tensor) -> Vec<(&'static str, Tensor)> {
         let mut all = Vec::new();
         let output = self.run(x, &mut |name, outputs| all.push((name, outputs.shallow_clone())));
@@ -150,8 +153,9 @@ impl LeNet5 {
         all
     }
 
-    /// All tensors by name (`c1.weight`, `c1.bias`, ...), in order, as `state_dict()` has them in
-    /// Python: the parameters, and the original's codes. They share memory with the model.
+    /// Returns all tensors by name (`c1.weight`, `c1.bias`, ...) in the order of Python's
+    /// `state_dict()`: the parameters, and the original network's codes. They share memory with the
+    /// model.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let tensors = match self {
             Self::Modern(model) => model.tensors(),
@@ -161,21 +165,22 @@ impl LeNet5 {
         names.zip(tensors).map(|(name, tensor)| (name, tensor.shallow_clone())).collect()
     }
 
-    /// Those of [`LeNet5::state`] that are trained.
+    /// Returns the tensors of [`LeNet5::state`] that are trained.
     pub fn parameters(&self) -> Vec<(String, Tensor)> {
         let fixed = |name: &str| self.config().is_fixed(name);
         self.state().into_iter().filter(|(name, _)| !fixed(name)).collect()
     }
 
-    /// [`LeNet5::parameters`] without their names.
+    /// Returns the tensors of [`LeNet5::parameters`] without their names.
     pub fn parameter_tensors(&self) -> Vec<Tensor> {
         self.parameters().into_iter().map(|(_, tensor)| tensor).collect()
     }
 
-    /// Copies tensors into the model: strict, each name exactly once and in the right shape.
+    /// Copies tensors into the model. It is strict: each name must occur exactly once, with the
+    /// right shape.
     ///
     /// # Errors
-    /// Names the tensor that is missing or too much, or whose shape differs.
+    /// If a tensor is missing or unknown, or its shape differs; the message names it.
     pub fn load_state(&self, tensors: &[(String, Tensor)]) -> Result<()> {
         let state = self.state();
         if let Some((name, _)) =
@@ -206,7 +211,7 @@ impl Module for LeNet5 {
     }
 }
 
-/// The forward pass as TorchScript source, for files that Python runs.
+/// Returns the forward pass as TorchScript source, for files that Python runs.
 pub fn torchscript_source(config: &ModelConfig) -> String {
     match config.network {
         Network::Modern => modern::torchscript_source(config),

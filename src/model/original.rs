@@ -10,10 +10,11 @@
 //! | f6 | linear, scaled tanh | 84 | 10,164 |
 //! | output | distances to fixed codes | 10 | |
 //!
-//! 60,000 trainable parameters. The scaled tanh is 1.7159 tanh(2/3 a). Pixels are -0.1 (background) to 1.175.
+//! 60,000 trainable parameters. The scaled tanh is 1.7159 tanh(2/3 a). Pixels range from -0.1
+//! (background) to 1.175.
 //!
-//! Source: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition",
-//! Proc. IEEE 86(11), 1998, section II.B.
+//! Source: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document
+//! Recognition", Proc. IEEE 86(11), 1998, section II.B.
 
 use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
@@ -23,16 +24,16 @@ use super::{Activation, C3_TABLE, ModelConfig, codes};
 use crate::Result;
 use crate::libtorch::to_tensor;
 
-/// Initial weights are uniform in ± this, over the fan-in: the paper's section III.B.
+/// Initial weights are uniform in ± this value divided by the fan-in: the paper's section III.B.
 const INITIAL_RANGE: f64 = 2.4;
-/// Inputs of a sub-sampling unit.
+/// The number of inputs of a subsampling unit.
 const SUBSAMPLING_FAN_IN: f64 = 4.0;
 
 /// The original LeNet-5.
 ///
 /// # Shapes
-/// Input (N, 1, 32, 32), output (N, classes): -s times the squared distance of f6 from each class's code,
-/// s being [`ModelConfig::rbf_scale`]. The largest one is the answer.
+/// Input (N, 1, 32, 32), output (N, classes): the squared distance of f6 from each class's code,
+/// times -s, where s is [`ModelConfig::rbf_scale`]. The largest output is the prediction.
 #[derive(Debug)]
 pub struct Original {
     config: ModelConfig,
@@ -44,11 +45,11 @@ pub struct Original {
     f6: Layer,
     /// The codes: (classes, 84).
     output: Tensor,
-    /// 1 where c3 is connected, else 0: (16, 6, 1, 1).
+    /// 1 for connections of c3, else 0: (16, 6, 1, 1).
     c3_mask: Tensor,
 }
 
-/// `coefficient` and `bias` of a sub-sampling layer, one of each for a map.
+/// The coefficients and biases of a subsampling layer, one of each per map.
 #[derive(Debug)]
 struct Subsampling {
     coefficient: Tensor,
@@ -56,11 +57,11 @@ struct Subsampling {
 }
 
 impl Original {
-    /// Draws all parameters under `path`, in the order c1, s2, c3, s4, c5, f6; weight or coefficient,
-    /// then bias.
+    /// Creates a network whose parameters are drawn under `path` in the order c1, s2, c3, s4, c5,
+    /// f6; each weight or coefficient before its bias.
     ///
     /// # Errors
-    /// Where there are more classes than codes.
+    /// If there are more classes than codes.
     pub fn new(path: &Path, config: &ModelConfig) -> Result<Self> {
         let weight = |name: &str, fan_in: f64| {
             Layer::within(path / name, &config.weight_shape(name), INITIAL_RANGE / fan_in)
@@ -70,7 +71,7 @@ impl Original {
         let c3 = weight("c3", 1.0);
         let mask = c3_mask(path);
         {
-            // Each map has its own fan-in: 75, 100 or 150. What is not connected is 0.
+            // Each map has its own fan-in: 75, 100 or 150. Weights without a connection are 0.
             let _no_grad = tch::no_grad_guard();
             let fan_in = mask.sum_dim_intlist([1i64].as_slice(), true, Kind::Float) * 25.0;
             let _ = c3.weight.shallow_clone().divide_(&fan_in).multiply_(&mask);
@@ -82,10 +83,10 @@ impl Original {
         Ok(Self { config: config.clone(), c1, s2, c3, s4, c5, f6, output, c3_mask: mask })
     }
 
-    /// As [`Original::new`], but with zeros: for weights to be loaded.
+    /// Creates a network of zeros, into which weights are loaded later. It draws no random numbers.
     ///
     /// # Errors
-    /// As [`Original::new`].
+    /// The errors of [`Original::new`].
     pub fn uninitialised(path: &Path, config: &ModelConfig) -> Result<Self> {
         let layer = |name: &str| Layer::zeros(path / name, &config.weight_shape(name));
         Ok(Self {
@@ -113,12 +114,12 @@ impl Original {
         })
     }
 
-    /// The settings it was made with.
+    /// Returns the settings of the network.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// All tensors in the order of [`ModelConfig::state`].
+    /// Returns all tensors in the order of [`ModelConfig::state`].
     pub(super) fn tensors(&self) -> Vec<&Tensor> {
         vec![
             &self.c1.weight,
@@ -137,7 +138,8 @@ impl Original {
         ]
     }
 
-    /// The forward pass; `see` is given each layer's name and outputs.
+    /// Runs the forward pass. `see` is called with each layer's name and outputs, except for the
+    /// last layer's.
     pub(super) fn run(&self, x: &Tensor, see: &mut dyn FnMut(&'static str, &Tensor)) -> Tensor {
         let scaled_tanh = |x: &Tensor| activate(Activation::ScaledTanh, x);
         let mask = self.c3_mask.to_device(x.device());
@@ -175,20 +177,21 @@ impl Subsampling {
         Self { coefficient: path.zeros("coefficient", &[maps]), bias: path.zeros("bias", &[maps]) }
     }
 
-    /// The sum of each 2x2 block, times the coefficient, plus the bias: (N, C, H, W) -> (N, C, H/2, W/2).
+    /// Multiplies the sum of each 2x2 block by the coefficient and adds the bias: (N, C, H, W) ->
+    /// (N, C, H/2, W/2).
     fn forward(&self, x: &Tensor) -> Tensor {
         let sums = x.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, Some(1));
         sums * self.coefficient.reshape([-1, 1, 1]) + self.bias.reshape([-1, 1, 1])
     }
 }
 
-/// 1 where c3 is connected, else 0: (16, 6, 1, 1).
+/// 1 for connections of c3, else 0: (16, 6, 1, 1).
 fn c3_mask(path: &Path) -> Tensor {
     let rows = C3_TABLE.iter().flat_map(|maps| (0..6).map(|map| f32::from(maps.contains(&map))));
     Tensor::from_slice(&rows.collect::<Vec<_>>()).reshape([16, 6, 1, 1]).to_device(path.device())
 }
 
-/// The same forward pass as TorchScript source.
+/// Returns the forward pass as TorchScript source, for files that Python runs.
 pub fn torchscript_source(config: &ModelConfig) -> String {
     let scaled_tanh = |x: &str| activation_source(Activation::ScaledTanh, x);
     let subsample = |layer: &str| {

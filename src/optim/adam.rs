@@ -1,8 +1,8 @@
-//! Adam and AdamW, as `torch.optim.Adam` and `torch.optim.AdamW`.
+//! Adam and AdamW, like `torch.optim.Adam` and `torch.optim.AdamW`.
 
 use tch::Tensor;
 
-use super::{Optimizer, OptimizerState, like, other_state};
+use super::{Optimizer, OptimizerState, other_optimizer, to_parameters};
 use crate::Result;
 use crate::libtorch::{add_, addcdiv_, addcmul_, to_arrays};
 
@@ -27,7 +27,7 @@ pub struct Adam {
     decoupled: bool,
 }
 
-/// The state of one parameter.
+/// The state for one parameter.
 #[derive(Debug)]
 struct Moments {
     step: f64,
@@ -42,7 +42,7 @@ impl Moments {
 }
 
 impl Adam {
-    /// An optimizer that shares `parameters` with the model; `decoupled` makes it AdamW.
+    /// Creates an optimizer that shares `parameters` with the model. `decoupled` makes it AdamW.
     pub fn new(
         parameters: Vec<Tensor>,
         betas: (f64, f64),
@@ -106,14 +106,14 @@ impl Optimizer for Adam {
         self.moments = match state {
             OptimizerState::Empty => self.parameters.iter().map(|_| None).collect(),
             OptimizerState::Adam { step, exp_avg, exp_avg_sq } => {
-                let first = like(exp_avg, "exp_avg", &self.parameters)?;
-                let second = like(exp_avg_sq, "exp_avg_sq", &self.parameters)?;
+                let first = to_parameters(exp_avg, "exp_avg", &self.parameters)?;
+                let second = to_parameters(exp_avg_sq, "exp_avg_sq", &self.parameters)?;
                 let moments = first.into_iter().zip(second);
                 moments
                     .map(|(exp_avg, exp_avg_sq)| Some(Moments { step: *step, exp_avg, exp_avg_sq }))
                     .collect()
             }
-            _ => return Err(other_state("step, exp_avg, exp_avg_sq")),
+            _ => return Err(other_optimizer("step, exp_avg, exp_avg_sq")),
         };
         Ok(())
     }

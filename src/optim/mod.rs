@@ -1,7 +1,7 @@
-//! Optimizers in PyTorch's arithmetic order, to the bit.
+//! Optimizers with the same results as PyTorch's, bit for bit.
 //!
-//! tch's own SGD matches Python's bits, but its Adam and AdamW do not, and none of them can save
-//! its state. These do both.
+//! tch's own SGD gives the same bits as Python, but its Adam and AdamW do not, and none of them can
+//! save its state.
 
 mod adam;
 mod sdlm;
@@ -23,23 +23,23 @@ pub trait Optimizer {
     /// Updates every parameter from its gradient, both in the same order.
     ///
     /// # Errors
-    /// Where libtorch refuses an operation.
+    /// If libtorch reports an error.
     fn step(&mut self, gradients: &[Tensor], learning_rate: f64) -> Result<()>;
 
-    /// A copy of the state.
+    /// Returns a copy of the state.
     ///
     /// # Errors
-    /// Where libtorch refuses.
+    /// If libtorch reports an error.
     fn state(&self) -> Result<OptimizerState>;
 
     /// Replaces the state.
     ///
     /// # Errors
-    /// Where it is that of another optimizer, or a tensor has another shape than its parameter.
+    /// If it is the state of another optimizer, or a tensor's shape differs from its parameter's.
     fn load_state(&mut self, state: &OptimizerState) -> Result<()>;
 }
 
-/// The optimizer with these settings over `parameters`.
+/// Creates the optimizer with these settings for `parameters`.
 pub fn build(config: &OptimizerConfig, parameters: Vec<Tensor>) -> Box<dyn Optimizer> {
     match *config {
         OptimizerConfig::Sgd { momentum, dampening, weight_decay, nesterov } => {
@@ -55,8 +55,12 @@ pub fn build(config: &OptimizerConfig, parameters: Vec<Tensor>) -> Box<dyn Optim
     }
 }
 
-/// Tensors of a saved state on the devices of their parameters.
-fn like(arrays: &[lenet5_core::Array], name: &str, parameters: &[Tensor]) -> Result<Vec<Tensor>> {
+/// Copies arrays of a saved state to the devices of their parameters, and checks their shapes.
+fn to_parameters(
+    arrays: &[lenet5_core::Array],
+    name: &str,
+    parameters: &[Tensor],
+) -> Result<Vec<Tensor>> {
     if arrays.len() != parameters.len() {
         return Err(Error::config(format!(
             "optimizer state: expected {} parameters, found {}",
@@ -79,12 +83,12 @@ fn like(arrays: &[lenet5_core::Array], name: &str, parameters: &[Tensor]) -> Res
         .collect()
 }
 
-fn other_state(expected: &str) -> Error {
+fn other_optimizer(expected: &str) -> Error {
     Error::config(format!("optimizer state: expected {expected}, found that of another optimizer"))
 }
 
-/// Copies of tensors, or none where there is one that is not there yet.
-fn copies(tensors: &[Option<Tensor>]) -> Result<Option<Vec<lenet5_core::Array>>> {
+/// Copies all tensors; `None` if any of them does not exist yet.
+fn copy_all(tensors: &[Option<Tensor>]) -> Result<Option<Vec<lenet5_core::Array>>> {
     let present: Option<Vec<Tensor>> =
         tensors.iter().map(|tensor| tensor.as_ref().map(Tensor::shallow_clone)).collect();
     present.map(|tensors| to_arrays(&tensors)).transpose()

@@ -2,31 +2,32 @@
 
 use tch::Tensor;
 
-use super::{Optimizer, OptimizerState, like, other_state};
+use super::{Optimizer, OptimizerState, other_optimizer, to_parameters};
 use crate::libtorch::{addcdiv_, to_arrays};
 use crate::{Error, Result};
 
-/// Stochastic gradient descent in which every weight has a rate of its own.
+/// Stochastic gradient descent with a per-parameter learning rate.
 ///
 /// ```text
 /// p = p - learning_rate * grad / (mu + h)
 /// ```
 ///
-/// h is the weight's second derivative, of the loss averaged over some samples, without the terms that
-/// can be negative (Gauss-Newton) and without those off the diagonal of each layer. It is
-/// measured again before each epoch, and given by [`Optimizer::load_state`].
+/// h is the second derivative of the mean loss of some samples with respect to the parameter. It
+/// leaves out the terms that can be negative (Gauss-Newton approximation) and those off the
+/// diagonal of each layer. It is estimated again before each epoch and set by
+/// [`Optimizer::load_state`].
 ///
 /// Source: LeCun et al. 1998, section III.C and appendix C.
 #[derive(Debug)]
 pub struct Sdlm {
     parameters: Vec<Tensor>,
-    /// h, and mu + h.
+    /// For each parameter h and mu + h.
     curvature: Vec<(Tensor, Tensor)>,
     mu: f64,
 }
 
 impl Sdlm {
-    /// An optimizer that shares `parameters` with the model.
+    /// Creates an optimizer that shares `parameters` with the model.
     pub fn new(parameters: Vec<Tensor>, mu: f64) -> Self {
         Self { parameters, curvature: Vec::new(), mu }
     }
@@ -58,10 +59,10 @@ impl Optimizer for Sdlm {
             OptimizerState::Empty => Vec::new(),
             OptimizerState::Sdlm { curvature } => {
                 let damped = |h: Tensor| Ok((h.shallow_clone(), h.f_add_scalar(self.mu)?));
-                let curvature = like(curvature, "curvature", &self.parameters)?;
+                let curvature = to_parameters(curvature, "curvature", &self.parameters)?;
                 curvature.into_iter().map(damped).collect::<Result<_>>()?
             }
-            _ => return Err(other_state("curvature")),
+            _ => return Err(other_optimizer("curvature")),
         };
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! Stochastic gradient descent with momentum, as `torch.optim.SGD`.
+//! Stochastic gradient descent with momentum, like `torch.optim.SGD`.
 
 use tch::Tensor;
 
-use super::{Optimizer, OptimizerState, copies, like, other_state};
+use super::{Optimizer, OptimizerState, copy_all, other_optimizer, to_parameters};
 use crate::Result;
 use crate::libtorch::add_;
 
@@ -26,7 +26,7 @@ pub struct Sgd {
 }
 
 impl Sgd {
-    /// An optimizer that shares `parameters` with the model.
+    /// Creates an optimizer that shares `parameters` with the model.
     pub fn new(
         parameters: Vec<Tensor>,
         momentum: f64,
@@ -71,7 +71,7 @@ impl Optimizer for Sgd {
     }
 
     fn state(&self) -> Result<OptimizerState> {
-        Ok(match copies(&self.momentum_buffers)? {
+        Ok(match copy_all(&self.momentum_buffers)? {
             Some(momentum_buffer) => OptimizerState::Sgd { momentum_buffer },
             None => OptimizerState::Empty,
         })
@@ -81,10 +81,10 @@ impl Optimizer for Sgd {
         self.momentum_buffers = match state {
             OptimizerState::Empty => self.parameters.iter().map(|_| None).collect(),
             OptimizerState::Sgd { momentum_buffer } => {
-                let buffers = like(momentum_buffer, "momentum_buffer", &self.parameters)?;
+                let buffers = to_parameters(momentum_buffer, "momentum_buffer", &self.parameters)?;
                 buffers.into_iter().map(Some).collect()
             }
-            _ => return Err(other_state("momentum_buffer")),
+            _ => return Err(other_optimizer("momentum_buffer")),
         };
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What is trained and how: the settings of a training run.
+//! The settings of a training run.
 
 mod schedule;
 
@@ -12,7 +12,7 @@ use crate::libtorch::DeviceChoice;
 use crate::model::{Activation, ModelConfig, Network, Pooling};
 use crate::{Error, Result};
 
-/// All settings of a training run; saved as `config.json` in the run's folder.
+/// All settings of a training run, saved as `config.json` in the run's folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
@@ -24,19 +24,20 @@ pub struct TrainConfig {
     /// Distortions of the training images, drawn anew in each epoch.
     #[serde(default)]
     pub distortions: Option<Distortions>,
-    /// Folder of IDX files; none means the embedded MNIST.
+    /// The folder of IDX files; `None` means the embedded MNIST.
     pub data: Option<PathBuf>,
-    /// Use only this number of training images, the first ones.
+    /// The number of training images to use, the first ones; `None` means all.
     pub limit: Option<i64>,
-    /// Hold out this number of training images, the last ones, and evaluate on them instead of on the test images.
+    /// The number of training images to hold out, the last ones. The network is evaluated on them
+    /// instead of the test images.
     #[serde(default)]
     pub validation: Option<i64>,
-    /// Count the training images that are misclassified before their step.
+    /// Whether to count the training images that were misclassified before their step.
     #[serde(default)]
     pub train_error: bool,
-    /// Passes over the training images; 0 writes the initial weights and ends.
+    /// The number of epochs; with 0 the run writes the initial weights and ends.
     pub epochs: u32,
-    /// Images per step; the last batch of an epoch may be smaller.
+    /// Images per step. The last batch of an epoch may be smaller.
     pub batch_size: i64,
     /// The order of the images.
     #[serde(default)]
@@ -44,27 +45,28 @@ pub struct TrainConfig {
     /// The training engine.
     #[serde(default)]
     pub engine: EngineChoice,
-    /// Optimizer and its settings.
+    /// The optimizer and its settings.
     pub optimizer: OptimizerConfig,
-    /// Learning rate; the largest one of a one-cycle schedule.
+    /// The learning rate; with the one-cycle schedule, the largest one.
     pub learning_rate: f64,
-    /// How the learning rate changes.
+    /// The learning rate schedule.
     pub schedule: Schedule,
     /// Seed of the initial weights and of the order of the images.
     pub seed: i64,
-    /// Device.
+    /// The device.
     pub device: DeviceChoice,
-    /// Precision of convolutions and matrix products.
+    /// The precision of convolutions and matrix products.
     #[serde(default)]
     pub precision: Precision,
-    /// Only kernels that give the same bits each time.
+    /// Whether to use only deterministic kernels, which give the same bits each time.
     #[serde(default)]
     pub deterministic: bool,
-    /// CPU threads; none means libtorch's choice. With libtorch's engine other numbers give other last bits.
+    /// The number of CPU threads; `None` means libtorch's default. With libtorch's engine another
+    /// number may change the last bits.
     pub threads: Option<i32>,
-    /// Start from the weights of this file.
+    /// The file of weights to start from.
     pub init: Option<PathBuf>,
-    /// The run that these settings belong to: a random name, drawn when it starts.
+    /// The identifier of the run: random hexadecimal digits, drawn when it starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
 }
@@ -103,7 +105,7 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// The usual training of a network with these settings.
+    /// Returns the default training of a network with these settings.
     pub fn usual(model: ModelConfig) -> Self {
         let known = match model.network {
             Network::Modern => Self::default(),
@@ -112,7 +114,7 @@ impl TrainConfig {
         Self { model, ..known }
     }
 
-    /// The training of the 1998 paper: its network, one pattern at a time, 20 passes.
+    /// Returns the training of the 1998 paper: its network, one pattern at a time, 20 epochs.
     pub fn paper() -> Self {
         Self {
             model: ModelConfig::original(),
@@ -127,7 +129,8 @@ impl TrainConfig {
         }
     }
 
-    /// The training that gives the lowest error with the modern network's 61,706 parameters.
+    /// Returns the training that gives the lowest error with the modern network's 61,706
+    /// parameters.
     pub fn best() -> Self {
         Self {
             model: ModelConfig {
@@ -147,10 +150,10 @@ impl TrainConfig {
         }
     }
 
-    /// Checks all ranges.
+    /// Checks that all settings are in their ranges.
     ///
     /// # Errors
-    /// Names the first setting that is out of its range.
+    /// If a setting is out of its range; the message names the first one.
     pub fn validate(&self) -> Result<()> {
         let positive = |name: &str, ok: bool, found: &dyn std::fmt::Display| match ok {
             true => Ok(()),
@@ -173,19 +176,20 @@ impl TrainConfig {
         self.optimizer.validate()?;
         self.schedule.validate()?;
         if matches!(self.optimizer, OptimizerConfig::Sdlm { .. }) {
-            // The second derivatives are measured by the kernels of the original network.
+            // The second derivatives are computed by the kernels of the original network.
             let refused = |reason: &str| Err(Error::config(format!("--optimizer sdlm {reason}")));
             if self.model.network != Network::Original {
                 return refused("goes with --model original only");
             }
             if self.model.train_rbf {
-                return refused("leaves the codes as they are: not with --train-rbf");
+                return refused("does not train the codes: it does not go with --train-rbf");
             }
         }
         Ok(())
     }
 
-    /// The distortion of the image at an index, for images of `side` x `side` pixels; none where images are not distorted.
+    /// Returns a function from the index of an image of `side` x `side` pixels to its distortion;
+    /// `None` if images are not distorted.
     pub(crate) fn distortion(
         &self,
         side: usize,
@@ -200,10 +204,10 @@ impl TrainConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
-    /// Another random one in each epoch.
+    /// A new random order in each epoch.
     #[default]
     Shuffled,
-    /// The same random one in all epochs, as in the paper of 1998.
+    /// The same random order in all epochs, as in the paper of 1998.
     Constant,
 }
 
@@ -214,16 +218,16 @@ pub enum EngineChoice {
     /// The fastest engine that can train this network on this device.
     #[default]
     Auto,
-    /// Autograd on libtorch's kernels: the bits of PyTorch.
+    /// Autograd on libtorch's kernels, with the same bits as PyTorch.
     Libtorch,
-    /// This project's own kernels: the modern network with tanh or relu on the CPU or an NVIDIA GPU, and the original
-    /// network with sdlm or plain sgd on the CPU.
+    /// This project's own kernels: the modern network with tanh or relu on the CPU or an NVIDIA
+    /// GPU, and the original network with sdlm or plain sgd on the CPU.
     Fused,
     /// Autograd on libtorch's kernels, with some steps recorded as a CUDA graph and replayed.
     Graph,
 }
 
-/// Precision of convolutions and matrix products; parameters and optimizer stay in float32.
+/// The precision of convolutions and matrix products.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -242,7 +246,7 @@ lenet5_core::choices!(Order {
 });
 lenet5_core::choices!(EngineChoice {
     Auto = "auto": "The fastest engine that can train this network on this device",
-    Libtorch = "libtorch": "Autograd on libtorch's kernels: the bits of PyTorch",
+    Libtorch = "libtorch": "Autograd on libtorch's kernels, with the same bits as PyTorch",
     Fused = "fused": "This project's own kernels: for the modern network with tanh or relu on the CPU or an NVIDIA GPU, and for the original one with sdlm or plain sgd on the CPU",
     Graph = "graph": "Autograd on libtorch's kernels, with some steps recorded as a CUDA graph and replayed",
 });

@@ -1,4 +1,4 @@
-//! Learning rates as PyTorch's schedulers compute them, to the last bit of the float64.
+//! Learning rate schedules with the same float64 bits as PyTorch's schedulers.
 
 use std::f64::consts::PI;
 
@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// How the learning rate changes over a training run.
+/// A learning rate schedule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Schedule {
-    /// The same throughout.
+    /// The same learning rate in all steps.
     #[default]
     Constant,
     /// `StepLR`: multiplied by `gamma` every `step_size` epochs.
@@ -20,20 +20,23 @@ pub enum Schedule {
         /// Factor of a change.
         gamma: f64,
     },
-    /// `CosineAnnealingLR(T_max=epochs)`: half a cosine from the rate down to 0, by epoch.
+    /// `CosineAnnealingLR(T_max=epochs)`: half a cosine from the learning rate down to 0, changed
+    /// after each epoch.
     Cosine,
     /// `OneCycleLR(max_lr=rate, total_steps=epochs * steps_per_epoch, cycle_momentum=False)`: up
-    /// from rate / 25 in the first 30 % of the steps, then down to rate / 250,000; cosines, by step.
+    /// from rate / 25 in the first 30 % of the steps, then down to rate / 250,000; both are parts
+    /// of cosines, changed after each step.
     OneCycle,
-    /// The paper's of 1998: the rate for 2 epochs, 0.4 of it for 3, 0.2 for 3, 0.1 for 4, then 0.02.
+    /// The schedule of the paper of 1998: the learning rate for 2 epochs, 0.4 of it for 3, 0.2 for
+    /// 3, 0.1 for 4, then 0.02.
     Paper,
 }
 
 impl Schedule {
-    /// Checks the ranges.
+    /// Checks that the settings are in their ranges.
     ///
     /// # Errors
-    /// Names the setting that is out of its range.
+    /// If a setting is out of its range; the message names it.
     pub fn validate(&self) -> Result<()> {
         match *self {
             Self::Step { step_size: 0, .. } => {
@@ -46,10 +49,10 @@ impl Schedule {
         }
     }
 
-    /// The rate of a step; `epoch` and `step` (within the epoch) count from 0.
+    /// Returns the learning rate of a step. `epoch` and `step` (within the epoch) count from 0.
     ///
-    /// The recursive schedules are replayed from the first epoch, as closed forms differ in the last
-    /// bits; so there is no state to save.
+    /// Recursive schedules are recomputed from the first epoch, as closed forms differ in the last
+    /// bits. So there is no state to save.
     pub fn learning_rate(
         &self,
         rate: f64,

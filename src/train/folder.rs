@@ -1,4 +1,4 @@
-//! The folder of a run: who may write to it, and which files belong to which run.
+//! The folder of a run: its lock, and checks that its files belong to the same run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
@@ -15,32 +15,36 @@ use super::{EpochMetrics, metrics_path};
 use crate::recipe::TrainConfig;
 use crate::{Error, Result};
 
-/// The file whose lock the process holds that trains in a folder. It goes when the process ends as it should.
+/// The name of the lock file, which is locked by the process that trains in the folder. It is
+/// removed when the process ends normally.
 const LOCK: &str = ".lock";
 
-/// A folder that no other process trains in, for as long as this lives.
+/// A folder in which no other process trains, as long as this value exists.
 pub struct RunFolder {
     path: PathBuf,
-    /// Holds the lock, which ends with the process; none where the file system has no locks.
+    /// The open lock file. The system releases the lock when the process ends. `None` if the file
+    /// system does not support locks.
     lock: Option<File>,
 }
 
 impl RunFolder {
-    /// Makes the folder where it is missing, and locks it. Then removes temporary files that killed processes
-    /// left: under the lock nobody writes them.
+    /// Creates the folder if it is missing, and locks it. Then removes temporary files of processes
+    /// that were killed; under the lock no other process is writing any.
     ///
     /// # Errors
-    /// Where another process has the lock, with its number; or the folder cannot be written to.
+    /// If another process holds the lock; the message names the process. Also if the folder cannot
+    /// be written to.
     pub fn open(path: &Path) -> Result<Self> {
         files::create_folder(path)?;
-        let name = path.join(LOCK);
+        let lock_path = path.join(LOCK);
         loop {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false);
-            let mut file = options.open(&name).map_err(Error::writing(path))?;
+            let mut file = options.open(&lock_path).map_err(Error::writing(path))?;
             match file.try_lock() {
-                // Its owner may have removed the file in between: then it keeps nobody out.
-                Ok(()) if !is_same(&file, &name) => {}
+                // The previous owner may have removed the file after it was opened here. Then the
+                // lock has no effect, and the loop tries again.
+                Ok(()) if !is_same(&file, &lock_path) => {}
                 Ok(()) => {
                     let owner = format!("process {}\n", std::process::id());
                     let written = file.set_len(0).and_then(|()| file.write_all(owner.as_bytes()));
@@ -70,6 +74,7 @@ impl RunFolder {
         }
     }
 
+    /// Removes temporary files of processes that were killed.
     fn remove_leftovers(&self) -> Result<()> {
         for entry in self.path.read_dir().map_err(Error::io(&self.path))? {
             let entry = entry.map_err(Error::io(&self.path))?;
@@ -83,7 +88,7 @@ impl RunFolder {
 }
 
 impl Drop for RunFolder {
-    /// Removes the lock's file while it is still locked.
+    /// Removes the lock file while it is still locked.
     fn drop(&mut self) {
         if self.lock.is_some() {
             let _ = fs::remove_file(self.path.join(LOCK));
@@ -91,27 +96,27 @@ impl Drop for RunFolder {
     }
 }
 
-/// Whether an open file is still the one of that name.
-fn is_same(file: &File, name: &Path) -> bool {
+/// Returns whether an open file is still the one with that path.
+fn is_same(file: &File, path: &Path) -> bool {
     let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
-    let (open, named) = (file.metadata().map(identity), fs::metadata(name).map(identity));
+    let (open, named) = (file.metadata().map(identity), fs::metadata(path).map(identity));
     matches!((open, named), (Ok(open), Ok(named)) if open == named)
 }
 
-/// A name for a new run that no other has: 32 hexadecimal digits.
-pub fn new_id() -> String {
-    // The standard library seeds each of these from the system's random numbers.
+/// Creates a random identifier of a run: 32 hexadecimal digits.
+pub fn new_run_id() -> String {
+    // The standard library seeds each `RandomState` from the system's random numbers.
     let random = || RandomState::new().hash_one(std::process::id());
     format!("{:016x}{:016x}", random(), random())
 }
 
-/// Checks that the settings in a run's `config.json` are those that its checkpoint was made with. The number of
-/// epochs, the device, the threads, the engine and the places of files may differ.
+/// Checks that the settings in a run's `config.json` are those of its checkpoint. The number of
+/// epochs, the device, the threads, the engine and the paths of files may differ.
 ///
 /// # Errors
-/// Names each setting that differs, with both values.
+/// If a setting differs; the message names all such settings, with both values.
 pub fn check_settings(folder: &Path, found: &TrainConfig, made_with: &TrainConfig) -> Result<()> {
-    const FREE: [&str; 7] = ["epochs", "device", "threads", "engine", "data", "init", "run"];
+    const MAY_DIFFER: [&str; 7] = ["epochs", "device", "threads", "engine", "data", "init", "run"];
     if let (Some(ours), Some(theirs)) = (&found.run, &made_with.run)
         && ours != theirs
     {
@@ -128,7 +133,7 @@ pub fn check_settings(folder: &Path, found: &TrainConfig, made_with: &TrainConfi
     let shown = |value: Option<&Value>| value.map_or("none".to_owned(), ToString::to_string);
     let different: Vec<String> = names
         .into_iter()
-        .filter(|name| !FREE.contains(&name.split('.').next().unwrap_or_default()))
+        .filter(|name| !MAY_DIFFER.contains(&name.split('.').next().unwrap_or_default()))
         .filter(|name| found.get(*name) != made_with.get(*name))
         .map(|name| {
             let (expected, found) = (shown(made_with.get(name)), shown(found.get(name)));
@@ -147,7 +152,7 @@ pub fn check_settings(folder: &Path, found: &TrainConfig, made_with: &TrainConfi
     ))
 }
 
-/// The settings by dotted names, such as `model.activation`.
+/// Returns the settings by dotted names, such as `model.activation`.
 fn settings_by_name(config: &TrainConfig) -> BTreeMap<String, Value> {
     fn collect(prefix: &str, object: Map<String, Value>, all: &mut BTreeMap<String, Value>) {
         for (name, value) in object {
@@ -164,12 +169,13 @@ fn settings_by_name(config: &TrainConfig) -> BTreeMap<String, Value> {
     all
 }
 
-/// The measurements of the first `epochs` epochs, one for each and in order, from the lines of a run's
-/// `metrics.jsonl`; a note says which are missing, and how many were there twice.
+/// Returns the measurements of the first `epochs` epochs from the lines of a run's `metrics.jsonl`,
+/// one per epoch, in order. Notes on stderr say which are missing and how many lines were
+/// superseded.
 ///
 /// # Errors
-/// Where a line is of another run.
-pub fn put_right(
+/// If a line belongs to another run.
+pub fn repair_metrics(
     folder: &Path,
     lines: Vec<EpochMetrics>,
     epochs: u32,
@@ -183,29 +189,31 @@ pub fn put_right(
             format!("expected measurements of run {run}, found some of run {foreign}"),
         ));
     }
-    let (mut right, mut missing) = (Vec::new(), Vec::new());
+    let (mut repaired, mut missing) = (Vec::new(), Vec::new());
     for epoch in 1..=epochs {
         match lines.iter().rev().find(|line| line.epoch == epoch) {
-            Some(line) => right.push(line.clone()),
+            Some(line) => repaired.push(line.clone()),
             None => missing.push(epoch.to_string()),
         }
     }
     if !missing.is_empty() {
         let (path, missing) = (files::shown(&path), missing.join(", "));
-        warn(format_args!("note: {path}: nothing is known of epoch {missing}"));
+        warn(format_args!("note: {path}: no measurements of epoch {missing}"));
     }
     let count = lines.iter().filter(|line| line.epoch <= epochs).count();
-    if count > right.len() {
-        let (path, twice) = (files::shown(&path), count - right.len());
-        warn(format_args!("note: {path}: left out {twice} lines of epochs that have a later one"));
+    if count > repaired.len() {
+        let (path, superseded) = (files::shown(&path), count - repaired.len());
+        warn(format_args!(
+            "note: {path}: ignored {superseded} lines, as later lines are of the same epochs"
+        ));
     }
-    Ok(right)
+    Ok(repaired)
 }
 
-/// Reads the lines of a `metrics.jsonl`; none where it is missing.
+/// Reads the lines of a `metrics.jsonl`; a missing file has none.
 ///
 /// # Errors
-/// Where a line is broken.
+/// If a line is damaged.
 pub fn read_lines(path: &Path) -> Result<Vec<EpochMetrics>> {
     let text = match files::read_text(path) {
         Ok(text) => text,
@@ -223,7 +231,7 @@ pub fn read_lines(path: &Path) -> Result<Vec<EpochMetrics>> {
         .collect()
 }
 
-/// Prints a line on stderr. Nothing happens where nobody reads it: `eprintln!` would panic.
+/// Prints a line on stderr. A closed stderr is ignored: `eprintln!` would panic.
 fn warn(line: std::fmt::Arguments) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,4 +1,4 @@
-//! The training loop: the epochs of a run, and the files in its folder.
+//! The training loop: the epochs of a run, and the files in the run's folder.
 
 mod divergence;
 mod folder;
@@ -14,7 +14,7 @@ use lenet5_core::{files, foreign};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use divergence::{Found, check_divergence};
+use divergence::{MeasuredLoss, check_divergence};
 use folder::RunFolder;
 
 use crate::charts::{self, CurvePoint};
@@ -30,17 +30,17 @@ use crate::{Error, Result};
 /// The measurements of an epoch: a line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochMetrics {
-    /// From 1.
+    /// The number of the epoch, from 1.
     pub epoch: u32,
-    /// Mean loss over the epoch's samples, each before its step.
+    /// Mean loss of the epoch's training images, each before its step.
     pub train_loss: f64,
-    /// Mean cross-entropy of the test images after the epoch; with [`TrainConfig::validation`], of the images
-    /// that were held out.
+    /// Mean cross-entropy of the test images after the epoch; with [`TrainConfig::validation`], of
+    /// the images that were held out.
     pub test_loss: f64,
-    /// Misclassified images among them, in percent.
+    /// Misclassified test images, in percent.
     pub test_error_percent: f64,
-    /// Training images that were misclassified before their step, in percent, where the settings ask for it: the
-    /// paper counts them so in its Fig. 5.
+    /// Training images that were misclassified before their step, in percent, if the settings ask
+    /// for it. The paper counts training errors in this way in its Fig. 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_error_percent: Option<f64>,
     /// Training time in seconds, without evaluation.
@@ -49,10 +49,11 @@ pub struct EpochMetrics {
     pub images_per_second: f64,
     /// Learning rate of the epoch's last step.
     pub learning_rate: f64,
-    /// The smallest and the largest learning rate of a parameter in the epoch's first step, with SDLM.
+    /// The smallest and the largest learning rate of a parameter in the epoch's first step, with
+    /// SDLM.
     #[serde(default, skip_serializing_if = "Option::is_none", alias = "weight_rates")]
     pub parameter_rates: Option<(f32, f32)>,
-    /// The run's name, as in its settings.
+    /// The run's identifier, as in its settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
 }
@@ -62,13 +63,14 @@ pub struct EpochMetrics {
 pub enum Outcome {
     /// All epochs are done.
     Finished,
-    /// It was told to stop; the checkpoint is written.
+    /// The run was told to stop, and the checkpoint is written.
     Interrupted,
 }
 
-/// Shows how far an epoch is.
+/// Shows the progress of training.
 pub trait Progress {
-    /// Called when an epoch begins, with its number from 1, the number of epochs, and the number of images in it.
+    /// Called when an epoch begins, with its number from 1, the number of epochs, and the number of
+    /// images in it.
     fn begin(&mut self, epoch: u32, epochs: u32, images: u64);
 
     /// Called after each step, with the number of images that are done.
@@ -85,14 +87,14 @@ pub trait Progress {
 pub struct Run {
     config: TrainConfig,
     folder: PathBuf,
-    /// Keeps other processes out of the folder.
+    /// The lock that keeps other processes out of the folder.
     lock: Option<RunFolder>,
     device: Device,
-    /// None where no epoch is left.
+    /// The engine; `None` if no epoch is left to train.
     engine: Option<Box<dyn Engine>>,
     state: State,
     generator: Generator,
-    /// Numbers of training and test images.
+    /// The numbers of training and test images.
     samples: (i64, i64),
     /// The labels of the test images.
     test_labels: Tensor,
@@ -101,7 +103,7 @@ pub struct Run {
     partial: Partial,
 }
 
-/// The steps that are done in the current epoch, and the sums over their samples.
+/// The number of steps done in the current epoch, and the sums over their samples.
 #[derive(Default)]
 struct Partial {
     step: u64,
@@ -111,11 +113,11 @@ struct Partial {
 }
 
 impl Run {
-    /// Starts a run in a new folder: reads the data, draws the weights or starts from `init` and its
-    /// network, writes `config.json`.
+    /// Starts a run in a new folder: reads the data, draws the weights or takes `init` with its
+    /// network, and writes `config.json`.
     ///
     /// # Errors
-    /// Where a setting is out of range, a file cannot be read, or `folder` already holds a run.
+    /// If a setting is out of range, a file cannot be read, or `folder` already holds a run.
     pub fn start(
         config: TrainConfig,
         init: Option<Weights>,
@@ -128,7 +130,8 @@ impl Run {
         };
         config.validate()?;
         let lock = RunFolder::open(folder)?;
-        // A start that was killed has settings and no checkpoint yet: it may begin again.
+        // A run that was killed at its start has settings and no checkpoint yet. It may start
+        // again.
         let begun = folder.join("config.json").exists();
         let results = ["metrics.jsonl", "model.pt", "curve.png"];
         let foreign = !begun && results.iter().any(|name| folder.join(name).exists());
@@ -141,12 +144,12 @@ impl Run {
                 ),
             ));
         }
-        let config = TrainConfig { run: Some(folder::new_id()), ..config };
-        let run = match Self::begin(config, folder, device, init) {
+        let config = TrainConfig { run: Some(folder::new_run_id()), ..config };
+        let run = match Self::initialise(config, folder, device, init) {
             Ok(run) => Self { lock: Some(lock), ..run },
             Err(error) => {
                 drop(lock);
-                // It goes only if it is still empty.
+                // The folder is removed only if it is still empty.
                 let _ = fs::remove_dir(folder);
                 return Err(error);
             }
@@ -157,8 +160,8 @@ impl Run {
         Ok(run)
     }
 
-    /// Draws the weights where there are none, and opens the engine.
-    fn begin(
+    /// Draws the weights if there are none, and opens the engine.
+    fn initialise(
         config: TrainConfig,
         folder: &Path,
         device: Device,
@@ -174,12 +177,12 @@ impl Run {
         Self::open(config, folder, device, state, generator, 0)
     }
 
-    /// Goes on with the run in `folder`, from its checkpoint; ends in the same bits as if it had
-    /// never stopped. `config` is what [`read_config`] gives. Epochs, device, threads and engine may
-    /// differ from those of before.
+    /// Continues the run in `folder` from its checkpoint. It ends in the same bits as if it had
+    /// never stopped. `config` is what [`read_config`] returns; its epochs, device, threads and
+    /// engine may have been changed.
     ///
     /// # Errors
-    /// Where `folder` holds no run, or a file in it is broken.
+    /// If `folder` holds no run, or a file in it is damaged.
     pub fn resume(config: TrainConfig, folder: &Path, device: Device) -> Result<Self> {
         config.validate()?;
         let path = checkpoint_path(folder);
@@ -218,8 +221,8 @@ impl Run {
             ));
         }
         let lines = read_metrics(folder)?;
-        run.metrics = folder::put_right(folder, lines, run.epoch, run.config.run.as_deref())?;
-        // The other files of a run may be missing: they are written again.
+        run.metrics = folder::repair_metrics(folder, lines, run.epoch, run.config.run.as_deref())?;
+        // The other files of the run may be missing, so they are written again.
         run.write_config()?;
         if run.epoch > 0 {
             run.write_metrics()?;
@@ -228,7 +231,7 @@ impl Run {
         Ok(run)
     }
 
-    /// Reads the data, and opens the engine where an epoch is left.
+    /// Reads the data, and opens the engine if an epoch is left.
     fn open(
         config: TrainConfig,
         folder: &Path,
@@ -262,8 +265,9 @@ impl Run {
     /// Trains to the last epoch, or until `stop` is set, which is checked after each step.
     ///
     /// # Errors
-    /// Where training diverges: the loss or a parameter is not finite, or beyond the range of training that learns. The
-    /// checkpoint of before then stays. Also where a file cannot be written.
+    /// If training diverges: the loss or a parameter is not finite, or far outside the range of
+    /// training that learns. The previous checkpoint is then kept. Also if a file cannot be
+    /// written.
     pub fn train(
         &mut self,
         stop: &AtomicBool,
@@ -272,7 +276,8 @@ impl Run {
         let epochs = self.config.epochs;
         let steps = self.steps_per_epoch();
         while self.epoch < epochs {
-            // A checkpoint within the epoch has the generator's state from which its order is drawn again.
+            // A checkpoint within the epoch holds the state of the generator from which the order
+            // of the images is drawn again.
             let generator = self.generator.state()?;
             let order = self.draw_order()?;
             let learning_rates: Vec<f64> = (0..steps)
@@ -287,7 +292,7 @@ impl Run {
             if interrupted {
                 let images = self.partial.step as i64 * self.config.batch_size;
                 let samples = self.samples.0.min(images) as f64;
-                self.check(Found::TrainLoss(self.partial.loss_sum / samples))?;
+                self.check(MeasuredLoss::Training(self.partial.loss_sum / samples))?;
                 self.save(&generator)?;
                 return Ok(Outcome::Interrupted);
             }
@@ -302,7 +307,7 @@ impl Run {
         Ok(Outcome::Finished)
     }
 
-    /// Draws the order of an epoch's images.
+    /// Draws the order of the images in an epoch.
     fn draw_order(&mut self) -> Result<Vec<i64>> {
         if self.config.order == Order::Constant {
             self.generator = Generator::seeded(self.config.seed)?;
@@ -312,7 +317,7 @@ impl Run {
         Ok(Vec::try_from(order)?)
     }
 
-    /// Trains the steps of an epoch that are left, and adds them to the partial sums.
+    /// Trains the remaining steps of an epoch, and adds their results to the partial sums.
     fn train_epoch(
         &mut self,
         order: &[i64],
@@ -356,33 +361,34 @@ impl Run {
     fn evaluate(&mut self) -> Result<Evaluation> {
         let logits = self.engine()?.logits()?;
         if logits.iter().any(|logit| !logit.is_finite()) {
-            self.check(Found::TestLoss(f64::NAN))?;
+            self.check(MeasuredLoss::Test(f64::NAN))?;
         }
         let shape = [self.samples.1, self.config.model.classes as i64];
         Evaluation::new(&Tensor::f_from_slice(&logits)?.f_reshape(shape)?, &self.test_labels)
     }
 
-    /// Refuses a network that has diverged: nothing of it is saved, and the checkpoint before it stays.
-    fn check(&self, found: Found) -> Result<()> {
+    /// Returns an error if the network has diverged. Then nothing is saved, and the previous
+    /// checkpoint is kept.
+    fn check(&self, found: MeasuredLoss) -> Result<()> {
         check_divergence(&self.config, &self.state, found).map_err(|what| {
             let (epoch, rate) = (self.epoch + 1, self.config.learning_rate);
             let rate = if rate < 1e4 { rate.to_string() } else { format!("{rate:e}") };
             Error::config(format!(
-                "training diverged in epoch {epoch} at --lr {rate}: {what}; {} is still that of before; \
-                 start again with a smaller --lr",
+                "training diverged in epoch {epoch} at --lr {rate}: {what}; {} still holds the state \
+                 before it; start again with a smaller --lr",
                 files::shown(&checkpoint_path(&self.folder))
             ))
         })
     }
 
-    /// Evaluates, and writes all files of the run.
+    /// Evaluates the network, and writes all files of the run.
     fn finish_epoch(&mut self, learning_rate: f64, totals: &Totals) -> Result<EpochMetrics> {
         let Partial { loss_sum, misclassified, seconds, .. } = self.partial;
         let samples = self.samples.0 as f64;
         let train_loss = loss_sum / samples;
-        self.check(Found::TrainLoss(train_loss))?;
+        self.check(MeasuredLoss::Training(train_loss))?;
         let evaluation = self.evaluate()?;
-        self.check(Found::TestLoss(evaluation.loss))?;
+        self.check(MeasuredLoss::Test(evaluation.loss))?;
         self.epoch += 1;
         self.partial = Partial::default();
         let percent = 100.0 * misclassified as f64 / samples;
@@ -405,46 +411,46 @@ impl Run {
         Ok(metrics)
     }
 
-    /// Measures from now on how long each part of a step takes.
+    /// Starts to measure how long each part of a step takes.
     ///
     /// # Errors
-    /// Where the engine cannot do so.
+    /// If the engine cannot measure.
     pub fn measure(&mut self) -> Result<()> {
         self.engine.as_mut().map_or(Ok(()), |engine| engine.measure())
     }
 
-    /// The times that were measured, as a table.
+    /// Returns the times that were measured, as a table.
     ///
     /// # Errors
-    /// Where a GPU does not say.
+    /// If the GPU's driver reports an error.
     pub fn profile(&self) -> Result<Option<String>> {
         self.engine.as_ref().map_or(Ok(None), |engine| engine.profile())
     }
 
-    /// A copy of the network's weights after the last step that is done.
+    /// Returns a copy of the network's weights after the last step.
     ///
     /// # Errors
-    /// None that a run which has started gives.
+    /// If the tensors do not fit the settings, which does not happen in a run that has started.
     pub fn weights(&self) -> Result<Weights> {
         engine::weights(&self.config.model, &self.state)
     }
 
-    /// The settings.
+    /// Returns the settings.
     pub fn config(&self) -> &TrainConfig {
         &self.config
     }
 
-    /// The number of epochs that are done.
+    /// Returns the number of epochs that are done.
     pub fn epoch(&self) -> u32 {
         self.epoch
     }
 
-    /// The device it trains on.
+    /// Returns the device of training.
     pub fn device(&self) -> Device {
         self.device
     }
 
-    /// The numbers of training and of test images.
+    /// Returns the numbers of training and test images.
     pub fn samples(&self) -> (i64, i64) {
         self.samples
     }
@@ -478,7 +484,7 @@ impl Run {
         Ok(checkpoint.write(&checkpoint_path(&self.folder), self.param_group())?)
     }
 
-    /// The optimizer's settings by the names that `torch.optim` gives them.
+    /// Returns the optimizer's settings by the names of `torch.optim`.
     fn param_group(&self) -> Vec<(&'static str, Value)> {
         let mut group = vec![("lr", Value::Float(self.config.learning_rate))];
         group.extend(match self.config.optimizer {
@@ -513,7 +519,7 @@ impl Run {
 }
 
 impl EpochMetrics {
-    /// The epoch's point in the learning curve.
+    /// Returns the epoch's point in the learning curve.
     pub fn curve_point(&self) -> CurvePoint {
         CurvePoint {
             epoch: self.epoch,
@@ -525,7 +531,7 @@ impl EpochMetrics {
     }
 }
 
-/// The training images, and those that the network is evaluated on.
+/// Reads the training images and the images for evaluation.
 fn read_data(config: &TrainConfig) -> Result<Data> {
     let open = |split| Dataset::open(config.data.as_deref(), split, config.model.classes);
     let train = open(Split::Train)?;
@@ -542,7 +548,8 @@ fn read_data(config: &TrainConfig) -> Result<Data> {
     Ok(Data { train: train.first(config.limit.unwrap_or(i64::MAX)), test })
 }
 
-/// Checks that a saved state is that of the optimizer, which has one once a step is done.
+/// Checks that a saved state belongs to the optimizer. Most optimizers have a state after the first
+/// step.
 fn check_optimizer(
     settings: &OptimizerConfig,
     state: &OptimizerState,
@@ -570,20 +577,20 @@ fn check_optimizer(
     }
 }
 
-/// The path of a run's measurements.
+/// Returns the path of a run's measurements.
 fn metrics_path(folder: &Path) -> PathBuf {
     folder.join("metrics.jsonl")
 }
 
-/// The path of a run's checkpoint.
+/// Returns the path of a run's checkpoint.
 pub fn checkpoint_path(folder: &Path) -> PathBuf {
     folder.join("checkpoint.pth")
 }
 
-/// The settings of the run in `folder`.
+/// Reads the settings of the run in `folder`.
 ///
 /// # Errors
-/// Where there is no run, or its `config.json` is broken.
+/// If there is no run, or its `config.json` is damaged.
 pub fn read_config(folder: &Path) -> Result<TrainConfig> {
     let path = folder.join("config.json");
     let text = files::read_text(&path)?;
@@ -596,10 +603,10 @@ pub fn read_config(folder: &Path) -> Result<TrainConfig> {
     Ok(config)
 }
 
-/// The measurements of the run in `folder` so far.
+/// Reads the measurements of the run in `folder`.
 ///
 /// # Errors
-/// Where `metrics.jsonl` is broken.
+/// If `metrics.jsonl` is damaged.
 pub fn read_metrics(folder: &Path) -> Result<Vec<EpochMetrics>> {
     folder::read_lines(&metrics_path(folder))
 }
@@ -609,10 +616,10 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     Ok(files::write_atomic(path, text.as_bytes())?)
 }
 
-/// The next free of `parent/1`, `parent/2`, ..., made.
+/// Creates the first of the folders `parent/1`, `parent/2`, ... that does not exist yet.
 ///
 /// # Errors
-/// Where the folder cannot be made.
+/// If the folder cannot be created.
 pub fn new_run_folder(parent: &Path) -> Result<PathBuf> {
     files::create_folder(parent)?;
     for number in 1.. {
