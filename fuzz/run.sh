@@ -12,8 +12,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 targets=${1:-all} runs=${2:-10000000}
 [ "$targets" != all ] || targets='pickle container idx'
-lib=$(cd ../.libtorch && pwd -P)/lib
-export LD_LIBRARY_PATH="$lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 ../.venv/bin/python ../tests/forms.py seeds corpus
 for target in $targets; do
     cargo fuzz run --fuzz-dir . --sanitizer none "$target" -- \

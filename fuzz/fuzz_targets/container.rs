@@ -2,7 +2,7 @@
 //! LeNet-5 in them.
 #![no_main]
 
-use lenet5::weights::{Limits, Weights};
+use lenet5_core::weights::{Limits, Weights};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,7 +1,7 @@
 //! The reader of data sets, plain and gzip; the first byte is the number of dimensions.
 #![no_main]
 
-use lenet5::data::idx;
+use lenet5_core::data::idx;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

@@ -1,8 +1,8 @@
 //! The pickle reader, and what it says about tensors: each storage is 64 bytes.
 #![no_main]
 
-use lenet5::weights::resolve::{Source, resolve};
-use lenet5::weights::{Limits, pickle};
+use lenet5_core::weights::resolve::{Source, resolve};
+use lenet5_core::weights::{Limits, pickle};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
