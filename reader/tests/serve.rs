@@ -98,15 +98,24 @@ impl Service {
         value.map_or(0.0, |value| value.parse().unwrap())
     }
 
-    /// Waits until this number of pictures wait or are being read.
-    fn wait_for_queue(&self, depth: f64) {
+    /// Waits until a metric has this value.
+    #[track_caller]
+    fn wait_for(&self, name: &str, expected: f64) {
+        let mut found = 0.0;
         for _ in 0..1000 {
-            if self.metric("lenet5_queue_depth{model=\"modern\"}") == depth {
+            found = self.metric(name);
+            if found == expected {
                 return;
             }
             thread::sleep(Duration::from_millis(5));
         }
-        panic!("expected {depth} pictures in the queue");
+        panic!("{name}: expected {expected}, found {found}");
+    }
+
+    /// Waits until this number of pictures wait or are being read.
+    #[track_caller]
+    fn wait_for_queue(&self, depth: f64) {
+        self.wait_for("lenet5_queue_depth{model=\"modern\"}", depth);
     }
 
     #[allow(unsafe_code)]
@@ -668,7 +677,7 @@ fn limits_from_both_sides() {
             .is_empty_with(431);
     }
     let refused = "lenet5_requests_total{route=\"none\",status=\"431\"}";
-    assert_eq!(service.metric(refused), 5.0);
+    service.wait_for(refused, 5.0);
     service.predict(png).reads(*label);
 }
 
@@ -688,7 +697,7 @@ fn what_cannot_be_parsed_gets_an_empty_response() {
         client.send(bytes);
         client.response().is_empty_with(400);
         assert!(client.is_closed());
-        assert_eq!(service.metric(refused), f64::from(number));
+        service.wait_for(refused, f64::from(number));
     }
     // hyper itself sends nothing here.
     let mut client = service.connect();
@@ -696,14 +705,14 @@ fn what_cannot_be_parsed_gets_an_empty_response() {
     let message = "expected a request of HTTP/1.1, found HTTP/2";
     client.response().fails_with(400, "bad_request", message);
     assert!(client.is_closed());
-    assert_eq!(service.metric(refused), 6.0);
+    service.wait_for(refused, 6.0);
     // An error after a good request on the same connection.
     let mut client = service.connect();
     client.send(&request("GET", "/healthz", &[], b""));
     assert_eq!(client.response().status, 200);
     client.send(b"no HTTP at all\r\n\r\n");
     client.response().is_empty_with(400);
-    assert_eq!(service.metric(refused), 7.0);
+    service.wait_for(refused, 7.0);
 }
 
 #[test]
