@@ -1,7 +1,7 @@
-//! The plain forward pass: both networks, all settings, one readable function a layer.
+//! The plain forward pass of both networks, with all settings and one readable function for each kind of layer.
 //!
-//! It computes in float32 or float64, image by image, with the sums in float64. The kernels are tested against it; the
-//! reader falls back to it where the kernels do not know a network; the outputs of all layers come from it.
+//! The values are float32 or float64; the sums are float64. The kernels are tested against it. The recognizer uses it for
+//! networks that the kernels cannot compute, and for the outputs of all layers.
 
 use rayon::prelude::*;
 
@@ -11,7 +11,7 @@ use crate::model::{
 use crate::weights::Weights;
 use crate::{Error, Result};
 
-/// A number that the forward pass computes with: f32 or f64.
+/// The type of the values in the forward pass: f32 or f64.
 pub trait Real: Copy + Into<f64> + Send + Sync + 'static {
     /// Rounds a float64 to this type.
     fn round(value: f64) -> Self;
@@ -29,15 +29,15 @@ impl Real for f64 {
     }
 }
 
-/// Maps of one image: `count` maps of `height` x `width` values, row by row. The units of c5, f6 and output are maps of
-/// 1x1, or larger where the input is wider than the network's.
+/// The maps of a layer for one image: `count` maps of `height` x `width` values. The units of c5, f6 and output are maps of
+/// 1x1, or larger if the image is larger than the network's input.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Maps<T> {
     /// The number of maps.
     pub count: usize,
-    /// Rows of a map.
+    /// The number of rows in a map.
     pub height: usize,
-    /// Columns of a map.
+    /// The number of columns in a map.
     pub width: usize,
     /// The values, row by row, map after map.
     pub values: Vec<T>,
@@ -69,8 +69,8 @@ impl<T: Real> Maps<T> {
     }
 }
 
-/// Weights of a convolution: `[map][channel][row][column]`; and biases.
-struct LayerWeights {
+/// The weights of a convolution, `[map][channel][row][column]`, and its biases.
+struct Convolution {
     channels: usize,
     size: usize,
     weight: Vec<f64>,
@@ -91,21 +91,21 @@ struct LayerWeights {
 /// ```
 pub struct ForwardPass {
     config: ModelConfig,
-    c1: LayerWeights,
-    c3: LayerWeights,
-    c5: LayerWeights,
-    f6: LayerWeights,
-    /// The weights of the output layer; in the network of 1998 the codes of the classes.
-    output: LayerWeights,
-    /// Coefficients and biases of s2 and s4, in the network of 1998.
+    c1: Convolution,
+    c3: Convolution,
+    c5: Convolution,
+    f6: Convolution,
+    /// The output layer. In the network of 1998 its weights are the codes of the classes.
+    output: Convolution,
+    /// The coefficients and biases of s2 and s4, in the network of 1998.
     subsampling: Option<[(Vec<f64>, Vec<f64>); 2]>,
 }
 
 impl ForwardPass {
-    /// The forward pass with these weights.
+    /// The forward pass of the network with these weights.
     ///
     /// # Errors
-    /// Where a tensor is missing or has another shape.
+    /// If a tensor is missing or has another shape.
     pub fn new(weights: &Weights) -> Result<Self> {
         let config = weights.config.clone();
         let shapes = config.state();
@@ -120,37 +120,37 @@ impl ForwardPass {
             })?;
             Ok(array.to_f64())
         };
-        let kernels = |layer: &str, channels: usize, size: usize| -> Result<LayerWeights> {
+        let load = |layer: &str, channels: usize, size: usize| -> Result<Convolution> {
             let weight = numbers(&format!("{layer}.weight"))?;
-            Ok(LayerWeights { channels, size, weight, bias: numbers(&format!("{layer}.bias"))? })
+            Ok(Convolution { channels, size, weight, bias: numbers(&format!("{layer}.bias"))? })
         };
-        let mut c3 = kernels("c3", 6, 5)?;
+        let mut c3 = load("c3", 6, 5)?;
         let (output, subsampling) = match config.network {
-            Network::Modern => (kernels("output", 84, 1)?, None),
+            Network::Modern => (load("output", 84, 1)?, None),
             Network::Original => {
                 for (i, weight) in c3.weight.iter_mut().enumerate() {
                     if !C3_TABLE[i / 150].contains(&(i / 25 % 6)) {
                         *weight = 0.0;
                     }
                 }
-                let codes = LayerWeights {
+                let codes = Convolution {
                     channels: 84,
                     size: 1,
                     weight: numbers("output.weight")?,
                     bias: Vec::new(),
                 };
-                let layer = |name: &str| -> Result<(Vec<f64>, Vec<f64>)> {
+                let subsampling = |name: &str| -> Result<(Vec<f64>, Vec<f64>)> {
                     Ok((
                         numbers(&format!("{name}.coefficient"))?,
                         numbers(&format!("{name}.bias"))?,
                     ))
                 };
-                (codes, Some([layer("s2")?, layer("s4")?]))
+                (codes, Some([subsampling("s2")?, subsampling("s4")?]))
             }
         };
-        // As a linear layer c5 has the same weights in the same order.
-        let c5 = kernels("c5", 16, config.input.s4_size())?;
-        let (c1, f6) = (kernels("c1", 1, 5)?, kernels("f6", 120, 1)?);
+        // C5 has the same weights in the same order if it is a linear layer.
+        let c5 = load("c5", 16, config.input.s4_size())?;
+        let (c1, f6) = (load("c1", 1, 5)?, load("f6", 120, 1)?);
         Ok(Self { config, c1, c3, c5, f6, output, subsampling })
     }
 
@@ -160,10 +160,11 @@ impl ForwardPass {
     }
 
     /// The outputs of all layers for one image, from c1 to output. `input` is the image as
-    /// [`to_input`](crate::data::to_input) makes it, in rows of `width` values. A wider image gives a row of outputs.
+    /// [`to_input`](crate::data::to_input) makes it, in rows of `width` values. A wider image gives a row of outputs, one for
+    /// every four columns.
     ///
     /// # Errors
-    /// Where the image is smaller than the network's input, or not in whole rows.
+    /// If the image is smaller than the network's input, or has an incomplete row.
     pub fn layers<T: Real>(
         &self,
         input: &[T],
@@ -183,9 +184,9 @@ impl ForwardPass {
             HiddenActivation::Same => activate(&maps),
             HiddenActivation::None => maps,
         };
-        // c1 and s2, or c3 and s4: the outputs of both.
-        let stage = |input: &Maps<T>, kernels: &LayerWeights, number: usize| {
-            let sums = convolution(input, kernels);
+        // The outputs of a convolution and of the pooling after it: c1 and s2, or c3 and s4.
+        let stage = |input: &Maps<T>, layer: &Convolution, number: usize| {
+            let sums = convolution(input, layer);
             match (&self.subsampling, self.config.layer_order) {
                 (Some(layers), _) => {
                     let maps = activate(&sums);
@@ -223,11 +224,11 @@ impl ForwardPass {
         ])
     }
 
-    /// The logits of images, one after the other, each of [`Input::size`](crate::model::Input::size) squared values: a
-    /// value for each class, image after image. All cores share the images.
+    /// The logits of several images: a value for each class, image after image. Each image has
+    /// [`Input::size`](crate::model::Input::size) rows and columns. The images are divided among all cores.
     ///
     /// # Errors
-    /// Where the values are not whole images.
+    /// If the last image is incomplete.
     pub fn logits<T: Real>(&self, inputs: &[T]) -> Result<Vec<T>> {
         let size = self.config.input.size();
         if !inputs.len().is_multiple_of(size * size) {
@@ -244,10 +245,10 @@ impl ForwardPass {
     }
 }
 
-/// A convolution without padding: each output is the sum over all channels and the kernel's rows and columns. A linear layer is
-/// one whose kernels have the size of its maps.
-fn convolution<T: Real>(input: &Maps<T>, kernels: &LayerWeights) -> Maps<T> {
-    let LayerWeights { channels, size, weight, bias } = kernels;
+/// A convolution without padding: each output is a sum over all channels and over the rows and columns of the kernel. A linear
+/// layer is a convolution whose kernels are as large as its input maps.
+fn convolution<T: Real>(input: &Maps<T>, layer: &Convolution) -> Maps<T> {
+    let Convolution { channels, size, weight, bias } = layer;
     let (height, width) = (input.height + 1 - size, input.width + 1 - size);
     Maps::new(bias.len(), height, width, |map, y, x| {
         let mut sum = bias[map];
@@ -263,18 +264,18 @@ fn convolution<T: Real>(input: &Maps<T>, kernels: &LayerWeights) -> Maps<T> {
     })
 }
 
-/// The activation of every value.
+/// Applies the activation to every value.
 fn activation<T: Real>(maps: &Maps<T>, function: Activation) -> Maps<T> {
     maps.apply(|value| function.apply(value))
 }
 
-/// The four values of block (y, x) of a map.
+/// The four values in the block of 2x2 with row y and column x among the blocks of a map.
 fn block<T: Real>(maps: &Maps<T>, map: usize, y: usize, x: usize) -> [f64; 4] {
     [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(dy, dx)| maps.at(map, 2 * y + dy, 2 * x + dx))
 }
 
-/// The mean or the largest value of each block of 2x2. Where the number of rows or columns is odd, the last one is left out, as
-/// PyTorch does.
+/// The mean or the largest value of each block of 2x2. If the number of rows or columns is odd, the last one is left out, as in
+/// PyTorch.
 fn pooling<T: Real>(maps: &Maps<T>, pooling: Pooling) -> Maps<T> {
     Maps::new(maps.count, maps.height / 2, maps.width / 2, |map, y, x| {
         let block = block(maps, map, y, x);
@@ -292,7 +293,7 @@ fn subsampling<T: Real>(maps: &Maps<T>, coefficient: &[f64], bias: &[f64]) -> Ma
     })
 }
 
-/// The squared distances from the codes of the classes, 84 numbers each, times `-scale`.
+/// The squared distances between f6 and the codes of the classes, 84 numbers each, multiplied by `-scale`.
 fn distances<T: Real>(f6: &Maps<T>, codes: &[f64], scale: f64) -> Maps<T> {
     Maps::new(codes.len() / f6.count, f6.height, f6.width, |class, y, x| {
         let code = &codes[class * f6.count..][..f6.count];

@@ -1,8 +1,8 @@
-//! Random numbers that depend on a seed alone: SplitMix64.
+//! The random number generator SplitMix64, whose numbers depend only on the seed.
 //!
 //! Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
 
-/// By how much the generator's state grows with each step.
+/// The number that is added to the generator's state in each step.
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The generator's output for a state.
@@ -13,11 +13,11 @@ pub fn mix(state: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A generator.
+/// A random number generator.
 pub struct Random(u64);
 
 impl Random {
-    /// A generator that gives the same numbers for the same seed.
+    /// A generator with this seed. The same seed gives the same numbers.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -29,12 +29,12 @@ impl Random {
         bits
     }
 
-    /// A number from 0 up to, but not, 1.
+    /// A number from 0 up to, but not including, 1.
     pub fn unit(&mut self) -> f32 {
         (self.bits() >> 40) as f32 / (1 << 24) as f32
     }
 
-    /// An integer from `first` to `last`, both included.
+    /// An integer from `first` to `last`, including both.
     pub fn between(&mut self, first: i64, last: i64) -> i64 {
         first + (self.bits() % (last - first + 1) as u64) as i64
     }

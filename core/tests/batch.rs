@@ -19,7 +19,7 @@ use crate::reference::{Computed, Reference};
 /// Whole groups of lanes, one more, one less; shards of one and of two groups; more than all shards at once.
 const SIZES: [usize; 10] = [1, 7, 8, 15, 16, 17, 31, 33, 145, 513];
 
-/// Where a value of float64 is closer than this to a jump of relu or of the largest of four, float32 may be beyond it.
+/// Closer than this to a place where relu or the largest of four values changes, float32 may decide otherwise than float64.
 const CLOSE: f64 = 1e-6;
 
 pub fn settings() -> impl Iterator<Item = ModelConfig> {
@@ -181,9 +181,9 @@ fn the_reference_gradient_against_central_differences() {
                 let step = 2f32.powi(-18);
                 let ((high, above), (low, below)) = (loss(step), loss(-step));
                 loss(0.0);
-                let slope = (above - below) / (high - low);
-                let error = (slope - gradient[i]).abs();
-                assert!(error < 1e-4 * largest, "{tensor} {i}: {} and {slope}", gradient[i]);
+                let difference = (above - below) / (high - low);
+                let error = (difference - gradient[i]).abs();
+                assert!(error < 1e-4 * largest, "{tensor} {i}: {} and {difference}", gradient[i]);
             }
         }
     }
@@ -207,7 +207,7 @@ fn grey_and_inputs(config: &ModelConfig, indices: &[i64]) -> (GreyImages, Vec<[f
     (GreyImages::new(grey, size, config), inputs)
 }
 
-/// As [`in_corner`], with the border's level beyond the image.
+/// Like [`in_corner`], with the border's level beyond the image.
 fn in_corner_with(image: &[f32], config: &ModelConfig) -> [f32; 1024] {
     let border = lenet5_core::data::InputLevels::of(config).border;
     let size = image.len().isqrt();

@@ -31,10 +31,10 @@ fn expected(picture: &[f32], side: usize, distortion: &Distortion) -> Vec<f64> {
         let (by_row, by_column) =
             (spline((row % 8) as f64 / 8.0), spline((column % 8) as f64 / 8.0));
         let mut sum = 0.0;
-        for y in 0..4 {
-            for x in 0..4 {
+        for (y, by_row) in by_row.iter().enumerate() {
+            for (x, by_column) in by_column.iter().enumerate() {
                 let at = (direction * points + row / 8 + y) * points + column / 8 + x;
-                sum += by_row[y] * by_column[x] * f64::from(distortion.displacements[at]);
+                sum += by_row * by_column * f64::from(distortion.displacements[at]);
             }
         }
         sum

@@ -23,7 +23,7 @@ fn image(size: usize) -> Vec<f64> {
 fn set(weights: &mut Weights, name: &str, value: impl Fn(usize) -> f32) {
     let (_, array) = weights.tensors.iter_mut().find(|(other, _)| other == name).unwrap();
     let values: Vec<f32> = (0..array.len()).map(value).collect();
-    *array = Array::from_f32(&array.shape().to_vec(), &values);
+    *array = Array::from_f32(array.shape(), &values);
 }
 
 fn zeros(config: &ModelConfig) -> Weights {

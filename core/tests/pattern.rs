@@ -1,4 +1,4 @@
-//! The engine against a plain float64 network of straight loops, written from the paper.
+//! The kernels of the network of 1998 against plain float64 loops, written from the paper.
 
 #![allow(clippy::needless_range_loop)]
 
@@ -44,7 +44,7 @@ fn codes(classes: usize, random: &mut RandomNumbers) -> Vec<f32> {
     (0..classes * CODE).map(|_| if random.uniform() > 0.0 { 1.0 } else { -1.0 }).collect()
 }
 
-/// Values and, going back, derivatives of the reference: any parameters as f64, by name.
+/// The parameters, or one number for each of them, in float64, with their names.
 type Named = Vec<(&'static str, Vec<f64>)>;
 
 fn named(p: &PatternParameters) -> Named {
@@ -174,7 +174,7 @@ fn cost_of_sums(
 }
 
 /// The recursion of the paper's appendix C in straight loops: `power` 1 gives the gradient, 2 the
-/// second derivatives (all weights, inputs and derivatives squared). `d6` is the derivative by F6's sums.
+/// second derivatives (all weights, inputs and derivatives squared). `d6` is the derivative with respect to F6's sums.
 fn backward(p: &Named, f: &Plain, d6: &[f64], power: i32) -> Named {
     let zeros: Named = p.iter().map(|(n, v)| (*n, vec![0.0; v.len()])).collect();
     let mut g = zeros;
@@ -262,7 +262,7 @@ fn backward(p: &Named, f: &Plain, d6: &[f64], power: i32) -> Named {
     g
 }
 
-/// Derivative (order 1) or second derivative (order 2) of the loss by F6's sums or outputs, by differences.
+/// The derivative (order 1) or second derivative (order 2) of the loss with respect to F6's sums or outputs, by differences.
 fn by_f6(f: &Plain, codes: &[f32], scale: f64, label: usize, loss: Loss, order: i32) -> Vec<f64> {
     let at: Vec<f64> =
         if order == 1 { f.a6.clone() } else { f.a6.iter().map(|a| scaled_tanh(*a)).collect() };
@@ -317,8 +317,8 @@ fn forward_gradient_and_second_derivatives_against_float64() {
                 let net = PatternNetwork::new(&p, &codes, scale as f32, loss).with_isa(isa);
                 let p64 = named(&p);
                 let plain = forward(&p64, &image, &codes, scale);
-                let mut work = PatternBuffers::new();
-                let penalties = net.forward(&mut work, &image).to_vec();
+                let mut buffers = PatternBuffers::new();
+                let penalties = net.forward(&mut buffers, &image).to_vec();
                 for (o, t) in penalties.iter().zip(&plain.y) {
                     assert!(
                         (f64::from(*o) - t).abs() < 1e-5 * t.abs().max(1.0),
@@ -390,8 +390,8 @@ fn gradient_against_central_differences() {
     }
 }
 
-/// Where no cross term exists the recursion is the Gauss-Newton diagonal itself: F6 and C5's weights
-/// for F6 with one connection to a unit of C5, and here C5 too, by differences of F6's sums.
+/// If there are no cross terms, the recursion gives exactly the diagonal of the Gauss-Newton matrix. Here each unit of F6 and C5
+/// has one connection only, and the diagonal is computed by differences of F6's sums.
 #[test]
 fn second_derivatives_are_gauss_newton_where_no_cross_terms_exist() {
     let mut random = RandomNumbers(7);
@@ -447,7 +447,7 @@ fn second_derivatives_are_gauss_newton_where_no_cross_terms_exist() {
     }
 }
 
-/// tanh, or the scaled tanh.
+/// Computes tanh, or the scaled tanh.
 struct TanhOfSlice<'a>(&'a [f32], &'a mut [f32], bool);
 impl WithSimd for TanhOfSlice<'_> {
     type Output = ();
@@ -460,7 +460,7 @@ impl WithSimd for TanhOfSlice<'_> {
     }
 }
 
-/// Every 61st float of both signs, and the special ones.
+/// Tests every 61st float of both signs, and special values.
 #[test]
 fn tanh_over_the_floats() {
     let mut xs: Vec<f32> =
@@ -545,7 +545,7 @@ fn steps_are_gradient_and_update_and_absent_connections_stay_zero() {
                 }
             }
         }
-        // A batch of one is a step; of all, the mean.
+        // A batch of one pattern gives the same as a step; a larger batch has the mean gradient.
         let (mut one, mut two) = (net.clone(), net.clone());
         let mut sum = GradientSum::new();
         two.add_gradient(&mut PatternBuffers::new(), &images[0], 0, &mut sum);
@@ -565,7 +565,7 @@ fn steps_are_gradient_and_update_and_absent_connections_stay_zero() {
             }
         }
         compare("mean of a batch", &sum.mean(), &mean, 1e-6);
-        // The same bits again.
+        // Repeating the steps gives the same bits.
         let mut again = PatternNetwork::new(&p, &codes, 0.02, loss).with_isa(isa);
         let mut first = net.clone();
         again.clone_from(&net);

@@ -13,7 +13,7 @@ pub struct Reference {
     parameters: Vec<Vec<f64>>,
 }
 
-/// What the reference computes for one image.
+/// The results for one image.
 pub struct Computed {
     pub logits: Vec<f64>,
     pub loss: f64,

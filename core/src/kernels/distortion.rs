@@ -1,20 +1,23 @@
-//! Distortion of small pictures, one to a lane: points are moved as an elastic sheet displacements them, then by an affine
-//! map; bilinear, the background 0 pixels beyond the border.
-#![allow(clippy::needless_range_loop)] // as in the kernels
+//! The distortion of small images, with one image per lane.
+//!
+//! Each pixel of the output takes its value from a point of the image. The point is the centre of the pixel, moved by a smooth
+//! displacement field and then by an affine map. The value is interpolated bilinearly; beyond the border there is background.
+#![allow(clippy::needless_range_loop)] // indices show the memory layout, and iterators would bring closures
 
 use super::simd::{Isa, Simd, WIDEST, WithSimd};
 use crate::training::{CELL, Distortion, control_points};
 
-/// The largest side of a picture, in pixels.
+/// The largest number of rows and columns of an image.
 const SIDE: usize = 32;
-/// The most points on a side of the sheet.
+/// The largest number of control points in a row of the displacement field.
 const POINTS: usize = SIDE / CELL + 4;
-/// Added to an integer of at most 23 bits, it leaves it in the lowest bits.
+/// An f32 to which an integer of at most 23 bits is added to have its bits as the lowest bits of the sum.
 const INTEGERS: f32 = (1 << 23) as f32;
 
-/// The first of the four points around a row or column of pixels, and their weights: a cubic B-spline.
+/// The index of the first of the four control points that a row or column of pixels depends on, and the weights of the four.
+/// The displacement field is a uniform cubic B-spline.
 #[inline(always)]
-pub fn spline(pixel: usize) -> (usize, [f32; 4]) {
+fn spline(pixel: usize) -> (usize, [f32; 4]) {
     let t = (pixel % CELL) as f32 / CELL as f32;
     let (t2, t3) = (t * t, t * t * t);
     let weights = [
@@ -26,43 +29,44 @@ pub fn spline(pixel: usize) -> (usize, [f32; 4]) {
     (pixel / CELL, weights)
 }
 
-/// Distorts pictures of `side` x `side`, one after the other, outside of which all is 0.
+/// Distorts images of `side` x `side` pixels, image after image. The background is 0.
 ///
 /// # Panics
-/// Where the lengths do not fit the number of distortions, or the side is above 32.
-pub fn distort(pictures: &[f32], side: usize, distortions: &[Distortion]) -> Vec<f32> {
-    assert!(side <= SIDE && pictures.len() == distortions.len() * side * side);
-    let mut distorted = vec![0.0; pictures.len()];
-    Isa::best().run(All { pictures, side, distortions, distorted: &mut distorted });
+/// If the number of pixels does not match the number of distortions, or if the side is larger than 32.
+pub fn distort(images: &[f32], side: usize, distortions: &[Distortion]) -> Vec<f32> {
+    assert!(side <= SIDE && images.len() == distortions.len() * side * side);
+    let mut distorted = vec![0.0; images.len()];
+    Isa::best().run(DistortTask { images, side, distortions, distorted: &mut distorted });
     distorted
 }
 
-struct All<'a> {
-    pictures: &'a [f32],
+/// The distortion of all images.
+struct DistortTask<'a> {
+    images: &'a [f32],
     side: usize,
     distortions: &'a [Distortion],
     distorted: &'a mut [f32],
 }
 
-impl WithSimd for All<'_> {
+impl WithSimd for DistortTask<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        let All { pictures, side, distortions, distorted } = self;
+        let DistortTask { images, side, distortions, distorted } = self;
         let (l, size) = (S::LANES, side * side);
-        let mut images = BorderedImages::new(side, 0.0);
+        let mut bordered = BorderedImages::new(side, 0.0);
         let mut lanes = [0.0; SIDE * SIDE * WIDEST];
-        let groups = pictures.chunks(l * size).zip(distorted.chunks_mut(l * size));
-        for ((pictures, distorted), distortions) in groups.zip(distortions.chunks(l)) {
-            for (lane, picture) in pictures.chunks_exact(size).enumerate() {
+        let groups = images.chunks(l * size).zip(distorted.chunks_mut(l * size));
+        for ((images, distorted), distortions) in groups.zip(distortions.chunks(l)) {
+            for (lane, image) in images.chunks_exact(size).enumerate() {
                 for row in 0..side {
-                    let pixels = &picture[row * side..][..side];
-                    images.row(lane, row)[..side].copy_from_slice(pixels);
+                    let pixels = &image[row * side..][..side];
+                    bordered.row(lane, row)[..side].copy_from_slice(pixels);
                 }
             }
-            images.draw(s, distortions, &mut lanes, side);
-            for (lane, picture) in distorted.chunks_exact_mut(size).enumerate() {
-                for (pixel, lanes) in picture.iter_mut().zip(lanes.chunks_exact(l)) {
+            bordered.distort(s, distortions, &mut lanes, side);
+            for (lane, image) in distorted.chunks_exact_mut(size).enumerate() {
+                for (pixel, lanes) in image.iter_mut().zip(lanes.chunks_exact(l)) {
                     *pixel = lanes[lane];
                 }
             }
@@ -70,45 +74,51 @@ impl WithSimd for All<'_> {
     }
 }
 
-/// Pictures to be distorted, one after the other, each with a border of background one pixel wide: every pixel
-/// that is asked for is there.
+/// Images to be distorted, image after image. Each has a border of background that is one pixel wide, so that the four pixels
+/// around every point exist.
 pub struct BorderedImages {
     side: usize,
     pixels: [f32; (SIDE + 2) * (SIDE + 2) * WIDEST],
 }
 
 impl BorderedImages {
-    /// Of background only.
+    /// Images that have only background.
     #[inline(always)]
     pub fn new(side: usize, background: f32) -> BorderedImages {
         assert!(side <= SIDE);
         BorderedImages { side, pixels: [background; (SIDE + 2) * (SIDE + 2) * WIDEST] }
     }
 
-    /// A row of a picture, from its first pixel on.
+    /// The pixels of an image from the start of a row on.
     #[inline(always)]
-    pub fn row(&mut self, picture: usize, row: usize) -> &mut [f32] {
+    pub fn row(&mut self, image: usize, row: usize) -> &mut [f32] {
         let width = self.side + 2;
-        &mut self.pixels[(picture * width + row + 1) * width + 1..]
+        &mut self.pixels[(image * width + row + 1) * width + 1..]
     }
 
-    /// Draws the pictures, as many as there are distortions, each into its lane of `to`, where rows are `columns`
-    /// vectors apart; lanes that are left over hold the first of them once more.
+    /// Distorts the images, as many as there are distortions, each into its lane of `to`, where rows are `columns` vectors
+    /// apart. Lanes that are left over get the first image again.
     #[inline(always)]
-    pub fn draw<S: Simd>(&self, s: S, distortions: &[Distortion], to: &mut [f32], columns: usize) {
+    pub fn distort<S: Simd>(
+        &self,
+        s: S,
+        distortions: &[Distortion],
+        to: &mut [f32],
+        columns: usize,
+    ) {
         let (l, side, width, points) =
             (S::LANES, self.side, self.side + 2, control_points(self.side));
         let mut maps = [0.0; 6 * WIDEST];
         let mut displacements = [0.0; 2 * POINTS * POINTS * WIDEST];
         let mut starts = [0; WIDEST];
         for lane in 0..l {
-            let picture = if lane < distortions.len() { lane } else { 0 };
-            starts[lane] = picture * width * width;
-            let Distortion { affine, displacements: of_lane } = &distortions[picture];
+            let image = if lane < distortions.len() { lane } else { 0 };
+            starts[lane] = image * width * width;
+            let Distortion { affine, displacements: field } = &distortions[image];
             for (k, value) in affine.iter().enumerate() {
                 maps[k * l + lane] = *value;
             }
-            for (k, value) in of_lane.iter().enumerate() {
+            for (k, value) in field.iter().enumerate() {
                 displacements[k * l + lane] = *value;
             }
         }
@@ -121,22 +131,22 @@ impl BorderedImages {
         }
         let half = side as f32 / 2.0;
         let (one, last, end) = (s.splat(1.0), s.splat(side as f32), s.splat((side + 1) as f32));
-        // Of a row: of the four pixels around the place that each is drawn from, the upper left one, how far to the
-        // right of it and below it the place is, and their values.
+        // For each pixel in a row of the output: the index of the upper left of the four pixels around its point, the distance of
+        // the point from it to the right and downwards, and the values of the four pixels.
         let mut pixels = [0.0; SIDE * WIDEST];
-        let mut beyond = [[0.0; SIDE * WIDEST]; 2];
+        let mut fractions = [[0.0; SIDE * WIDEST]; 2];
         let mut corners = [[0.0; SIDE * WIDEST]; 4];
         for row in 0..side {
-            // The sheet's displacements in this row of pixels, at its columns of points.
-            let mut across = [[s.splat(0.0); POINTS]; 2];
+            // The displacements in this row of pixels, at the columns of the control points.
+            let mut field_row = [[s.splat(0.0); POINTS]; 2];
             if elastic {
                 let (first, weights) = spline(row);
                 for direction in 0..2 {
                     for x in 0..points {
                         for k in 0..4 {
                             let at = ((direction * points + first + k) * points + x) * l;
-                            let part = s.mul(s.splat(weights[k]), s.load(&displacements, at));
-                            across[direction][x] = s.add(across[direction][x], part);
+                            let term = s.mul(s.splat(weights[k]), s.load(&displacements, at));
+                            field_row[direction][x] = s.add(field_row[direction][x], term);
                         }
                     }
                 }
@@ -146,27 +156,27 @@ impl BorderedImages {
                 if elastic {
                     let (first, weights) = spline(column);
                     for direction in 0..2 {
-                        let mut moved = s.splat(0.0);
+                        let mut displacement = s.splat(0.0);
                         for k in 0..4 {
-                            let part = s.mul(s.splat(weights[k]), across[direction][first + k]);
-                            moved = s.add(moved, part);
+                            let term = s.mul(s.splat(weights[k]), field_row[direction][first + k]);
+                            displacement = s.add(displacement, term);
                         }
-                        at[direction] = s.add(at[direction], moved);
+                        at[direction] = s.add(at[direction], displacement);
                     }
                 }
                 for direction in 0..2 {
                     at[direction] = s.sub(s.div(at[direction], s.splat(half)), one);
                 }
-                // In pixels of the bordered picture, of which the first centre is 0.
+                // The point in pixels of the image with its border; the centre of the first pixel is 0.
                 let mut corner = [s.splat(0.0); 2];
                 for direction in 0..2 {
                     let [by_u, by_v, start] = map[direction];
                     let sum = s.add(s.add(s.mul(by_u, at[0]), s.mul(by_v, at[1])), start);
-                    let place = s.add(s.mul(s.add(sum, one), s.splat(half)), s.splat(0.5));
-                    let place = s.max(place, s.splat(0.0));
-                    let place = s.select_ge(place, end, end, place);
-                    corner[direction] = s.floor(s.select_ge(place, last, last, place));
-                    s.store(&mut beyond[direction], column * l, s.sub(place, corner[direction]));
+                    let point = s.add(s.mul(s.add(sum, one), s.splat(half)), s.splat(0.5));
+                    let point = s.max(point, s.splat(0.0));
+                    let point = s.select_ge(point, end, end, point);
+                    corner[direction] = s.floor(s.select_ge(point, last, last, point));
+                    s.store(&mut fractions[direction], column * l, s.sub(point, corner[direction]));
                 }
                 let pixel = s.add(s.mul(corner[1], s.splat(width as f32)), corner[0]);
                 s.store(&mut pixels, column * l, s.add(pixel, s.splat(INTEGERS)));
@@ -181,7 +191,7 @@ impl BorderedImages {
             }
             for column in 0..side {
                 let at = column * l;
-                let (right, down) = (s.load(&beyond[0], at), s.load(&beyond[1], at));
+                let (right, down) = (s.load(&fractions[0], at), s.load(&fractions[1], at));
                 let mut rows = [s.splat(0.0); 2];
                 for k in 0..2 {
                     let (a, b) = (s.load(&corners[2 * k], at), s.load(&corners[2 * k + 1], at));

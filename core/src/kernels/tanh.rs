@@ -1,44 +1,47 @@
-//! tanh and the paper's 1.7159 tanh(2/3 a) in vectors, absolute error below 5e-7: a rational minimax fit, and where tables
-//! fit into registers, tanh by a polynomial for each of 32 intervals.
+//! tanh and the scaled tanh of the paper, 1.7159 tanh(2/3 a), for vectors.
+//!
+//! The absolute error of tanh is below 5e-7. It is computed with a rational minimax approximation or, with instruction sets
+//! that look up numbers in registers, with a polynomial for each of 32 intervals.
 
 use super::simd::Simd;
 
-/// Amplitude of the scaled tanh, `AMPLITUDE * tanh(SLOPE * a)`.
-pub const AMPLITUDE: f32 = 1.7159;
-/// Factor of the argument of the scaled tanh.
-pub const SLOPE: f32 = 2.0 / 3.0;
+/// The amplitude of the scaled tanh, `AMPLITUDE * tanh(ARGUMENT_FACTOR * a)`.
+const AMPLITUDE: f32 = 1.7159;
+/// The factor of the argument of the scaled tanh.
+const ARGUMENT_FACTOR: f32 = 2.0 / 3.0;
 
-/// Beyond it the fit is held: tanh(7.8) = 1 - 3.3e-7.
+/// The largest argument of the rational approximation; larger ones are replaced by it. tanh(7.8) is 1 - 3.3e-7.
 const LIMIT: f32 = 7.8;
-// tanh(x) ≈ x P(x²) / Q(x²) on [0, LIMIT], fitted for the smallest absolute error: 4.4e-9 before rounding.
+// tanh(x) ≈ x P(x²) / Q(x²) on [0, LIMIT]. The coefficients minimise the largest absolute error, which is 4.4e-9 without
+// rounding.
 const P: [f32; 5] = [1.0, 0.134_506_69, 3.579_194_7e-3, 2.203_353_7e-5, 1.545_938_1e-8];
 const Q: [f32; 5] = [1.0, 0.467_839_93, 2.619_262_4e-2, 3.424_263_3e-4, 8.607_73e-7];
 
-// The fit for the scaled tanh: AMPLITUDE and SLOPE are in the coefficients.
-const SCALED_P: [f32; 5] = scaled(P, AMPLITUDE as f64 * SLOPE as f64);
+// The coefficients for the scaled tanh, which contain AMPLITUDE and ARGUMENT_FACTOR.
+const SCALED_P: [f32; 5] = scaled(P, AMPLITUDE as f64 * ARGUMENT_FACTOR as f64);
 const SCALED_Q: [f32; 5] = scaled(Q, 1.0);
 
 const fn scaled(mut coefficients: [f32; 5], mut factor: f64) -> [f32; 5] {
     let mut k = 0;
     while k < 5 {
         coefficients[k] = (coefficients[k] as f64 * factor) as f32;
-        factor *= SLOPE as f64 * SLOPE as f64;
+        factor *= ARGUMENT_FACTOR as f64 * ARGUMENT_FACTOR as f64;
         k += 1;
     }
     coefficients
 }
 
-/// `x p(x²) / q(x²)`, held beyond `limit`.
+/// `x p(x²) / q(x²)`, with `x` limited to the range from `-limit` to `limit`.
 #[inline(always)]
 fn rational<S: Simd>(s: S, x: S::V, limit: f32, p: [f32; 5], q: [f32; 5]) -> S::V {
     let x = s.clamp(x, limit);
     let z = s.mul(x, x);
-    let (mut above, mut below) = (s.splat(p[4]), s.splat(q[4]));
+    let (mut numerator, mut denominator) = (s.splat(p[4]), s.splat(q[4]));
     for k in [3, 2, 1, 0] {
-        above = s.fma(above, z, s.splat(p[k]));
-        below = s.fma(below, z, s.splat(q[k]));
+        numerator = s.fma(numerator, z, s.splat(p[k]));
+        denominator = s.fma(denominator, z, s.splat(q[k]));
     }
-    s.div(s.mul(x, above), below)
+    s.div(s.mul(x, numerator), denominator)
 }
 
 /// `tanh(x)`; NaN stays NaN.
@@ -47,12 +50,12 @@ pub fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
     if S::HAS_LOOK_UP_32 { by_intervals(s, x) } else { rational(s, x, LIMIT, P, Q) }
 }
 
-/// tanh by the polynomial of the interval that |x| is in.
+/// tanh, computed with the polynomial of the interval that |x| is in.
 #[inline(always)]
 fn by_intervals<S: Simd>(s: S, x: S::V) -> S::V {
-    // The constant first: so NaN stays NaN.
+    // The constant is the first operand, so that NaN stays NaN.
     let x4 = s.min(s.splat(LAST), s.mul(s.abs(x), s.splat(4.0)));
-    // Adding 1.5 * 2^23 rounds to a whole number, the interval, and leaves it in the low bits.
+    // Adding 1.5 * 2^23 rounds to a whole number, the index of the interval, and leaves it in the lowest bits.
     let rounder = s.splat(12_582_912.0);
     let interval = s.add(x4, rounder);
     let t = s.sub(x4, s.sub(interval, rounder));
@@ -63,10 +66,11 @@ fn by_intervals<S: Simd>(s: S, x: S::V) -> S::V {
     s.with_sign(y, x)
 }
 
-/// Of 4 |x|, where the last interval is held: tanh(7.87) = 1 - 2.9e-7.
+/// The largest 4 |x| of the last interval; larger ones are replaced by it. tanh(7.87) is 1 - 2.9e-7.
 const LAST: f32 = 31.49;
-/// tanh(x) ≈ sum over k of INTERVALS[k][i] t^k, where i is the whole number nearest to 4 |x| and
-/// t = 4 |x| - i: minimax fits, absolute error 2.6e-7 before rounding. The first has odd powers only.
+/// The coefficients of the polynomials: tanh(x) ≈ sum over k of INTERVALS[k][i] t^k, where i is the whole number nearest to
+/// 4 |x| and t = 4 |x| - i. They are minimax approximations with an absolute error of 2.6e-7 without rounding. The first
+/// interval has only odd powers.
 #[rustfmt::skip]
 const INTERVALS: [[f32; 32]; 5] = [
     [0e+00, 2.4491864e-01, 4.6211714e-01, 6.3514894e-01, 7.615942e-01, 8.4828365e-01, 9.0514827e-01, 9.4137555e-01, 9.640276e-01, 9.780261e-01, 9.866143e-01, 9.9185973e-01, 9.950548e-01, 9.9699765e-01, 9.981779e-01, 9.9889445e-01, 9.993293e-01, 9.9959314e-01, 9.9975324e-01, 9.9985033e-01, 9.999092e-01, 9.999449e-01, 9.999666e-01, 9.9997973e-01, 9.999877e-01, 9.9999255e-01, 9.9999547e-01, 9.9999726e-01, 9.9999833e-01, 9.99999e-01, 9.999994e-01, 9.9999964e-01],
@@ -76,14 +80,18 @@ const INTERVALS: [[f32; 32]; 5] = [
     [0e+00, 5.3826225e-04, 6.379168e-04, 3.8952692e-04, 1.1025656e-04, -4.755041e-05, -9.6759526e-05, -9.165986e-05, -6.9903304e-05, -4.8212278e-05, -3.151326e-05, -1.9980123e-05, -1.2444362e-05, -7.669353e-06, -4.6967452e-06, -2.8653735e-06, -1.7440815e-06, -1.0601035e-06, -6.438193e-07, -3.9080314e-07, -2.3714708e-07, -1.4387855e-07, -8.7282054e-08, -5.294487e-08, -3.2114748e-08, -1.9479332e-08, -1.1815109e-08, -7.166322e-09, -4.3466377e-09, -2.6363811e-09, -1.5990476e-09, -9.698661e-10],
 ];
 
-/// `1.7159 tanh(2/3 a)`.
+/// The scaled tanh, `1.7159 tanh(2/3 a)`.
 #[inline(always)]
 pub fn scaled_tanh<S: Simd>(s: S, a: S::V) -> S::V {
-    rational(s, a, LIMIT / SLOPE, SCALED_P, SCALED_Q)
+    rational(s, a, LIMIT / ARGUMENT_FACTOR, SCALED_P, SCALED_Q)
 }
 
-/// The derivative of [`scaled_tanh`], from its value.
+/// The derivative of [`scaled_tanh`], computed from its value.
 #[inline(always)]
 pub fn scaled_tanh_derivative<S: Simd>(s: S, out: S::V) -> S::V {
-    s.fnma(s.mul(out, s.splat(SLOPE / AMPLITUDE)), out, s.splat(SLOPE * AMPLITUDE))
+    s.fnma(
+        s.mul(out, s.splat(ARGUMENT_FACTOR / AMPLITUDE)),
+        out,
+        s.splat(ARGUMENT_FACTOR * AMPLITUDE),
+    )
 }

@@ -9,7 +9,9 @@ use crate::Result;
 use crate::data::digit::{PIXELS, SIDE};
 use crate::data::to_input;
 use crate::forward::ForwardPass;
-use crate::kernels::batch::{BatchForm, BatchImages, BatchKernels, GreyImages, ParameterVector};
+use crate::kernels::batch::{
+    BatchForm, BatchImages, BatchKernels, GreyImages, ParameterVector, SingleKernels,
+};
 use crate::kernels::pattern::{PatternBuffers, PatternNetwork};
 use crate::model::{Input, ModelConfig, Network};
 use crate::training::Loss;
@@ -17,6 +19,28 @@ use crate::weights::Weights;
 
 /// Pictures that a thread takes at a time.
 const CHUNK: usize = 64;
+
+/// Kernels that no thread is using.
+struct Pool<T>(Mutex<Vec<T>>);
+
+impl<T> Default for Pool<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Pool<T> {
+    /// Takes kernels out of the pool, or makes new ones if it is empty.
+    fn take(&self, new: impl FnOnce() -> T) -> T {
+        let kernels = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kernels.unwrap_or_else(new)
+    }
+
+    /// Puts kernels back.
+    fn put(&self, kernels: T) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(kernels);
+    }
+}
 
 /// A network that threads share.
 pub struct Classifier {
@@ -30,9 +54,11 @@ enum Kernels {
         form: BatchForm,
         parameters: ParameterVector,
         /// How the network takes pictures.
-        images: GreyImages,
-        /// Those that no thread uses now.
-        free: Mutex<Vec<BatchKernels>>,
+        images: Box<GreyImages>,
+        /// The kernels for several pictures that no thread is using.
+        free: Pool<BatchKernels>,
+        /// The kernels for a single picture that no thread is using.
+        free_single: Pool<SingleKernels>,
     },
     Pattern(Box<PatternNetwork>),
     /// None: the plain forward pass.
@@ -53,8 +79,9 @@ impl Classifier {
             (Ok(form), Network::Modern) if config.input != Input::Resized => Kernels::Batch {
                 form,
                 parameters: ParameterVector::of(weights),
-                images: GreyImages::new(Vec::new(), SIDE, config),
-                free: Mutex::default(),
+                images: Box::new(GreyImages::new(Vec::new(), SIDE, config)),
+                free: Pool::default(),
+                free_single: Pool::default(),
             },
             _ => Kernels::None,
         };
@@ -77,15 +104,19 @@ impl Classifier {
     /// The logits of a few pictures: N x classes.
     fn logits(&self, pictures: &[[u8; PIXELS]]) -> Vec<f32> {
         match &self.kernels {
-            Kernels::Batch { form, parameters, images, free } => {
-                let kernels = free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                let new = || BatchKernels::new(*form, parameters.classes());
-                let mut kernels = kernels.unwrap_or_else(new);
+            Kernels::Batch { form, parameters, images, free_single, .. } if pictures.len() == 1 => {
+                let mut kernels = free_single.take(|| SingleKernels::new(*form, parameters));
+                let logits = kernels.logits(&images.input(&pictures[0])).to_vec();
+                free_single.put(kernels);
+                logits
+            }
+            Kernels::Batch { form, parameters, images, free, .. } => {
+                let mut kernels = free.take(|| BatchKernels::new(*form, parameters.classes()));
                 let images = images.with_pictures(pictures);
                 let indices: Vec<i64> = (0..pictures.len() as i64).collect();
                 let images = BatchImages::Grey(&images, &indices);
                 let logits = kernels.logits(parameters, images, pictures.len());
-                free.lock().unwrap_or_else(PoisonError::into_inner).push(kernels);
+                free.put(kernels);
                 logits
             }
             Kernels::Pattern(network) => {
@@ -93,7 +124,7 @@ impl Classifier {
                 let mut logits = Vec::new();
                 for picture in pictures {
                     let input = to_input(picture, SIDE, self.config());
-                    let input = input.as_array().expect("the network takes 32x32");
+                    let input = input.first_chunk().expect("the network takes 32x32");
                     logits.extend(network.forward(&mut buffers, input).iter().map(|p| -p));
                 }
                 logits

@@ -1,8 +1,9 @@
-//! Random distortions of training images, as the 1998 paper made 540,000 more of its 60,000: translation,
-//! scaling, squeezing and horizontal shear, drawn anew each time that an image comes up.
+//! Random distortions of training images: translation, scaling, squeezing and horizontal shear, as in the 1998 paper, which
+//! added 540,000 distorted images to its 60,000. Here an image is distorted differently each time it is used.
 //!
-//! The paper gives no ranges. These are fitted to the 100 examples in its Fig. 7: sizes are log-uniform,
-//! the rest is uniform; digits grow and shrink about their foot, not about the centre of the image.
+//! The paper does not say how large the distortions are. The default ranges are fitted to the 100 examples in its Fig. 7.
+//! Scaling and squeezing are log-uniform, all others are uniform. Scaling keeps the foot of a digit in its place, not the
+//! centre of the image.
 
 use std::ops::RangeInclusive;
 
@@ -12,23 +13,23 @@ use crate::error::number;
 use crate::random::mix;
 use crate::{Error, Result};
 
-/// Ranges of the distortions.
+/// The ranges of the random distortions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Distortions {
-    /// Size, as a factor: the geometric mean of width and height.
+    /// The smallest and the largest factor of the size: the geometric mean of the factors of width and height.
     pub scale: (f64, f64),
-    /// Squeezing: height over width, as a factor.
+    /// The smallest and the largest factor of squeezing: the ratio of height to width.
     pub squeeze: (f64, f64),
-    /// Shear: pixels to the side per pixel of height, at most.
+    /// The largest shear, in pixels to the side per pixel of height.
     pub shear: f64,
-    /// Translation in pixels to each side, at most.
+    /// The largest translation in each direction, in pixels.
     pub shift: f64,
-    /// Rotation in degrees to each side, at most; the paper has none.
+    /// The largest rotation in each direction, in degrees. The paper has no rotation.
     #[serde(default)]
     pub rotation: f64,
-    /// Elastic distortion: points 8 pixels apart are moved by at most so many pixels to each side, what lies
-    /// between them smoothly; the paper has none.
+    /// The largest elastic distortion, in pixels: the control points of a smooth displacement field, which are 8 pixels apart,
+    /// are moved by at most this distance in each direction. The paper has no elastic distortion.
     ///
     /// Source: Simard, Steinkraus, Platt, "Best practices for convolutional neural networks applied to visual
     /// document analysis", ICDAR 2003.
@@ -49,27 +50,28 @@ impl Default for Distortions {
     }
 }
 
-/// The least and the largest factor of scaling and squeezing: beyond them nothing of a digit is left.
+/// The smallest and the largest factor that is allowed for scaling and squeezing.
 const FACTORS: RangeInclusive<f64> = 0.1..=10.0;
 
-/// Pixels below the centre of the image where the foot of a digit is: the point that scaling leaves.
+/// The distance of a digit's foot below the centre of the image, in pixels. Scaling does not move this point.
 const FOOT: f64 = 10.9;
 
 impl Distortions {
-    /// Milder ones than the paper's: chosen on 10,000 of MNIST's training images for the original network.
+    /// Milder distortions than the paper's. They were chosen on 10,000 of MNIST's training images for the original network.
     pub fn mild() -> Self {
         Self { scale: (0.8, 1.2), squeeze: (0.87, 1.14), shear: 0.1, shift: 1.5, ..Self::default() }
     }
 
-    /// Mild ones, turned and bent too: chosen on 20,000 of MNIST's training images for the modern network.
+    /// Mild distortions, with rotation and elastic distortion. They were chosen on 20,000 of MNIST's training images for the
+    /// modern network.
     pub fn best() -> Self {
         Self { rotation: 10.0, elastic: 3.0, ..Self::mild() }
     }
 
-    /// Checks the ranges.
+    /// Checks that all settings are in their ranges.
     ///
     /// # Errors
-    /// Names the first setting that is out of its range.
+    /// The error names the first setting that is out of its range.
     pub fn validate(&self) -> Result<()> {
         let wrong = |name: &str, expected: String, found: String| {
             Err(Error::Config(format!("distortions.{name}: expected {expected}, found {found}")))
@@ -94,9 +96,9 @@ impl Distortions {
         Ok(())
     }
 
-    /// The affine map of one image, from the output to the image, in coordinates from -1 to 1 across
-    /// `size` pixels, x before y: two rows of three. It depends on its arguments alone, not on the batch
-    /// or the device.
+    /// The affine map for one image of `size` x `size` pixels. It maps points of the output to points of the image, in
+    /// coordinates from -1 to 1, and has two rows of three numbers, for x and for y. It depends only on the arguments, not
+    /// on the batch or the device.
     pub fn map(&self, size: usize, seed: i64, epoch: u32, index: i64) -> [f32; 6] {
         let mut uniform = uniform([seed as u64, epoch.into(), index as u64]);
         let scale = uniform(self.scale.0.ln(), self.scale.1.ln()).exp();
@@ -105,11 +107,12 @@ impl Distortions {
         let (dx, dy) = (uniform(-self.shift, self.shift), uniform(-self.shift, self.shift));
         let (width, height) = (scale / squeeze.sqrt(), scale * squeeze.sqrt());
         let (sin, cos) = uniform(-self.rotation, self.rotation).to_radians().sin_cos();
-        // Forward, about the centre: x' = width x + shear y, y' = height y; turned; moved by dx, dy.
+        // The map from the image to the output, with the origin in the centre: x' = width x + shear y, y' = height y, then the
+        // rotation, then the translation by (dx, dy).
         let dy = dy - FOOT * (height - 1.0);
         let forward =
             [[cos * width, cos * shear - sin * height], [sin * width, sin * shear + cos * height]];
-        // Here its inverse.
+        // The inverse of that map.
         let half = size as f64 / 2.0;
         let area = width * height;
         let [xx, xy] = [forward[1][1] / area, -forward[0][1] / area];
@@ -118,7 +121,7 @@ impl Distortions {
             .map(|value| value as f32)
     }
 
-    /// How one image of `size` x `size` pixels is distorted. It depends on the arguments alone.
+    /// The distortion of one image of `size` x `size` pixels. It depends only on the arguments.
     pub fn draw(&self, size: usize, seed: i64, epoch: u32, index: i64) -> Distortion {
         let mut displacements = Vec::new();
         if self.elastic > 0.0 {
@@ -131,26 +134,25 @@ impl Distortions {
     }
 }
 
-/// Pixels between the points of the elastic sheet.
+/// The distance between the control points of the displacement field, in pixels.
 pub const CELL: usize = 8;
 
-/// How one picture is distorted.
+/// The distortion of one image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Distortion {
-    /// The affine map from the output to the picture, in coordinates from -1 to 1 across it, x before y: two
-    /// rows of three.
+    /// The affine map from the output to the image, in coordinates from -1 to 1: two rows of three numbers, for x and for y.
     pub affine: [f32; 6],
-    /// How far each point of the sheet is moved to the right, then how far down, in pixels: 2 x [`control_points`] x
-    /// [`control_points`]. Empty where there is none.
+    /// The displacements of the control points in pixels, first all of them to the right, then all of them downwards:
+    /// 2 x [`control_points`] x [`control_points`] numbers. It is empty if there is no elastic distortion.
     pub displacements: Vec<f32>,
 }
 
-/// Points on a side of the sheet, for pictures of such a side.
+/// The number of control points in a row of the displacement field, for images with this number of rows and columns.
 pub fn control_points(side: usize) -> usize {
     side / CELL + 4
 }
 
-/// Random numbers between two others, that depend on the keys alone.
+/// A function that gives random numbers from its first to its second argument. They depend only on the keys.
 fn uniform(keys: [u64; 3]) -> impl FnMut(f64, f64) -> f64 {
     let mut state = keys.into_iter().fold(0, |state, key| mix(state ^ key));
     move |low, high| {

@@ -1,4 +1,4 @@
-//! The settings of training that the kernels know: loss, optimizer, distortions of the images.
+//! The settings of training that the kernels use: the loss, the optimizer, and the distortions of the images.
 
 mod distortions;
 
@@ -9,15 +9,15 @@ pub use distortions::{CELL, Distortion, Distortions, control_points};
 use crate::error::number;
 use crate::{Error, Result};
 
-/// A loss, averaged over a batch. For the original network the logits are -y, y being the distances of
-/// the paper, times the scale.
+/// The loss that training minimises, averaged over a batch. The logits of the original network are -y, where y are the
+/// distances of the paper, times the scale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "name")]
 pub enum Loss {
     /// Softmax cross-entropy: `logsumexp(logits) - logits[label]`.
     #[default]
     CrossEntropy,
-    /// The distance of the right class, the paper's eq. 8: `y[label]`.
+    /// The distance of the class of the label, the paper's eq. 8: `y[label]`.
     Distance,
     /// The discriminative loss, the paper's eq. 9: `y[label] + log(exp(-j) + sum(exp(-y)))`.
     Discriminative {
@@ -30,10 +30,10 @@ impl Loss {
     /// Checks the range of j.
     ///
     /// # Errors
-    /// Where it is not finite.
+    /// If j is not finite.
     pub fn validate(self) -> Result<()> {
         match self {
-            // In float32, as it is used.
+            // The kernels use it in float32.
             Self::Discriminative { j } if !(j as f32).is_finite() => {
                 Err(Error::Config(format!("j: expected a finite number, found {}", number(j))))
             }
@@ -42,58 +42,59 @@ impl Loss {
     }
 }
 
-/// Which optimizer, with its settings.
+/// An optimizer and its settings.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "lowercase", deny_unknown_fields)]
 pub enum OptimizerConfig {
     /// `torch.optim.SGD`.
     Sgd {
-        /// Factor of the running sum of gradients, from 0.
+        /// The factor of the running sum of gradients, 0 or more.
         momentum: f64,
-        /// Fraction of a new gradient that is left out of that sum.
+        /// The fraction of a new gradient that is not added to the running sum.
         dampening: f64,
-        /// L2 penalty.
+        /// The factor of the L2 penalty.
         weight_decay: f64,
-        /// Nesterov momentum.
+        /// Whether the momentum is Nesterov's.
         nesterov: bool,
     },
     /// `torch.optim.Adam`.
     Adam {
-        /// Decay of the first moment.
+        /// The decay of the first moment.
         beta1: f64,
-        /// Decay of the second moment.
+        /// The decay of the second moment.
         beta2: f64,
-        /// Added to the denominator.
+        /// The number that is added to the denominator.
         eps: f64,
-        /// L2 penalty, added to the gradient.
+        /// The factor of the L2 penalty, which is added to the gradient.
         weight_decay: f64,
     },
     /// `torch.optim.AdamW`.
     AdamW {
-        /// Decay of the first moment.
+        /// The decay of the first moment.
         beta1: f64,
-        /// Decay of the second moment.
+        /// The decay of the second moment.
         beta2: f64,
-        /// Added to the denominator.
+        /// The number that is added to the denominator.
         eps: f64,
-        /// Decoupled decay of the weights.
+        /// The factor of the decoupled weight decay.
         weight_decay: f64,
     },
     /// Stochastic diagonal Levenberg-Marquardt, of the 1998 paper.
     Sdlm {
-        /// Added to the second derivatives, so that no rate is above learning rate / mu.
+        /// The number that is added to the second derivatives, so that no parameter's learning rate is above
+        /// learning rate / mu.
         mu: f64,
-        /// Training images that the second derivatives are measured on before each epoch: the first ones
-        /// in its order.
+        /// The number of training images from which the second derivatives are computed before each epoch: the first images
+        /// in the order of that epoch.
         samples: usize,
     },
 }
 
 impl OptimizerConfig {
-    /// Checks the ranges, as PyTorch's constructors do.
+    /// Checks that all settings are in their ranges, which are those of PyTorch.
     ///
     /// # Errors
-    /// Names the first setting that is out of its range.
+    /// The error names the first setting that is out of its range.
     pub fn validate(&self) -> Result<()> {
         let at_least_0 = |name: &str, value: f64| match value.is_finite() && value >= 0.0 {
             true => Ok(()),
@@ -129,7 +130,7 @@ impl OptimizerConfig {
                 at_least_0("weight-decay", weight_decay)
             }
             Self::Sdlm { mu, samples } => {
-                // In float32, as it is used.
+                // The kernels use it in float32.
                 if !((mu as f32).is_finite() && mu as f32 > 0.0) {
                     let mu = number(mu);
                     return Err(Error::Config(format!(

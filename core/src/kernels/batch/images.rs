@@ -144,6 +144,6 @@ impl GreyImages {
                 s.store(x, at * l, s.splat(self.levels.border));
             }
         }
-        images.draw(s, &distortions, &mut x[frame * 33 * l..], 32);
+        images.distort(s, &distortions, &mut x[frame * 33 * l..], 32);
     }
 }

@@ -207,7 +207,7 @@ fn run_phase<S: Simd, const V: usize>(s: S, task: PhaseTask) {
     let PhaseTask { form, parameters: p, shard, phase, group: index, samples, .. } = task;
     let (l, stride) = (S::LANES, V * S::LANES);
     let classes = p.classes();
-    let Shard { groups, linear: b, sums, .. } = shard;
+    let Shard { groups, linear: units, sums, .. } = shard;
     let group = &mut groups[index];
     let wide = l == 16;
     match phase {
@@ -227,7 +227,7 @@ fn run_phase<S: Simd, const V: usize>(s: S, task: PhaseTask) {
         }
         Phase::C3 => {
             let (weight, bias) = (p.weight(C3), p.bias(C3));
-            let (s2, c3, s4) = (&group.s2, &mut group.c3, (&mut b.s4[index * l..], stride));
+            let (s2, c3, s4) = (&group.s2, &mut group.c3, (&mut units.s4[index * l..], stride));
             if wide {
                 convolve_and_pool!(form, S, C3_SHAPE, C3_TILE_16, s, weight, bias, s2, c3, s4);
             } else {
@@ -235,27 +235,29 @@ fn run_phase<S: Simd, const V: usize>(s: S, task: PhaseTask) {
             }
         }
         Phase::C5 => {
-            let (weight, bias, c5) = (p.weight(C5), p.bias(C5), &mut b.c5[..C5_VALUES * stride]);
+            let (weight, bias, c5) =
+                (p.weight(C5), p.bias(C5), &mut units.c5[..C5_VALUES * stride]);
             if wide {
                 linear::forward::<S, { C5_SHAPE.inputs }, LINEAR_OUTPUTS_16, V>(
-                    s, weight, bias, &b.s4, c5,
+                    s, weight, bias, &units.s4, c5,
                 );
             } else {
                 linear::forward::<S, { C5_SHAPE.inputs }, LINEAR_OUTPUTS_8, V>(
-                    s, weight, bias, &b.s4, c5,
+                    s, weight, bias, &units.s4, c5,
                 );
             }
             activate_units::<S>(s, form, c5);
         }
         Phase::F6 => {
-            let (weight, bias, f6) = (p.weight(F6), p.bias(F6), &mut b.f6[..F6_VALUES * stride]);
+            let (weight, bias, f6) =
+                (p.weight(F6), p.bias(F6), &mut units.f6[..F6_VALUES * stride]);
             if wide {
                 linear::forward::<S, { F6_SHAPE.inputs }, LINEAR_OUTPUTS_16, V>(
-                    s, weight, bias, &b.c5, f6,
+                    s, weight, bias, &units.c5, f6,
                 );
             } else {
                 linear::forward::<S, { F6_SHAPE.inputs }, LINEAR_OUTPUTS_8, V>(
-                    s, weight, bias, &b.c5, f6,
+                    s, weight, bias, &units.c5, f6,
                 );
             }
             activate_units::<S>(s, form, f6);
@@ -266,19 +268,20 @@ fn run_phase<S: Simd, const V: usize>(s: S, task: PhaseTask) {
                 s,
                 weight,
                 bias,
-                &b.f6,
-                &mut b.output,
+                &units.f6,
+                &mut units.output,
             );
         }
         Phase::Loss => {
             let labels = &samples.labels[samples.first..][..samples.count];
             let (loss, misclassified) =
-                cross_entropy(b, labels, stride, classes, samples.batch_size);
+                cross_entropy(units, labels, stride, classes, samples.batch_size);
             shard.loss += loss;
             shard.misclassified += misclassified;
         }
         Phase::OutputBack => {
-            let (d, d_f6) = (&b.d_output[..classes * stride], &mut b.d_f6[..F6_VALUES * stride]);
+            let (d, d_f6) =
+                (&units.d_output[..classes * stride], &mut units.d_f6[..F6_VALUES * stride]);
             let weight = p.weight(output(classes));
             if wide {
                 linear::input_gradient::<S, { OUTPUT_SHAPE.inputs }, OUTPUT_INPUTS_16, V>(
@@ -289,10 +292,11 @@ fn run_phase<S: Simd, const V: usize>(s: S, task: PhaseTask) {
                     s, weight, d, d_f6,
                 );
             }
-            activate_units_backward::<S>(s, form, &b.f6, d_f6);
+            activate_units_backward::<S>(s, form, &units.f6, d_f6);
         }
         Phase::F6Back => {
-            let (d, d_c5) = (&b.d_f6[..F6_VALUES * stride], &mut b.d_c5[..C5_VALUES * stride]);
+            let (d, d_c5) =
+                (&units.d_f6[..F6_VALUES * stride], &mut units.d_c5[..C5_VALUES * stride]);
             if wide {
                 linear::input_gradient::<S, { F6_SHAPE.inputs }, LINEAR_INPUTS_16, V>(
                     s,
@@ -308,10 +312,11 @@ fn run_phase<S: Simd, const V: usize>(s: S, task: PhaseTask) {
                     d_c5,
                 );
             }
-            activate_units_backward::<S>(s, form, &b.c5, d_c5);
+            activate_units_backward::<S>(s, form, &units.c5, d_c5);
         }
         Phase::C5Back => {
-            let (d, d_s4) = (&b.d_c5[..C5_VALUES * stride], &mut b.d_s4[..S4_VALUES * stride]);
+            let (d, d_s4) =
+                (&units.d_c5[..C5_VALUES * stride], &mut units.d_s4[..S4_VALUES * stride]);
             if wide {
                 linear::input_gradient::<S, { C5_SHAPE.inputs }, LINEAR_INPUTS_16, V>(
                     s,
@@ -329,7 +334,7 @@ fn run_phase<S: Simd, const V: usize>(s: S, task: PhaseTask) {
             }
         }
         Phase::S4Back => {
-            let (c3, d_s4) = (&mut group.c3[..C3_VALUES * l], &b.d_s4[index * l..]);
+            let (c3, d_s4) = (&mut group.c3[..C3_VALUES * l], &units.d_s4[index * l..]);
             let bias = &mut sums.c3_bias;
             with_form!(form, pooling_backward::<S, .., { C3_SHAPE.out }>(s, c3, d_s4, stride, bias));
         }
@@ -400,11 +405,11 @@ impl Shard {
 
     /// Fills the rows of the samples, from the buffers of the linear layers.
     fn fill_rows(&mut self, stride: usize, samples: usize, classes: usize) {
-        let b = &self.linear;
+        let units = &self.linear;
         let layers: [(&[f32], usize, &[f32], usize); 3] = [
-            (&b.s4, S4_VALUES, &b.d_c5, C5_VALUES),
-            (&b.c5, C5_VALUES, &b.d_f6, F6_VALUES),
-            (&b.f6, F6_VALUES, &b.d_output, classes),
+            (&units.s4, S4_VALUES, &units.d_c5, C5_VALUES),
+            (&units.c5, C5_VALUES, &units.d_f6, F6_VALUES),
+            (&units.f6, F6_VALUES, &units.d_output, classes),
         ];
         let lengths = gradient_rows(classes);
         for (i, (x, inputs, d, outputs)) in layers.into_iter().enumerate() {
@@ -418,16 +423,16 @@ impl Shard {
 /// Computes the sum of the samples' losses and the number of samples that are misclassified. The gradient with respect to the
 /// logits is written to `d_output`, for the mean loss over a batch of `batch_size` samples. It is 0 in lanes without a sample.
 fn cross_entropy(
-    buffers: &mut LinearBuffers,
+    units: &mut LinearBuffers,
     labels: &[u8],
     stride: usize,
     classes: usize,
     batch_size: usize,
 ) -> (f64, u64) {
     let (mut loss, mut misclassified) = (0.0, 0);
-    buffers.d_output[..classes * stride].fill(0.0);
+    units.d_output[..classes * stride].fill(0.0);
     for (lane, label) in labels.iter().enumerate() {
-        let logit = |class: usize| buffers.output[class * stride + lane];
+        let logit = |class: usize| units.output[class * stride + lane];
         let largest = (0..classes).map(logit).fold(f32::NEG_INFINITY, f32::max);
         let mut exponentials = [0.0; MAX_CLASSES];
         let mut sum = 0.0;
@@ -440,7 +445,7 @@ fn cross_entropy(
         misclassified += u64::from(logit(label) < largest);
         for (class, exponential) in exponentials[..classes].iter().enumerate() {
             let target = if class == label { 1.0 } else { 0.0 };
-            buffers.d_output[class * stride + lane] =
+            units.d_output[class * stride + lane] =
                 (exponential / sum - target) / batch_size as f32;
         }
     }

@@ -1,83 +1,81 @@
-//! The 1998 network trained one pattern at a time, by hand-written kernels: forward, backward,
-//! stochastic diagonal Levenberg-Marquardt. Lanes run over the columns in C1 and S2, over the 16 maps
-//! in C3 and S4, over the inputs in C5 and F6.
+//! Hand-written kernels that train the network of 1998, one pattern at a time, by stochastic diagonal Levenberg-Marquardt.
+//! The lanes hold columns in C1 and S2, the 16 maps in C3 and S4, and inputs in C5 and F6.
 //!
-//! C3's table has 60 connections between maps. They fill 60 of the 64 places of four 16-lane *slots*:
-//! lane `m` of slot `k` is map `m`'s `k`-th input, and map 15's fifth and sixth sit in slot 3 in lanes
-//! 0 and 1, since maps 0 to 5 have three inputs. The inputs are spread to slots once (`spread`), and
-//! C3 costs 4 x 25 x 100 vector operations where all 96 connections would cost 6 x 25 x 100. A connection
-//! that is absent has no weight here at all.
+//! C3's table has 60 connections between maps. They fill 60 of the 64 lanes of four *slots* of 16 lanes: lane `m` of slot `k`
+//! is input number `k` of map `m`. Maps 0 to 5 have only three inputs, so lanes 0 and 1 of slot 3 are free for the fifth and
+//! sixth input of map 15. The inputs are copied to the slots once (`spread`). C3 then takes 4 x 25 x 100 vector operations,
+//! where all 96 connections would take 6 x 25 x 100. Connections that do not exist have no weight here.
 //!
-//! | layer | weights here | activations here |
+//! | layer | layout of the weights | layout of the values |
 //! |---|---|---|
 //! | c1, s2 | `[map][ky][kx]` | `[map][row][column]`, rows of 32 and 16 |
 //! | c3, s4 | `[slot][ky][kx][16]` | `[row][column][16 maps]` |
-//! | c5, f6 | `[output][input]`, rows of 400 and 128 | `[unit]`; c5's inputs are s4's, as they lie |
+//! | c5, f6 | `[output][input]`, rows of 400 and 128 | `[unit]`; c5's inputs have the layout of s4 |
 
+mod layers;
 mod layout;
 mod output;
-mod passes;
 
 use super::simd::{Isa, Simd, WithSimd};
 use crate::training::Loss;
-use layout::PatternWeights;
+use layers::{Accumulate, CODE_ROW, Descend, GradientSink, backward, forward};
+pub use layers::{MAX_CLASSES, PIXELS, PatternBuffers};
+use layout::KernelWeights;
 pub use layout::{CODE, PatternParameters, TENSORS, c3_connected};
 use output::OutputLayer;
-use passes::{Accumulate, CODE_ROW, Descend, GradientSink, backward, forward};
-pub use passes::{MAX_CLASSES, PIXELS, PatternBuffers};
 
-/// A learning rate for every weight: eta / (mu + h).
+/// The learning rates of stochastic diagonal Levenberg-Marquardt, one for each parameter: eta / (mu + second derivative).
 pub struct LearningRates {
-    weights: Box<PatternWeights>,
+    weights: Box<KernelWeights>,
     smallest: f32,
     largest: f32,
 }
 
 impl LearningRates {
-    /// From the averaged second derivatives that [`PatternNetwork::curvature_of`] gives.
-    pub fn new(curvature_of: &PatternParameters, eta: f32, mu: f32) -> LearningRates {
+    /// The learning rates from averaged second derivatives, as [`PatternNetwork::curvature_of`] gives them.
+    pub fn new(curvature: &PatternParameters, eta: f32, mu: f32) -> LearningRates {
         let (mut smallest, mut largest) = (f32::INFINITY, 0.0_f32);
-        let mut weights = PatternWeights::zeros();
+        let mut weights = KernelWeights::zeros();
         weights.each(|tensor, index, rate| {
-            *rate = eta / (mu + curvature_of.values[tensor][index]);
+            *rate = eta / (mu + curvature.values[tensor][index]);
             smallest = smallest.min(*rate);
             largest = largest.max(*rate);
         });
         LearningRates { weights, smallest, largest }
     }
 
-    /// The same rate for all weights: plain stochastic gradient descent.
+    /// The same learning rate for all parameters, which gives plain stochastic gradient descent.
     pub fn constant(rate: f32) -> LearningRates {
         LearningRates::new(&PatternParameters::zeros(), rate, 1.0)
     }
 
-    /// The smallest rate.
+    /// The smallest learning rate.
     pub fn smallest(&self) -> f32 {
         self.smallest
     }
 
-    /// The largest rate.
+    /// The largest learning rate.
     pub fn largest(&self) -> f32 {
         self.largest
     }
 }
 
-/// The network, its weights and its loss.
+/// The network: its parameters, its codes and its loss.
 #[derive(Clone)]
 pub struct PatternNetwork {
-    weights: Box<PatternWeights>,
-    work: Box<PatternBuffers>,
+    weights: Box<KernelWeights>,
+    buffers: Box<PatternBuffers>,
     output: OutputLayer,
     isa: Isa,
 }
 
 impl PatternNetwork {
-    /// A network whose penalties are `scale` times the squared distance between F6 and each class's
-    /// code (`codes`: classes x 84).
+    /// A network with these parameters and with the codes of its classes, 84 values each. The penalty of a class is `scale`
+    /// times the squared distance between F6's outputs and its code.
     ///
     /// # Panics
-    /// If there are no codes, more than 96, or not 84 values to a code; if a connection that C3
-    /// does not have has a weight.
+    /// If there are no codes, more than 96, or codes of another length; if a weight of C3 is not 0 where there is no
+    /// connection.
     pub fn new(
         parameters: &PatternParameters,
         codes: &[f32],
@@ -99,17 +97,17 @@ impl PatternNetwork {
             row[..CODE].copy_from_slice(code);
         }
         PatternNetwork {
-            weights: PatternWeights::import(parameters),
-            work: PatternBuffers::new(),
+            weights: KernelWeights::import(parameters),
+            buffers: PatternBuffers::new(),
             output: OutputLayer { codes: rows, classes, scale, loss },
             isa: Isa::best(),
         }
     }
 
-    /// The network of 1998 with these weights. Weights of connections that c3 does not have are left out.
+    /// The network of 1998 with these weights. Weights of C3 where there is no connection are ignored.
     ///
     /// # Errors
-    /// Where the weights are of the modern network.
+    /// If they are the weights of the modern network.
     pub fn of(weights: &crate::Weights, loss: Loss) -> crate::Result<PatternNetwork> {
         let arrays: Vec<_> = weights.tensors.iter().map(|(_, array)| array.clone()).collect();
         let Some((codes, arrays)) =
@@ -127,72 +125,78 @@ impl PatternNetwork {
         Ok(PatternNetwork::new(&parameters, &codes.to_f32(), scale, loss))
     }
 
-    /// The same network on another instruction set.
+    /// The same network with another instruction set.
     pub fn with_isa(mut self, isa: Isa) -> PatternNetwork {
         self.isa = isa;
         self
     }
 
-    /// The instruction set in use.
+    /// The instruction set that is used.
     pub fn isa(&self) -> Isa {
         self.isa
     }
 
-    /// The parameters as they are now.
+    /// The current parameters.
     pub fn parameters(&self) -> PatternParameters {
         self.weights.clone().export(1.0)
     }
 
-    /// The penalties of one pattern, a value for each class; the smallest wins. `work` is the
-    /// caller's, so that threads can share the network.
-    pub fn forward<'w>(&self, work: &'w mut PatternBuffers, image: &[f32; PIXELS]) -> &'w [f32] {
-        work.set_image(image);
-        self.isa.run(ForwardWork {
+    /// The penalties of all classes for one pattern; the predicted class has the smallest. The buffers belong to the caller, so
+    /// that threads can share the network.
+    pub fn forward<'w>(&self, buffers: &'w mut PatternBuffers, image: &[f32; PIXELS]) -> &'w [f32] {
+        buffers.set_image(image);
+        self.isa.run(ForwardTask {
             weights: &self.weights,
             output: &self.output,
-            work: &mut *work,
+            buffers: &mut *buffers,
         });
-        &work.penalties[..self.output.classes]
+        &buffers.penalties[..self.output.classes]
     }
 
-    /// The loss of penalties that [`PatternNetwork::forward`] gave.
+    /// The loss for penalties that [`PatternNetwork::forward`] gave.
     pub fn loss(&self, penalties: &[f32], label: usize) -> f32 {
         self.output.loss(penalties, label, &mut [0.0; MAX_CLASSES])
     }
 
-    /// Trains on one pattern, every weight by its own rate, and returns the loss before the update.
+    /// Trains on one pattern, with the learning rate of each parameter, and returns the loss before the update.
     ///
     /// # Panics
-    /// If there is no such class.
+    /// If there is no class `label`.
     pub fn step(&mut self, image: &[f32; PIXELS], label: usize, rates: &LearningRates) -> f32 {
-        self.work.set_image(image);
-        let (weights, work) = (&mut *self.weights, &mut *self.work);
-        self.isa.run(StepWork { weights, output: &self.output, work, label, rates: &rates.weights })
+        self.buffers.set_image(image);
+        let (weights, buffers) = (&mut *self.weights, &mut *self.buffers);
+        self.isa.run(StepTask {
+            weights,
+            output: &self.output,
+            buffers,
+            label,
+            rates: &rates.weights,
+        })
     }
 
-    /// The class that [`PatternNetwork::step`] took its pattern for, before the update.
+    /// The predicted class of the pattern of the last [`PatternNetwork::step`], before the update.
     pub fn prediction(&self) -> usize {
-        self.work.prediction(self.output.classes)
+        self.buffers.prediction(self.output.classes)
     }
 
-    /// Adds the gradient of one pattern to a sum and returns the loss.
+    /// Adds the gradient of one pattern to a sum, and returns the loss.
     ///
     /// # Panics
-    /// If there is no such class.
+    /// If there is no class `label`.
     pub fn add_gradient(
         &self,
-        work: &mut PatternBuffers,
+        buffers: &mut PatternBuffers,
         image: &[f32; PIXELS],
         label: usize,
         sum: &mut GradientSum,
     ) -> f32 {
-        work.set_image(image);
+        buffers.set_image(image);
         sum.patterns += 1;
         let weights = &self.weights;
-        self.isa.run(GradientWork {
+        self.isa.run(GradientTask {
             weights,
             output: &self.output,
-            work,
+            buffers,
             label,
             sum: &mut sum.weights,
         })
@@ -205,9 +209,9 @@ impl PatternNetwork {
         sum.mean()
     }
 
-    /// One step with the mean gradient of a batch: every weight by its own rate.
+    /// Updates the parameters once with the mean gradient of a batch and the learning rate of each parameter.
     pub fn apply(&mut self, sum: &GradientSum, rates: &LearningRates) {
-        self.isa.run(ApplyWork {
+        self.isa.run(UpdateAllTask {
             weights: &mut self.weights,
             sum: &sum.weights,
             rates: &rates.weights,
@@ -215,17 +219,17 @@ impl PatternNetwork {
         });
     }
 
-    /// The diagonal of the second derivatives (Gauss-Newton, the paper's appendix C), averaged over
-    /// the patterns and summed over the connections that share a weight.
+    /// The diagonal of the second derivatives in the Gauss-Newton approximation (the paper's appendix C), averaged over the
+    /// patterns and summed over the connections that share a weight.
     ///
-    /// Of a unit's sum a and output x: `h_a = scaled_tanh'(a)² h_x`, `h_x = sum over its connections of
-    /// w² h_a`, and of a weight `h_w = sum over the connections that share it of x² h_a`. The four
-    /// connections of a sub-sampling unit share its coefficient, so their x² are added.
+    /// Let a unit have the sum a and the output x, and let `h` be the second derivative with respect to its index. Then
+    /// `h_a = scaled_tanh'(a)² h_x`, where `h_x` is the sum of `w² h_a` over the units that x leads to. For a weight w, `h_w`
+    /// is the sum of `x² h_a` over the connections that share it. The four connections of a sub-sampling unit share its
+    /// coefficient, so their x² are added.
     ///
-    /// At F6's outputs x the second derivative of the loss itself is taken, its diagonal, exactly:
-    /// of eq. 8 it is 2 s; of eq. 9, with `p_i = exp(-y_i) / (exp(-j) + sum exp(-y))` and
-    /// `d_i = x - w_i`, it is `2 s (1 - sum p_i) + 4 s² (sum p_i d_i² - (sum p_i d_i)²)`. Neither
-    /// is ever negative, since `sum p_i < 1`.
+    /// For F6's outputs x, the diagonal of the second derivatives of the loss is computed exactly. For the loss of eq. 8 it is
+    /// 2 s. For that of eq. 9, with `p_i = exp(-y_i) / (exp(-j) + sum exp(-y))` and `d_i = x - w_i`, it is
+    /// `2 s (1 - sum p_i) + 4 s² (sum p_i d_i² - (sum p_i d_i)²)`. Both are never negative, since `sum p_i < 1`.
     pub fn curvature_of<'a>(
         &self,
         patterns: impl IntoIterator<Item = (&'a [f32; PIXELS], usize)>,
@@ -233,15 +237,15 @@ impl PatternNetwork {
         let mut sum = GradientSum::new();
         let mut squared = self.weights.clone();
         squared.each(|_, _, weight| *weight *= *weight);
-        let mut work = PatternBuffers::new();
+        let mut buffers = PatternBuffers::new();
         for (image, label) in patterns {
-            work.set_image(image);
+            buffers.set_image(image);
             sum.patterns += 1;
-            self.isa.run(CurvatureWork {
+            self.isa.run(CurvatureTask {
                 weights: &self.weights,
                 squared: &squared,
                 output: &self.output,
-                work: &mut work,
+                buffers: &mut buffers,
                 label,
                 sum: &mut sum.weights,
             });
@@ -250,20 +254,20 @@ impl PatternNetwork {
     }
 }
 
-/// A sum of gradients over patterns.
+/// The sum of the gradients of several patterns.
 pub struct GradientSum {
-    weights: Box<PatternWeights>,
+    weights: Box<KernelWeights>,
     patterns: usize,
 }
 
 impl GradientSum {
-    /// Of no pattern yet.
+    /// The sum over no pattern.
     #[allow(clippy::new_without_default)]
     pub fn new() -> GradientSum {
-        GradientSum { weights: PatternWeights::zeros(), patterns: 0 }
+        GradientSum { weights: KernelWeights::zeros(), patterns: 0 }
     }
 
-    /// Back to no pattern.
+    /// Makes it the sum over no pattern again.
     pub fn clear(&mut self) {
         self.weights.each(|_, _, value| *value = 0.0);
         self.patterns = 0;
@@ -275,86 +279,94 @@ impl GradientSum {
     }
 }
 
-struct ForwardWork<'a> {
-    weights: &'a PatternWeights,
+/// The forward pass of one pattern.
+struct ForwardTask<'a> {
+    weights: &'a KernelWeights,
     output: &'a OutputLayer,
-    work: &'a mut PatternBuffers,
+    buffers: &'a mut PatternBuffers,
 }
 
-impl WithSimd for ForwardWork<'_> {
+impl WithSimd for ForwardTask<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        forward(s, self.weights, self.work);
-        self.output.forward(s, self.work);
+        forward(s, self.weights, self.buffers);
+        self.output.forward(s, self.buffers);
     }
 }
 
-struct StepWork<'a> {
-    weights: &'a mut PatternWeights,
+/// The forward and backward pass of one pattern, with the update of the weights.
+struct StepTask<'a> {
+    weights: &'a mut KernelWeights,
     output: &'a OutputLayer,
-    work: &'a mut PatternBuffers,
+    buffers: &'a mut PatternBuffers,
     label: usize,
-    rates: &'a PatternWeights,
+    rates: &'a KernelWeights,
 }
 
-impl WithSimd for StepWork<'_> {
+impl WithSimd for StepTask<'_> {
     type Output = f32;
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) -> f32 {
-        forward(s, self.weights, self.work);
-        self.output.forward(s, self.work);
-        let loss = self.output.backward(s, self.work, self.label);
-        backward(s, &mut Descend { weights: self.weights, rates: self.rates }, self.work);
+        forward(s, self.weights, self.buffers);
+        self.output.forward(s, self.buffers);
+        let loss = self.output.backward(s, self.buffers, self.label);
+        backward(s, &mut Descend { weights: self.weights, rates: self.rates }, self.buffers);
         loss
     }
 }
 
-struct GradientWork<'a> {
-    weights: &'a PatternWeights,
+/// The forward and backward pass of one pattern, with the gradient added to a sum.
+struct GradientTask<'a> {
+    weights: &'a KernelWeights,
     output: &'a OutputLayer,
-    work: &'a mut PatternBuffers,
+    buffers: &'a mut PatternBuffers,
     label: usize,
-    sum: &'a mut PatternWeights,
+    sum: &'a mut KernelWeights,
 }
 
-impl WithSimd for GradientWork<'_> {
+impl WithSimd for GradientTask<'_> {
     type Output = f32;
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) -> f32 {
-        forward(s, self.weights, self.work);
-        self.output.forward(s, self.work);
-        let loss = self.output.backward(s, self.work, self.label);
-        backward(s, &mut Accumulate::<false> { weights: self.weights, sum: self.sum }, self.work);
+        forward(s, self.weights, self.buffers);
+        self.output.forward(s, self.buffers);
+        let loss = self.output.backward(s, self.buffers, self.label);
+        backward(
+            s,
+            &mut Accumulate::<false> { weights: self.weights, sum: self.sum },
+            self.buffers,
+        );
         loss
     }
 }
 
-struct CurvatureWork<'a> {
-    weights: &'a PatternWeights,
-    squared: &'a PatternWeights,
+/// The second derivatives of one pattern, added to a sum.
+struct CurvatureTask<'a> {
+    weights: &'a KernelWeights,
+    squared: &'a KernelWeights,
     output: &'a OutputLayer,
-    work: &'a mut PatternBuffers,
+    buffers: &'a mut PatternBuffers,
     label: usize,
-    sum: &'a mut PatternWeights,
+    sum: &'a mut KernelWeights,
 }
 
-impl WithSimd for CurvatureWork<'_> {
+impl WithSimd for CurvatureTask<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        let work = self.work;
-        forward(s, self.weights, work);
-        self.output.forward(s, work);
-        self.output.curvature(s, work, self.label);
-        // The same recursion as the gradient's, on squares: of the weights, of what they multiply,
-        // of the scaled_tanh's derivative.
-        for x in work
+        let buffers = self.buffers;
+        forward(s, self.weights, buffers);
+        self.output.forward(s, buffers);
+        self.output.curvature(s, buffers, self.label);
+        // The backward pass is that of the gradient, with the squares of all weights, of their inputs and of the activation's
+        // derivatives.
+        for x in buffers
             .image
             .iter_mut()
-            .chain(&mut work.spread)
-            .chain(&mut work.c5_input)
-            .chain(&mut work.f6_input)
+            .chain(&mut buffers.spread)
+            .chain(&mut buffers.c5_input)
+            .chain(&mut buffers.f6_input)
         {
             *x *= *x;
         }
@@ -363,10 +375,15 @@ impl WithSimd for CurvatureWork<'_> {
                 for column in 0..14 {
                     let at = (map * 28 + 2 * row) * 32 + 2 * column;
                     let mut sum = 0.0;
-                    for x in [work.c1[at], work.c1[at + 1], work.c1[at + 32], work.c1[at + 33]] {
+                    for x in [
+                        buffers.c1[at],
+                        buffers.c1[at + 1],
+                        buffers.c1[at + 32],
+                        buffers.c1[at + 33],
+                    ] {
                         sum += x * x;
                     }
-                    work.s2_sum[(map * 14 + row) * 16 + column] = sum;
+                    buffers.s2_sum[(map * 14 + row) * 16 + column] = sum;
                 }
             }
         }
@@ -375,23 +392,24 @@ impl WithSimd for CurvatureWork<'_> {
             for map in 0..16 {
                 let mut sum = 0.0;
                 for tap in [0, 16, 160, 176] {
-                    sum += work.c3[at + tap + map] * work.c3[at + tap + map];
+                    sum += buffers.c3[at + tap + map] * buffers.c3[at + tap + map];
                 }
-                work.s4_sum[position * 16 + map] = sum;
+                buffers.s4_sum[position * 16 + map] = sum;
             }
         }
-        backward(s, &mut Accumulate::<true> { weights: self.squared, sum: self.sum }, work);
+        backward(s, &mut Accumulate::<true> { weights: self.squared, sum: self.sum }, buffers);
     }
 }
 
-struct ApplyWork<'a> {
-    weights: &'a mut PatternWeights,
-    sum: &'a PatternWeights,
-    rates: &'a PatternWeights,
+/// The update of all weights with `factor` times the summed gradient.
+struct UpdateAllTask<'a> {
+    weights: &'a mut KernelWeights,
+    sum: &'a KernelWeights,
+    rates: &'a KernelWeights,
     factor: f32,
 }
 
-impl WithSimd for ApplyWork<'_> {
+impl WithSimd for UpdateAllTask<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {

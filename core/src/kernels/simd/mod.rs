@@ -1,31 +1,31 @@
-//! Vectors of f32 for the hand-written kernels: AVX-512, AVX2 with FMA, NEON, and a portable form, chosen at
-//! run time.
+//! Vectors of f32 for the hand-written kernels, with AVX-512, AVX2 and FMA, NEON, or portable code. The instruction set is
+//! chosen at run time.
 //!
-//! A kernel is an `#[inline(always)]` function that is generic over [`Simd`], reached through
-//! [`Isa::run`], whose `#[target_feature]` wrappers make the whole inlined body use the instruction
-//! set. A `Simd` value is a token: it exists only where its instructions do, so every method is safe.
-//! Kernels hold no closures: a closure is a function of its own, which the wrapper's features may not reach.
+//! A kernel is an `#[inline(always)]` function that is generic over [`Simd`]. It is called through [`Isa::run`], which has a
+//! `#[target_feature]` wrapper for each instruction set; the whole kernel is inlined into the wrapper and compiled for that
+//! instruction set. A `Simd` value is a token: it only exists on machines that have its instructions, so all methods are safe.
+//! Kernels contain no closures, since a closure is a separate function, which may be compiled without the wrapper's features.
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-/// Lanes of the widest vector.
+/// The number of lanes of the widest vector.
 pub const WIDEST: usize = 16;
 
-/// Vectors of [`Simd::LANES`] f32.
+/// An instruction set with vectors of [`Simd::LANES`] f32.
 pub trait Simd: Copy {
-    /// One vector.
+    /// A vector.
     type V: Copy;
-    /// f32 in a vector: 8 or 16.
+    /// The number of f32 in a vector: 8 or 16.
     const LANES: usize;
 
-    /// All lanes `x`.
+    /// A vector whose lanes are all `x`.
     fn splat(self, x: f32) -> Self::V;
-    /// Lanes `from[at..at + LANES]`.
+    /// Loads the lanes from `from[at..at + LANES]`.
     fn load(self, from: &[f32], at: usize) -> Self::V;
-    /// Writes the lanes to `to[at..at + LANES]`.
+    /// Stores the lanes to `to[at..at + LANES]`.
     fn store(self, to: &mut [f32], at: usize, v: Self::V);
     /// `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
@@ -35,47 +35,47 @@ pub trait Simd: Copy {
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a / b`.
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `a` held between `-limit` and `limit`.
+    /// Each lane limited to the range from `-limit` to `limit`. NaN stays NaN.
     fn clamp(self, a: Self::V, limit: f32) -> Self::V;
     /// Each lane rounded down.
     fn floor(self, a: Self::V) -> Self::V;
-    /// The larger of each two lanes.
+    /// The larger of the two lanes, for each lane.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Of each lane, `x` where `a >= b`, else `y`.
+    /// For each lane `x` if `a >= b`, otherwise `y`.
     fn select_ge(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// `a * b + c`.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `c - a * b`.
     fn fnma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// The sum of the lanes.
+    /// The sum of all lanes.
     fn sum(self, a: Self::V) -> f32;
-    /// `a0 + a1, a2 + a3, ..., b0 + b1, ...`.
+    /// The sums of neighbouring lanes: `(a0 + a1, a2 + a3, ..., b0 + b1, ...)`.
     fn pair_sums(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Each lane twice: `(a0, a0, a1, a1, ...)` and the second half likewise.
+    /// Each lane twice, in two vectors: `(a0, a0, a1, a1, ...)` from the first half of the lanes, and likewise from the second.
     fn twice(self, a: Self::V) -> (Self::V, Self::V);
-    /// The smaller of each two lanes; where one is NaN, `b`.
+    /// The smaller of the two lanes, for each lane. If `b` is NaN, the result is NaN.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Each lane without its sign.
+    /// The absolute value of each lane.
     fn abs(self, a: Self::V) -> Self::V;
-    /// Lanes of `a`, which are not negative, with the signs of `sign`.
+    /// The lanes of `a`, which are not negative, with the signs of the lanes of `sign`.
     fn with_sign(self, a: Self::V, sign: Self::V) -> Self::V;
-    /// Whether [`Simd::look_up_32`] takes few instructions.
+    /// Whether [`Simd::look_up_32`] takes only a few instructions.
     const HAS_LOOK_UP_32: bool = false;
-    /// Each lane is the number of `table` at the index in the five lowest bits of the lane of `index`.
+    /// Looks up each lane in `table`, at the index in the five lowest bits of that lane of `index`.
     fn look_up_32(self, table: &[f32; 32], index: Self::V) -> Self::V;
-    /// Lane `l` is `table[index[at + l]]`, for indices 0..8.
+    /// Looks up each lane in `table`: lane `l` is `table[index[at + l]]`. The indices are from 0 to 7.
     fn look_up(self, table: &[f32; 8], index: &[i32; 16], at: usize) -> Self::V;
 }
 
-/// Work that runs on any instruction set.
+/// Work that can run with any instruction set.
 pub trait WithSimd {
-    /// What it returns.
+    /// The type of its result.
     type Output;
-    /// The work; must be `#[inline(always)]`, as all it calls.
+    /// Does the work. This method has to be `#[inline(always)]`, and all functions that it calls, too.
     fn with_simd<S: Simd>(self, s: S) -> Self::Output;
 }
 
-/// An instruction set that this machine has.
+/// An instruction set that this machine has, or portable code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Isa(Instructions);
 
@@ -110,12 +110,12 @@ impl Isa {
         all
     }
 
-    /// The widest.
+    /// The instruction set with the widest vectors.
     pub fn best() -> Isa {
         Isa::available()[0]
     }
 
-    /// `avx512`, `avx2`, `neon` or `portable`.
+    /// The name of the instruction set: `avx512`, `avx2`, `neon` or `portable`.
     pub fn name(self) -> &'static str {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
@@ -128,7 +128,7 @@ impl Isa {
         }
     }
 
-    /// Runs work with these instructions.
+    /// Runs work with this instruction set.
     #[inline]
     pub fn run<W: WithSimd>(self, work: W) -> W::Output {
         match self.0 {
@@ -143,13 +143,13 @@ impl Isa {
     }
 }
 
-/// Eight lanes in plain Rust; LLVM makes SSE2 or NEON of them.
+/// Eight lanes in plain Rust. The compiler turns them into SSE2 or NEON instructions.
 #[derive(Clone, Copy, Debug)]
 pub struct Portable;
 
 #[inline(always)]
 fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
-    // Where a fused multiply-add is no instruction of the target, `mul_add` is a slow call.
+    // On targets without an instruction for a fused multiply-add, `mul_add` is a slow function call.
     if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
         a.mul_add(b, c)
     } else {

@@ -1,4 +1,4 @@
-//! NEON: eight lanes in two registers.
+//! NEON, with eight lanes in two registers.
 #![allow(unsafe_code)]
 
 use std::arch::aarch64::*;
@@ -6,7 +6,7 @@ use std::arch::is_aarch64_feature_detected;
 
 use super::{Simd, WithSimd};
 
-/// Proof that this machine has NEON. Only `detect` makes one.
+/// Proof that this machine has NEON. Only `detect` creates one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neon(());
 
@@ -21,7 +21,6 @@ impl Neon {
             work.with_simd(token)
         }
         // SAFETY: `self` exists, so `detect` found NEON.
-        // SAFETY: the token exists, so the machine has the instructions.
         unsafe { wrapper(self, work) }
     }
 }
@@ -40,13 +39,13 @@ impl Simd for Neon {
     #[inline(always)]
     fn load(self, from: &[f32], at: usize) -> V {
         let (low, high) = from[at..at + 8].split_at(4);
-        // SAFETY: the token exists, so the machine has the instructions; the slice is as long as a vector.
+        // SAFETY: the token exists, so the machine has the instructions; each slice is as long as a register.
         unsafe { (vld1q_f32(low.as_ptr()), vld1q_f32(high.as_ptr())) }
     }
     #[inline(always)]
     fn store(self, to: &mut [f32], at: usize, v: V) {
         let (low, high) = to[at..at + 8].split_at_mut(4);
-        // SAFETY: the token exists, so the machine has the instructions.
+        // SAFETY: the token exists, so the machine has the instructions; each slice is as long as a register.
         unsafe {
             vst1q_f32(low.as_mut_ptr(), v.0);
             vst1q_f32(high.as_mut_ptr(), v.1);
@@ -74,7 +73,7 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn clamp(self, a: V, limit: f32) -> V {
-        // NaN stays NaN in FMIN and FMAX.
+        // FMIN and FMAX return NaN if one operand is NaN.
         // SAFETY: the token exists, so the machine has the instructions.
         unsafe {
             let (least, most) = (vdupq_n_f32(-limit), vdupq_n_f32(limit));
@@ -130,7 +129,7 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn min(self, a: V, b: V) -> V {
-        // FMIN gives NaN where one is NaN: `b`, where it is `b`.
+        // FMIN returns NaN if one operand is NaN.
         // SAFETY: the token exists, so the machine has the instructions.
         unsafe { (vminq_f32(a.0, b.0), vminq_f32(a.1, b.1)) }
     }

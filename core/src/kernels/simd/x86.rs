@@ -1,15 +1,15 @@
-//! AVX-512, and AVX2 with FMA.
+//! AVX-512 with 16 lanes, and AVX2 with FMA with eight lanes.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
 
 use super::{Simd, WithSimd};
 
-/// Proof that this machine has AVX-512 (F, BW, DQ, VL), AVX2 and FMA. Only `detect` makes one.
+/// Proof that this machine has AVX-512 (F, BW, DQ, VL), AVX2 and FMA. Only `detect` creates one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Avx512(());
 
-/// Proof that this machine has AVX2 and FMA. Only `detect` makes one.
+/// Proof that this machine has AVX2 and FMA. Only `detect` creates one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Avx2(());
 
@@ -29,8 +29,7 @@ impl Avx512 {
         fn wrapper<W: WithSimd>(token: Avx512, work: W) -> W::Output {
             work.with_simd(token)
         }
-        // SAFETY: `self` exists, so `detect` found these features.
-        // SAFETY: the token exists, so the machine has the instructions.
+        // SAFETY: `self` exists, so `detect` found the features of the wrapper.
         unsafe { wrapper(self, work) }
     }
 }
@@ -45,8 +44,7 @@ impl Avx2 {
         fn wrapper<W: WithSimd>(token: Avx2, work: W) -> W::Output {
             work.with_simd(token)
         }
-        // SAFETY: `self` exists, so `detect` found these features.
-        // SAFETY: the token exists, so the machine has the instructions.
+        // SAFETY: `self` exists, so `detect` found the features of the wrapper.
         unsafe { wrapper(self, work) }
     }
 }
@@ -94,7 +92,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn clamp(self, a: __m512, limit: f32) -> __m512 {
-        // The constant first: MIN and MAX return their second operand where one is NaN.
+        // The constant is the first operand, since MIN and MAX return the second one if one of them is NaN.
         // SAFETY: the token exists, so the machine has the instructions.
         unsafe { _mm512_max_ps(_mm512_set1_ps(-limit), _mm512_min_ps(_mm512_set1_ps(limit), a)) }
     }
@@ -178,7 +176,8 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn look_up(self, table: &[f32; 8], index: &[i32; 16], at: usize) -> __m512 {
         let index = &index[at..at + 16];
-        // SAFETY: the token exists, so the machine has the instructions.
+        // SAFETY: the token exists, so the machine has the instructions; the table has the eight numbers and the slice the 16
+        // indices that are loaded.
         unsafe {
             let table = _mm512_castps256_ps512(_mm256_loadu_ps(table.as_ptr()));
             let table = _mm512_insertf32x8::<1>(table, _mm512_castps512_ps256(table));
@@ -310,7 +309,8 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn look_up(self, table: &[f32; 8], index: &[i32; 16], at: usize) -> __m256 {
         let index = &index[at..at + 8];
-        // SAFETY: the token exists, so the machine has the instructions.
+        // SAFETY: the token exists, so the machine has the instructions; the table has the eight numbers and the slice the eight
+        // indices that are loaded.
         unsafe {
             let index = _mm256_loadu_si256(index.as_ptr().cast());
             _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr()), index)
