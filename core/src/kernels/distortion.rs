@@ -17,7 +17,7 @@ const INTEGERS: f32 = (1 << 23) as f32;
 /// The index of the first of the four control points that a row or column of pixels depends on, and the weights of the four.
 /// The displacement field is a uniform cubic B-spline.
 #[inline(always)]
-fn spline(pixel: usize) -> (usize, [f32; 4]) {
+pub fn spline(pixel: usize) -> (usize, [f32; 4]) {
     let t = (pixel % CELL) as f32 / CELL as f32;
     let (t2, t3) = (t * t, t * t * t);
     let weights = [
