@@ -91,12 +91,14 @@ def test_mnist_and_idx(tmp_path):
         read_idx(tmp_path / "images")
 
 
+@pytest.mark.exhaustive
 def test_cross_check_has_no_differing_bit():
     result = run(sys.executable, "scripts/cross_check.py", "--quick")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "50 rows, 0 differ" in result.stdout
 
 
+@pytest.mark.exhaustive
 def test_train_reference(tmp_path):
     """The reference's state dict evaluates in Rust to the error that Python printed."""
     out = tmp_path / "reference.pth"
