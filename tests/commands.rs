@@ -630,7 +630,7 @@ fn negative_numbers_are_read() {
         ),
         (
             "train --optimizer=sdlm",
-            "mu hessian-samples seed",
+            "mu seed",
             "error: mu: expected a number above 0, found -1",
         ),
         (
@@ -661,7 +661,7 @@ fn negative_numbers_are_read() {
         assert_eq!((ended.code, ended.stderr.trim_end()), (Some(1), message), "{command}");
     }
     // The parser checks these ranges: wrong usage, whose message names the option and the value.
-    for (command, options) in [("train", "epochs step-size classes"), ("evaluate", "max-memory")] {
+    for (command, options) in [("train", "epochs step-size classes hessian-samples"), ("evaluate", "max-memory")] {
         for option in options.split(' ') {
             let ended = ended(command, &[option], "-1");
             let message = format!("error: invalid value '-1' for '--{option} <");
