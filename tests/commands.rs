@@ -628,11 +628,7 @@ fn negative_numbers_are_read() {
             "threads j rbf-scale limit validation batch-size lr momentum dampening weight-decay seed mean std",
             threads,
         ),
-        (
-            "train --optimizer=sdlm",
-            "mu seed",
-            "error: mu: expected a number above 0, found -1",
-        ),
+        ("train --optimizer=sdlm", "mu seed", "error: mu: expected a number above 0, found -1"),
         (
             "train --schedule=step",
             "gamma seed",
@@ -661,7 +657,9 @@ fn negative_numbers_are_read() {
         assert_eq!((ended.code, ended.stderr.trim_end()), (Some(1), message), "{command}");
     }
     // The parser checks these ranges: wrong usage, whose message names the option and the value.
-    for (command, options) in [("train", "epochs step-size classes hessian-samples"), ("evaluate", "max-memory")] {
+    for (command, options) in
+        [("train", "epochs step-size classes hessian-samples"), ("evaluate", "max-memory")]
+    {
         for option in options.split(' ') {
             let ended = ended(command, &[option], "-1");
             let message = format!("error: invalid value '-1' for '--{option} <");
