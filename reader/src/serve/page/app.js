@@ -1,36 +1,36 @@
 /**
- * The page of `serve`: a sheet to write on, and what the network makes of it.
+ * The page of `serve`: a sheet to write on, the digits that the network reads, and the outputs of its layers.
  *
- * @typedef {{x: number, y: number, width: number}} Point  of a stroke, in pixels of the sheet
+ * @typedef {{x: number, y: number, width: number}} Point  a point of a stroke, in pixels of the sheet
  * @typedef {{picture: ImageBitmap | null, strokes: Point[][]}} Drawing
  * @typedef {{label: number, confidence: number, probabilities: number[], rejected: boolean,
  *   box: [left: number, top: number, width: number, height: number]}} Digit
  * @typedef {{box: [left: number, top: number, width: number, height: number]}} Mark  ink that is not read
  * @typedef {{text: string, accepted: string, digits: Digit[], rejected: boolean,
  *   left_out: Mark[]}} Reading  `accepted` has a question mark for each digit that is rejected
- * @typedef {{name: string, shape: number[], values: number[]}} Layer  row by row, map after map
+ * @typedef {{name: string, shape: number[], values: number[]}} Layer  its values, row by row, map after map
  * @typedef {{model: string, reading: Reading, digit: number, layers: Layer[],
- *   codes?: number[][]}} Answer  with the layers of one digit
+ *   codes?: number[][]}} Result  a response of /v1/activations, with the layers of one digit
  */
 
-/** The sheet, in pixels as it is sent: small enough that the server reads it without delay. */
+/** The size of the sheet as it is sent, in pixels: small enough for the server's queue of small pictures. */
 const SHEET = { width: 360, height: 270 };
-/** The longest side of a picture, in pixels as it is sent. */
+/** The longest side of a picture as it is sent, in pixels. */
 const LARGEST_PICTURE = 1120;
-/** Between two requests, at least. */
+/** The shortest time between two requests. */
 const INTERVAL_MS = 40;
 const TIMEOUT_MS = 10_000;
-/** From the last answer until it is read aloud. */
+/** The time from the last result until a screen reader speaks it. */
 const QUIET_MS = 700;
-/** Around its use, a pen is held by a hand that may touch the sheet too. */
+/** Touches this close in time to the use of a pen are taken for the hand that holds the pen. */
 const PALM_MS = 500;
 const CODE_COLUMNS = 7;
 const INK = "#10151a";
-/** Of the keyboard's pen. */
+/** The colour of the ring that marks the keyboard's pen. */
 const MARK = "#00695c";
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/** Strokes as x, y, x, y ... in a box of 90 x 100; a point given twice is a corner. */
+/** The strokes of each digit as x, y, x, y ... in a box of 90 x 100; a point given twice is a corner. */
 const EXAMPLES = [
   [[52, 8, 30, 12, 16, 34, 14, 60, 26, 86, 46, 92, 66, 84, 78, 58, 74, 30, 62, 12, 48, 8]],
   [[40, 20, 50, 8, 50, 8, 50, 36, 49, 64, 48, 92]],
@@ -48,7 +48,7 @@ const EXAMPLES = [
 const byId = (id) => document.getElementById(id);
 const sheet = byId("sheet");
 const paper = byId("paper");
-/** Busy from a change of the drawing to the answer. */
+/** The section with the reading. It is busy from a change of the drawing until the result. */
 const reading = byId("reading");
 const model = () => document.querySelector("input[name=model]:checked").value;
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -66,7 +66,7 @@ function make(tag, className = "", ...inside) {
 
 const makeCanvas = () => document.createElement("canvas");
 
-/** Makes `parent` have `count` children; those that it has keep their focus and state. */
+/** Gives `parent` exactly `count` children; existing children keep their focus and state. */
 function children(parent, count, makeChild) {
   while (parent.children.length > count) parent.lastElementChild.remove();
   while (parent.children.length < count) parent.append(makeChild(parent.children.length));
@@ -82,13 +82,13 @@ let position = 0;
 /** Strokes that are being written, not in the history yet. @type {Point[][]} */
 let unfinished = [];
 
-/** @returns {Drawing} what is on the sheet */
+/** @returns {Drawing} the drawing on the sheet */
 function drawing() {
   const { picture, strokes } = history[position];
   return { picture, strokes: [...strokes, ...unfinished] };
 }
 
-/** The sheet's size: the picture's, where there is one. */
+/** The sheet's size: that of the picture, if there is one. */
 const size = () => drawing().picture ?? SHEET;
 const isBlank = () => !drawing().picture && drawing().strokes.length === 0;
 
@@ -115,7 +115,7 @@ function clear() {
   put(BLANK);
 }
 
-/** Strokes that were being written are now in the history. */
+/** Adds the strokes that are being written to the history. */
 function finishStrokes() {
   cursor.down = false;
   writer += 1;
@@ -129,10 +129,10 @@ function changed() {
   byId("hint").hidden = !isBlank() || cursor.shown;
   paper.style.setProperty("--aspect", size().width / size().height);
   paintSoon();
-  ask();
+  readNewest();
 }
 
-/** Dark ink on white paper, in pixels of the sheet. */
+/** Paints dark ink on white paper, in pixels of the sheet. */
 function paint(context) {
   const { picture, strokes } = drawing();
   context.fillStyle = "white";
@@ -143,7 +143,7 @@ function paint(context) {
   strokes.forEach((points) => paintStroke(context, points));
 }
 
-/** A dot, and a curve through the middles between the points; each piece has its own width. */
+/** Paints a dot, and a curve through the midpoints between the points; each piece has its own width. */
 function paintStroke(context, points) {
   let from = points[0];
   context.beginPath();
@@ -163,13 +163,13 @@ function paintStroke(context, points) {
 
 let painting = 0;
 
-/** With the next frame, however often it is asked for. */
+/** Paints the sheet with the next frame, once, even if this is called several times. */
 function paintSoon() {
   cancelAnimationFrame(painting);
   painting = requestAnimationFrame(paintSheet);
 }
 
-/** On the screen, in the screen's own pixels. */
+/** Paints the sheet on the screen, in the screen's own pixels. */
 function paintSheet() {
   const scale = (sheet.clientWidth * devicePixelRatio) / size().width;
   sheet.width = Math.round(size().width * scale);
@@ -186,7 +186,7 @@ function paintSheet() {
   context.stroke();
 }
 
-/** @returns {Promise<Blob>} the drawing alone */
+/** @returns {Promise<Blob>} the drawing without the keyboard's pen */
 function png() {
   const canvas = makeCanvas();
   Object.assign(canvas, { width: size().width, height: size().height });
@@ -198,7 +198,7 @@ function png() {
 
 /** The keyboard's pen: where it is, and whether it writes. */
 const cursor = { x: SHEET.width / 2, y: SHEET.height / 4, shown: false, down: false };
-/** Another number stops the example that is being written. */
+/** A change of this number stops the example that is being written. */
 let writer = 0;
 
 const penWidth = () => (byId("pen").valueAsNumber * size().width) / SHEET.width;
@@ -213,14 +213,14 @@ function pointAt(event) {
 }
 
 /**
- * One pointer writes at a time. A pen or a mouse takes over from a touch, whose stroke goes: it was the hand that
- * holds the pen. While a pen is used, touches are that hand too.
+ * One pointer writes at a time. A pen or a mouse replaces a touch, and the stroke of the touch is removed: it was the
+ * hand that holds the pen. While a pen is in use, touches are taken for that hand too.
  */
 function listenToPointer() {
-  /** @type {PointerEvent | null} the event with which the pointer that writes came down */
+  /** @type {PointerEvent | null} the event that started the current stroke */
   let writing = null;
   let penUsed = -Infinity;
-  /** By stroke of a touch, the time of its last event. @type {WeakMap<Point[], number>} */
+  /** For each stroke of a touch, the time of its last event. @type {WeakMap<Point[], number>} */
   const touches = new WeakMap();
 
   const writes = ({ pointerId }) => pointerId === writing?.pointerId && unfinished.length > 0;
@@ -229,7 +229,7 @@ function listenToPointer() {
     if (pointerType === "pen") penUsed = timeStamp;
     if (pointerType === "touch" && writes(event)) touches.set(unfinished[0], timeStamp);
   };
-  /** Takes back the stroke that a touch is writing, and those that it has just written. */
+  /** Removes the stroke that a touch is writing, and the strokes that touches have just written. */
   const takeBack = (now) => {
     unfinished = [];
     while (now - (touches.get(history[position].strokes.at(-1)) ?? -Infinity) < PALM_MS) {
@@ -274,7 +274,7 @@ function listenToPointer() {
   sheet.addEventListener("pointercancel", lift);
 }
 
-/** On the sheet: arrows move the pen, Space puts it down and lifts it. */
+/** Handles the keys on the sheet: arrows move the pen, Space puts it down and lifts it. */
 function writeByKey(event) {
   const arrow = ARROWS[event.key];
   if ((!arrow && event.key !== " ") || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -306,7 +306,7 @@ function shortcut(event) {
   event.preventDefault();
 }
 
-/** Writes digits as a hand would, point by point; at once where less motion is wanted. */
+/** Writes digits point by point, as a hand does; at once if the user prefers less motion. */
 async function writeExample(text) {
   clear();
   const mine = writer;
@@ -331,7 +331,7 @@ async function writeExample(text) {
   finishStrokes();
 }
 
-/** Puts a picture on the sheet, no larger than it need be. */
+/** Puts a picture on the sheet, and reduces it first if it is large. */
 async function openPicture(file) {
   try {
     let picture = await createImageBitmap(file);
@@ -372,23 +372,23 @@ function listenToFiles() {
   });
 }
 
-// ---- Asking: one request at a time, then the newest drawing
+// ---- Requests: one at a time, always with the newest drawing
 
 let wanted = false;
-/** Another number makes an answer that is on its way worthless. */
+/** A result is ignored if this number has changed since its request. */
 let generation = 0;
-/** The digit whose layers are shown, and whether that is the user's choice. */
+/** The digit whose layers are shown, and whether the user chose it. */
 let selected = 0;
 let chosen = false;
 
-/** Another drawing, or another network, is to be read. */
+/** Makes the results of all earlier requests out of date. */
 function outdate() {
   generation += 1;
   selected = 0;
   chosen = false;
 }
 
-async function ask() {
+async function readNewest() {
   wanted = true;
   if (reading.ariaBusy === "true") return;
   reading.ariaBusy = "true";
@@ -403,10 +403,10 @@ async function ask() {
 async function readSheet() {
   const mine = generation;
   try {
-    const answer = await post(await png(), { model: model(), digit: selected });
+    const result = await post(await png(), { model: model(), digit: selected });
     if (mine !== generation) return;
-    show(answer);
-    followPen(answer.reading);
+    show(result);
+    followPen(result.reading);
   } catch (error) {
     if (mine !== generation) return;
     if (selected > 0 && error.status === 400) {
@@ -420,8 +420,8 @@ async function readSheet() {
 }
 
 /**
- * @returns {Promise<Answer>}
- * @throws {Error} in the server's words; its `status` is 0 where the server is away
+ * @returns {Promise<Result>}
+ * @throws {Error} with the server's message; its `status` is 0 if the server cannot be reached
  */
 async function post(body, query) {
   const fail = (status, message) => Object.assign(new Error(message), { status });
@@ -431,12 +431,12 @@ async function post(body, query) {
   const response = await fetch(url, options).catch(() => {
     throw fail(0, "The server does not answer. Is it still running? Write on to try again.");
   });
-  const answer = await response.json().catch(() => null);
-  if (response.ok && answer) return answer;
-  throw fail(response.status, answer?.error?.message ?? `The server failed: ${response.status}.`);
+  const result = await response.json().catch(() => null);
+  if (response.ok && result) return result;
+  throw fail(response.status, result?.error?.message ?? `The server failed: ${response.status}.`);
 }
 
-/** Shows the digit that was written last, unless another one was chosen. */
+/** Shows the digit that was written last, unless the user chose another one. */
 function followPen({ digits }) {
   const last = drawing().strokes.at(-1)?.at(-1);
   if (!last || chosen) return;
@@ -452,28 +452,28 @@ function followPen({ digits }) {
 function choose(digit) {
   selected = digit;
   chosen = true;
-  ask();
+  readNewest();
 }
 
 // ---- Showing the reading
 
-/** @type {Answer | null} */
+/** @type {Result | null} */
 let shown = null;
 let quiet = 0;
 
-/** @param {Answer | null} answer  null: nothing is read */
-function show(answer) {
-  shown = answer;
+/** @param {Result | null} result  null if there is nothing to read */
+function show(result) {
+  shown = result;
   showMessage("");
   const nothing = { text: "", accepted: "", digits: [], left_out: [] };
-  const { text, accepted, digits, left_out: marks } = answer?.reading ?? nothing;
+  const { text, accepted, digits, left_out: marks } = result?.reading ?? nothing;
   byId("glance").textContent = accepted;
   showText(text, digits);
   showBoxes(digits);
   showMarks(marks);
   showDigit(digits);
-  showLayers(answer?.layers ?? []);
-  showCodes(answer);
+  showLayers(result?.layers ?? []);
+  showCodes(result);
   clearTimeout(quiet);
   quiet = setTimeout(readAloud, QUIET_MS, accepted, digits);
 }
@@ -484,7 +484,7 @@ function showMessage(text, kind = "") {
   message.className = `message ${kind}`;
 }
 
-/** The digits in large, a line of them on each line, each one a button. */
+/** Shows the digits in large type, line by line; each digit is a button. */
 function showText(text, digits) {
   const lines = text.split("\n");
   const spaced = digits[0]?.probabilities.length > 10;
@@ -512,11 +512,11 @@ function updateDigitButton(button, digits, i) {
   button.textContent = rejected ? "?" : label;
   button.classList.toggle("rejected", rejected);
   button.setAttribute("aria-pressed", i === shown.digit);
-  const answer = rejected ? `not sure, perhaps ${label}` : label;
-  button.setAttribute("aria-label", `Digit ${i + 1}: ${answer}, ${percent(confidence)}`);
+  const reading = rejected ? `not sure, perhaps ${label}` : label;
+  button.setAttribute("aria-label", `Digit ${i + 1}: ${reading}, ${percent(confidence)}`);
 }
 
-/** Frames over the sheet; where there are several, each has a tag to choose it by. */
+/** Shows a frame around each digit on the sheet; if there are several, each has a button to choose it. */
 function showBoxes(digits) {
   const makeFrame = () => make("div", "", makeDigitButton());
   children(byId("boxes"), digits.length, makeFrame).forEach((frame, i) => {
@@ -537,7 +537,7 @@ function place({ style }, [left, top, width, height]) {
   style.height = `${(100 * height) / size().height}%`;
 }
 
-/** Frames around what may be signs and points, and a line that says that they are not read. */
+/** Shows frames around marks that may be signs or points, and a message that they are not read. */
 function showMarks(marks) {
   const frames = children(byId("marks"), marks.length, () => make("div"));
   frames.forEach((frame, i) => place(frame, marks[i].box));
@@ -546,7 +546,7 @@ function showMarks(marks) {
   showMessage(`${many} left out, perhaps a sign or a point: only digits are read.`);
 }
 
-/** Confidence and probabilities of the digit that is shown. */
+/** Shows the confidence and the probabilities of the selected digit. */
 function showDigit(digits) {
   const digit = digits[shown?.digit];
   const which = digits.length > 1 ? ` of digit ${shown.digit + 1} of ${digits.length}` : "";
@@ -567,7 +567,7 @@ function showDigit(digits) {
   });
 }
 
-/** Why the confidence is not what the longest bar says. */
+/** Explains why the confidence is lower than the highest probability. */
 function product({ label, confidence, probabilities }) {
   const most = probabilities[label];
   return (
@@ -583,7 +583,7 @@ function readAloud(text, digits) {
 
 // ---- Showing the layers
 
-/** Bytes of a pixel, in 512 steps: negative to positive, and paper to ink. */
+/** The bytes of a pixel for each of 512 steps: from negative to positive, and from paper to ink. */
 const colours = { diverging: [], input: [] };
 
 function readColours() {
@@ -601,7 +601,7 @@ function readColours() {
 const colourOf = (value, { map, low, high }) =>
   map[clamp(Math.round((511 * (value - low)) / (high - low || 1)), 0, 511)];
 
-/** The layer's range, and its colours: of the input from paper to ink, else symmetric about 0. */
+/** A layer's range, and its colours: for the input from paper to ink, for other layers symmetric about 0. */
 function scaleOf(name, values) {
   const least = values.reduce((a, b) => Math.min(a, b));
   const most = values.reduce((a, b) => Math.max(a, b));
@@ -611,7 +611,7 @@ function scaleOf(name, values) {
   return { range, map: colours.diverging, low: -limit, high: limit };
 }
 
-/** Draws rows of values, a pixel each; the style sheet enlarges them. */
+/** Draws rows of values, one pixel for each value; the style sheet enlarges them. */
 function paintValues(canvas, values, columns, scale) {
   const rows = Math.ceil(values.length / columns);
   if (canvas.width !== columns) canvas.width = columns;
@@ -623,7 +623,7 @@ function paintValues(canvas, values, columns, scale) {
   context.putImageData(image, 0, 0);
 }
 
-/** @param {Layer[]} layers  the frames of those that are missing are emptied */
+/** @param {Layer[]} layers  the figures of missing layers become empty */
 function showLayers(layers) {
   for (const figure of document.querySelectorAll("figure[data-layer]")) {
     const { layer: name, columns } = figure.dataset;
@@ -641,7 +641,7 @@ function showLayers(layers) {
 }
 
 /**
- * Fills a layer's stage: with scores by class, units in columns, or maps.
+ * Fills a layer's figure with the scores of the classes, with units in columns, or with maps.
  *
  * @returns {string} the values' range
  */
@@ -667,12 +667,12 @@ function showScores(stage, values, scale) {
 }
 
 /**
- * Of the network of 1998: what f6 drew, and how far that is from each code.
+ * Shows the outputs of f6 as a picture, with the distance from each code; for the network of 1998 alone.
  *
- * @param {Answer | null} answer
+ * @param {Result | null} result
  */
-function showCodes(answer) {
-  const { codes = [], layers = [] } = answer ?? {};
+function showCodes(result) {
+  const { codes = [], layers = [] } = result ?? {};
   byId("codes").hidden = codes.length === 0;
   if (!codes.length) return;
   const drawn = layers.find(({ name }) => name === "f6").values;
@@ -688,7 +688,7 @@ function showCodes(answer) {
   });
 }
 
-/** Names the value under the pointer. */
+/** Shows the value under the pointer, with its layer, row and column. */
 function probe({ target, offsetX, offsetY }) {
   const layer = target.values && target.closest("[data-layer]")?.dataset.layer;
   if (!layer) return;
@@ -701,11 +701,11 @@ function probe({ target, offsetX, offsetY }) {
   byId("probe").textContent = `${layer}, ${map}row ${row + 1}, column ${column + 1}: ${value}`;
 }
 
-// ---- Light and dark; the start
+// ---- Light and dark theme; start of the page
 
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
 
-/** @param {string | null} theme  "dark", "light", or null for the system's */
+/** @param {string | null} theme  "dark", "light", or null for the theme of the system */
 function setTheme(theme) {
   const dark = theme ? theme === "dark" : systemDark.matches;
   document.documentElement.dataset.theme = dark ? "dark" : "light";
@@ -714,7 +714,7 @@ function setTheme(theme) {
   if (shown) show(shown);
 }
 
-/** Without storage, as in some private windows, a choice lasts as long as the page. */
+/** Stores a theme if one is given, and returns the stored theme. Some private windows have no storage. */
 function stored(theme) {
   try {
     if (theme) localStorage.setItem("lenet5-theme", theme);
@@ -727,7 +727,7 @@ function stored(theme) {
 function chooseNetwork() {
   document.documentElement.dataset.model = model();
   generation += 1;
-  ask();
+  readNewest();
 }
 
 function start() {
