@@ -29,8 +29,8 @@ test-all: ## the same, then the exhaustive tests
 	$(MAKE) test || status=1; \
 	echo cargo test --release --locked -- --ignored; \
 	cargo test --release --locked -- --ignored || status=1; \
-	echo $(PY) -m pytest --exhaustive scripts tests; \
-	$(PY) -m pytest --exhaustive scripts tests || status=1; \
+	echo $(PY) -m pytest -m exhaustive scripts tests; \
+	$(PY) -m pytest -m exhaustive scripts tests || status=1; \
 	exit $$status
 
 .PHONY: build

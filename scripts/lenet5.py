@@ -28,7 +28,7 @@ ACTIVATIONS = {
 POOLINGS = {"avg": F.avg_pool2d, "max": torch.max_pool2d}
 KEY = "lenet5"  # the settings' key in every file, which the Rust program reads and writes
 CHECKSUM_KEY = "lenet5.crc32"
-# What a file's settings mean where they leave out the name.
+# The settings of a file that does not name them.
 WHERE_ABSENT = {"layer_order": "activation-first", "hidden_activation": "same"}
 DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
 
@@ -79,9 +79,11 @@ class WithSettings(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *others):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *others)
         stored = json.loads(local_metadata.get(KEY, "{}"))
-        for key in stored and {**WHERE_ABSENT, **stored}:
-            ours, needed = (s.get(key, WHERE_ABSENT.get(key)) for s in (self.settings, stored))
-            if ours != needed:
+        if not stored:
+            return
+        settings = WHERE_ABSENT | self.settings
+        for key, needed in (WHERE_ABSENT | stored).items():
+            if (ours := settings.get(key)) != needed:
                 error = f"{key}: these weights need {needed}, this module has {ours}; use from_file"
                 others[-1].append(error)
 

@@ -58,11 +58,8 @@ class Codes(nn.Module):
 
 def read_codes(classes: int) -> Tensor:
     """(classes, 84), 1 for ink and -1: the ten digits, or the characters from the space on."""
-    lines = (
-        (Path(__file__).parent.parent / "core" / "data" / "codes_1998.txt")
-        .read_text()
-        .splitlines()[1:]
-    )
+    path = Path(__file__).parent.parent / "core" / "data" / "codes_1998.txt"
+    lines = path.read_text().splitlines()[1:]
     first = ord("0") - ord(" ") if classes == 10 else 0
     codes = [[int(pixel) for pixel in line] for line in lines[first : first + classes]]
     return torch.tensor(codes) * 2.0 - 1.0
