@@ -1,9 +1,11 @@
 //! The reference engine: autograd on libtorch's kernels, with operations in the order of a PyTorch
 //! script.
 
+use lenet5_core::kernels::pattern::PatternParameters;
 use tch::nn::Module;
 use tch::{Device, Kind, Tensor};
 
+use super::sdlm::parameter_rates;
 use super::{AfterStep, Data, Engine, Epoch, State, Totals, batch, curvature, model};
 use crate::Result;
 use crate::data::Dataset;
@@ -50,8 +52,14 @@ impl Engine for LibtorchEngine {
                 let measured = curvature(recipe, &model.weights()?, train, epoch.order)?;
                 optimizer.load_state(&OptimizerState::Sdlm { curvature: measured })?;
             }
+            let curvature = match optimizer.state()? {
+                OptimizerState::Sdlm { curvature } => {
+                    Some(PatternParameters::from_arrays(&curvature)?)
+                }
+                _ => None,
+            };
             totals.parameter_rates =
-                super::sdlm::parameter_rates(recipe, &optimizer.state()?, epoch.learning_rates)?;
+                parameter_rates(recipe, curvature.as_ref(), epoch.learning_rates)?;
         }
         let parameters = model.parameter_tensors();
         let (mut losses, mut misclassified) = (Vec::new(), Vec::new());

@@ -219,19 +219,15 @@ pub(crate) struct Preparation {
 }
 
 impl Preparation {
-    /// Chooses the engine, and starts to compile its kernels if it has CUDA kernels.
-    ///
-    /// # Errors
-    /// The errors of [`choose`].
-    pub(crate) fn start(recipe: &TrainConfig, device: Device) -> Result<Self> {
-        let kind = choose(recipe, device)?;
+    /// Starts to compile the kernels of an engine that [`choose`] returned, if it has CUDA kernels.
+    pub(crate) fn start(kind: EngineKind, recipe: &TrainConfig, device: Device) -> Self {
         let compiling = match (kind, device) {
             (EngineKind::Cuda, Device::Cuda(index)) => {
                 Some(Compiling::start(index, &recipe.model, recipe.batch_size as usize))
             }
             _ => None,
         };
-        Ok(Self { kind, compiling })
+        Self { kind, compiling }
     }
 
     /// Opens the engine with a state and data.

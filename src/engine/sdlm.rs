@@ -13,6 +13,7 @@ use super::{
 };
 use crate::data::Dataset;
 use crate::evaluate;
+use crate::model::ModelConfig;
 use crate::recipe::{Loss, OptimizerConfig, TrainConfig};
 use crate::weights::Weights;
 use crate::{Array, Error, Result};
@@ -28,7 +29,7 @@ pub struct SdlmEngine {
     network: PatternNetwork,
     /// The second derivatives that determine the epoch's learning rates; `None` with plain gradient
     /// descent.
-    curvature: Option<Vec<Array>>,
+    curvature: Option<PatternParameters>,
     /// The tensors with which the engine was opened, among them those that are not trained.
     tensors: Vec<Array>,
     train: Dataset,
@@ -44,9 +45,7 @@ impl SdlmEngine {
         let curvature = match (&state.optimizer, recipe.optimizer) {
             (OptimizerState::Empty, _) => None,
             (OptimizerState::Sdlm { curvature }, OptimizerConfig::Sdlm { .. }) => {
-                // Checks the number of values.
-                PatternParameters::from_arrays(curvature)?;
-                Some(curvature.clone())
+                Some(PatternParameters::from_arrays(curvature)?)
             }
             _ => return Err(Error::config("optimizer state: expected curvature, found another")),
         };
@@ -59,26 +58,18 @@ impl SdlmEngine {
             recipe: recipe.clone(),
         })
     }
-
-    /// Returns the optimizer's state.
-    fn optimizer(&self) -> OptimizerState {
-        match &self.curvature {
-            Some(curvature) => OptimizerState::Sdlm { curvature: curvature.clone() },
-            None => OptimizerState::Empty,
-        }
-    }
 }
 
 impl Engine for SdlmEngine {
     fn train(&mut self, epoch: &Epoch, after_step: &mut AfterStep) -> Result<Totals> {
-        let is_sdlm = matches!(self.recipe.optimizer, OptimizerConfig::Sdlm { .. });
-        if is_sdlm && epoch.done == 0 {
-            let weights = weights(&self.recipe.model, &self.state()?)?;
-            self.curvature = Some(curvature(&self.recipe, &weights, &self.train, epoch.order)?);
+        if let (OptimizerConfig::Sdlm { samples, .. }, 0) = (self.recipe.optimizer, epoch.done) {
+            let first = &epoch.order[..epoch.order.len().min(samples)];
+            let curvature = estimate(&self.network, &self.recipe.model, &self.train, first)?;
+            self.curvature = Some(curvature);
         }
-        let optimizer = self.optimizer();
+        let curvature = self.curvature.as_ref();
         let mut totals = Totals {
-            parameter_rates: parameter_rates(&self.recipe, &optimizer, epoch.learning_rates)?,
+            parameter_rates: parameter_rates(&self.recipe, curvature, epoch.learning_rates)?,
             ..Totals::default()
         };
         let Self { recipe, network, train, .. } = self;
@@ -90,7 +81,7 @@ impl Engine for SdlmEngine {
         each_batch(recipe, train, epoch, |step, images, labels| {
             let learning_rate = epoch.learning_rates[step as usize];
             if learning_rate != current.0 {
-                current = (learning_rate, rates(recipe, &optimizer, learning_rate)?);
+                current = (learning_rate, rates(recipe, curvature, learning_rate)?);
             }
             if let ([image], [label]) = (images, labels) {
                 let label = usize::from(*label);
@@ -117,20 +108,23 @@ impl Engine for SdlmEngine {
 
     fn state(&self) -> Result<State> {
         let trained = self.network.parameters().to_arrays();
-        Ok(with_trained(&self.recipe.model, &self.tensors, trained, self.optimizer()))
+        let optimizer = match &self.curvature {
+            Some(curvature) => OptimizerState::Sdlm { curvature: curvature.to_arrays() },
+            None => OptimizerState::Empty,
+        };
+        Ok(with_trained(&self.recipe.model, &self.tensors, trained, optimizer))
     }
 }
 
 /// Returns the learning rates of all parameters in a step.
 fn rates(
     recipe: &TrainConfig,
-    optimizer: &OptimizerState,
+    curvature: Option<&PatternParameters>,
     learning_rate: f64,
 ) -> Result<LearningRates> {
-    match (recipe.optimizer, optimizer) {
-        (OptimizerConfig::Sdlm { mu, .. }, OptimizerState::Sdlm { curvature }) => {
-            let curvature = PatternParameters::from_arrays(curvature)?;
-            Ok(LearningRates::new(&curvature, learning_rate as f32, mu as f32))
+    match (recipe.optimizer, curvature) {
+        (OptimizerConfig::Sdlm { mu, .. }, Some(curvature)) => {
+            Ok(LearningRates::new(curvature, learning_rate as f32, mu as f32))
         }
         (OptimizerConfig::Sdlm { .. }, _) => {
             Err(Error::config("sdlm: expected a curvature before the first step"))
@@ -143,15 +137,15 @@ fn rates(
 /// with SDLM.
 ///
 /// # Errors
-/// If the optimizer has no curvature yet.
+/// If there is no curvature yet.
 pub(super) fn parameter_rates(
     recipe: &TrainConfig,
-    optimizer: &OptimizerState,
+    curvature: Option<&PatternParameters>,
     learning_rates: &[f64],
 ) -> Result<Option<(f32, f32)>> {
     match (recipe.optimizer, learning_rates.first()) {
         (OptimizerConfig::Sdlm { .. }, Some(first)) => {
-            let rates = rates(recipe, optimizer, *first)?;
+            let rates = rates(recipe, curvature, *first)?;
             Ok(Some((rates.smallest(), rates.largest())))
         }
         _ => Ok(None),
@@ -170,14 +164,24 @@ pub fn curvature(
     order: &[i64],
 ) -> Result<Vec<Array>> {
     let OptimizerConfig::Sdlm { samples, .. } = recipe.optimizer else { return Ok(Vec::new()) };
-    let indices = Tensor::from_slice(&order[..order.len().min(samples)]);
-    let (images, labels) = data.batch(&indices, &recipe.model);
+    let network = PatternNetwork::of(weights, recipe.loss)?;
+    let first = &order[..order.len().min(samples)];
+    Ok(estimate(&network, &recipe.model, data, first)?.to_arrays())
+}
+
+/// Estimates the second derivatives on the images at these indices.
+fn estimate(
+    network: &PatternNetwork,
+    config: &ModelConfig,
+    data: &Dataset,
+    indices: &[i64],
+) -> Result<PatternParameters> {
+    let (images, labels) = data.batch(&Tensor::from_slice(indices), config);
     let pixels = Vec::<f32>::try_from(images.to_device(Device::Cpu).flatten(0, -1))?;
     let labels = Vec::<i64>::try_from(labels.to_device(Device::Cpu))?;
-    let network = PatternNetwork::of(weights, recipe.loss)?;
     let labels = labels.into_iter().map(|label| label as usize);
     let patterns = pixels.as_chunks::<PIXELS>().0.iter().zip(labels);
-    Ok(network.curvature_of(patterns).to_arrays())
+    Ok(network.curvature_of(patterns))
 }
 
 /// Returns the logits of all images of a data set: (N, classes), row by row.
@@ -188,11 +192,7 @@ pub(crate) fn logits(weights: &Weights, data: &Dataset) -> Result<Vec<f32>> {
     logits_of(&PatternNetwork::of(weights, Loss::Distance)?, data, &weights.config)
 }
 
-fn logits_of(
-    network: &PatternNetwork,
-    data: &Dataset,
-    config: &crate::model::ModelConfig,
-) -> Result<Vec<f32>> {
+fn logits_of(network: &PatternNetwork, data: &Dataset, config: &ModelConfig) -> Result<Vec<f32>> {
     let mut buffers = PatternBuffers::new();
     let mut all = Vec::new();
     let indices: Vec<i64> = (0..data.len()).collect();

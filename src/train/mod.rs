@@ -241,8 +241,9 @@ impl Run {
         epoch: u32,
     ) -> Result<Self> {
         let left = epoch < config.epochs;
-        engine::choose(&config, device)?;
-        let preparation = left.then(|| Preparation::start(&config, device)).transpose()?;
+        // The settings are checked even if no epoch is left.
+        let kind = engine::choose(&config, device)?;
+        let preparation = left.then(|| Preparation::start(kind, &config, device));
         let data = read_data(&config)?;
         let engine =
             preparation.map(|engine| engine.open(&config, &state, &data, device)).transpose()?;
