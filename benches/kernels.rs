@@ -1,14 +1,16 @@
-//! Measures the kernels of the fused engine, one by one and together: `cargo bench`
+//! Measures the SIMD kernels, one by one and together: `cargo bench`
 //!
-//! The network is the modern one with tanh and average pooling, on the widest instruction set. An
-//! item is an image.
+//! The network is the modern one with tanh and average pooling, but for the step of the network of
+//! 1998; on the widest instruction set. An item is an image.
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use lenet5_core::kernels::batch::{
     BatchForm, BatchImages, BatchKernels, ParameterVector, Phase, SingleKernels,
 };
+use lenet5_core::kernels::pattern::{LearningRates, PatternNetwork, PatternParameters};
 use lenet5_core::model::{Activation, Pooling};
+use lenet5_core::training::Loss;
 
 const BATCH: usize = 128;
 const FORM: BatchForm =
@@ -75,4 +77,13 @@ fn logits_of_one(bencher: Bencher) {
     let images = images(1);
     let mut single = SingleKernels::new(FORM, &parameters());
     bencher.counter(ItemsCount::new(1_usize)).bench_local(|| single.logits(&images[0])[0]);
+}
+
+#[divan::bench]
+fn step_of_the_network_of_1998(bencher: Bencher) {
+    let codes: Vec<f32> = random().take(10 * 84).collect();
+    let mut network =
+        PatternNetwork::new(&PatternParameters::zeros(), &codes, 0.025, Loss::Distance);
+    let (images, rates) = (images(1), LearningRates::constant(1e-4));
+    bencher.counter(ItemsCount::new(1_usize)).bench_local(|| network.step(&images[0], 3, &rates));
 }

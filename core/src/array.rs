@@ -219,7 +219,7 @@ impl Array {
         }
     }
 
-    /// The same elements in another shape.
+    /// Returns the same elements in another shape.
     ///
     /// # Panics
     /// Where their number is another.

@@ -14,7 +14,7 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// What was expected and what was found.
+        /// The message: what was expected and what was found.
         message: String,
     },
     /// A file could not be read or written.

@@ -21,7 +21,7 @@
 //! # Ok::<(), lenet5_core::Error>(())
 //! ```
 //!
-//! With the feature `pictures`, pictures are read from files of all usual formats.
+//! The feature `pictures` adds reading of picture files, in all usual formats.
 
 mod array;
 mod choice;

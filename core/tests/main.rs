@@ -9,5 +9,4 @@ mod input; // grey values as the network takes them
 mod pattern; // the kernels of the network of 1998, against float64
 mod portable; // small tests of the portable kernels, for Miri
 mod reference; // the modern network in float64, forward and backward
-mod speed; // times of the kernels, run by hand
 mod update; // the update rules, against float64

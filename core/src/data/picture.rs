@@ -22,7 +22,7 @@ pub struct Picture {
 /// Pixels in the form in which the file holds them. Converting large pictures to a common form
 /// would take several times the memory.
 #[derive(Clone, Debug)]
-#[cfg_attr(not(feature = "pictures"), allow(dead_code))] // Some come from files alone.
+#[cfg_attr(not(feature = "pictures"), allow(dead_code))] // Only files have some of these forms.
 pub(crate) enum Pixels {
     Grey8(Vec<u8>),
     GreyAlpha8(Vec<u8>),

@@ -107,13 +107,13 @@ impl BatchKernels {
         }
     }
 
-    /// The same kernels with another instruction set.
+    /// Makes the kernels use another instruction set.
     pub fn with_isa(mut self, isa: Isa) -> BatchKernels {
         self.isa = isa;
         self
     }
 
-    /// The same kernels on this number of threads.
+    /// Makes the kernels use this number of threads.
     ///
     /// # Panics
     /// If the system cannot start the threads.

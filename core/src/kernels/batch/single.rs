@@ -95,7 +95,7 @@ impl SingleKernels {
         }
     }
 
-    /// The same kernels with another instruction set.
+    /// Makes the kernels use another instruction set.
     pub fn with_isa(mut self, isa: Isa) -> SingleKernels {
         self.isa = isa;
         self

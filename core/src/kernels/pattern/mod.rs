@@ -44,7 +44,8 @@ impl LearningRates {
         LearningRates { weights, smallest, largest }
     }
 
-    /// The same learning rate for all parameters, which gives plain stochastic gradient descent.
+    /// Returns rates that are the same for all parameters. A step is then one of plain stochastic gradient
+    /// descent.
     pub fn constant(rate: f32) -> LearningRates {
         LearningRates::new(&PatternParameters::zeros(), rate, 1.0)
     }
@@ -125,7 +126,7 @@ impl PatternNetwork {
         Ok(PatternNetwork::new(&parameters, &codes.to_f32(), scale, loss))
     }
 
-    /// The same network with another instruction set.
+    /// Makes the network use another instruction set.
     pub fn with_isa(mut self, isa: Isa) -> PatternNetwork {
         self.isa = isa;
         self
