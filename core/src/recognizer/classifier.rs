@@ -9,9 +9,7 @@ use crate::Result;
 use crate::data::digit::{PIXELS, SIDE};
 use crate::data::to_input;
 use crate::forward::ForwardPass;
-use crate::kernels::batch::{
-    BatchForm, BatchImages, BatchKernels, GreyImages, ParameterVector, SingleKernels,
-};
+use crate::kernels::batch::{BatchForm, BatchImages, BatchKernels, GreyImages, ParameterVector};
 use crate::kernels::pattern::{PatternBuffers, PatternNetwork};
 use crate::model::{Input, ModelConfig, Network};
 use crate::training::Loss;
@@ -19,28 +17,6 @@ use crate::weights::Weights;
 
 /// Pictures that a thread takes at a time.
 const CHUNK: usize = 64;
-
-/// Kernels that no thread is using.
-struct Pool<T>(Mutex<Vec<T>>);
-
-impl<T> Default for Pool<T> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<T> Pool<T> {
-    /// Takes kernels out of the pool, or makes new ones if it is empty.
-    fn take(&self, new: impl FnOnce() -> T) -> T {
-        let kernels = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        kernels.unwrap_or_else(new)
-    }
-
-    /// Puts kernels back.
-    fn put(&self, kernels: T) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(kernels);
-    }
-}
 
 /// A network that threads share.
 pub struct Classifier {
@@ -55,10 +31,8 @@ enum Kernels {
         parameters: ParameterVector,
         /// How the network takes pictures.
         images: Box<GreyImages>,
-        /// The kernels for several pictures that no thread is using.
-        free: Pool<BatchKernels>,
-        /// The kernels for a single picture that no thread is using.
-        free_single: Pool<SingleKernels>,
+        /// The kernels that no thread is using.
+        free: Mutex<Vec<BatchKernels>>,
     },
     Pattern(Box<PatternNetwork>),
     /// None: the plain forward pass.
@@ -80,8 +54,7 @@ impl Classifier {
                 form,
                 parameters: ParameterVector::of(weights),
                 images: Box::new(GreyImages::new(Vec::new(), SIDE, config)),
-                free: Pool::default(),
-                free_single: Pool::default(),
+                free: Mutex::default(),
             },
             _ => Kernels::None,
         };
@@ -104,19 +77,17 @@ impl Classifier {
     /// The logits of a few pictures: N x classes.
     fn logits(&self, pictures: &[[u8; PIXELS]]) -> Vec<f32> {
         match &self.kernels {
-            Kernels::Batch { form, parameters, images, free_single, .. } if pictures.len() == 1 => {
-                let mut kernels = free_single.take(|| SingleKernels::new(*form, parameters));
-                let logits = kernels.logits(&images.input(&pictures[0])).to_vec();
-                free_single.put(kernels);
-                logits
-            }
-            Kernels::Batch { form, parameters, images, free, .. } => {
-                let mut kernels = free.take(|| BatchKernels::new(*form, parameters.classes()));
+            // A single picture, too: its bits must not depend on how many are read together.
+            Kernels::Batch { form, parameters, images, free } => {
+                let lock = || free.lock().unwrap_or_else(PoisonError::into_inner);
+                let unused = lock().pop();
+                let mut kernels =
+                    unused.unwrap_or_else(|| BatchKernels::new(*form, parameters.classes()));
                 let images = images.with_pictures(pictures);
                 let indices: Vec<i64> = (0..pictures.len() as i64).collect();
                 let images = BatchImages::Grey(&images, &indices);
                 let logits = kernels.logits(parameters, images, pictures.len());
-                free.put(kernels);
+                lock().push(kernels);
                 logits
             }
             Kernels::Pattern(network) => {
