@@ -53,7 +53,7 @@ def test_detect_takes_the_likelier_of_two(tmp_path):
     torch.save(sequential().state_dict(), tmp_path / "a.pth")
     out = tmp_path / "a.pt"
     result = succeeds("convert", tmp_path / "a.pth", out, "--detect")
-    assert "80 settings tried" in result.stdout
+    assert "240 settings tried" in result.stdout
     notes = result.stderr.splitlines()
     right = "relu activation, max pooling, padded input, mean 0, std 1"
     assert f"detected: {right}" in notes
@@ -63,14 +63,14 @@ def test_detect_takes_the_likelier_of_two(tmp_path):
     assert errors(out) == 45
     # The user's settings are kept.
     result = succeeds("convert", tmp_path / "a.pth", out, "--detect", "--pooling", "avg")
-    assert "40 settings tried" in result.stdout and "nearly as likely" not in result.stderr
+    assert "160 settings tried" in result.stdout and "nearly as likely" not in result.stderr
     assert f"detected: {other}" in result.stderr
 
 
 def test_detect_keeps_what_a_module_tells(tmp_path):
     torch.save(sequential(), tmp_path / "a.pth")
     result = succeeds("convert", tmp_path / "a.pth", tmp_path / "a.pt", "--detect")
-    assert "4 settings tried" in result.stdout, result.stdout
+    assert "8 settings tried" in result.stdout, result.stdout
     expected = "detected: relu activation, max pooling, zero-padded input, mean 0, std 1\n"
     assert expected in result.stderr
     assert errors(tmp_path / "a.pt") == 45
