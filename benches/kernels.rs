@@ -5,9 +5,7 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use lenet5_core::kernels::batch::{
-    BatchForm, BatchImages, BatchKernels, ParameterVector, Phase, SingleKernels,
-};
+use lenet5_core::kernels::batch::{BatchForm, BatchImages, BatchKernels, ParameterVector, Phase};
 use lenet5_core::kernels::pattern::{LearningRates, PatternNetwork, PatternParameters};
 use lenet5_core::model::{Activation, Pooling};
 use lenet5_core::training::Loss;
@@ -74,9 +72,11 @@ fn logits_of_1000(bencher: Bencher, threads: usize) {
 
 #[divan::bench]
 fn logits_of_one(bencher: Bencher) {
-    let images = images(1);
-    let mut single = SingleKernels::new(FORM, &parameters());
-    bencher.counter(ItemsCount::new(1_usize)).bench_local(|| single.logits(&images[0])[0]);
+    let (parameters, images) = (parameters(), images(1));
+    let mut kernels = BatchKernels::new(FORM, 10);
+    bencher
+        .counter(ItemsCount::new(1_usize))
+        .bench_local(|| kernels.logits(&parameters, BatchImages::Inputs(&images), 1));
 }
 
 #[divan::bench]

@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use lenet5::data::{Dataset, Split, to_input};
 use lenet5::model::{LeNet5, ModelConfig};
-use lenet5_core::kernels::batch::{
-    BatchForm, BatchImages, BatchKernels, ParameterVector, SingleKernels,
-};
+use lenet5_core::kernels::batch::{BatchForm, BatchImages, BatchKernels, ParameterVector};
 use tch::Device;
 use tch::nn::Module;
 
@@ -42,12 +40,6 @@ fn images_per_second(engine: &str, batch: usize, threads: usize) -> Result<f64> 
     let parameters = ParameterVector::of(&model.weights()?);
     let mut classify: Box<dyn FnMut()> = match engine {
         "libtorch" => Box::new(|| drop(tch::no_grad(|| model.forward(&images)))),
-        "fused" if batch == 1 => {
-            let mut single = SingleKernels::new(form, &parameters);
-            Box::new(move || {
-                black_box(single.logits(&pixels.as_chunks().0[0]));
-            })
-        }
         "fused" => {
             let mut kernels = BatchKernels::new(form, config.classes).with_threads(threads);
             Box::new(move || {

@@ -1,9 +1,9 @@
-//! The kernels for batches and for a single image against float64: logits, loss, gradients, input.
+//! The kernels for batches against float64: logits, loss, gradients, input.
 
 use lenet5_core::ForwardPass;
 use lenet5_core::data::to_input;
 use lenet5_core::kernels::batch::{
-    BatchForm, BatchImages, BatchKernels, GreyImages, ParameterVector, Phase, SingleKernels,
+    BatchForm, BatchImages, BatchKernels, GreyImages, ParameterVector, Phase,
 };
 use lenet5_core::kernels::distortion::distort;
 use lenet5_core::kernels::simd::Isa;
@@ -76,7 +76,6 @@ fn logits_loss_and_gradients_against_float64() {
     for config in settings() {
         let weights = weights(&config, &mut RandomNumbers(3));
         let (form, values) = (BatchForm::of(&config).unwrap(), ParameterVector::of(&weights));
-        let mut single = SingleKernels::new(form, &values);
         let images = decided_images(&Reference::new(&weights), &config, SIZES[9]);
         let plain = ForwardPass::new(&weights).unwrap();
         let pixels: Vec<f64> =
@@ -113,11 +112,6 @@ fn logits_loss_and_gradients_against_float64() {
             for isa in Isa::available() {
                 let what =
                     format!("{:?} {:?} {size} {}", config.activation, config.pooling, isa.name());
-                single = single.with_isa(isa);
-                let found: Vec<f32> =
-                    inputs[..size].iter().flat_map(|image| single.logits(image).to_vec()).collect();
-                let error = difference(&found, logits);
-                assert!(error < 1e-5, "{what}: one at a time: logits {error:.1e}");
                 let mut first = None;
                 for threads in [1, 2, 3] {
                     let mut kernels =

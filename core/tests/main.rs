@@ -1,7 +1,7 @@
 //! The tests of the networks, the kernels and the input: `cargo test --release -p lenet5-core`. Plain float64 code is the
 //! oracle.
 
-mod batch; // the kernels for batches and for a single image, against float64
+mod batch; // the kernels for batches, against float64
 mod common; // random numbers, weights, comparison
 mod distortion; // the distortions of images, against float64
 mod forward; // the plain forward pass: shapes, settings, values computed by hand

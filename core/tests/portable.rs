@@ -5,7 +5,6 @@
 use lenet5_core::data::to_input;
 use lenet5_core::kernels::batch::{
     BatchForm, BatchImages, BatchKernels, BatchOptimizer, GreyImages, ParameterVector,
-    SingleKernels,
 };
 use lenet5_core::kernels::distortion::distort;
 use lenet5_core::kernels::pattern::{LearningRates, PIXELS, PatternNetwork};
@@ -114,23 +113,24 @@ fn operations() {
 }
 
 #[test]
-fn one_image() {
+fn logits_of_one_image() {
     let config = ModelConfig::default();
     let form = BatchForm::of(&config).unwrap();
     let image: [f32; 1024] = RandomNumbers(2).pixels(1024).try_into().unwrap();
+    let images = BatchImages::Inputs(std::slice::from_ref(&image));
+    let mut kernels = BatchKernels::new(form, 10).with_isa(portable());
     if cfg!(miri) {
         let parameters = ParameterVector(vec![0.01; ParameterVector::zeros(10).0.len()]);
-        let mut single = SingleKernels::new(form, &parameters).with_isa(portable());
-        let logits = single.logits(&image);
+        let logits = kernels.logits(&parameters, images, 1);
         assert!(
             logits.len() == 10 && logits.iter().all(|logit| *logit == logits[0] && *logit > 0.01)
         );
         return;
     }
     let weights = weights(&config, &mut RandomNumbers(1));
-    let mut single = SingleKernels::new(form, &ParameterVector::of(&weights)).with_isa(portable());
     let expected = Reference::new(&weights).compute(&image, 3);
-    assert!(difference(single.logits(&image), &expected.logits) < 1e-5);
+    let logits = kernels.logits(&ParameterVector::of(&weights), images, 1);
+    assert!(difference(&logits, &expected.logits) < 1e-5);
 }
 
 #[test]

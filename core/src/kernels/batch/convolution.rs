@@ -5,7 +5,8 @@
 #![allow(clippy::needless_range_loop)] // indices show the memory layout, and iterators would bring closures
 
 use super::super::simd::Simd;
-use super::pointwise::{ActivationKernel, PoolingKernel, activate_and_pool};
+use super::BatchForm;
+use super::pointwise::activate_and_pool;
 use super::tiles::{C3_SHAPE, TAPS};
 
 /// The convolution of `CHANNELS` maps of `SIZE` x `SIZE`, the activation and the pooling, in tiles of `MAPS` maps by
@@ -13,8 +14,6 @@ use super::tiles::{C3_SHAPE, TAPS};
 #[inline(always)]
 pub(super) fn convolve_and_pool<
     S: Simd,
-    A: ActivationKernel,
-    P: PoolingKernel,
     const CHANNELS: usize,
     const SIZE: usize,
     const OUT: usize,
@@ -22,6 +21,7 @@ pub(super) fn convolve_and_pool<
     const COLUMNS: usize,
 >(
     s: S,
+    form: BatchForm,
     weight: &[f32],
     bias: &[f32],
     x: &[f32],
@@ -67,7 +67,7 @@ pub(super) fn convolve_and_pool<
             for m in first..first + MAPS {
                 let values = &mut values[(m * OUT + 2 * y) * OUT * l..];
                 let pooled = &mut pooled[(m * half + y) * half * stride..];
-                activate_and_pool::<S, A, P, OUT>(s, values, pooled, stride);
+                activate_and_pool::<S, OUT>(s, form, values, pooled, stride);
             }
         }
     }
@@ -141,7 +141,7 @@ pub(super) fn c3_input_gradient<S: Simd, const CHANNELS: usize>(
         for row in 0..C3_SHAPE.size {
             let weight = &weight[channel * TAPS..];
             let to = &mut d_input[(channel * C3_SHAPE.size + row) * C3_SHAPE.size * S::LANES..];
-            if S::LANES == 16 {
+            if S::WIDE {
                 c3_input_tile::<S, CHANNELS, 0, 7>(s, weight, d, row, to);
                 c3_input_tile::<S, CHANNELS, 7, 7>(s, weight, d, row, to);
             } else {

@@ -13,7 +13,6 @@ mod parameters;
 mod pointwise;
 mod profile;
 mod shard;
-mod single;
 mod tiles;
 mod update;
 
@@ -31,7 +30,6 @@ pub use parameters::{MAX_CLASSES, ParameterVector};
 use profile::Clock;
 pub use profile::{Phase, Profile};
 use shard::{GROUPS, PhaseTask, Shard, ShardSamples, gradient_rows};
-pub use single::SingleKernels;
 use tiles::*;
 use update::UpdateTask;
 pub use update::{BatchOptimizer, StepConstants, UpdateRule};
@@ -420,12 +418,20 @@ fn gradient_slices(gradient: &mut [f32], classes: usize) -> Vec<GradientSlice<'_
     slices
 }
 
-/// Computes the gradient with respect to the weights of a linear layer, in tiles of a named size.
+/// Computes the gradient with respect to the weights of a linear layer, in tiles for the instruction set.
 macro_rules! weight_gradient {
-    ($s:ident, $shape:ident, $tile:ident, $($argument:expr),*) => {
-        linear::weight_gradient::<$s, { $shape.inputs }, { $shape.row }, { $tile.outputs }, { $tile.vectors }>(
-            $($argument),*
-        )
+    ($s:ident, $shape:ident, $($argument:expr),*) => {
+        if $s::WIDE {
+            const TILE: WeightGradientTile = $shape.tile_16;
+            linear::weight_gradient::<
+                $s, { $shape.inputs }, { $shape.row }, { TILE.outputs }, { TILE.vectors }
+            >($($argument),*)
+        } else {
+            const TILE: WeightGradientTile = $shape.tile_8;
+            linear::weight_gradient::<
+                $s, { $shape.inputs }, { $shape.row }, { TILE.outputs }, { TILE.vectors }
+            >($($argument),*)
+        }
     };
 }
 
@@ -458,70 +464,11 @@ impl WithSimd for AddGradients<'_> {
                 for shard in shards {
                     rows.push(shard.rows(layer));
                 }
-                let outputs = row_lengths[layer];
-                match (layer, S::LANES) {
-                    (0, 16) => weight_gradient!(
-                        S,
-                        C5_SHAPE,
-                        C5_WEIGHT_TILE_16,
-                        s,
-                        &rows,
-                        outputs,
-                        first,
-                        target
-                    ),
-                    (1, 16) => weight_gradient!(
-                        S,
-                        F6_SHAPE,
-                        F6_WEIGHT_TILE_16,
-                        s,
-                        &rows,
-                        outputs,
-                        first,
-                        target
-                    ),
-                    (_, 16) => {
-                        weight_gradient!(
-                            S,
-                            OUTPUT_SHAPE,
-                            OUTPUT_WEIGHT_TILE_16,
-                            s,
-                            &rows,
-                            outputs,
-                            first,
-                            target
-                        );
-                    }
-                    (0, _) => weight_gradient!(
-                        S,
-                        C5_SHAPE,
-                        C5_WEIGHT_TILE_8,
-                        s,
-                        &rows,
-                        outputs,
-                        first,
-                        target
-                    ),
-                    (1, _) => weight_gradient!(
-                        S,
-                        F6_SHAPE,
-                        F6_WEIGHT_TILE_8,
-                        s,
-                        &rows,
-                        outputs,
-                        first,
-                        target
-                    ),
-                    _ => weight_gradient!(
-                        S,
-                        OUTPUT_SHAPE,
-                        OUTPUT_WEIGHT_TILE_8,
-                        s,
-                        &rows,
-                        outputs,
-                        first,
-                        target
-                    ),
+                let (rows, outputs) = (&rows, row_lengths[layer]);
+                match layer {
+                    0 => weight_gradient!(S, C5_SHAPE, s, rows, outputs, first, target),
+                    1 => weight_gradient!(S, F6_SHAPE, s, rows, outputs, first, target),
+                    _ => weight_gradient!(S, OUTPUT_SHAPE, s, rows, outputs, first, target),
                 }
             }
             SliceSource::Biases { layer } => {

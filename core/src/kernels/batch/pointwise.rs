@@ -3,9 +3,11 @@
 
 use super::super::simd::Simd;
 use super::super::tanh::tanh;
+use super::BatchForm;
+use crate::model::{Activation, Pooling};
 
 /// An activation function.
-pub(super) trait ActivationKernel: Copy {
+trait ActivationKernel: Copy {
     /// The value for a unit's sum.
     fn apply<S: Simd>(s: S, a: S::V) -> S::V;
     /// The gradient with respect to the sum, from the value and `d`, the gradient with respect to the value.
@@ -13,7 +15,7 @@ pub(super) trait ActivationKernel: Copy {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Tanh;
+struct Tanh;
 
 impl ActivationKernel for Tanh {
     #[inline(always)]
@@ -27,7 +29,7 @@ impl ActivationKernel for Tanh {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Relu;
+struct Relu;
 
 impl ActivationKernel for Relu {
     #[inline(always)]
@@ -41,14 +43,14 @@ impl ActivationKernel for Relu {
 }
 
 /// The pooling of four values.
-pub(super) trait PoolingKernel: Copy {
+trait PoolingKernel: Copy {
     fn apply<S: Simd>(s: S, x: [S::V; 4]) -> S::V;
     /// The gradient with respect to each of the four values, from `d`, the gradient with respect to the pooled one.
     fn backward<S: Simd>(s: S, x: [S::V; 4], d: S::V) -> [S::V; 4];
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Average;
+struct Average;
 
 impl PoolingKernel for Average {
     #[inline(always)]
@@ -62,7 +64,7 @@ impl PoolingKernel for Average {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Max;
+struct Max;
 
 impl PoolingKernel for Max {
     #[inline(always)]
@@ -83,9 +85,30 @@ impl PoolingKernel for Max {
     }
 }
 
+/// Calls a function that is generic over the activation and the pooling, with those of a form. The branch is taken once for
+/// a row or a layer; convolutions are so compiled once for all forms.
+macro_rules! with_form {
+    ($form:expr, $function:ident::<$s:ident, .. $(, $constant:tt)*>($($argument:expr),* $(,)?)) => {
+        match ($form.activation, $form.pooling) {
+            (Activation::Relu, Pooling::Avg) => $function::<$s, Relu, Average, $($constant),*>($($argument),*),
+            (Activation::Relu, Pooling::Max) => $function::<$s, Relu, Max, $($constant),*>($($argument),*),
+            (_, Pooling::Avg) => $function::<$s, Tanh, Average, $($constant),*>($($argument),*),
+            (_, Pooling::Max) => $function::<$s, Tanh, Max, $($constant),*>($($argument),*),
+        }
+    };
+}
+
 /// Applies the activation to all vectors of `x`.
 #[inline(always)]
-pub(super) fn activate<S: Simd, A: ActivationKernel>(s: S, x: &mut [f32]) {
+pub(super) fn activate<S: Simd>(s: S, activation: Activation, x: &mut [f32]) {
+    match activation {
+        Activation::Relu => activate_with::<S, Relu>(s, x),
+        _ => activate_with::<S, Tanh>(s, x),
+    }
+}
+
+#[inline(always)]
+fn activate_with<S: Simd, A: ActivationKernel>(s: S, x: &mut [f32]) {
     for x in x.chunks_exact_mut(S::LANES) {
         s.store(x, 0, A::apply(s, s.load(x, 0)));
     }
@@ -93,11 +116,20 @@ pub(super) fn activate<S: Simd, A: ActivationKernel>(s: S, x: &mut [f32]) {
 
 /// Turns gradients with respect to the values into gradients with respect to the sums.
 #[inline(always)]
-pub(super) fn activation_backward<S: Simd, A: ActivationKernel>(
+pub(super) fn activation_backward<S: Simd>(
     s: S,
+    activation: Activation,
     values: &[f32],
     d: &mut [f32],
 ) {
+    match activation {
+        Activation::Relu => activation_backward_with::<S, Relu>(s, values, d),
+        _ => activation_backward_with::<S, Tanh>(s, values, d),
+    }
+}
+
+#[inline(always)]
+fn activation_backward_with<S: Simd, A: ActivationKernel>(s: S, values: &[f32], d: &mut [f32]) {
     for (value, d) in values.chunks_exact(S::LANES).zip(d.chunks_exact_mut(S::LANES)) {
         s.store(d, 0, A::backward(s, s.load(value, 0), s.load(d, 0)));
     }
@@ -106,12 +138,18 @@ pub(super) fn activation_backward<S: Simd, A: ActivationKernel>(
 /// Turns two rows of `SIZE` sums into their values, and writes the pooled values to a row of half the length, whose vectors
 /// are `stride` apart.
 #[inline(always)]
-pub(super) fn activate_and_pool<
-    S: Simd,
-    A: ActivationKernel,
-    P: PoolingKernel,
-    const SIZE: usize,
->(
+pub(super) fn activate_and_pool<S: Simd, const SIZE: usize>(
+    s: S,
+    form: BatchForm,
+    sums: &mut [f32],
+    pooled: &mut [f32],
+    stride: usize,
+) {
+    with_form!(form, activate_and_pool_with::<S, .., SIZE>(s, sums, pooled, stride));
+}
+
+#[inline(always)]
+fn activate_and_pool_with<S: Simd, A: ActivationKernel, P: PoolingKernel, const SIZE: usize>(
     s: S,
     sums: &mut [f32],
     pooled: &mut [f32],
@@ -132,12 +170,19 @@ pub(super) fn activate_and_pool<
 /// layer's values. Their sum over each map, the gradient with respect to its bias, is added to `bias`, a vector for each map
 /// whose lanes are still to be added up.
 #[inline(always)]
-pub(super) fn pooling_backward<
-    S: Simd,
-    A: ActivationKernel,
-    P: PoolingKernel,
-    const SIZE: usize,
->(
+pub(super) fn pooling_backward<S: Simd, const SIZE: usize>(
+    s: S,
+    form: BatchForm,
+    values: &mut [f32],
+    d_pooled: &[f32],
+    stride: usize,
+    bias: &mut [f32],
+) {
+    with_form!(form, pooling_backward_with::<S, .., SIZE>(s, values, d_pooled, stride, bias));
+}
+
+#[inline(always)]
+fn pooling_backward_with<S: Simd, A: ActivationKernel, P: PoolingKernel, const SIZE: usize>(
     s: S,
     values: &mut [f32],
     d_pooled: &[f32],

@@ -5,12 +5,11 @@ use super::super::simd::{Simd, WithSimd};
 use super::convolution::{self, c3_input_gradient, convolve_and_pool};
 use super::images::BatchImages;
 use super::linear::{self, SampleRows, transpose};
-use super::parameters::{C1, C3, C5, F6, MAX_CLASSES, ParameterVector, output};
-use super::pointwise::{Average, Max, Relu, Tanh, activate, activation_backward, pooling_backward};
+use super::parameters::{C1, C3, C5, F6, LayerRange, MAX_CLASSES, ParameterVector, output};
+use super::pointwise::{activate, activation_backward, pooling_backward};
 use super::profile::Phase;
 use super::tiles::*;
 use super::{BatchForm, WIDEST};
-use crate::model::{Activation, Pooling};
 
 /// The most groups in a shard.
 pub(super) const GROUPS: usize = 2;
@@ -160,24 +159,12 @@ pub(super) struct PhaseTask<'a> {
     pub samples: ShardSamples<'a>,
 }
 
-/// Calls a function that is generic over the activation and the pooling, with those of the form.
-macro_rules! with_form {
-    ($form:expr, $function:ident::<$s:ident, .. $(, $constant:tt)*>($($argument:expr),* $(,)?)) => {
-        match ($form.activation, $form.pooling) {
-            (Activation::Relu, Pooling::Avg) => $function::<$s, Relu, Average, $($constant),*>($($argument),*),
-            (Activation::Relu, Pooling::Max) => $function::<$s, Relu, Max, $($constant),*>($($argument),*),
-            (_, Pooling::Avg) => $function::<$s, Tanh, Average, $($constant),*>($($argument),*),
-            (_, Pooling::Max) => $function::<$s, Tanh, Max, $($constant),*>($($argument),*),
-        }
-    };
-}
-
 /// Computes a convolution with its activation and pooling, in tiles of a named size.
 macro_rules! convolve_and_pool {
-    ($form:expr, $s:ident, $shape:ident, $tile:ident, $($argument:expr),*) => {
-        with_form!($form, convolve_and_pool::<
-            $s, .., { $shape.channels }, { $shape.size }, { $shape.out }, { $tile.maps }, { $tile.columns }
-        >($($argument),*))
+    ($s:ident, $shape:ident, $tile:ident, $($argument:expr),*) => {
+        convolve_and_pool::<
+            $s, { $shape.channels }, { $shape.size }, { $shape.out }, { $tile.maps }, { $tile.columns }
+        >($($argument),*)
     };
 }
 
@@ -194,22 +181,24 @@ impl WithSimd for PhaseTask<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        match self.groups {
-            1 => run_phase::<S, 1>(s, self),
-            _ => run_phase::<S, GROUPS>(s, self),
+        use Phase::*;
+        match (self.phase, self.groups) {
+            (C5 | F6 | Output | OutputBack | F6Back | C5Back, 1) => linear_phase::<S, 1>(s, self),
+            (C5 | F6 | Output | OutputBack | F6Back | C5Back, _) => {
+                linear_phase::<S, GROUPS>(s, self);
+            }
+            _ => group_phase(s, self),
         }
     }
 }
 
-/// Runs a phase of a shard of `V` groups: there are `V` vectors of samples for each unit of a linear layer.
+/// Runs a phase of one group of samples, or one that does not depend on the instruction set.
 #[inline(always)]
-fn run_phase<S: Simd, const V: usize>(s: S, task: PhaseTask) {
-    let PhaseTask { form, parameters: p, shard, phase, group: index, samples, .. } = task;
-    let (l, stride) = (S::LANES, V * S::LANES);
-    let classes = p.classes();
+fn group_phase<S: Simd>(s: S, task: PhaseTask) {
+    let PhaseTask { form, parameters: p, shard, phase, group: index, groups, samples } = task;
+    let (l, stride) = (S::LANES, groups * S::LANES);
     let Shard { groups, linear: units, sums, .. } = shard;
     let group = &mut groups[index];
-    let wide = l == 16;
     match phase {
         Phase::Gather => {
             let first = samples.first + index * l;
@@ -219,71 +208,93 @@ fn run_phase<S: Simd, const V: usize>(s: S, task: PhaseTask) {
         Phase::C1 => {
             let (weight, bias) = (p.weight(C1), p.bias(C1));
             let (input, c1, s2) = (&group.input, &mut group.c1, (&mut group.s2[..], l));
-            if wide {
-                convolve_and_pool!(form, S, C1_SHAPE, C1_TILE_16, s, weight, bias, input, c1, s2);
+            if S::WIDE {
+                convolve_and_pool!(S, C1_SHAPE, C1_TILE_16, s, form, weight, bias, input, c1, s2);
             } else {
-                convolve_and_pool!(form, S, C1_SHAPE, C1_TILE_8, s, weight, bias, input, c1, s2);
+                convolve_and_pool!(S, C1_SHAPE, C1_TILE_8, s, form, weight, bias, input, c1, s2);
             }
         }
         Phase::C3 => {
             let (weight, bias) = (p.weight(C3), p.bias(C3));
             let (s2, c3, s4) = (&group.s2, &mut group.c3, (&mut units.s4[index * l..], stride));
-            if wide {
-                convolve_and_pool!(form, S, C3_SHAPE, C3_TILE_16, s, weight, bias, s2, c3, s4);
+            if S::WIDE {
+                convolve_and_pool!(S, C3_SHAPE, C3_TILE_16, s, form, weight, bias, s2, c3, s4);
             } else {
-                convolve_and_pool!(form, S, C3_SHAPE, C3_TILE_8, s, weight, bias, s2, c3, s4);
+                convolve_and_pool!(S, C3_SHAPE, C3_TILE_8, s, form, weight, bias, s2, c3, s4);
             }
-        }
-        Phase::C5 => {
-            let (weight, bias, c5) =
-                (p.weight(C5), p.bias(C5), &mut units.c5[..C5_VALUES * stride]);
-            if wide {
-                linear::forward::<S, { C5_SHAPE.inputs }, LINEAR_OUTPUTS_16, V>(
-                    s, weight, bias, &units.s4, c5,
-                );
-            } else {
-                linear::forward::<S, { C5_SHAPE.inputs }, LINEAR_OUTPUTS_8, V>(
-                    s, weight, bias, &units.s4, c5,
-                );
-            }
-            activate_units::<S>(s, form, c5);
-        }
-        Phase::F6 => {
-            let (weight, bias, f6) =
-                (p.weight(F6), p.bias(F6), &mut units.f6[..F6_VALUES * stride]);
-            if wide {
-                linear::forward::<S, { F6_SHAPE.inputs }, LINEAR_OUTPUTS_16, V>(
-                    s, weight, bias, &units.c5, f6,
-                );
-            } else {
-                linear::forward::<S, { F6_SHAPE.inputs }, LINEAR_OUTPUTS_8, V>(
-                    s, weight, bias, &units.c5, f6,
-                );
-            }
-            activate_units::<S>(s, form, f6);
-        }
-        Phase::Output => {
-            let (weight, bias) = (p.weight(output(classes)), p.bias(output(classes)));
-            linear::forward::<S, { OUTPUT_SHAPE.inputs }, CLASSES_AT_A_TIME, V>(
-                s,
-                weight,
-                bias,
-                &units.f6,
-                &mut units.output,
-            );
         }
         Phase::Loss => {
             let labels = &samples.labels[samples.first..][..samples.count];
             let (loss, misclassified) =
-                cross_entropy(units, labels, stride, classes, samples.batch_size);
+                cross_entropy(units, labels, stride, p.classes(), samples.batch_size);
             shard.loss += loss;
             shard.misclassified += misclassified;
         }
+        Phase::S4Back => {
+            let (c3, d_s4) = (&mut group.c3[..C3_VALUES * l], &units.d_s4[index * l..]);
+            pooling_backward::<S, { C3_SHAPE.out }>(s, form, c3, d_s4, stride, &mut sums.c3_bias);
+        }
+        Phase::C3Weights => {
+            let (s2, d_c3) = (&group.s2, &group.c3);
+            if S::WIDE {
+                kernel_gradient!(S, C3_SHAPE, C3_KERNEL_TILE_16, s, 16, s2, d_c3, &mut sums.c3);
+            } else {
+                kernel_gradient!(S, C3_SHAPE, C3_KERNEL_TILE_8, s, 16, s2, d_c3, &mut sums.c3);
+            }
+        }
+        Phase::C3Back => {
+            let (d_c3, d_s2) = (&group.c3, &mut group.d_s2);
+            if S::WIDE {
+                c3_input_gradient::<S, C3_INPUT_CHANNELS_16>(s, p.weight(C3), d_c3, d_s2);
+            } else {
+                c3_input_gradient::<S, C3_INPUT_CHANNELS_8>(s, p.weight(C3), d_c3, d_s2);
+            }
+        }
+        Phase::S2Back => {
+            let (c1, d_s2) = (&mut group.c1[..C1_VALUES * l], &group.d_s2);
+            pooling_backward::<S, { C1_SHAPE.out }>(s, form, c1, d_s2, l, &mut sums.c1_bias);
+        }
+        Phase::C1Weights => {
+            let (input, d_c1) = (&group.input, &group.c1);
+            if S::WIDE {
+                kernel_gradient!(S, C1_SHAPE, C1_KERNEL_TILE_16, s, 6, input, d_c1, &mut sums.c1);
+            } else {
+                kernel_gradient!(S, C1_SHAPE, C1_KERNEL_TILE_8, s, 6, input, d_c1, &mut sums.c1);
+            }
+        }
+        Phase::Rows => shard.fill_rows(stride, samples.count, p.classes()),
+        _ => unreachable!("the phase of a linear layer or of a whole batch"),
+    }
+}
+
+/// Runs a phase of a linear layer, for a shard of `V` groups: there are `V` vectors of samples for each unit.
+#[inline(always)]
+fn linear_phase<S: Simd, const V: usize>(s: S, task: PhaseTask) {
+    let PhaseTask { form, parameters: p, shard: Shard { linear: units, .. }, phase, .. } = task;
+    let stride = V * S::LANES;
+    let output = output(p.classes());
+    match phase {
+        Phase::C5 => {
+            let c5 = &mut units.c5[..C5_VALUES * stride];
+            forward::<S, { C5_SHAPE.inputs }, V>(s, p, C5, &units.s4, c5);
+            activate(s, form.activation, c5);
+        }
+        Phase::F6 => {
+            let f6 = &mut units.f6[..F6_VALUES * stride];
+            forward::<S, { F6_SHAPE.inputs }, V>(s, p, F6, &units.c5, f6);
+            activate(s, form.activation, f6);
+        }
+        Phase::Output => {
+            let (weight, bias) = (p.weight(output), p.bias(output));
+            let (f6, logits) = (&units.f6, &mut units.output);
+            linear::forward::<S, { OUTPUT_SHAPE.inputs }, CLASSES_AT_A_TIME, V>(
+                s, weight, bias, f6, logits,
+            );
+        }
         Phase::OutputBack => {
-            let (d, d_f6) =
-                (&units.d_output[..classes * stride], &mut units.d_f6[..F6_VALUES * stride]);
-            let weight = p.weight(output(classes));
-            if wide {
+            let d = &units.d_output[..output.outputs * stride];
+            let (weight, d_f6) = (p.weight(output), &mut units.d_f6[..F6_VALUES * stride]);
+            if S::WIDE {
                 linear::input_gradient::<S, { OUTPUT_SHAPE.inputs }, OUTPUT_INPUTS_16, V>(
                     s, weight, d, d_f6,
                 );
@@ -292,101 +303,52 @@ fn run_phase<S: Simd, const V: usize>(s: S, task: PhaseTask) {
                     s, weight, d, d_f6,
                 );
             }
-            activate_units_backward::<S>(s, form, &units.f6, d_f6);
+            activation_backward(s, form.activation, &units.f6, d_f6);
         }
         Phase::F6Back => {
-            let (d, d_c5) =
+            let (d_f6, d_c5) =
                 (&units.d_f6[..F6_VALUES * stride], &mut units.d_c5[..C5_VALUES * stride]);
-            if wide {
-                linear::input_gradient::<S, { F6_SHAPE.inputs }, LINEAR_INPUTS_16, V>(
-                    s,
-                    p.weight(F6),
-                    d,
-                    d_c5,
-                );
-            } else {
-                linear::input_gradient::<S, { F6_SHAPE.inputs }, LINEAR_INPUTS_8, V>(
-                    s,
-                    p.weight(F6),
-                    d,
-                    d_c5,
-                );
-            }
-            activate_units_backward::<S>(s, form, &units.c5, d_c5);
+            input_gradient::<S, { F6_SHAPE.inputs }, V>(s, p.weight(F6), d_f6, d_c5);
+            activation_backward(s, form.activation, &units.c5, d_c5);
         }
         Phase::C5Back => {
-            let (d, d_s4) =
+            let (d_c5, d_s4) =
                 (&units.d_c5[..C5_VALUES * stride], &mut units.d_s4[..S4_VALUES * stride]);
-            if wide {
-                linear::input_gradient::<S, { C5_SHAPE.inputs }, LINEAR_INPUTS_16, V>(
-                    s,
-                    p.weight(C5),
-                    d,
-                    d_s4,
-                );
-            } else {
-                linear::input_gradient::<S, { C5_SHAPE.inputs }, LINEAR_INPUTS_8, V>(
-                    s,
-                    p.weight(C5),
-                    d,
-                    d_s4,
-                );
-            }
+            input_gradient::<S, { C5_SHAPE.inputs }, V>(s, p.weight(C5), d_c5, d_s4);
         }
-        Phase::S4Back => {
-            let (c3, d_s4) = (&mut group.c3[..C3_VALUES * l], &units.d_s4[index * l..]);
-            let bias = &mut sums.c3_bias;
-            with_form!(form, pooling_backward::<S, .., { C3_SHAPE.out }>(s, c3, d_s4, stride, bias));
-        }
-        Phase::C3Weights => {
-            let (s2, d_c3) = (&group.s2, &group.c3);
-            if wide {
-                kernel_gradient!(S, C3_SHAPE, C3_KERNEL_TILE_16, s, 16, s2, d_c3, &mut sums.c3);
-            } else {
-                kernel_gradient!(S, C3_SHAPE, C3_KERNEL_TILE_8, s, 16, s2, d_c3, &mut sums.c3);
-            }
-        }
-        Phase::C3Back => {
-            let (d_c3, d_s2) = (&group.c3, &mut group.d_s2);
-            if wide {
-                c3_input_gradient::<S, C3_INPUT_CHANNELS_16>(s, p.weight(C3), d_c3, d_s2);
-            } else {
-                c3_input_gradient::<S, C3_INPUT_CHANNELS_8>(s, p.weight(C3), d_c3, d_s2);
-            }
-        }
-        Phase::S2Back => {
-            let (c1, d_s2) = (&mut group.c1[..C1_VALUES * l], &group.d_s2);
-            let bias = &mut sums.c1_bias;
-            with_form!(form, pooling_backward::<S, .., { C1_SHAPE.out }>(s, c1, d_s2, l, bias));
-        }
-        Phase::C1Weights => {
-            let (input, d_c1) = (&group.input, &group.c1);
-            if wide {
-                kernel_gradient!(S, C1_SHAPE, C1_KERNEL_TILE_16, s, 6, input, d_c1, &mut sums.c1);
-            } else {
-                kernel_gradient!(S, C1_SHAPE, C1_KERNEL_TILE_8, s, 6, input, d_c1, &mut sums.c1);
-            }
-        }
-        Phase::Rows => shard.fill_rows(stride, samples.count, classes),
-        Phase::LinearWeights | Phase::Update => unreachable!("these phases are of a whole batch"),
+        _ => unreachable!("not the phase of a linear layer"),
     }
 }
 
+/// The sums of c5 or f6, in tiles for the instruction set.
 #[inline(always)]
-fn activate_units<S: Simd>(s: S, form: BatchForm, x: &mut [f32]) {
-    if form.activation == Activation::Relu {
-        activate::<S, Relu>(s, x)
+fn forward<S: Simd, const INPUTS: usize, const V: usize>(
+    s: S,
+    p: &ParameterVector,
+    layer: LayerRange,
+    input: &[f32],
+    output: &mut [f32],
+) {
+    let (weight, bias) = (p.weight(layer), p.bias(layer));
+    if S::WIDE {
+        linear::forward::<S, INPUTS, LINEAR_OUTPUTS_16, V>(s, weight, bias, input, output);
     } else {
-        activate::<S, Tanh>(s, x)
+        linear::forward::<S, INPUTS, LINEAR_OUTPUTS_8, V>(s, weight, bias, input, output);
     }
 }
 
+/// The gradient with respect to the inputs of c5 or f6, in tiles for the instruction set.
 #[inline(always)]
-fn activate_units_backward<S: Simd>(s: S, form: BatchForm, values: &[f32], d: &mut [f32]) {
-    if form.activation == Activation::Relu {
-        activation_backward::<S, Relu>(s, values, d);
+fn input_gradient<S: Simd, const INPUTS: usize, const V: usize>(
+    s: S,
+    weight: &[f32],
+    d: &[f32],
+    d_input: &mut [f32],
+) {
+    if S::WIDE {
+        linear::input_gradient::<S, INPUTS, LINEAR_INPUTS_16, V>(s, weight, d, d_input);
     } else {
-        activation_backward::<S, Tanh>(s, values, d);
+        linear::input_gradient::<S, INPUTS, LINEAR_INPUTS_8, V>(s, weight, d, d_input);
     }
 }
 

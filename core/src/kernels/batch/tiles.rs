@@ -70,42 +70,39 @@ pub(super) const LINEAR_INPUTS_8: usize = 5;
 pub(super) const OUTPUT_INPUTS_16: usize = 12;
 pub(super) const OUTPUT_INPUTS_8: usize = 6;
 
-/// The inputs of a linear layer, and the row of each sample: the inputs, and zeros up to whole tiles.
-pub(super) struct LinearShape {
-    pub inputs: usize,
-    pub row: usize,
-}
-
-pub(super) const C5_SHAPE: LinearShape = LinearShape { inputs: S4_VALUES, row: 400 };
-pub(super) const F6_SHAPE: LinearShape = LinearShape { inputs: C5_VALUES, row: 128 };
-pub(super) const OUTPUT_SHAPE: LinearShape = LinearShape { inputs: F6_VALUES, row: 96 };
-
 /// The tile of the gradient with respect to a linear layer's weights: outputs by vectors of inputs, one register each.
 pub(super) struct WeightGradientTile {
     pub outputs: usize,
     pub vectors: usize,
 }
 
-pub(super) const C5_WEIGHT_TILE_16: WeightGradientTile =
-    WeightGradientTile { outputs: 4, vectors: 5 };
-pub(super) const F6_WEIGHT_TILE_16: WeightGradientTile =
-    WeightGradientTile { outputs: 4, vectors: 4 };
-pub(super) const OUTPUT_WEIGHT_TILE_16: WeightGradientTile =
-    WeightGradientTile { outputs: 4, vectors: 3 };
-pub(super) const C5_WEIGHT_TILE_8: WeightGradientTile =
-    WeightGradientTile { outputs: 2, vectors: 5 };
-pub(super) const F6_WEIGHT_TILE_8: WeightGradientTile =
-    WeightGradientTile { outputs: 2, vectors: 5 };
-pub(super) const OUTPUT_WEIGHT_TILE_8: WeightGradientTile =
-    WeightGradientTile { outputs: 2, vectors: 4 };
+/// The inputs of a linear layer.
+pub(super) struct LinearShape {
+    pub inputs: usize,
+    /// The length of a sample's row: the inputs, and zeros up to whole tiles.
+    pub row: usize,
+    pub tile_16: WeightGradientTile,
+    pub tile_8: WeightGradientTile,
+}
+
+pub(super) const C5_SHAPE: LinearShape = LinearShape {
+    inputs: S4_VALUES,
+    row: 400,
+    tile_16: WeightGradientTile { outputs: 4, vectors: 5 },
+    tile_8: WeightGradientTile { outputs: 2, vectors: 5 },
+};
+pub(super) const F6_SHAPE: LinearShape = LinearShape {
+    inputs: C5_VALUES,
+    row: 128,
+    tile_16: WeightGradientTile { outputs: 4, vectors: 4 },
+    tile_8: WeightGradientTile { outputs: 2, vectors: 5 },
+};
+pub(super) const OUTPUT_SHAPE: LinearShape = LinearShape {
+    inputs: F6_VALUES,
+    row: 96,
+    tile_16: WeightGradientTile { outputs: 4, vectors: 3 },
+    tile_8: WeightGradientTile { outputs: 2, vectors: 4 },
+};
 
 /// The most vectors in a [`WeightGradientTile`], times the lanes: the size of the buffer that a row of it is stored to.
 pub(super) const WEIGHT_TILE_ROW: usize = 80;
-
-// The maps in a tile of C1 when a single image is computed, with four registers for each: a block of S2.
-pub(super) const SINGLE_C1_MAPS_16: usize = 6;
-pub(super) const SINGLE_C1_MAPS_8: usize = 2;
-// The vectors of outputs in a tile of each linear layer when a single image is computed.
-pub(super) const SINGLE_C5_VECTORS: usize = 8;
-pub(super) const SINGLE_F6_VECTORS: usize = 6;
-pub(super) const SINGLE_OUTPUT_VECTORS: usize = 1;

@@ -161,7 +161,7 @@ pub(super) fn forward<S: Simd>(s: S, weights: &KernelWeights, buffers: &mut Patt
 #[inline(always)]
 fn c1_s2_forward<S: Simd>(s: S, weights: &KernelWeights, buffers: &mut PatternBuffers) {
     for row in 0..14 {
-        if S::LANES == 16 {
+        if S::WIDE {
             c1_tile::<S, 2, 2>(s, weights, buffers, 2 * row, 0);
         } else {
             for (y, column) in [(0, 0), (0, 16), (1, 0), (1, 16)] {
@@ -372,7 +372,7 @@ pub(super) fn backward<S: Simd, K: GradientSink>(s: S, sink: &mut K, buffers: &m
         s.store(&mut buffers.d_c5, at, derivative);
         sink.take(s, C5_BIAS + at, derivative);
     }
-    if S::LANES == 16 {
+    if S::WIDE {
         linear_backward::<S, K, 400, 120, 5>(
             s,
             sink,
@@ -393,7 +393,7 @@ pub(super) fn backward<S: Simd, K: GradientSink>(s: S, sink: &mut K, buffers: &m
     }
     s4_backward(s, sink, buffers);
     c3_s2_backward(s, sink, buffers);
-    if S::LANES == 16 {
+    if S::WIDE {
         c3_gradient::<S, K, 1>(s, sink, buffers);
         c1_gradient::<S, K, 3>(s, sink, buffers);
     } else {

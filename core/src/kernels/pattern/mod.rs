@@ -146,12 +146,13 @@ impl PatternNetwork {
     /// that threads can share the network.
     pub fn forward<'w>(&self, buffers: &'w mut PatternBuffers, image: &[f32; PIXELS]) -> &'w [f32] {
         buffers.set_image(image);
-        self.isa.run(ForwardTask {
-            weights: &self.weights,
-            output: &self.output,
-            buffers: &mut *buffers,
-        });
+        self.run_forward(buffers);
         &buffers.penalties[..self.output.classes]
+    }
+
+    /// Runs the forward pass of the image in the buffers. Each of the tasks below starts from its result.
+    fn run_forward(&self, buffers: &mut PatternBuffers) {
+        self.isa.run(ForwardTask { weights: &self.weights, output: &self.output, buffers });
     }
 
     /// The loss for penalties that [`PatternNetwork::forward`] gave.
@@ -164,15 +165,10 @@ impl PatternNetwork {
     /// # Panics
     /// If there is no class `label`.
     pub fn step(&mut self, image: &[f32; PIXELS], label: usize, rates: &LearningRates) -> f32 {
-        self.buffers.set_image(image);
-        let (weights, buffers) = (&mut *self.weights, &mut *self.buffers);
-        self.isa.run(StepTask {
-            weights,
-            output: &self.output,
-            buffers,
-            label,
-            rates: &rates.weights,
-        })
+        let PatternNetwork { weights, buffers, output, isa } = self;
+        buffers.set_image(image);
+        isa.run(ForwardTask { weights, output, buffers });
+        isa.run(StepTask { weights, output, buffers, label, rates: &rates.weights })
     }
 
     /// The predicted class of the pattern of the last [`PatternNetwork::step`], before the update.
@@ -193,6 +189,7 @@ impl PatternNetwork {
     ) -> f32 {
         buffers.set_image(image);
         sum.patterns += 1;
+        self.run_forward(buffers);
         let weights = &self.weights;
         self.isa.run(GradientTask {
             weights,
@@ -242,8 +239,8 @@ impl PatternNetwork {
         for (image, label) in patterns {
             buffers.set_image(image);
             sum.patterns += 1;
+            self.run_forward(&mut buffers);
             self.isa.run(CurvatureTask {
-                weights: &self.weights,
                 squared: &squared,
                 output: &self.output,
                 buffers: &mut buffers,
@@ -296,7 +293,7 @@ impl WithSimd for ForwardTask<'_> {
     }
 }
 
-/// The forward and backward pass of one pattern, with the update of the weights.
+/// The loss and the backward pass of one pattern, with the update of the weights.
 struct StepTask<'a> {
     weights: &'a mut KernelWeights,
     output: &'a OutputLayer,
@@ -309,15 +306,13 @@ impl WithSimd for StepTask<'_> {
     type Output = f32;
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) -> f32 {
-        forward(s, self.weights, self.buffers);
-        self.output.forward(s, self.buffers);
         let loss = self.output.backward(s, self.buffers, self.label);
         backward(s, &mut Descend { weights: self.weights, rates: self.rates }, self.buffers);
         loss
     }
 }
 
-/// The forward and backward pass of one pattern, with the gradient added to a sum.
+/// The loss and the backward pass of one pattern, with the gradient added to a sum.
 struct GradientTask<'a> {
     weights: &'a KernelWeights,
     output: &'a OutputLayer,
@@ -330,8 +325,6 @@ impl WithSimd for GradientTask<'_> {
     type Output = f32;
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) -> f32 {
-        forward(s, self.weights, self.buffers);
-        self.output.forward(s, self.buffers);
         let loss = self.output.backward(s, self.buffers, self.label);
         backward(
             s,
@@ -344,7 +337,6 @@ impl WithSimd for GradientTask<'_> {
 
 /// The second derivatives of one pattern, added to a sum.
 struct CurvatureTask<'a> {
-    weights: &'a KernelWeights,
     squared: &'a KernelWeights,
     output: &'a OutputLayer,
     buffers: &'a mut PatternBuffers,
@@ -357,8 +349,6 @@ impl WithSimd for CurvatureTask<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
         let buffers = self.buffers;
-        forward(s, self.weights, buffers);
-        self.output.forward(s, buffers);
         self.output.curvature(s, buffers, self.label);
         // The backward pass is that of the gradient, with the squares of all weights, of their inputs and of the activation's
         // derivatives.

@@ -20,6 +20,8 @@ pub trait Simd: Copy {
     type V: Copy;
     /// The number of f32 in a vector: 8 or 16.
     const LANES: usize;
+    /// Whether a vector has 16 lanes. A branch on it, unlike one on a comparison, is compiled on one side only.
+    const WIDE: bool = Self::LANES == 16;
 
     /// A vector whose lanes are all `x`.
     fn splat(self, x: f32) -> Self::V;
