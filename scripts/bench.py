@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 BINARIES = ROOT / "target" / "release"
 BATCH_SIZES, MAIN_BATCH = (32, 128, 512), 128
-INFERENCE_SIZES = (1, 16, 1000)
+INFERENCE_SIZES = (16, 1000)
 # Floating-point operations per image: forward, by the weights and, but for C1, by the inputs.
 OPERATIONS = 2 * (3 * (240_000 + 48_000 + 10_080 + 840) + 2 * 117_600)
 ACCURACY = {"epochs": 4, "learning-rate": 0.05, "batch-size": 64}

@@ -16,7 +16,7 @@ def test_tables():
         figure("train", "lenet5, fused", 128, 2, seconds=0.5),
         *(
             figure("infer", "onnxruntime", n, min(n, 2), images_per_second=10.0 * n)
-            for n in (1, 16)
+            for n in (16,)
         ),
         figure("infer", "onnxruntime", 1000, 2, images_per_second=70_000.0),
         figure("infer", "onnxruntime", 1000, 2, images_per_second=79_000.0),
@@ -34,6 +34,6 @@ def test_tables():
     lines = bench.tables(report).splitlines()
     assert "| lenet5, fused | 0.80 | 0.50 |" in lines
     assert any(line.startswith("| *at the rate of sgemm* | 1.00 | ") for line in lines)
-    assert "| onnxruntime | 10 | 160 | 79,000 |" in lines
+    assert "| onnxruntime | 160 | 79,000 |" in lines
     assert "| JAX | 4.0 | 3.0 | 0.95 | 300 |" in lines
     assert not any("TensorFlow" in line for line in lines)
