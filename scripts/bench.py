@@ -168,7 +168,7 @@ def plan(quick: bool, threads: list[int]) -> list[tuple]:
 
     steps = epochs(MAIN_BATCH)
     for size in INFERENCE_SIZES:
-        steps += [("infer", name, size, threads[-1] if size > 1 else 1) for name in PROGRAMS]
+        steps += [("infer", name, size, threads[-1]) for name in PROGRAMS]
     steps += [("accuracy", name, ACCURACY["batch-size"], threads[-1]) for name in trains]
     if not quick:
         steps += [step for size in BATCH_SIZES if size != MAIN_BATCH for step in epochs(size)]
@@ -215,11 +215,10 @@ def tables(report: dict) -> str:
 
     lines += header("images per second", [f"{size:,} at a time" for size in INFERENCE_SIZES])
     for name in PROGRAMS:
-        columns = [(size, 1 if size == 1 else threads[-1]) for size in INFERENCE_SIZES]
-        cells = [best(figures, "infer", name, *column) for column in columns]
+        cells = [best(figures, "infer", name, size, threads[-1]) for size in INFERENCE_SIZES]
         if any(cells):
             lines.append(row(name, *(f"{cell['images_per_second']:,.0f}" for cell in cells)))
-    lines += ["", f"One image is read on one thread, more on {threads[-1]}.", ""]
+    lines += ["", f"On {plural(threads[-1])}.", ""]
 
     heads = ["s from the program's start", "s of training", "test error %", "peak MB"]
     lines += header(f"{ACCURACY['epochs']} epochs, to 99 %", heads)

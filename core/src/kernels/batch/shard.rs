@@ -182,11 +182,11 @@ impl WithSimd for PhaseTask<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
         use Phase::*;
-        match (self.phase, self.groups) {
-            (C5 | F6 | Output | OutputBack | F6Back | C5Back, 1) => linear_phase::<S, 1>(s, self),
-            (C5 | F6 | Output | OutputBack | F6Back | C5Back, _) => {
-                linear_phase::<S, GROUPS>(s, self);
-            }
+        match self.phase {
+            C5 | F6 | Output | OutputBack | F6Back | C5Back => match self.groups {
+                1 => linear_phase::<S, 1>(s, self),
+                _ => linear_phase::<S, GROUPS>(s, self),
+            },
             _ => group_phase(s, self),
         }
     }
