@@ -6,8 +6,10 @@ mod broken; // damaged files of weights: a clear error, and no code is run
 mod checkpoint; // stopped, killed and resumed runs end in the same bits
 mod commands; // the programs: output, files, exit codes
 mod device; // the programs on a GPU, which may be simulated: devices, launches, graphs
+mod ended; // how programs are run, and what they left
 mod foreign; // files from other sources: inspect, conversion, settings, TorchScript
 mod forward; // the core's plain forward pass compared with libtorch, for all settings
+mod fused; // the fused engine compared with libtorch: gradients, optimizers, whole runs
 mod gpu; // the GPU engines on the CPU: steps without recording, kernels thread by thread
 mod idx; // the reader of data sets: good files, broken files, the embedded MNIST
 mod model; // layers, shapes, counts, loading of parameters

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -21,6 +20,9 @@ use lenet5::recipe::OptimizerConfig;
 use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
+
+use crate::ended::as_at_a_terminal;
+pub use crate::ended::{Ended, handling};
 
 /// Takes the lock for seeding, drawing from or restoring libtorch's global generator.
 pub fn generator() -> MutexGuard<'static, ()> {
@@ -77,24 +79,8 @@ fn of_reader(name: &str) -> Command {
 fn at(path: &Path) -> Command {
     let mut command = Command::new(path);
     command.current_dir(env!("CARGO_TARGET_TMPDIR"));
-    // SIGINT is handled as at a terminal. If the tests run in the background of a script, it is
-    // ignored, and would stay so.
-    handling([libc::SIGHUP, libc::SIGINT, libc::SIGTERM], libc::SIG_DFL, &mut command);
+    as_at_a_terminal(&mut command);
     command
-}
-
-/// Lets a program start with these signals ignored, or with their default action.
-#[allow(unsafe_code)]
-pub fn handling<const N: usize>(signals: [i32; N], how: libc::sighandler_t, command: &mut Command) {
-    // SAFETY: between fork and exec the closure calls only `signal`, which is allowed there.
-    unsafe {
-        command.pre_exec(move || {
-            for signal in signals {
-                libc::signal(signal, how);
-            }
-            Ok(())
-        });
-    }
 }
 
 /// Returns a folder with the libraries of a GPU that is simulated in host memory, for a program's
@@ -133,41 +119,6 @@ pub fn cxx() -> Command {
     let mut command = Command::new(name);
     command.arg("-std=c++17");
     command
-}
-
-/// The result of a program.
-#[derive(Debug)]
-pub struct Ended {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl From<Output> for Ended {
-    fn from(output: Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-        Self {
-            code: output.status.code(),
-            stdout: text(output.stdout),
-            stderr: text(output.stderr),
-        }
-    }
-}
-
-impl Ended {
-    /// Returns the stdout of a program that succeeded.
-    pub fn success(self) -> String {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        self.stdout
-    }
-
-    /// Asserts that the program failed with this message and printed nothing on stdout.
-    pub fn fails_with(&self, message: &str) {
-        assert_eq!(
-            (self.code, self.stderr.as_str(), self.stdout.as_str()),
-            (Some(1), format!("error: {message}\n").as_str(), "")
-        );
-    }
 }
 
 /// Runs a program until it ends.

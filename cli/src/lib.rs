@@ -3,6 +3,7 @@
 
 mod arguments;
 mod progress;
+pub mod system;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -48,7 +49,7 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
 /// If the system rejects a signal handler.
 pub fn on_signal(stop: impl FnOnce(u8) + Send + 'static) -> io::Result<()> {
     let mut handled = vec![SIGHUP, SIGINT, SIGTERM];
-    handled.retain(|signal| !is_ignored(*signal));
+    handled.retain(|signal| !system::is_ignored(*signal));
     let stopping = Arc::new(AtomicBool::new(false));
     for &signal in &handled {
         // Both actions run in the signal handler, in this order: the first signal sets the flag
@@ -63,16 +64,6 @@ pub fn on_signal(stop: impl FnOnce(u8) + Send + 'static) -> io::Result<()> {
         }
     })?;
     Ok(())
-}
-
-#[allow(unsafe_code)]
-fn is_ignored(signal: i32) -> bool {
-    // SAFETY: the call only reads the current handler, and fills in `action` if it succeeds.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(signal, std::ptr::null(), &mut action) == 0
-            && action.sa_sigaction == libc::SIG_IGN
-    }
 }
 
 /// Runs a command and returns its exit code: the command's own code, or 1 if it failed, with the

@@ -116,7 +116,7 @@ impl Server {
     /// # Errors
     /// If the service cannot listen on the address, or the weights do not fit their settings.
     pub fn bind(options: &ServiceOptions, weights: &Weights) -> Result<Self> {
-        return_memory();
+        lenet5_cli::system::return_memory();
         // The checks that are quick come first.
         let fail = |error| Error::Config(format!("listening on {}: {error}", options.addr));
         let listener = TcpListener::bind(&options.addr).map_err(fail)?;
@@ -178,18 +178,6 @@ impl Server {
         let outcome = if finished { Shutdown::Finished } else { Shutdown::CutOff };
         tracing::info!(?outcome, "stopped");
         Ok(outcome)
-    }
-}
-
-/// Makes glibc return large blocks to the system at once. By default each thread's arena keeps them, which takes twice the
-/// memory that large pictures need.
-#[allow(unsafe_code)]
-fn return_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: the calls only change parameters of the allocator.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 4 << 20);
     }
 }
 

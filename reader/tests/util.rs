@@ -1,14 +1,16 @@
 //! Helpers: programs, temporary folders, digits of MNIST.
 
 use std::ffi::OsStr;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use image::{DynamicImage, GrayImage, ImageFormat};
 use lenet5_core::data::digit::{PIXELS, SIDE};
 use lenet5_core::data::idx;
 use tempfile::TempDir;
+
+pub use crate::ended::Ended;
+use crate::ended::as_at_a_terminal;
 
 /// A folder for one test, removed at its end.
 pub fn temp() -> TempDir {
@@ -24,60 +26,8 @@ pub fn in_repository(path: &str) -> std::path::PathBuf {
 pub fn program(name: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lenet5"));
     command.arg(name).current_dir(env!("CARGO_TARGET_TMPDIR"));
-    // As at a terminal: when the tests run in the background of a script, SIGINT is ignored, and would stay ignored.
-    handling([libc::SIGHUP, libc::SIGINT, libc::SIGTERM], libc::SIG_DFL, &mut command);
+    as_at_a_terminal(&mut command);
     command
-}
-
-/// Makes a program start with these signals ignored, or with their default action.
-#[allow(unsafe_code)]
-fn handling<const N: usize>(signals: [i32; N], how: libc::sighandler_t, command: &mut Command) {
-    // SAFETY: between fork and exec it calls nothing but `signal`, which is allowed there.
-    unsafe {
-        command.pre_exec(move || {
-            for signal in signals {
-                libc::signal(signal, how);
-            }
-            Ok(())
-        });
-    }
-}
-
-/// How a program ended.
-#[derive(Debug)]
-pub struct Ended {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl From<Output> for Ended {
-    fn from(output: Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-        Self {
-            code: output.status.code(),
-            stdout: text(output.stdout),
-            stderr: text(output.stderr),
-        }
-    }
-}
-
-impl Ended {
-    /// Its stdout. Panics if the exit code is not 0.
-    #[track_caller]
-    pub fn success(self) -> String {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        self.stdout
-    }
-
-    /// Asserts that it failed with this message, and printed nothing on stdout.
-    #[track_caller]
-    pub fn fails_with(&self, message: &str) {
-        assert_eq!(
-            (self.code, self.stderr.as_str(), self.stdout.as_str()),
-            (Some(1), format!("error: {message}\n").as_str(), "")
-        );
-    }
 }
 
 /// Runs a command to its end.

@@ -158,7 +158,7 @@ pub struct KernelArguments {
     pub grey: u64,
     pub levels: u64,
     pub distortions: u64,
-    pub places: u64,
+    pub indices: u64,
     pub labels: u64,
     pub parameters: u64,
     pub state: [u64; 2],
@@ -167,10 +167,10 @@ pub struct KernelArguments {
     pub convolutions: u64,
     pub logits: u64,
     pub losses: u64,
-    pub misread: u64,
+    pub misclassified: u64,
     pub count: i32,
     pub size: i32,
-    pub at: i32,
+    pub offset: i32,
     pub side: i32,
     pub frame: i32,
     pub border: f32,
@@ -299,7 +299,7 @@ impl Engine for CudaEngine {
         let distorted = Tensor::f_empty([distorted], (Kind::Float, self.device))?;
         if let Some(distortions) = distortions {
             arguments.ranges = DistortionRanges::of(distortions, self.recipe.seed, epoch.number);
-            arguments.places = address(&indices, 0);
+            arguments.indices = address(&indices, 0);
             arguments.distortions = address(&distorted, 0);
             arguments.count = count as i32;
             // SAFETY: all tensors live until the epoch ends, have as many elements as the kernels'
@@ -309,9 +309,9 @@ impl Engine for CudaEngine {
         let mut done = 0;
         for (step, rate) in epoch.learning_rates.iter().enumerate().skip(epoch.done as usize) {
             arguments.count = batch.min(count - done) as i32;
-            arguments.places = address(&indices, done);
+            arguments.indices = address(&indices, done);
             arguments.losses = address(&losses, done);
-            arguments.misread = address(&misclassified, done);
+            arguments.misclassified = address(&misclassified, done);
             if distortions.is_some() {
                 arguments.distortions = address(&distorted, done * DISTORTION_VALUES);
             }
@@ -342,7 +342,7 @@ impl Engine for CudaEngine {
         let logits = Tensor::f_empty([count, classes], (Kind::Float, self.device))?;
         let arguments = KernelArguments {
             grey: address(&self.test, 0),
-            places: address(&indices, 0),
+            indices: address(&indices, 0),
             logits: address(&logits, 0),
             count: count as i32,
             ..self.arguments()
@@ -407,7 +407,7 @@ impl CudaEngine {
             grey: address(&self.train, 0),
             levels: address(&self.levels, 0),
             distortions: 0,
-            places: 0,
+            indices: 0,
             labels: address(&self.labels, 0),
             parameters: address(&self.parameters, 0),
             state: self.state.each_ref().map(|tensor| address(tensor, 0)),
@@ -416,10 +416,10 @@ impl CudaEngine {
             convolutions: address(&self.convolutions, 0),
             logits: 0,
             losses: 0,
-            misread: 0,
+            misclassified: 0,
             count: 0,
             size: size as i32,
-            at: offset as i32,
+            offset: offset as i32,
             side: (size + 2 * (offset - frame)) as i32,
             frame: frame as i32,
             border: levels.border,

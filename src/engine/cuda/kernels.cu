@@ -1,16 +1,22 @@
-// A training step of the modern LeNet-5 in two kernels, compiled at run time by NVRTC. A third one draws how the
-// images of an epoch are distorted.
+// A training step of the modern LeNet-5 in two kernels, which NVRTC compiles at run time. A third kernel draws the
+// distortions of an epoch's images.
 //
-// `gradient` takes a batch through the network and back: a team of 128 threads for each image, TEAMS images a
-// block. All that a layer hands on stays in shared memory; the weights of the linear layers, too many for it, are
-// read from the L2 cache once for all of a block's images. `update` makes the weights' gradients and the step.
+// `gradient` computes the forward and backward passes of a batch. A team of 128 threads processes one image, and a
+// block has TEAMS teams. Activations and their gradients stay in shared memory. The weights of the linear layers do
+// not fit there, so a block reads them from the L2 cache once for all its images. `update` computes the gradients of
+// the linear layers' weights, adds up those of the convolutions, and updates all parameters.
 //
-// Sums are taken in an order that depends on the sizes alone: the same bits each time.
+// The order of all additions depends only on the sizes, so results are the same to the bit each time.
 //
-// Defined by the host: TEAMS (1, 2 or 4), CLASSES (1 to 128), RELU (else tanh), MAX (max pooling, else average),
-// CORNER (images of 28x28 in the upper left corner of the 32x32, no weights of C5 beyond the 4x4 units of S4 there).
+// The host defines TEAMS (1, 2 or 4), CLASSES (1 to 128), RELU (otherwise tanh), MAX (max pooling, otherwise average
+// pooling) and CORNER (the network for 28x28: the image is in the upper left corner of the 32x32 input, and c5 has no
+// weights for the last row and column of s4).
+//
+// Comments call the derivative of the loss with respect to a value its gradient. A layer's activation is applied to
+// its weighted sums (its sums).
 
-// The ranges of data/augment.rs's distortions, of sizes their logarithms; and what else they depend on.
+// The ranges of the distortions in core/src/training/distortions.rs, and what else they depend on. `scale` and
+// `squeeze` hold logarithms.
 struct Ranges {
   double scale[2];
   double squeeze[2];
@@ -22,56 +28,58 @@ struct Ranges {
   unsigned long long epoch;
 };
 
-// What the kernels are given; as in cuda.rs.
+// The arguments of all kernels, with the layout of KernelArguments in src/engine/cuda.rs.
 struct Arguments {
-  // The images: bytes of a data set, `size` x `size` each, at row and column `at` of the input.
+  // The pixels of a data set of `size` x `size` images: (N, size, size).
   const unsigned char *grey;
-  // The input's value for each grey value.
+  // The network's input for each grey value: (256).
   const float *levels;
-  // How each image of the batch is distorted: DISTORTION numbers; null where it is not.
+  // The distortions of the batch's images: (count, DISTORTION). Null if images are not distorted.
   float *distortions;
-  // Where the batch's images and labels are in the data.
-  const long long *places;
+  // The indices of the batch's images in the data set: (count).
+  const long long *indices;
+  // The labels of the data set: (N).
   const long long *labels;
-  // c1, c3, c5, f6, output; weight, then bias, as PyTorch has them. The optimizer's state likewise.
+  // The weights and biases of c1, c3, c5, f6 and output, in PyTorch's layout. The optimizer's state has the same order.
   float *parameters;
   float *state[2];
-  // Of each image what the linear layers were given, and the derivatives by their sums.
+  // The inputs of c5, f6 and output for each image, and the gradients of their sums.
   float *inputs[3];
   float *derivatives[3];
-  // Of each block the gradient of the convolutions: as in `parameters`.
+  // The gradients of the convolutions' parameters for each block, in the order of `parameters`.
   float *convolutions;
-  // If not null, `gradient` writes the logits here, and does nothing else.
+  // If this is not null, `gradient` writes the logits here and does nothing else.
   float *logits;
-  // Of each image the loss, and whether it was misread.
+  // The loss of each image, and whether it was misclassified.
   float *losses;
-  unsigned char *misread;
+  unsigned char *misclassified;
   int count;
   int size;
-  int at;
-  // What is distorted: `side` x `side` pixels from row and column `frame` of the input on.
+  // The row and the column of an image's first pixel in the input.
+  int offset;
+  // The part of the input that is distorted: `side` x `side` pixels from row and column `frame`.
   int side;
   int frame;
-  // What is around an image.
+  // The value of the input around the image.
   float border;
-  // The optimizer's constants: as in fused/optimizer.rs.
+  // The constants of the update rule: see `StepConstants` in core/src/kernels/batch/update.rs.
   float step[8];
-  // 0: SGD, 1: Adam and AdamW.
+  // 0 for SGD, 1 for Adam and AdamW.
   int rule;
   Ranges ranges;
 };
 
 namespace {
 
-static_assert(TEAMS == 1 || TEAMS == 2 || TEAMS == 4, "what threads share out comes out even");
-static_assert(CLASSES >= 1 && CLASSES <= 128, "room in Image::output");
+static_assert(TEAMS == 1 || TEAMS == 2 || TEAMS == 4, "the work of a block divides evenly");
+static_assert(CLASSES >= 1 && CLASSES <= 128, "Image::output has room for them");
 
 constexpr int WARP = 32;
 constexpr int TEAM = 128;
 constexpr int THREADS = TEAM * TEAMS;
 constexpr int WARPS = THREADS / WARP;
 
-// Where parameters begin.
+// The index of each parameter tensor in `parameters`.
 constexpr int C1_BIAS = 6 * 25;
 constexpr int C3_WEIGHT = C1_BIAS + 6;
 constexpr int C3_BIAS = C3_WEIGHT + 16 * 150;
@@ -82,52 +90,52 @@ constexpr int F6_BIAS = F6_WEIGHT + 84 * 120;
 constexpr int OUTPUT_WEIGHT = F6_BIAS + 84;
 constexpr int OUTPUT_BIAS = OUTPUT_WEIGHT + CLASSES * 84;
 
-// Floats between maps and rows in shared memory: more than there are, so that threads of a warp read from different
-// banks. All are multiples of 4, for loads of 16 bytes.
-constexpr int INPUT_ROW = 36;   // of 32
-constexpr int C1_ROW = 28;
-constexpr int C1_MAP = 788;     // of 784
-constexpr int S2_ROW = 20;      // of 14
-constexpr int S2_MAP = 292;     // of 280
-constexpr int C3_ROW = 12;      // of 10
-constexpr int C3_MAP = 136;     // of 120
-constexpr int C3_WEIGHTS = 404; // of 25 places of 16 maps
-// Where the derivatives by S2 are, after its values.
+// The distances between rows and between maps in shared memory, in floats. They are larger than the rows and maps, so
+// that the threads of a warp read from different banks, and multiples of 4, for loads of 16 bytes.
+constexpr int INPUT_ROW = 36;   // for 32 values
+constexpr int C1_ROW = 28;      // for 28
+constexpr int C1_MAP = 788;     // for 28 rows, 784
+constexpr int S2_ROW = 20;      // for 14
+constexpr int S2_MAP = 292;     // for 14 rows, 280
+constexpr int C3_ROW = 12;      // for 10
+constexpr int C3_MAP = 136;     // for 10 rows, 120
+constexpr int C3_WEIGHTS = 404; // for 25 taps of 16 maps, 400
+// The index of the gradients of s2 in Image::s2, after the values.
 constexpr int S2_BACK = 6 * S2_MAP;
 
-// How an image is distorted: two rows of three of an affine map, then how far the points of the elastic sheet are
-// moved, across and down: 2 x 8 x 8 at most.
-constexpr int MOVES = 6;
-constexpr int DISTORTION = MOVES + 2 * 64 + 2;
-// Pixels between the sheet's points.
+// A distortion: the two rows of three numbers of an affine map, then the displacements of the control points of an
+// elastic distortion, first all horizontal ones, then all vertical ones, 2 x 8 x 8 at most.
+constexpr int DISPLACEMENTS = 6;
+constexpr int DISTORTION = DISPLACEMENTS + 2 * 64 + 2;
+// The distance of the control points, in pixels.
 constexpr int CELL = 8;
 
-// A team's part of the shared memory.
+// The part of the shared memory that belongs to one team.
 struct Image {
   float input[32 * INPUT_ROW];
-  // Values, then the derivatives by their sums.
+  // Values; after the backward pass of the pooling, the gradients of their sums.
   float c1[6 * C1_MAP];
   float c3[16 * C3_MAP];
-  // Values, and from S2_BACK on sums of parts of other derivatives, then the derivatives by S2; in the end sums of
-  // parts of C1's gradient.
+  // Values. From S2_BACK on first partial sums of the linear layers' backward passes, then the gradients of s2. At the
+  // end partial sums of the gradients of c1's parameters.
   float s2[6 * S2_MAP + 1600];
-  float s4[400]; // values, then derivatives by them
+  float s4[400]; // values, then their gradients
   float c5[120];
   float c5_back[120];
   float f6[84];
   float f6_back[84];
-  float output[128]; // values, then derivatives by them
+  float output[128]; // values, then their gradients
 };
 
 struct Shared {
-  // Weights by place and map: three, one that is not used, three.
+  // The weights of c1 by tap and map: three maps, one unused number, three maps.
   float c1[25][8];
-  // By input map, place and map; then the gradient, as in `parameters`.
+  // The weights of c3 by input map, tap and map; at the end their gradients, in the order of `parameters`.
   float c3[6][C3_WEIGHTS];
   Image images[TEAMS];
 };
 
-// Floats between the same of two images of a block.
+// The distance between the same values of two images of a block, in floats.
 constexpr int STRIDE = sizeof(Image) / sizeof(float);
 
 template <int N> struct alignas(4 * N) Pack {
@@ -145,7 +153,7 @@ template <int N> __device__ void store(float *to, const float *from) {
   *reinterpret_cast<Pack<N> *>(to) = pack;
 }
 
-// N floats from an address that is a multiple of 16 bytes on.
+// Loads N floats, from an address that is a multiple of 16 bytes.
 template <int N> __device__ void load_row(const float *from, float *row) {
 #pragma unroll
   for (int k = 0; k + 4 <= N; k += 4) {
@@ -160,20 +168,21 @@ template <int N> __device__ void load_row(const float *from, float *row) {
   }
 }
 
-// The sum over LANES threads, a power of 2, that lie side by side.
+// Returns the sum over LANES neighbouring threads, a power of 2.
 template <int LANES> __device__ float sum_over(float x) {
 #pragma unroll
   for (int other = LANES / 2; other > 0; other /= 2) x += __shfl_xor_sync(~0u, x, other);
   return x;
 }
 
-// Two sums over two threads that lie `other` apart: the upper one of them gets that of `high`, the lower that of `low`.
+// Adds up two numbers over two threads at a distance of `other`. The upper thread gets the sum of `high`, the lower
+// thread that of `low`.
 __device__ float share(bool upper, float low, float high, int other) {
   return (upper ? high : low) + __shfl_xor_sync(~0u, upper ? low : high, other);
 }
 
-// The sums of N numbers, a power of 2, over a warp: each thread gets that of number `thread / (32 / N)`. Threads that
-// lie OTHER apart share out the numbers, until each has one.
+// Adds up N numbers, a power of 2, over a warp. Each thread gets the sum of number `thread / (32 / N)`. In each step,
+// threads at a distance of OTHER divide the numbers between them, until each thread has one.
 template <int N, int OTHER = WARP / 2> __device__ float sums_over_warp(float *x) {
   if constexpr (N == 1) {
     return sum_over<2 * OTHER>(x[0]);
@@ -193,19 +202,19 @@ __device__ float largest(float x) {
 
 __device__ float activate(float sum) { return RELU ? fmaxf(sum, 0.0f) : tanhf(sum); }
 
-// From the derivative by a unit's value to that by its sum.
+// Returns the gradient of a unit's sum, from its value and the gradient `d` of its value.
 __device__ float activate_back(float value, float d) {
   return RELU ? (value > 0.0f ? d : 0.0f) : d * (1.0f - value * value);
 }
 
-// Of four values: two in each of two rows.
+// Pools four values, two in each of two rows.
 __device__ float pool(const float *top, const float *bottom) {
   if (MAX) return fmaxf(fmaxf(top[0], top[1]), fmaxf(bottom[0], bottom[1]));
   return 0.25f * ((top[0] + top[1]) + (bottom[0] + bottom[1]));
 }
 
-// The two rows of two values that are pooled, `row` floats apart, become the derivatives by their sums; of max
-// pooling the first of the largest gets all.
+// Replaces the 2x2 values of a pooling window, whose rows are `row` floats apart, by the gradients of their sums. With
+// max pooling the first of the largest values gets the whole gradient.
 __device__ void pool_back(float *top, int row, float d) {
   const Pack<2> above = load<2>(top), below = load<2>(top + row);
   const float four[4] = {above.v[0], above.v[1], below.v[0], below.v[1]};
@@ -222,27 +231,28 @@ __device__ void pool_back(float *top, int row, float d) {
   store<2>(top + row, back + 2);
 }
 
-// A window of 6x8, rows `stride` floats apart.
+// Loads 6x8 values, whose rows are `stride` floats apart.
 __device__ void load_window(const float *from, int stride, float window[6][8]) {
 #pragma unroll
   for (int y = 0; y < 6; ++y) load_row<8>(from + y * stride, window[y]);
 }
 
-// Image number `image` of the batch, its first pixel at row and column `at` of `width` x `width` others, rows `stride`
-// floats apart.
+// Writes image number `image` of the batch to `width` x `width` values, whose rows are `stride` floats apart. The
+// first pixel is at row and column `offset`, and around the image the values are `border`.
 __device__ void gather(
-    const Arguments &a, int image, int at, int width, int stride, float border, int lane, float *to) {
+    const Arguments &a, int image, int offset, int width, int stride, float border, int lane, float *to) {
   const int size = a.size;
-  const unsigned char *grey = a.grey + a.places[image] * size * size;
+  const unsigned char *grey = a.grey + a.indices[image] * size * size;
 #pragma unroll 4
   for (int k = lane; k < width * width; k += TEAM) {
-    const int row = k / width - at, column = k % width - at;
+    const int row = k / width - offset, column = k % width - offset;
     const bool inside = row >= 0 && row < size && column >= 0 && column < size;
     to[k / width * stride + k % width] = inside ? a.levels[grey[row * size + column]] : border;
   }
 }
 
-// The four points around a row or column of pixels: their weights, a cubic B-spline, and the first one.
+// Computes the weights, by a cubic B-spline, of the four control points around a row or column of pixels. Returns the
+// index of the first one.
 __device__ int spline(int pixel, float weights[4]) {
   const float t = pixel % CELL * (1.0f / CELL), t2 = t * t, t3 = t2 * t;
   weights[0] = (1.0f - 3.0f * t + 3.0f * t2 - t3) / 6.0f;
@@ -252,7 +262,8 @@ __device__ int spline(int pixel, float weights[4]) {
   return pixel / CELL;
 }
 
-// The input, distorted from what lies in `sheet`: as engine/warp.rs has it. `distortion` are the image's numbers.
+// Writes the distorted image to `input`, from the image with a border in `sheet`. core/src/kernels/distortion.rs has the
+// same computation.
 __device__ void distort(
     const Arguments &a, const float *sheet, const float *distortion, int lane, float *input) {
   const int side = a.side, width = side + 2, points = side / CELL + 4;
@@ -270,13 +281,13 @@ __device__ void distort(
       const int first = spline(row, down) * points + spline(column, across);
 #pragma unroll
       for (int direction = 0; direction < 2; ++direction) {
-        const float *moves = distortion + MOVES + direction * points * points + first;
+        const float *points_moved = distortion + DISPLACEMENTS + direction * points * points + first;
         float moved = 0.0f;
 #pragma unroll
         for (int x = 0; x < 4; ++x) {
           float sum = 0.0f;
 #pragma unroll
-          for (int y = 0; y < 4; ++y) sum += down[y] * moves[y * points + x];
+          for (int y = 0; y < 4; ++y) sum += down[y] * points_moved[y * points + x];
           moved += across[x] * sum;
         }
         from[direction] += moved;
@@ -284,30 +295,30 @@ __device__ void distort(
     }
     from[0] = from[0] / half - 1.0f;
     from[1] = from[1] / half - 1.0f;
-    // In pixels of the sheet, of which the first centre is 0.
+    // Coordinates in the sheet, in pixels. The centre of the first pixel has the coordinate 0.
     int corner[2];
-    float beyond[2];
+    float fraction[2];
 #pragma unroll
     for (int direction = 0; direction < 2; ++direction) {
       const float *map = distortion + 3 * direction;
-      float place = (map[0] * from[0] + map[1] * from[1] + map[2] + 1.0f) * half + 0.5f;
-      place = fminf(fmaxf(place, 0.0f), side + 1.0f);
-      corner[direction] = static_cast<int>(fminf(place, static_cast<float>(side)));
-      beyond[direction] = place - corner[direction];
+      float coordinate = (map[0] * from[0] + map[1] * from[1] + map[2] + 1.0f) * half + 0.5f;
+      coordinate = fminf(fmaxf(coordinate, 0.0f), side + 1.0f);
+      corner[direction] = static_cast<int>(fminf(coordinate, static_cast<float>(side)));
+      fraction[direction] = coordinate - corner[direction];
     }
     const float *top = sheet + corner[1] * width + corner[0], *bottom = top + width;
-    const float above = top[0] + beyond[0] * (top[1] - top[0]);
-    const float below = bottom[0] + beyond[0] * (bottom[1] - bottom[0]);
-    pixel = above + beyond[1] * (below - above);
+    const float above = top[0] + fraction[0] * (top[1] - top[0]);
+    const float below = bottom[0] + fraction[0] * (bottom[1] - bottom[0]);
+    pixel = above + fraction[1] * (below - above);
   }
 }
 
-// Random numbers by SplitMix64, as in data/augment.rs.
+// Random numbers by SplitMix64, as in core/src/training/distortions.rs.
 struct Random {
   unsigned long long state;
 
-  __device__ Random(unsigned long long seed, unsigned long long epoch, unsigned long long place)
-      : state(mix(mix(mix(seed) ^ epoch) ^ place)) {}
+  __device__ Random(unsigned long long seed, unsigned long long epoch, unsigned long long index)
+      : state(mix(mix(mix(seed) ^ epoch) ^ index)) {}
 
   static __device__ unsigned long long mix(unsigned long long state) {
     unsigned long long z = state + 0x9e3779b97f4a7c15ull;
@@ -322,8 +333,9 @@ struct Random {
   }
 };
 
-// C1 and S2: each thread the units of all maps that two neighbours in S2 pool, three maps at a time. Eight threads
-// have a row of S2, so that their loads lie side by side; one of them has nothing to do.
+// The forward pass of c1 and s2. Each thread computes two neighbouring values of s2 in all maps, three maps at a time,
+// with the 2x4 values of c1 below them. Eight threads compute a row of s2, so that their loads are adjacent; the last
+// of them has nothing to do.
 __device__ void c1_forward(const Shared &shared, const float *bias, int lane, Image &image) {
   const int row = lane / 8, pair = lane % 8;
   if (row >= 14 || pair >= 7) return;
@@ -338,15 +350,15 @@ __device__ void c1_forward(const Shared &shared, const float *bias, int lane, Im
       for (int k = 0; k < 8; ++k) sums[map][k / 4][k % 4] = bias[first + map];
     }
 #pragma unroll
-    for (int place = 0; place < 25; ++place) {
-      const float *at = &shared.c1[place][first / 3 * 4];
-      const Pack<2> two = load<2>(at);
-      const float weights[3] = {two.v[0], two.v[1], at[2]};
+    for (int tap = 0; tap < 25; ++tap) {
+      const float *three = &shared.c1[tap][first / 3 * 4];
+      const Pack<2> two = load<2>(three);
+      const float weights[3] = {two.v[0], two.v[1], three[2]};
 #pragma unroll
       for (int map = 0; map < 3; ++map) {
 #pragma unroll
         for (int k = 0; k < 8; ++k) {
-          sums[map][k / 4][k % 4] += weights[map] * window[place / 5 + k / 4][place % 5 + k % 4];
+          sums[map][k / 4][k % 4] += weights[map] * window[tap / 5 + k / 4][tap % 5 + k % 4];
         }
       }
     }
@@ -364,8 +376,9 @@ __device__ void c1_forward(const Shared &shared, const float *bias, int lane, Im
   }
 }
 
-// C3 and S4: two threads the units of four maps that two neighbours in S4 pool, each of them from three maps of S2;
-// then each has two maps. The sixth column of S4 is none: what is computed there, from what is beyond S2, is dropped.
+// The forward pass of c3 and s4. Two threads compute two neighbouring values of s4 in four maps, with the 2x4 values of
+// c3 below them: each thread adds up over three of the six maps of s2, and then finishes two of the four maps. s4 has
+// five columns, so the values of a sixth one, which come from beyond s2, are dropped.
 __device__ void c3_forward(const Shared &shared, const float *bias, int lane, Image &image) {
   const int item = min(lane, 119), half = item % 2, first = item / 30 * 4;
   const int row = item / 2 % 5, pair = item / 10 % 3;
@@ -375,13 +388,13 @@ __device__ void c3_forward(const Shared &shared, const float *bias, int lane, Im
     float window[6][8];
     load_window(image.s2 + from * S2_MAP + 2 * row * S2_ROW + 4 * pair, S2_ROW, window);
 #pragma unroll
-    for (int place = 0; place < 25; ++place) {
-      const Pack<4> weights = load<4>(shared.c3[from] + place * 16 + first);
+    for (int tap = 0; tap < 25; ++tap) {
+      const Pack<4> weights = load<4>(shared.c3[from] + tap * 16 + first);
 #pragma unroll
       for (int map = 0; map < 4; ++map) {
 #pragma unroll
         for (int k = 0; k < 8; ++k) {
-          sums[map][k] += weights.v[map] * window[place / 5 + k / 4][place % 5 + k % 4];
+          sums[map][k] += weights.v[map] * window[tap / 5 + k / 4][tap % 5 + k % 4];
         }
       }
     }
@@ -405,7 +418,7 @@ __device__ void c3_forward(const Shared &shared, const float *bias, int lane, Im
   }
 }
 
-// A linear layer, for all images of the block: each warp some outputs at a time.
+// The forward pass of a linear layer, for all images of the block. Each warp computes ROWS outputs at a time.
 template <int INPUTS, int OUTPUTS, bool ACTIVATE>
 __device__ void linear(const float *weight, const float *bias, const float *from, float *to) {
   constexpr int ROWS = 4;
@@ -439,16 +452,17 @@ __device__ void linear(const float *weight, const float *bias, const float *from
   }
 }
 
-// The derivatives by a linear layer's inputs, from those by its outputs; for all images of the block: each thread four
-// inputs, and one of PARTS shares of the outputs. Shares are summed up in `parts`, where there is more than one.
+// The backward pass of a linear layer, for all images of the block: from the gradients of its outputs in `from` to those
+// of its inputs in `to`. Each thread computes four inputs from one of PARTS parts of the outputs. If there is more than
+// one part, their sums go through `parts`.
 template <int INPUTS, int OUTPUTS, int PARTS>
 __device__ void linear_back(const float *weight, const float *from, float *to, float *parts) {
   constexpr int COLUMNS = INPUTS / 4, SHARE = (OUTPUTS + PARTS - 1) / PARTS;
-  static_assert(COLUMNS * PARTS <= THREADS && INPUTS * PARTS <= 1600, "a thread for each, and room");
+  static_assert(COLUMNS * PARTS <= THREADS && INPUTS * PARTS <= 1600, "there are enough threads and memory");
   const int column = threadIdx.x % COLUMNS * 4, part = threadIdx.x / COLUMNS;
   if (part < PARTS) {
     float sums[TEAMS][4] = {};
-    // From the last output on: its weights, read last in `linear`, are the likeliest to be in the L1 cache still.
+    // It begins with the last output, as `linear` read those weights last and they are likely to be in the L1 cache.
 #pragma unroll(SHARE < 24 ? SHARE : 10)
     for (int k = SHARE - 1; k >= 0; --k) {
       const int output = part * SHARE + k;
@@ -478,7 +492,7 @@ __device__ void linear_back(const float *weight, const float *from, float *to, f
   }
 }
 
-// The block's images through the network: each team number `own` of the batch.
+// The forward pass of the block's images. Each team processes image number `own` of the batch.
 __device__ void forward(const Arguments &a, int own, int lane, Shared &shared) {
   Image &image = shared.images[threadIdx.x / TEAM], &images = shared.images[0];
   const float *p = a.parameters;
@@ -487,11 +501,11 @@ __device__ void forward(const Arguments &a, int own, int lane, Shared &shared) {
     shared.c3[k / 25 % 6][k % 25 * 16 + k / 150] = p[C3_WEIGHT + k];
   }
   if (a.distortions == nullptr) {
-    gather(a, own, a.at, 32, INPUT_ROW, a.border, lane, image.input);
+    gather(a, own, a.offset, 32, INPUT_ROW, a.border, lane, image.input);
   } else {
-    // With a border of background one pixel wide.
+    // The image gets a border of background, one pixel wide.
     const int width = a.side + 2;
-    gather(a, own, a.at - a.frame + 1, width, width, a.levels[0], lane, image.c1);
+    gather(a, own, a.offset - a.frame + 1, width, width, a.levels[0], lane, image.c1);
     for (int k = lane; k < DISTORTION; k += TEAM) image.s2[k] = a.distortions[own * DISTORTION + k];
     __syncthreads();
     distort(a, image.c1, image.s2, lane, image.input);
@@ -509,22 +523,23 @@ __device__ void forward(const Arguments &a, int own, int lane, Shared &shared) {
   __syncthreads();
 }
 
-// The cross entropy of one image, by one warp; `output` becomes the derivatives by it, of the mean of a batch.
+// Computes the cross-entropy of one image, with one warp. The logits in `output` become their gradients, of the mean
+// loss of the batch. `real` is false if the image is not part of the batch.
 __device__ void loss(const Arguments &a, int image, bool real, int lane, float *output) {
-  const int label = static_cast<int>(a.labels[a.places[image]]);
+  const int label = static_cast<int>(a.labels[a.indices[image]]);
   float most = output[0];
   for (int k = lane; k < CLASSES; k += WARP) most = fmaxf(most, output[k]);
   most = largest(most);
-  float sum = 0.0f, answer = CLASSES;
+  float sum = 0.0f, predicted = CLASSES;
   for (int k = lane; k < CLASSES; k += WARP) {
     sum += expf(output[k] - most);
-    if (output[k] == most) answer = fminf(answer, static_cast<float>(k));
+    if (output[k] == most) predicted = fminf(predicted, static_cast<float>(k));
   }
   sum = sum_over<WARP>(sum);
-  answer = -largest(-answer);
+  predicted = -largest(-predicted); // the smallest index of the largest logit
   if (real && lane == 0) {
     a.losses[image] = logf(sum) + most - output[label];
-    a.misread[image] = static_cast<int>(answer) != label;
+    a.misclassified[image] = static_cast<int>(predicted) != label;
   }
   __syncwarp();
   for (int k = lane; k < CLASSES; k += WARP) {
@@ -532,7 +547,7 @@ __device__ void loss(const Arguments &a, int image, bool real, int lane, float *
   }
 }
 
-// C3's weights: each thread four maps at one row of weights of one input map.
+// The gradients of c3's weights. Each thread computes one row of weights of one input map, in four maps.
 __device__ void c3_weights(int lane, const Image &image, float sums[4][5]) {
   const int item = min(lane, 119), first = item / 30 * 4, from = item % 30 / 5, row = item % 5;
 #pragma unroll 1
@@ -552,8 +567,9 @@ __device__ void c3_weights(int lane, const Image &image, float sums[4][5]) {
   }
 }
 
-// The derivatives by S2: four threads two maps at the rows `base` and `base + 10`, which between them are reached by
-// each row of weights once; each of the four from every fourth map of C3. Then each has half a row of one map.
+// The gradients of s2. Four threads compute the rows `base` and `base + 10` of two maps: for each row of weights, exactly
+// one of these rows gets a contribution. Each of the four threads adds up over every fourth map of c3, and then
+// finishes half a row of one map.
 __device__ void c3_back(const Shared &shared, int lane, Image &image) {
   const int item = min(lane, 119), quarter = item % 4, first = item / 4 % 3 * 2, base = item / 12;
   const bool second = quarter / 2 == 1, right = quarter % 2 == 1;
@@ -594,8 +610,9 @@ __device__ void c3_back(const Shared &shared, int lane, Image &image) {
   }
 }
 
-// C1's weights and biases: each thread two maps at two rows of weights, over every 14th row; to `s2`, the sums of each
-// such part as in `parameters`. The sixth row is none: what is computed there is dropped.
+// The gradients of c1's weights and biases. Each thread computes two rows of weights in two maps, and adds up over every
+// 14th row of c1. The 14 partial sums go to `s2`, each in the order of `parameters`. The weights have five rows, so
+// what is computed for a sixth one is dropped.
 __device__ void c1_weights(int lane, Image &image) {
   if (lane >= 126) return;
   const int row = lane % 3 * 2, first = lane / 3 % 3 * 2, part = lane / 9;
@@ -624,14 +641,14 @@ __device__ void c1_weights(int lane, Image &image) {
   for (int map = 0; map < 2; ++map) {
 #pragma unroll
     for (int k = 0; k < 10; ++k) {
-      const int at = row * 5 + k;
-      if (at < 25) to[(first + map) * 25 + at] = sums[map][k / 5][k % 5];
+      const int tap = row * 5 + k;
+      if (tap < 25) to[(first + map) * 25 + tap] = sums[map][k / 5][k % 5];
     }
     if (row == 0) to[C1_BIAS + first + map] = biases[map];
   }
 }
 
-// The new value of a parameter; by the formulas of fused/optimizer.rs.
+// Updates parameter number `at`, whose gradient is `g`, by the formulas in core/src/kernels/batch/update.rs.
 __device__ void apply(const Arguments &a, int at, float g) {
   float &p = a.parameters[at];
   const float *c = a.step;
@@ -654,12 +671,13 @@ __device__ void apply(const Arguments &a, int at, float g) {
   }
 }
 
-// A part of `update`: all threads of a block sum up a tile of numbers over the batch, each warp its share.
+// The blocks of `update`. A block adds up the gradients of a tile of parameters over the batch: each warp adds up every
+// 16th image, then the sums of all warps are added up.
 constexpr int UPDATE_WARPS = 16;
-// Of the convolutions: so many parameters.
+// The number of the convolutions' parameters in a tile, and the number of such tiles.
 constexpr int RUN = 4 * WARP;
 constexpr int RUNS = (C5_WEIGHT + RUN - 1) / RUN;
-// Of the linear layers: outputs x inputs, and the outputs' biases.
+// A tile of a linear layer: the weights of HEIGHT outputs and WIDTH inputs, and the outputs' biases.
 constexpr int HEIGHT = 24;
 constexpr int WIDTH = 16;
 constexpr int TILE = HEIGHT * WIDTH + HEIGHT;
@@ -690,7 +708,8 @@ __device__ void update_linear(
   constexpr int ACROSS = (INPUTS + WIDTH - 1) / WIDTH;
   const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
   const int top = tile / ACROSS * HEIGHT, left = tile % ACROSS * WIDTH;
-  // Each thread three outputs by four inputs. Beyond the layer's edge the last ones are summed up once more.
+  // Each thread computes the weights of three outputs and four inputs. Beyond the layer's edge it computes the last ones
+  // again.
   const int row = lane / 4 * 3, column = lane % 4 * 4, from = min(left + column, INPUTS - 4);
   float products[3][4] = {}, biases[3] = {};
 #pragma unroll 4
@@ -732,14 +751,15 @@ constexpr int F6_TILES = tiles(120, 84);
 
 } // namespace
 
-// How each of `count` images is distorted: as in data/augment.rs. ceil(count / TEAM) blocks of TEAM threads.
+// Draws the distortions of `count` images, as core/src/training/distortions.rs does. It is launched with
+// ceil(count / TEAM) blocks of TEAM threads.
 extern "C" __global__ void __launch_bounds__(TEAM) draw(const Arguments a) {
   const int image = blockIdx.x * TEAM + threadIdx.x;
   if (image >= a.count) return;
   const Ranges &ranges = a.ranges;
-  const unsigned long long place = a.places[image];
+  const unsigned long long index = a.indices[image];
   float *to = a.distortions + static_cast<long long>(image) * DISTORTION;
-  Random random(ranges.seed, ranges.epoch, place);
+  Random random(ranges.seed, ranges.epoch, index);
   const double scale = exp(random.between(ranges.scale[0], ranges.scale[1]));
   const double squeeze = exp(random.between(ranges.squeeze[0], ranges.squeeze[1]));
   const double shear = random.between(-ranges.shear, ranges.shear);
@@ -752,21 +772,23 @@ extern "C" __global__ void __launch_bounds__(TEAM) draw(const Arguments a) {
   const double half = a.side / 2.0, area = width * height;
   const double xx = (sine * shear + cosine * height) / area, xy = -(cosine * shear - sine * height) / area;
   const double yx = -sine * width / area, yy = cosine * width / area;
-  const double map[MOVES] = {xx, xy, -(xx * dx + xy * dy) / half, yx, yy, -(yx * dx + yy * dy) / half};
-  for (int k = 0; k < MOVES; ++k) to[k] = static_cast<float>(map[k]);
-  const int points = a.side / CELL + 4, moves = ranges.elastic > 0.0 ? 2 * points * points : 0;
-  Random other(~ranges.seed, ranges.epoch, place);
-  for (int k = MOVES; k < DISTORTION; ++k) {
-    to[k] = k - MOVES < moves ? static_cast<float>(other.between(-ranges.elastic, ranges.elastic)) : 0.0f;
+  const double map[DISPLACEMENTS] = {xx, xy, -(xx * dx + xy * dy) / half, yx, yy, -(yx * dx + yy * dy) / half};
+  for (int k = 0; k < DISPLACEMENTS; ++k) to[k] = static_cast<float>(map[k]);
+  const int points = a.side / CELL + 4, displacements = ranges.elastic > 0.0 ? 2 * points * points : 0;
+  Random other(~ranges.seed, ranges.epoch, index);
+  for (int k = DISPLACEMENTS; k < DISTORTION; ++k) {
+    const bool used = k - DISPLACEMENTS < displacements;
+    to[k] = used ? static_cast<float>(other.between(-ranges.elastic, ranges.elastic)) : 0.0f;
   }
 }
 
-// ceil(count / TEAMS) blocks of THREADS threads, sizeof(Shared) bytes of shared memory.
+// The forward and backward passes of a batch. It is launched with ceil(count / TEAMS) blocks of THREADS threads and
+// sizeof(Shared) bytes of shared memory.
 extern "C" __global__ void __launch_bounds__(THREADS, 4 / TEAMS) gradient(const Arguments a) {
   extern __shared__ float4 memory[];
   Shared &shared = *reinterpret_cast<Shared *>(memory);
   const int team = threadIdx.x / TEAM, lane = threadIdx.x % TEAM;
-  // In the last block, what is beyond the batch does its last image once more, and keeps nothing of it.
+  // In the last block, teams beyond the end of the batch process its last image again, and keep no results.
   const int number = blockIdx.x * TEAMS + team, own = min(number, a.count - 1);
   const bool real = number == own;
   Image &image = shared.images[team], &images = shared.images[0];
@@ -816,7 +838,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4 / TEAMS) gradient(const 
   __syncthreads();
   c1_weights(lane, image);
 
-  // The block's gradient of the convolutions, its images one after the other.
+  // The gradients of the convolutions, added up over the block's images one after the other.
   float *to = a.convolutions + blockIdx.x * C5_WEIGHT, *sums = shared.c3[0];
   for (int other = 0; other < TEAMS; ++other) {
     if (team == other && lane < 120) {
@@ -840,7 +862,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4 / TEAMS) gradient(const 
     }
     to[k] = sum;
   }
-  // C3's biases: eight threads a map.
+  // Eight threads add up the gradient of a bias of c3.
   if (threadIdx.x < 8 * 16) {
     const int map = threadIdx.x / 8;
     float sum = 0.0f;
@@ -854,11 +876,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4 / TEAMS) gradient(const 
   }
 }
 
-// RUNS + tiles of all layers blocks of 16 warps, 16 * TILE floats of shared memory.
+// Updates all parameters. It is launched with a block for each tile, of 16 warps and 16 * TILE floats of shared memory.
 extern "C" __global__ void __launch_bounds__(UPDATE_WARPS *WARP) update(const Arguments a) {
   extern __shared__ float4 memory[];
   float *sums = reinterpret_cast<float *>(memory);
-  // The tiles of C5, which take longest, come first.
+  // The tiles of c5 come first, as they take longest.
   int part = blockIdx.x;
   if (part < C5_TILES) {
     return update_linear<400, 120>(a, a.inputs[0], a.derivatives[0], part, C5_WEIGHT, sums);
