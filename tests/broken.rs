@@ -1209,6 +1209,7 @@ fn with_changes(cases: u32, test: impl Fn(Vec<Change>) -> Result<(), TestCaseErr
 }
 
 #[test]
+#[ignore = "exhaustive: make test-all"]
 fn changed_files_never_panic() {
     let reader = Reader::new();
     let files = whole_files();

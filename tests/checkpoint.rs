@@ -301,6 +301,7 @@ fn killed(
 }
 
 #[test]
+#[ignore = "exhaustive: make test-all"]
 fn killed_at_many_moments() {
     let folder = temp();
     for index in 0..OPTIMIZERS.len() {

@@ -2,6 +2,8 @@
 //! `gpu/fake_gpu.cpp` libtorch's CPU kernels run on it, and it rejects what a real GPU rejects,
 //! such as tensors on two devices, and waiting or copying while a graph is recorded.
 //! `gpu/fake_driver.cpp` compiles and launches this project's CUDA kernels.
+//!
+//! All tests here are exhaustive, as the simulated GPU takes 20 s to compile.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -57,6 +59,7 @@ fn tensors(checkpoint: &Checkpoint) -> Vec<(String, Tensor)> {
 }
 
 #[test]
+#[ignore = "exhaustive: make test-all"]
 fn trains_as_on_the_cpu() {
     let folder = temp();
     let settings: [&[&str]; 3] = [
@@ -90,6 +93,7 @@ fn trains_as_on_the_cpu() {
 }
 
 #[test]
+#[ignore = "exhaustive: make test-all"]
 fn goes_on_elsewhere() {
     let folder = temp();
     let (whole, _) = train(&["--epochs=2", "--device=cpu"], &folder.path().join("whole"));
@@ -114,6 +118,7 @@ fn goes_on_elsewhere() {
 }
 
 #[test]
+#[ignore = "exhaustive: make test-all"]
 fn precisions_profiles_and_the_paper() {
     let folder = temp();
     let arguments: [&[&str]; 6] = [
@@ -142,6 +147,7 @@ fn precisions_profiles_and_the_paper() {
 }
 
 #[test]
+#[ignore = "exhaustive: make test-all"]
 fn evaluates_as_on_the_cpu() {
     let data = format!("--data={}", small_mnist().display());
     let confusion = |device: &str, how: &str| {
@@ -161,6 +167,7 @@ fn evaluates_as_on_the_cpu() {
 }
 
 #[test]
+#[ignore = "exhaustive: make test-all"]
 fn which_device() {
     let folder = temp();
     let out = folder.path().join("auto");
@@ -171,6 +178,7 @@ fn which_device() {
 }
 
 #[test]
+#[ignore = "exhaustive: make test-all"]
 fn broken_libraries() {
     let folder = temp();
     let out = folder.path().join("never");
@@ -194,6 +202,7 @@ fn broken_libraries() {
 }
 
 #[test]
+#[ignore = "exhaustive: make test-all"]
 fn divergence_is_found() {
     let folder = temp();
     let data = format!("--data={}", small_mnist().display());
@@ -221,7 +230,7 @@ fn within_libraries(libraries: &Path, test: &str) -> bool {
     }
     let temporary = temp();
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", test, "--nocapture", "--include-ignored"])
         .env(INNER, "1")
         .env("LD_LIBRARY_PATH", libraries)
         .env("TMPDIR", temporary.path())
@@ -232,6 +241,7 @@ fn within_libraries(libraries: &Path, test: &str) -> bool {
 }
 
 #[test]
+#[ignore = "exhaustive: make test-all"]
 fn a_panic_leaves_no_stream_and_no_recording_behind() {
     if !has_graphs() {
         println!("this was built without CUDA's headers");
@@ -261,6 +271,7 @@ fn a_panic_leaves_no_stream_and_no_recording_behind() {
 }
 
 #[test]
+#[ignore = "exhaustive: make test-all"]
 fn a_gpu_that_failed_stays_failed() {
     let libraries = temp();
     for name in ["libtorch_cuda.so", "libc10_cuda.so", "libnvrtc.so.13", "libcaffe2_nvrtc.so"] {

@@ -399,6 +399,7 @@ fn random_data(count: i64, classes: usize) -> Dataset {
 }
 
 #[test]
+#[ignore = "exhaustive: make test-all"]
 fn goes_on_where_it_was_stopped() {
     let _lock = generator();
     let cases = optimizers().map(|optimizer| [(false, optimizer), (true, optimizer)]);
@@ -422,6 +423,7 @@ fn goes_on_where_it_was_stopped() {
 }
 
 #[test]
+#[ignore = "exhaustive: make test-all"]
 fn kernels_are_profiled() {
     let _lock = generator();
     let training = Training::new(TrainConfig {
@@ -478,6 +480,7 @@ fn kernels_compile_for_all_models() {
 }
 
 #[test]
+#[ignore = "exhaustive: make test-all"]
 fn evaluates_as_libtorch() {
     let _lock = generator();
     for input in [Input::Padded, Input::ZeroPadded, Input::Resized, Input::Unpadded] {

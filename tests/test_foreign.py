@@ -48,6 +48,7 @@ def sequential(dropout=0.0) -> nn.Sequential:
     return model
 
 
+@pytest.mark.exhaustive
 def test_detect_takes_the_likelier_of_two(tmp_path):
     """Two settings read the digits nearly as well with these weights."""
     torch.save(sequential().state_dict(), tmp_path / "a.pth")

@@ -242,6 +242,7 @@ def test_start(visit, shoot):
     shoot(visit, "start")
 
 
+@pytest.mark.exhaustive
 def test_every_digit_is_read(visit):
     read = {}
     for digit in DIGITS:
@@ -729,7 +730,7 @@ def test_announced(visit):
     assert visit.page.locator("#live").get_attribute("aria-live") == "polite"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.exhaustive), "dark"])
 def test_phone(browser, address, shoot, scheme):
     visit = Visit(browser, address, viewport=PHONE, color_scheme=scheme, device_scale_factor=2)
     assert visit.fits()

@@ -23,6 +23,7 @@ def readings(tmp_path_factory) -> dict[str, list[tuple[str, str]]]:
     return pictures.read(folder, [])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", pictures.KNOWN)
 def test_most_are_read_right(readings, kind):
     pairs = readings[kind]
