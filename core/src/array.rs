@@ -79,7 +79,7 @@ impl DType {
         self.row().3
     }
 
-    /// Bytes of one element.
+    /// The size of an element in bytes.
     pub fn size(self) -> usize {
         self.row().1
     }
@@ -108,10 +108,10 @@ pub struct Array {
 }
 
 impl Array {
-    /// Makes an array from its bytes, row-major and little-endian.
+    /// Creates an array from its bytes, row-major and little-endian.
     ///
     /// # Errors
-    /// Where the number of bytes does not fit the shape.
+    /// If the number of bytes does not fit the shape.
     pub fn new(dtype: DType, shape: Vec<usize>, bytes: Vec<u8>) -> Result<Self> {
         let expected =
             shape.iter().try_fold(dtype.size(), |product, size| product.checked_mul(*size));
@@ -125,27 +125,27 @@ impl Array {
         Ok(Self { dtype, shape, bytes })
     }
 
-    /// Makes an array of float32.
+    /// Creates an array of float32 values.
     ///
     /// # Panics
-    /// Where the number of values does not fit the shape.
+    /// If the number of values does not fit the shape.
     pub fn from_f32(shape: &[usize], values: &[f32]) -> Self {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "values of shape {shape:?}");
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         Self { dtype: DType::F32, shape: shape.to_vec(), bytes }
     }
 
-    /// Makes an array of int64.
+    /// Creates an array of int64 values.
     ///
     /// # Panics
-    /// Where the number of values does not fit the shape.
+    /// If the number of values does not fit the shape.
     pub fn from_i64(shape: &[usize], values: &[i64]) -> Self {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "values of shape {shape:?}");
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         Self { dtype: DType::I64, shape: shape.to_vec(), bytes }
     }
 
-    /// Makes an array of zeros, float32.
+    /// Creates a float32 array of zeros.
     pub fn zeros(shape: &[usize]) -> Self {
         let bytes = vec![0; DType::F32.size() * shape.iter().product::<usize>()];
         Self { dtype: DType::F32, shape: shape.to_vec(), bytes }
@@ -176,7 +176,7 @@ impl Array {
         self.bytes.is_empty()
     }
 
-    /// The elements as float32, rounded where their type holds more digits.
+    /// The elements as float32. Elements of a type with more digits are rounded.
     pub fn to_f32(&self) -> Vec<f32> {
         match self.dtype {
             DType::F32 => self
@@ -211,7 +211,7 @@ impl Array {
         }
     }
 
-    /// The array as float32; the bits stay where it is that already.
+    /// The array as float32. A float32 array stays as it is.
     pub(crate) fn into_f32(self) -> Self {
         match self.dtype {
             DType::F32 => self,
@@ -222,7 +222,7 @@ impl Array {
     /// Returns the same elements in another shape.
     ///
     /// # Panics
-    /// Where their number is another.
+    /// If the shape has another number of elements.
     pub fn reshaped(mut self, shape: &[usize]) -> Self {
         assert_eq!(shape.iter().product::<usize>(), self.len(), "{:?} as {shape:?}", self.shape);
         self.shape = shape.to_vec();
@@ -230,7 +230,7 @@ impl Array {
     }
 }
 
-/// A 16-bit float of IEEE 754 as float64.
+/// Converts a 16-bit float of IEEE 754 to float64.
 fn half(bits: u16) -> f64 {
     let sign = if bits >> 15 == 0 { 1.0 } else { -1.0 };
     let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));

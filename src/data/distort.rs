@@ -2,11 +2,9 @@
 
 use lenet5_core::kernels::distortion::{distort, spline};
 use lenet5_core::training::{Distortion, Distortions, control_points};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
-use super::dataset::{Dataset, Split};
 use crate::Result;
-use crate::model::ModelConfig;
 
 /// Distorts images (N, 1, S, S), 0 for background, with bilinear interpolation on the images'
 /// device. `indices` are the indices of the images in the data set.
@@ -26,26 +24,6 @@ pub fn apply(
         return Tensor::from_slice(&distort(&pixels, size as usize, &drawn)).reshape(&sizes);
     }
     DistortionBatch::new(&drawn, size, images.device()).apply(images)
-}
-
-/// Returns the first image of each class of MNIST, followed by nine distorted copies: (10, 10, 32,
-/// 32), 0..1.
-///
-/// # Errors
-/// If libtorch reports an error.
-pub fn examples(distortions: &Distortions) -> Result<Tensor> {
-    let data = Dataset::embedded(Split::Train, 10)?;
-    let rows = (0..10).map(|class| {
-        let index = data.labels().eq(class).to_kind(Kind::Int64).argmax(0, false);
-        let indices = index.reshape([1]);
-        let config = ModelConfig::default();
-        let mut row = vec![data.batch(&indices, &config).0];
-        row.extend(
-            (1..10).map(|epoch| data.distorted(&indices, &config, distortions, (1, epoch)).0),
-        );
-        Tensor::cat(&row, 0).squeeze_dim(1)
-    });
-    Ok(Tensor::stack(&rows.collect::<Vec<_>>(), 0))
 }
 
 /// The distortions of a batch of images, for libtorch's kernels.

@@ -2,6 +2,8 @@
 
 mod dataset;
 mod distort;
+mod examples;
 
 pub use dataset::{Dataset, Split, to_input};
-pub use distort::{DistortionBatch, examples};
+pub use distort::DistortionBatch;
+pub use examples::examples;

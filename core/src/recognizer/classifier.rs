@@ -15,10 +15,10 @@ use crate::model::{Input, ModelConfig, Network};
 use crate::training::Loss;
 use crate::weights::Weights;
 
-/// Pictures that a thread takes at a time.
+/// The number of pictures that a thread classifies at a time.
 const CHUNK: usize = 64;
 
-/// A network that threads share.
+/// A network that several threads can use at the same time.
 pub struct Classifier {
     forward: ForwardPass,
     kernels: Kernels,
@@ -35,15 +35,15 @@ enum Kernels {
         free: Mutex<Vec<BatchKernels>>,
     },
     Pattern(Box<PatternNetwork>),
-    /// None: the plain forward pass.
+    /// None of them computes this network, so the plain forward pass does.
     None,
 }
 
 impl Classifier {
-    /// Of weights.
+    /// Creates the network with these weights.
     ///
     /// # Errors
-    /// Where the tensors do not fit the settings.
+    /// If the tensors do not fit the settings.
     pub fn new(weights: &Weights) -> Result<Self> {
         let (forward, config) = (ForwardPass::new(weights)?, &weights.config);
         let kernels = match (BatchForm::of(config), config.network) {
@@ -74,10 +74,11 @@ impl Classifier {
         logits.iter().flat_map(|logits| logits.chunks_exact(classes)).map(softmax).collect()
     }
 
-    /// The logits of a few pictures: N x classes.
+    /// The logits of a few pictures: (N, classes), row by row.
     fn logits(&self, pictures: &[[u8; PIXELS]]) -> Vec<f32> {
         match &self.kernels {
-            // A single picture, too: its bits must not depend on how many are read together.
+            // These kernels compute a single picture too, as its bits must not depend on how many
+            // pictures are read together.
             Kernels::Batch { form, parameters, images, free } => {
                 let lock = || free.lock().unwrap_or_else(PoisonError::into_inner);
                 let unused = lock().pop();
@@ -129,7 +130,7 @@ impl Classifier {
     }
 }
 
-/// Probabilities from logits.
+/// Computes the probabilities of the classes from their logits.
 fn softmax(logits: &[f32]) -> Vec<f32> {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let powers: Vec<f32> = logits.iter().map(|logit| (logit - most).exp()).collect();

@@ -1,7 +1,6 @@
 //! Finds signs and points beside digits: ink that is not read, but may change the meaning of a
 //! number.
 
-use super::pieces::Pieces;
 use crate::data::ink::{Area, Ink};
 
 /// The largest number of marks; more than that are a pattern.
@@ -15,11 +14,11 @@ pub struct AcceptedDigits {
     pub height: usize,
 }
 
-/// Keeps the areas whose size is that of a sign or a point, in a picture with these pieces. Specks,
+/// Keeps the areas whose size is that of a sign or a point beside digits of these heights. Specks,
 /// rules and areas that touch the border of the picture are left out.
-pub fn by_size(mut areas: Vec<Area>, ink: &Ink, pieces: &Pieces) -> Vec<Area> {
-    let heights = || pieces.lines.iter().map(|line| line.height);
-    let (lowest, highest) = (heights().min().unwrap_or(0), heights().max().unwrap_or(0));
+pub fn by_size(mut areas: Vec<Area>, ink: &Ink, heights: &[usize]) -> Vec<Area> {
+    let lowest = heights.iter().copied().min().unwrap_or(0);
+    let highest = heights.iter().copied().max().unwrap_or(0);
     areas.retain(|area| {
         let inside = area.left > 0
             && area.top > 0

@@ -108,7 +108,8 @@ impl Pieces {
         let others = components(&strong, ink.width()).into_iter();
         let others =
             others.filter(|other| pieces.labels[other.pixels[0]] == 0).map(|other| other.area);
-        pieces.left_out = marks::by_size(others.collect(), ink, &pieces);
+        let heights: Vec<usize> = pieces.lines.iter().map(|line| line.height).collect();
+        pieces.left_out = marks::by_size(others.collect(), ink, &heights);
         pieces.grow(ink);
         Ok(Some(pieces))
     }

@@ -112,7 +112,7 @@ fn print(
 
 /// A line of the output of `--json`.
 #[derive(Serialize)]
-struct Line<'a, T> {
+struct ReadingLine<'a, T> {
     file: String,
     /// The bytes of the file's name if it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -128,7 +128,8 @@ struct Failed {
 }
 
 fn print_json(file: &Path, result: impl Serialize) -> anyhow::Result<()> {
-    let line = Line { file: file.display().to_string(), file_bytes: files::exact(file), result };
+    let line =
+        ReadingLine { file: file.display().to_string(), file_bytes: files::exact(file), result };
     cli::print(serde_json::to_string(&line)? + "\n")?;
     Ok(())
 }
