@@ -1,11 +1,11 @@
-"""LeNet-5 on this machine's CPU: our engines beside PyTorch, TensorFlow, JAX and onnxruntime.
+"""Measures LeNet-5 on the CPU: our engines, PyTorch, TensorFlow, JAX and onnxruntime.
 
-Run: make bench    (half an hour on two cores; ARGS="--quick" takes one round of the main figures)
-Writes: benches/results/DATE-MACHINE.json, all figures; .md, the tables; .png, a picture.
+Run: make bench    (half an hour on two cores; ARGS="--quick" runs one round of the main figures)
+Writes: benches/results/DATE-MACHINE.json, all figures; .md, the tables; .png, a chart.
 
-Each figure is a process of its own. All programs take their turns in each round, so that a machine
-that slows down slows all of them; the best round counts. The rate of matrix multiplication on this
-machine (sgemm) is measured in the same rounds.
+Each measurement is a process of its own. Each round measures all programs in turn, so that a
+machine that slows down affects all of them; the best round counts. Each round also measures the
+speed of matrix multiplication (sgemm) on this machine.
 """
 
 import argparse
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 BINARIES = ROOT / "target" / "release"
 BATCH_SIZES, MAIN_BATCH = (32, 128, 512), 128
 INFERENCE_SIZES = (16, 1000)
-# Floating-point operations per image: forward, by the weights and, but for C1, by the inputs.
+# Floating-point operations per image: forward, and gradients of weights and (not in C1) inputs.
 OPERATIONS = 2 * (3 * (240_000 + 48_000 + 10_080 + 840) + 2 * 117_600)
 ACCURACY = {"epochs": 4, "learning-rate": 0.05, "batch-size": 64}
 SGEMM = """
@@ -66,7 +66,7 @@ class Ours:
         return {"seconds": seconds, "test_error_percent": error, **process}
 
     def run(self, options: list[str], threads: int) -> tuple[list[dict], dict]:
-        """The metrics of a run of `train`, and what it took."""
+        """Runs `train`; returns its metrics, and its time and memory."""
         with tempfile.TemporaryDirectory() as folder:
             options += [f"--engine={self.engine}", f"--threads={threads}", "--device=cpu"]
             _, process = call([BINARIES / "train", *options, f"--out={folder}/run"])
@@ -76,7 +76,7 @@ class Ours:
 
 @dataclass(frozen=True)
 class Theirs:
-    """A framework, by scripts/bench_peers.py."""
+    """Another framework, run by scripts/bench_peers.py."""
 
     peer: str
     variant: str
@@ -116,7 +116,7 @@ PROGRAMS = {
 
 
 def call(command: list) -> tuple[str, dict]:
-    """What a program prints, and what it took: seconds from start to end, and peak memory."""
+    """Runs a program; returns its stdout, and its total seconds and peak memory."""
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
@@ -131,13 +131,13 @@ def call(command: list) -> tuple[str, dict]:
 
 
 def last_line(called: tuple[str, dict]) -> dict:
-    """The figures of a program whose last line is JSON."""
+    """Returns the figures of a program that prints them as JSON on its last line."""
     output, process = called
     return {**json.loads(output.splitlines()[-1]), **process}
 
 
 def sgemm(threads: int) -> float:
-    """GFLOP/s of a 2048³ product by PyTorch's library."""
+    """Measures PyTorch's product of two 2048x2048 matrices, in GFLOP/s."""
     output, _ = call([sys.executable, "-c", SGEMM, str(threads)])
     return float(output)
 
@@ -160,7 +160,7 @@ def versions() -> dict:
 
 
 def plan(quick: bool, threads: list[int]) -> list[tuple]:
-    """What is measured in a round, the main figures first: (kind, program, batch size, threads)."""
+    """Lists a round's measurements, main figures first: (kind, program, batch size, threads)."""
     trains = [name for name in PROGRAMS if name != "onnxruntime"]
 
     def epochs(size: int) -> list[tuple]:
@@ -187,17 +187,17 @@ def measure(kind: str, name: str, size: int, threads: int) -> dict:
 
 
 def best(figures: list[dict], kind: str, name: str, size: int, threads: int) -> dict | None:
-    """Of the rounds, the best figure of each sort; the test error is a mean."""
+    """Returns the best value of each metric over all rounds; for the test error, the mean."""
     key = (kind, name, size, threads)
     rounds = [figure["result"] for figure in figures if tuple(figure["key"]) == key]
     if not rounds:
         return None
     choose = {"images_per_second": max, "test_error_percent": statistics.mean}
-    return {sort: choose.get(sort, min)(r[sort] for r in rounds) for sort in rounds[0]}
+    return {metric: choose.get(metric, min)(r[metric] for r in rounds) for metric in rounds[0]}
 
 
 def tables(report: dict) -> str:
-    """Markdown."""
+    """Returns the report's tables in Markdown."""
     figures, threads, rates = report["figures"], report["threads"], report["sgemm_gflops"]
     sizes = sorted({size for kind, _, size, _ in (f["key"] for f in figures) if kind == "train"})
     lines = [f"{report['date']}, {describe(report)}.", ""]
@@ -224,7 +224,7 @@ def tables(report: dict) -> str:
     lines += header(f"{ACCURACY['epochs']} epochs, to 99 %", heads)
     for name in PROGRAMS:
         if cell := best(figures, "accuracy", name, ACCURACY["batch-size"], threads[-1]):
-            seconds = (f"{cell[sort]:.1f}" for sort in ("program_seconds", "seconds"))
+            seconds = (f"{cell[metric]:.1f}" for metric in ("program_seconds", "seconds"))
             error, memory = cell["test_error_percent"], cell["peak_memory_mb"]
             lines.append(row(name, *seconds, f"{error:.2f}", f"{memory:.0f}"))
     return "\n".join(lines) + "\n"
@@ -249,7 +249,7 @@ def describe(report: dict) -> str:
 
 
 def draw(report: dict, path: Path) -> None:
-    """Seconds per epoch, a bar for each program and number of threads."""
+    """Draws seconds per epoch: a bar for each program and number of threads."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -259,11 +259,11 @@ def draw(report: dict, path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
     for i, threads in enumerate(report["threads"]):
         cells = [best(report["figures"], "train", name, MAIN_BATCH, threads) for name in names]
-        places = [place + 0.4 * i for place in range(len(names))]
+        positions = [row + 0.4 * i for row in range(len(names))]
         seconds = [cell["seconds"] for cell in cells]
-        bars = axes.barh(places, seconds, 0.38, label=plural(threads))
+        bars = axes.barh(positions, seconds, 0.38, label=plural(threads))
         axes.bar_label(bars, fmt="%.2f", padding=3)
-    axes.set_yticks([place + 0.2 for place in range(len(names))], names)
+    axes.set_yticks([row + 0.2 for row in range(len(names))], names)
     axes.invert_yaxis()
     axes.set_xlabel(f"seconds per epoch of 60,000 images, batches of {MAIN_BATCH}")
     axes.spines[["top", "right"]].set_visible(False)
@@ -304,8 +304,8 @@ def main() -> None:
             result = measure(*key)
             report["figures"].append({"key": key, "round": number, "result": result})
             path.write_text(json.dumps(report, indent=1) + "\n")
-            sort, value = next(iter(result.items()))
-            what = f"{key[0]} {key[1]}, batch {key[2]}, {plural(key[3])}: {value:.4g} {sort}"
+            metric, value = next(iter(result.items()))
+            what = f"{key[0]} {key[1]}, batch {key[2]}, {plural(key[3])}: {value:.4g} {metric}"
             print(f"round {number}/{rounds}, {i}/{len(steps)}: {what}", file=sys.stderr)
     path.with_suffix(".md").write_text(tables(report))
     draw(report, path.with_suffix(".png"))

@@ -1,11 +1,11 @@
-"""LeNet-5 in other frameworks, for scripts/bench.py: one measurement, printed as JSON.
+"""Measures LeNet-5 in another framework, for scripts/bench.py, and prints the figures as JSON.
 
 Run: .venv/bin/python scripts/bench_peers.py torch train --batch-size 128 --threads 1
 
-The network (61,706 parameters), its SGD with momentum and its batches are those of `train`. In
-favour of these frameworks, images are converted to padded float32 before the clock starts, and the
-first steps, in which they compile, are not counted, except in `accuracy`. Seconds per epoch are
-taken from a fifth of one.
+The network (61,706 parameters), SGD with momentum and the batches are those of `train`. In favour
+of these frameworks, the time excludes the conversion of images to padded float32 and, except in
+`accuracy`, the first steps, in which they compile. For seconds per epoch, a fifth of one is
+measured.
 """
 
 import argparse
@@ -24,7 +24,7 @@ LEARNING_RATE, MOMENTUM = 0.05, 0.9
 WARM_UP = 30  # steps
 PART = 5
 INFERENCE_SECONDS = 1.5
-# The layers' weights, PyTorch's shapes and fan-ins.
+# Shapes of the layers' weights, as in PyTorch.
 SHAPES = {
     "c1": (6, 1, 5, 5),
     "c3": (16, 6, 5, 5),
@@ -35,7 +35,7 @@ SHAPES = {
 
 
 def images_and_labels(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs (N, 32, 32), float32 from 0 to 1, and labels (N), int32."""
+    """Reads inputs (N, 32, 32), float32 from 0 to 1, and labels (N), int32."""
     import gzip
 
     folder = Path(__file__).parent.parent / "data" / "mnist"
@@ -47,7 +47,7 @@ def images_and_labels(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def initial_weights(seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Weights and biases uniform within 1 / sqrt(fan-in), as PyTorch draws them."""
+    """Draws weights and biases uniformly within ±1 / sqrt(fan-in), as PyTorch does."""
     generator = np.random.default_rng(seed)
     weights = {}
     for name, shape in SHAPES.items():
@@ -58,24 +58,24 @@ def initial_weights(seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 class Peer:
-    """A network in one framework. Inputs are NumPy arrays, as `images_and_labels` gives them."""
+    """A network in one framework. Inputs are NumPy arrays, as `images_and_labels` returns them."""
 
     def __init__(self, threads: int, relu: bool, variant: str) -> None:
         raise NotImplementedError
 
     def prepare(self, images: np.ndarray, labels: np.ndarray) -> None:
-        """Takes the training set, once."""
+        """Stores the training set; called once."""
         raise NotImplementedError
 
-    def step(self, places: np.ndarray, learning_rate: float) -> None:
-        """A training step on the images at these places."""
+    def step(self, indices: np.ndarray, learning_rate: float) -> None:
+        """Trains one step on the images with these indices."""
         raise NotImplementedError
 
     def wait(self) -> None:
         """Returns when the last step is done."""
 
     def predictor(self, images: np.ndarray) -> Callable[[], np.ndarray]:
-        """What computes the logits (N, 10) of these images, each time that it is called."""
+        """Returns a function that computes the logits (N, 10) of these images."""
         raise NotImplementedError
 
 
@@ -107,11 +107,11 @@ class Torch(Peer):
     def input(self, images):
         return self.torch.from_numpy(images)[:, None].contiguous(memory_format=self.format)
 
-    def step(self, places, learning_rate):
-        places = self.torch.from_numpy(places)
+    def step(self, indices, learning_rate):
+        indices = self.torch.from_numpy(indices)
         self.optimizer.param_groups[0]["lr"] = learning_rate
-        logits = self.forward(self.images[places])
-        loss = self.torch.nn.functional.cross_entropy(logits, self.labels[places])
+        logits = self.forward(self.images[indices])
+        loss = self.torch.nn.functional.cross_entropy(logits, self.labels[indices])
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -127,7 +127,7 @@ class Torch(Peer):
 
 
 class Jax(Peer):
-    """JAX, one jitted step, in the layout that XLA likes on a CPU."""
+    """JAX with a jitted step, in the layout that XLA prefers on a CPU."""
 
     def __init__(self, threads: int, relu: bool, variant: str) -> None:
         limit_cores(threads)
@@ -162,8 +162,8 @@ class Jax(Peer):
             right = jnp.take_along_axis(logits, labels[:, None], 1)[:, 0]
             return (jax.nn.logsumexp(logits, 1) - right).mean()
 
-        def step(weights, momenta, images, labels, places, rate):
-            gradient = jax.grad(loss)(weights, images[places], labels[places])
+        def step(weights, momenta, images, labels, indices, rate):
+            gradient = jax.grad(loss)(weights, images[indices], labels[indices])
             momenta = jax.tree.map(lambda m, g: MOMENTUM * m + g, momenta, gradient)
             return jax.tree.map(lambda w, m: w - rate * m, weights, momenta), momenta
 
@@ -178,9 +178,9 @@ class Jax(Peer):
     def prepare(self, images, labels):
         self.data = self.jax.device_put((images, labels))
 
-    def step(self, places, learning_rate):
+    def step(self, indices, learning_rate):
         state = self.weights, self.momenta
-        self.weights, self.momenta = self.update(*state, *self.data, places, learning_rate)
+        self.weights, self.momenta = self.update(*state, *self.data, indices, learning_rate)
 
     def wait(self):
         self.jax.block_until_ready(self.weights)
@@ -191,7 +191,7 @@ class Jax(Peer):
 
 
 class TensorFlow(Peer):
-    """TensorFlow, Keras layers, the step a tf.function; variants: graph, xla."""
+    """TensorFlow with Keras layers and the step as a tf.function; variants: graph, xla."""
 
     def __init__(self, threads: int, relu: bool, variant: str) -> None:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -229,9 +229,9 @@ class TensorFlow(Peer):
     def prepare(self, images, labels):
         self.images, self.labels = images[..., None], labels
 
-    def step(self, places, learning_rate):
+    def step(self, indices, learning_rate):
         self.rate.assign(learning_rate)
-        tensors = self.images[places], self.labels[places]
+        tensors = self.images[indices], self.labels[indices]
         self.update(*map(self.tf.convert_to_tensor, tensors))
 
     def predictor(self, images):
@@ -259,13 +259,13 @@ PEERS = {"torch": Torch, "jax": Jax, "tensorflow": TensorFlow, "onnxruntime": On
 
 
 def limit_cores(threads: int) -> None:
-    """For a framework that has no setting for it."""
+    """Limits the process to `threads` cores, for a framework without a setting for threads."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[:threads])
 
 
 def batches(size: int, count: int, seed: int) -> Iterator[np.ndarray]:
-    """The places of an epoch's images, in random order, a batch at a time."""
+    """Returns the indices of an epoch's images in random order, batch by batch."""
     order = np.random.default_rng(seed).permutation(count)
     return (order[first : first + size] for first in range(0, count, size))
 
@@ -273,15 +273,15 @@ def batches(size: int, count: int, seed: int) -> Iterator[np.ndarray]:
 def train(peer: Peer, batch_size: int) -> dict:
     images, labels = images_and_labels("train")
     peer.prepare(images, labels)
-    # The last batch is smaller: where shapes are compiled, it is another one.
+    # The last batch is smaller, and some frameworks compile each shape separately.
     epoch = list(batches(batch_size, len(labels), 1))
-    for places in [*epoch[:WARM_UP], epoch[-1]]:
-        peer.step(places, LEARNING_RATE)
+    for indices in [*epoch[:WARM_UP], epoch[-1]]:
+        peer.step(indices, LEARNING_RATE)
     peer.wait()
     part = epoch[: len(epoch) // PART]
     start = time.perf_counter()
-    for places in part:
-        peer.step(places, LEARNING_RATE)
+    for indices in part:
+        peer.step(indices, LEARNING_RATE)
     peer.wait()
     return {"seconds": (time.perf_counter() - start) * len(labels) / (len(part) * batch_size)}
 
@@ -299,7 +299,7 @@ def infer(peer: Peer, batch_size: int) -> dict:
 
 
 def one_cycle(largest: float, step: int, steps: int) -> float:
-    """As OneCycleLR of PyTorch: up in 30 % of the steps, then down to next to nothing."""
+    """PyTorch's OneCycleLR: the rate rises during 30 % of the steps, then falls to almost 0."""
     peak = 0.3 * steps - 1
     start, end, part = largest / 25, largest, step / peak
     if step > peak:
@@ -314,8 +314,8 @@ def accuracy(peer: Peer, batch_size: int, epochs: int, learning_rate: float) -> 
     steps = epochs * -(-len(labels) // batch_size)
     start, done = time.perf_counter(), 0
     for epoch in range(epochs):
-        for places in batches(batch_size, len(labels), epoch):
-            peer.step(places, one_cycle(learning_rate, done, steps))
+        for indices in batches(batch_size, len(labels), epoch):
+            peer.step(indices, one_cycle(learning_rate, done, steps))
             done += 1
     peer.wait()
     seconds = time.perf_counter() - start
@@ -331,8 +331,8 @@ def main() -> None:
     parser.add_argument("--variant", default="")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=4, help="of accuracy")
-    parser.add_argument("--learning-rate", type=float, default=0.05, help="of accuracy")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of `accuracy`")
+    parser.add_argument("--learning-rate", type=float, default=0.05, help="for `accuracy`")
     arguments = parser.parse_args()
 
     relu = arguments.what == "accuracy"

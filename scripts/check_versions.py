@@ -1,14 +1,14 @@
-"""Exchanges weights with other versions of PyTorch than ours, both ways, to the bit.
+"""Tests the exchange of weights with other PyTorch versions, both ways, bit by bit.
 
 Run: .venv/bin/python scripts/check_versions.py                  (the versions in VERSIONS)
      .venv/bin/python scripts/check_versions.py 1.13.1 newest    (any that pip offers)
-Not part of CI: each version is installed into a temporary environment of up to 6 GB (TMPDIR says
-where), or into FOLDER/VERSION with --keep FOLDER, where the next run finds it. Prints a table:
-a row is "ok" if it is so for each of SETTINGS. Fails if any row is not.
+Not part of CI: each version is installed into a temporary environment of up to 6 GB in TMPDIR, or
+into FOLDER/VERSION with --keep FOLDER, which the next run uses again. Prints a table: a row is "ok"
+if its check passes with all SETTINGS. Fails if any row is not.
 
-Rust to Python: what `train` and `convert` write loads strictly into scripts/lenet5.py, with the
-same tensors in each form, and gives the logits of `evaluate`; the checkpoint trains on.
-Python to Rust: `convert` reads what that version saves, and finds the same tensors.
+Rust to Python: files of `train` and `convert` load strictly into scripts/lenet5.py, hold the same
+tensors in each format, and give the logits of `evaluate`; training continues from the checkpoint.
+Python to Rust: `convert` reads the files that this version saves, and finds the same tensors.
 """
 
 import argparse
@@ -29,11 +29,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 OURS = torch.__version__.split("+")[0]
-# 1.13 is the first for Python 3.11; since 2.6 torch.load takes weights only by default.
+# 1.13 is the first version for Python 3.11; since 2.6 torch.load has weights_only by default.
 VERSIONS = ["1.13.1", "2.6.0", OURS, "newest"]
 NUMPY_1 = ("1.", "2.0.", "2.1.", "2.2.")  # versions that do not work with NumPy 2
 
-PREPROCESSING = ("mean", "std", "input")  # and of to_input
+PREPROCESSING = ("mean", "std", "input")  # also arguments of to_input
 # Options of `train`.
 SETTINGS = {
     "default": {},
@@ -43,8 +43,8 @@ SETTINGS = {
     "resized": {"input": "resized", "optimizer": "adamw"},
     "unpadded": {"c5": "linear", "input": "unpadded"},
 }
-IMAGES = 100  # whose logits are compared
-TOLERANCE = 1e-5  # of logits: another version may sum in another order
+IMAGES = 100  # number of images whose logits are compared
+TOLERANCE = 1e-5  # for logits: versions may sum in different orders
 
 State = dict[str, Tensor]
 
@@ -63,12 +63,12 @@ def check_same(found: State, expected: State) -> None:
 
 
 def outcome(check: Callable[[str], None]) -> str:
-    """ "ok" where a check of each of SETTINGS passes, else what the first failure is."""
+    """Returns "ok" if the check passes with all SETTINGS, else the first failure."""
     failures = []
     for name in SETTINGS:
         try:
             check(name)
-        except Exception as error:  # whatever that version raises
+        except Exception as error:  # versions raise different errors
             lines = str(error).strip().splitlines() or [""]
             failures.append(f"{name}: {type(error).__name__}: {lines[0]}")
     return f"{len(failures)} of {len(SETTINGS)} fail; {failures[0]}" if failures else "ok"
@@ -77,7 +77,7 @@ def outcome(check: Callable[[str], None]) -> str:
 # ---- In each environment: --inside FOLDER -------------------------------------------------------
 
 
-# 1.13 reads no float with weights_only=True, not even from a checkpoint of its own.
+# With weights_only=True 1.13 cannot read floats, not even from its own checkpoints.
 SAFE = not torch.__version__.startswith("1.")
 
 
@@ -89,7 +89,7 @@ def load_checkpoint(path: Path) -> dict:
     return torch.load(path / "checkpoint.pth", weights_only=SAFE)
 
 
-# Each takes FOLDER/NAME.
+# Each takes the path FOLDER/NAME.
 READERS = {
     "safetensors": lambda path: load_file(path.with_suffix(".safetensors")),
     "state dict": lambda path: load(path, weights_only=True),
@@ -99,7 +99,7 @@ READERS = {
     "TorchScript": lambda path: torch.jit.load(str(path.with_suffix(".pt"))).state_dict(),
 }
 if "mmap" not in inspect.signature(torch.load).parameters:
-    del READERS["state dict, mmap"]  # before 2.1
+    del READERS["state dict, mmap"]  # versions before 2.1 lack it
 
 # Each takes a model, an input, and the file to write.
 SAVERS = {
@@ -125,7 +125,7 @@ def check_logits(folder: Path, name: str, forward: Callable[[Tensor], Tensor]) -
 
 
 def train_on(checkpoint: dict, settings: dict) -> None:
-    """One step, as a user would."""
+    """Trains one step from a checkpoint, as a user would."""
     model = make_model(settings)
     model.load_state_dict(checkpoint["model"], strict=True)
     optimizers = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -182,7 +182,7 @@ def check_inside(folder: Path) -> None:
 
 
 def run(*command) -> str:
-    """Runs a program, and gives its stdout."""
+    """Runs a program, and returns its stdout."""
     command = [str(part) for part in command]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -195,8 +195,8 @@ def run(*command) -> str:
 
 
 def write_rust_files(binaries: Path, folder: Path) -> None:
-    """For each NAME of SETTINGS: NAME/checkpoint.pth; NAME.pt, .pth and .safetensors; and
-    NAME-logits.safetensors, which holds an input and Rust's logits of it."""
+    """Writes, for each NAME in SETTINGS: NAME/checkpoint.pth; NAME.pt, .pth and .safetensors; and
+    NAME-logits.safetensors, which holds an input and Rust's logits for it."""
     data = folder / "data"
     data.mkdir()
     images, labels = (tensor[:IMAGES] for tensor in read_mnist("t10k"))
@@ -224,7 +224,7 @@ def write_rust_files(binaries: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def environment(version: str, keep: Path | None) -> Iterator[Path]:
-    """The Python of an environment with that PyTorch."""
+    """Yields the Python of a virtual environment with this PyTorch version."""
     if version == OURS:
         yield Path(sys.executable)
         return
@@ -241,7 +241,7 @@ def environment(version: str, keep: Path | None) -> Iterator[Path]:
 
 
 def check_version(binaries: Path, python: Path, folder: Path) -> bool:
-    """Prints the rows of a version, and tells whether all are ok."""
+    """Prints the rows of a version, and returns whether all are ok."""
     shutil.rmtree(folder / "saved", ignore_errors=True)
     inside = json.loads(run(python, __file__, "--inside", folder))
     outcomes = inside["outcomes"]
@@ -263,7 +263,7 @@ def check_version(binaries: Path, python: Path, folder: Path) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("versions", nargs="*", default=VERSIONS, help=f"default: {VERSIONS}")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="environments to keep")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the environments in FOLDER")
     release = Path(__file__).parent.parent / "target" / "release"
     parser.add_argument("--bin", type=Path, default=release, help="folder of our programs")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)

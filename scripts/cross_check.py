@@ -2,8 +2,8 @@
 
 Run: make cross-check                                   (about ten minutes on two cores)
      .venv/bin/python scripts/cross_check.py --quick    (a few seconds, few images)
-Prints a table: each row the largest difference and the number of differing bits. Fails if any
-row is not 0. Nothing is kept; the Rust programs work in a temporary folder.
+Prints a table: each row shows the largest difference and the number of differing bits. Fails if
+any bit differs. Keeps no files: the Rust programs work in a temporary folder.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from train_reference import make_optimizer, steps
 BINARIES = Path(__file__).parent.parent / "target" / "release"
 SEED = 7
 BATCH_SIZE = 128
-# Settings as torch.optim and as `train` take them.
+# Settings that both torch.optim and `train` take.
 OPTIMIZERS = {
     "sgd": {"lr": 0.05, "momentum": 0.9},
     "adam": {"lr": 1e-3},
@@ -35,7 +35,7 @@ Tensors = dict[str, Tensor]
 
 
 class Table:
-    """Prints rows as they come, and remembers whether any differs."""
+    """Prints each row at once, and counts the rows that differ."""
 
     def __init__(self):
         self.rows = self.different = 0
@@ -65,7 +65,7 @@ class Table:
 
 
 def rust(binary: str, *arguments) -> str:
-    """Runs one of our programs, and gives its stdout."""
+    """Runs one of our programs, and returns its stdout."""
     command = [str(BINARIES / binary), *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
@@ -74,7 +74,7 @@ def rust(binary: str, *arguments) -> str:
 
 
 def rust_train(folder: Path, threads: int, optimizer: str, *more) -> dict:
-    """Trains in Rust from SEED at a constant rate; gives the checkpoint."""
+    """Trains in Rust from SEED with a constant learning rate; returns the checkpoint."""
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in OPTIMIZERS[optimizer].items()]
     rust(
         "train", "--engine=libtorch", "--device=cpu", f"--threads={threads}", f"--seed={SEED}",
@@ -91,14 +91,14 @@ def python_start(optimizer: str) -> tuple[LeNet5, torch.optim.Optimizer]:
 
 
 def python_train(optimizer: str, images: Tensor, labels: Tensor) -> LeNet5:
-    """One epoch from SEED."""
+    """Trains one epoch in PyTorch from SEED."""
     model, optimizer = python_start(optimizer)
     list(steps(model, optimizer, images, labels, BATCH_SIZE))
     return model
 
 
 def check_first_batch(table: Table, temporary: Path, threads: int, images: Tensor, labels: Tensor):
-    """Initial weights; logits, loss and gradients of the first batch."""
+    """Compares the initial weights, and the first batch's logits, loss and gradients."""
     model, _ = python_start("sgd")
     initial = rust_train(temporary / "initial", threads, "sgd", "--epochs=0")
     table.state(threads, "", "initial weights", initial["model"], model.state_dict())
@@ -107,7 +107,7 @@ def check_first_batch(table: Table, temporary: Path, threads: int, images: Tenso
     logits = model(to_input(images[batch]))
     loss = F.cross_entropy(logits, labels[batch])
     loss.backward()
-    # The batch as a data set of its own, so that `evaluate` takes it as one batch too.
+    # The batch is a data set of its own, so that `evaluate` computes it as one batch too.
     data = temporary / "batch"
     data.mkdir()
     write_idx(data / "t10k-images-idx3-ubyte", images[batch])
@@ -129,14 +129,14 @@ def check_first_batch(table: Table, temporary: Path, threads: int, images: Tenso
 
 
 def check_training(table, temporary: Path, threads: int, optimizer: str, images, labels):
-    """Weights after 1 step, 20 steps, 1 epoch and 2 epochs."""
+    """Compares the weights after 1 step, 20 steps, 1 epoch and 2 epochs."""
     for count in (1, 20):
         limit = count * BATCH_SIZE
         folder = temporary / f"{optimizer}-{count}"
         ours = rust_train(folder, threads, optimizer, f"--limit={limit}", "--epochs=1")["model"]
         reference = python_train(optimizer, images[:limit], labels[:limit]).state_dict()
         table.state(threads, optimizer, f"weights after {count} step(s)", ours, reference)
-    # The second epoch in a second process, from the checkpoint.
+    # A second process runs the second epoch, from the checkpoint.
     folder = temporary / f"{optimizer}-epochs"
     limit = f"--limit={len(labels)}"
     ours = rust_train(folder, threads, optimizer, limit, "--epochs=1")["model"]

@@ -1,9 +1,9 @@
-"""The checks and measurements of cuda_check.sh, which sets the library path for the Rust programs.
+"""Checks and measures CUDA; run by cuda_check.sh, which sets the Rust programs' library path.
 
 Run: scripts/cuda_check.sh [FOLDER [RESULTS.json]]
 Prints a line for each check and figure, then "cuda check: PASS" or "cuda check: FAIL"; writes the
-figures to RESULTS.json. With `--device cpu` it goes through the same steps without a GPU, at a
-hundredth of the size: a trial of this program, not a measurement.
+figures to RESULTS.json. With `--device cpu` it runs the same steps without a GPU on a hundredth of
+the data, to test this script only.
 """
 
 import argparse
@@ -31,30 +31,30 @@ SEED = 7
 BATCH_SIZE = 128
 RATE = 0.05
 EPOCHS = 2
-# After one step the devices differ by the rounding of float32 sums alone; by the end of an epoch
-# rounding has grown through 469 steps, so there it is the test error that has to agree.
+# After one step the devices differ only by the rounding of float32 sums. Over the 469 steps of an
+# epoch these differences grow, so only the test error is compared then.
 STEP_TOLERANCE = 1e-5
 ERROR_TOLERANCE = 0.5
-# Against float64, of weights that change by 0.1 to 1 in 52 steps on random images.
+# Comparison with float64: the weights change by 0.1 to 1 in 52 steps on random images.
 RANDOM_IMAGES = 1650
 RANDOM_BATCH = 64
 RANDOM_TOLERANCE = 1e-4
 
 BATCH_SIZES = (128, 512, 2048)
-# A GPU that was idle takes a while to its full clock.
+# Many epochs, because an idle GPU takes a while to reach its full clock.
 TIMED_EPOCHS = {"fused": 30, "graph": 30}
 TIMED_EPOCHS_OF_OTHERS = 8
-# The network and the training of PEERS, but for a constant rate.
+# The network and training of PEERS, except for a constant learning rate.
 PLAIN = ("--activation=relu", "--pooling=max", "--schedule=constant", "--lr=0.02")
 SEEDS = 20
-# For all, and for one way to train to one goal: with fewer seeds where need be.
+# Time limits in seconds, of the script and of each engine and goal; they may reduce the seeds.
 SECONDS = 450
 SECONDS_EACH = {"fused": 60}
 SECONDS_OF_OTHERS = 25
-# After which a program hangs.
+# Time limit in seconds of one program.
 TIMEOUT = 90
-# Optimizer, rate and batch size chosen on held-out training images; epochs so that the goal is just
-# reached on the test images (2 and 3 seeds, on the CPU).
+# Optimizer, rate and batch size were chosen on held-out training images. The epochs are just enough
+# to reach the goal on the test images (2 and 3 seeds, on the CPU).
 RECIPES = {
     99.0: Recipe(batch_size=512, optimizer="adam", rate=0.012, epochs=5),
     99.4: Recipe(batch_size=256, optimizer="adam", rate=0.006, epochs=40, distort="best"),
@@ -62,7 +62,7 @@ RECIPES = {
 
 
 class Report:
-    """Prints checks and figures, and keeps both in a file, from the first one on."""
+    """Prints checks and figures, and writes both to a file after each one."""
 
     def __init__(self, results: Path | None):
         self.failed = False
@@ -88,7 +88,7 @@ class Report:
         return SECONDS - (time.perf_counter() - self.start)
 
     def leaves_out(self, what: str) -> bool:
-        """Whether there is no time left for this; then it says so."""
+        """Returns whether the time is up, and reports it."""
         if self.seconds_left() > 0:
             return False
         self.figure(what, "left out: no time left")
@@ -96,7 +96,7 @@ class Report:
 
     @contextmanager
     def guarded(self, what: str, ours: bool = True) -> Iterator[None]:
-        """What fails within is a failed check where it is ours, and the others go on."""
+        """Catches and reports exceptions; in our own code they are failed checks."""
         try:
             yield
         except Exception:
@@ -112,15 +112,15 @@ class Rust:
 
     def __init__(self, binaries: Path, folder: Path, device: str):
         self.binaries, self.folder, self.device, self.runs = binaries, folder, device, 0
-        # By the last training, to stdout.
+        # Stdout of the last training run.
         self.printed = ""
 
     def peers(self) -> list:
-        """PyTorch's ways to train here."""
+        """Returns PyTorch's ways to train on this device."""
         return [peer for peer in PEERS.items() if self.device == "cuda" or peer[1] is Eager]
 
     def run(self, name: str, *arguments, hide_gpu: bool = False) -> str:
-        """Runs one of them, and gives its stdout."""
+        """Runs one of the programs, and returns its stdout."""
         environment = {**os.environ, "RUST_BACKTRACE": "1"}
         if hide_gpu:
             environment["CUDA_VISIBLE_DEVICES"] = ""
@@ -134,7 +134,7 @@ class Rust:
         return result.stdout
 
     def train(self, *arguments, engine="libtorch", device="") -> tuple[Path, list[dict]]:
-        """Trains; gives the run's folder and its metrics by epoch."""
+        """Trains; returns the run's folder and its metrics by epoch."""
         self.runs += 1
         out = self.folder / str(self.runs)
         device = device or self.device
@@ -149,7 +149,7 @@ def weights(folder: Path) -> dict:
 
 
 def difference(a: dict, b: dict) -> float:
-    # Of tensors, as Python's max drops what is not a number.
+    # The tensor's max keeps NaN, Python's max may drop it.
     largest = [(a[name].cpu() - b[name].cpu()).abs().max() for name in a]
     return torch.stack(largest).max().item()
 
@@ -165,7 +165,7 @@ def train_eager(device: str, images, labels, epochs: int) -> LeNet5:
 
 
 def agree(report: Report, rust: Rust, engines: tuple[str, ...], images, labels, test) -> None:
-    """The libtorch engine on CPU and GPU, PyTorch eager, and the other engines by their bits."""
+    """Compares libtorch on GPU and CPU with PyTorch; checks that other engines are deterministic."""
     device = rust.device
     settings = (f"--seed={SEED}", f"--batch-size={BATCH_SIZE}", f"--lr={RATE}")
     settings += ("--schedule=constant",)
@@ -187,14 +187,14 @@ def agree(report: Report, rust: Rust, engines: tuple[str, ...], images, labels, 
         name = f"test error after {EPOCHS} epochs, against {what}"
         report.check(name, ok, f"{error:.2f} % and {other:.2f} %")
 
-    # The same bits twice, by the engines that are not the reference.
+    # Two runs of an engine give the same bits; libtorch is the reference and not checked.
     for engine in engines[1:]:
         with report.guarded(f"--deterministic, {engine}"):
             again = [rust.train(*more, "--deterministic", engine=engine)[0] for _ in range(2)]
             equal = difference(*map(weights, again)) == 0
             report.check(f"--deterministic, {engine}: the same bits twice", equal, "")
 
-    # Weights saved on the GPU load where there is none, in Rust and in Python.
+    # Weights saved on the GPU load without a GPU, in Rust and in Python.
     model = folder / "model.pt"
 
     def errors(how: str, where: str, **more) -> int:
@@ -212,7 +212,7 @@ def agree(report: Report, rust: Rust, engines: tuple[str, ...], images, labels, 
 
 
 def against_float64(report: Report, rust: Rust, engines: tuple[str, ...]) -> None:
-    """Each engine on fresh random images, against PyTorch in float64 on the CPU."""
+    """Compares each engine, on new random images, with PyTorch in float64 on the CPU."""
     seed = int(time.time())
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(256, (RANDOM_IMAGES, 28, 28), generator=generator).to(torch.uint8)
@@ -250,7 +250,7 @@ def against_float64(report: Report, rust: Rust, engines: tuple[str, ...]) -> Non
 
 
 def time_epochs(report: Report, rust: Rust, engines: tuple[str, ...], images, labels) -> None:
-    """Seconds per epoch: the median after the first three, with kernels chosen and recorded."""
+    """Measures seconds per epoch: the median without the first three, which prepare kernels."""
     for batch_size in (size for size in BATCH_SIZES if size <= len(labels)):
 
         def tell(what: str, seconds: list[float], more="", batch_size=batch_size) -> None:
@@ -285,20 +285,20 @@ def time_epochs(report: Report, rust: Rust, engines: tuple[str, ...], images, la
 
 
 def launches(report: Report, rust: Rust, data) -> None:
-    """Where a step's time goes, launch by launch: PyTorch's, and those of the fused engine."""
+    """Measures the time of each launch in a step, for PyTorch and for the fused engine."""
     batch_size = BATCH_SIZES[1]
     recipe = Recipe(batch_size, optimizer="sgd", rate=0.02, epochs=1)
     what = f"launches of a step, batch {batch_size}"
     with report.guarded(f"{what}: PyTorch, eager", ours=False):
         trainer = Eager(recipe, *data, seed=1)
         trainer.epoch()
-        places = torch.arange(batch_size, device=data[1].device)
+        indices = torch.arange(batch_size, device=data[1].device)
         with torch.profiler.profile() as profile:
-            trainer.step(places)
-            synchronize(places)
+            trainer.step(indices)
+            synchronize(indices)
         kind = torch.autograd.DeviceType.CUDA if rust.device == "cuda" else None
         events = [event for event in profile.events() if kind in (None, event.device_type)]
-        # "Optimizer.step" and the like are no launches.
+        # Events such as "Optimizer.step" are not launches.
         events = [event for event in events if not getattr(event, "is_user_annotation", False)]
         each = [(event.name[:60], event.time_range.elapsed_us()) for event in events]
         total = sum(time for _, time in each)
@@ -313,7 +313,7 @@ def launches(report: Report, rust: Rust, data) -> None:
 
 
 def seeds_within(report: Report, seconds: float, most: int) -> Iterator[int]:
-    """The seeds from 1 on, until the time is up."""
+    """Yields seeds from 1, until the time is up."""
     end = max(report.seconds_left() - seconds, 0)
     for seed in range(1, most + 1):
         if seed > 1 and report.seconds_left() < end:
@@ -322,8 +322,8 @@ def seeds_within(report: Report, seconds: float, most: int) -> Iterator[int]:
 
 
 def time_to_accuracy(report, rust, engines, data, test, seeds: int) -> None:
-    """Seconds of training by a recipe whose mean accuracy over all seeds reaches the goal: from the
-    first step, and where all epochs took as long as the median one, with nothing left to load."""
+    """Measures the training time of a recipe whose mean accuracy over all seeds reaches the goal.
+    The "warm" time assumes that all epochs take as long as the median one, without loading."""
     for goal, recipe in RECIPES.items():
 
         def tell(what, accuracies, epochs, programs=(), goal=goal) -> None:
@@ -338,7 +338,7 @@ def time_to_accuracy(report, rust, engines, data, test, seeds: int) -> None:
             values["programs"] = list(programs)
             report.figure(what, text, goal=goal, **values)
 
-        # The slowest one last.
+        # The slowest engine comes last.
         for engine in reversed(engines):
             what = f"to {goal} %: lenet5, {engine}"
             if report.leaves_out(what):
@@ -403,7 +403,7 @@ def main() -> int:
         machine["driver"] = driver_version()
     report.machine = machine
     print(f"      {', '.join(f'{name} {value}' for name, value in machine.items())}")
-    # float32 means float32, as in the Rust program.
+    # No TensorFloat-32, as in the Rust program.
     torch.backends.cudnn.allow_tf32 = False
     images, labels = read_mnist("train")
     if device == "cpu":

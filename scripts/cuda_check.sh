@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Checks and measures CUDA on a GPU machine that has torch 2.11 but no cargo: first that the GPU, the CPU and
-# PyTorch agree, then the time of an epoch, of each launch, and to 99 % and 99.4 %, beside PyTorch's ways to train.
+# Checks and measures CUDA on a GPU machine that has torch 2.11 but no cargo. It checks that the
+# GPU, the CPU and PyTorch agree, then measures the time of an epoch, of each kernel launch, and of
+# training to 99 % and 99.4 %, for `train` and for PyTorch.
 #
 #   scripts/cuda_check.sh [FOLDER [RESULTS.json]]
 #
-# FOLDER has the binaries train and evaluate (default: target/release). Needs data/mnist beside scripts/,
-# and python3 with torch, numpy and safetensors; PYTHON=... names another one. Prints the figures and ends with
-# "cuda check: PASS" or "cuda check: FAIL". Under eight minutes.
+# FOLDER has the binaries train and evaluate (default: target/release). Needs data/mnist beside
+# scripts/, and python3 (or PYTHON=...) with torch, numpy and safetensors. Prints the figures, then
+# "cuda check: PASS" or "cuda check: FAIL". Takes less than eight minutes.
 set -euo pipefail
 
 python=${PYTHON:-python3}

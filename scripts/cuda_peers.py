@@ -1,9 +1,9 @@
-"""PyTorch's ways to train LeNet-5 on a GPU, which cuda_check.py sets beside `train`.
+"""Trains LeNet-5 with PyTorch on a GPU, in the ways that cuda_check.py compares with `train`.
 
 Use: from cuda_peers import PEERS, Recipe
 
-All have the training images on the GPU, converted to padded float32 beforehand, and leave out the
-last batch of an epoch, which is smaller: both in their favour.
+In PyTorch's favour, the training images are converted to padded float32 on the GPU beforehand, and
+the last batch of an epoch, which is smaller, is left out.
 """
 
 import time
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 @dataclass
 class Recipe:
-    """Settings of a training, with ReLU, max pooling and a one-cycle learning rate."""
+    """Settings of a training run with ReLU, max pooling and a one-cycle learning rate."""
 
     batch_size: int
     optimizer: str
@@ -27,7 +27,7 @@ class Recipe:
     distort: str = ""
 
     def arguments(self) -> list[str]:
-        """For the program `train`."""
+        """Returns the arguments for `train`."""
         distort = [f"--distort={self.distort}"] if self.distort else []
         return [
             "--activation=relu", "--pooling=max", "--schedule=one-cycle",
@@ -37,14 +37,14 @@ class Recipe:
 
 
 class Eager:
-    """Step by step, with the fused optimizers."""
+    """PyTorch's eager mode, with its fused optimizers."""
 
     def __init__(self, recipe: Recipe, images: Tensor, labels: Tensor, seed: int):
         torch.manual_seed(seed)
         self.recipe, self.labels = recipe, labels
         self.images = to_input(images)
         self.model = LeNet5("relu", "max").to(images.device)
-        # In a tensor, so that recorded steps follow it.
+        # A tensor, so that a recorded step reads the current rate.
         self.rate = torch.tensor(recipe.rate, device=images.device)
         classes = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
         settings = {"momentum": 0.9} if recipe.optimizer == "sgd" else {"capturable": self.graph}
@@ -60,21 +60,21 @@ class Eager:
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
 
-    def step(self, places: Tensor) -> None:
-        loss = F.cross_entropy(self.forward(self.images[places]), self.labels[places])
+    def step(self, indices: Tensor) -> None:
+        loss = F.cross_entropy(self.forward(self.images[indices]), self.labels[indices])
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
 
     def epoch(self) -> float:
-        """Its seconds, from the drawing of the order on."""
+        """Trains one epoch; returns its seconds, measured after the order is drawn."""
         order = torch.randperm(len(self.labels))
         synchronize(self.labels)
         start = time.perf_counter()
         order = order.to(self.labels.device)
-        for places in order.split(self.recipe.batch_size)[: self.steps]:
+        for indices in order.split(self.recipe.batch_size)[: self.steps]:
             self.rate.copy_(self.rates[self.done])
-            self.step(places)
+            self.step(indices)
             self.done += 1
         synchronize(self.labels)
         return time.perf_counter() - start
@@ -83,7 +83,7 @@ class Eager:
 class Compiled(Eager):
     """torch.compile(mode="reduce-overhead"), which records CUDA graphs of its own."""
 
-    # Of what was compiled last: for another one it would become dynamic.
+    # The last batch size compiled. Without a reset, another one would get dynamic shapes.
     batch_size = None
 
     def __init__(self, recipe: Recipe, *arguments, **settings):
@@ -105,26 +105,26 @@ class Graphed(Eager):
     graph = True
     recorded = None
 
-    def step(self, places: Tensor) -> None:
+    def step(self, indices: Tensor) -> None:
         if self.recorded is None:
-            self.record(places)
-        self.places.copy_(places)
+            self.record(indices)
+        self.indices.copy_(indices)
         self.recorded.replay()
 
-    def record(self, places: Tensor) -> None:
-        self.places = places.clone()
+    def record(self, indices: Tensor) -> None:
+        self.indices = indices.clone()
         state = [p.detach().clone() for p in self.model.parameters()]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(3):
-                super().step(self.places)
+                super().step(self.indices)
         torch.cuda.current_stream().wait_stream(stream)
         self.recorded = torch.cuda.CUDAGraph()
         self.optimizer.zero_grad()
         with torch.cuda.graph(self.recorded):
-            super().step(self.places)
-        # As before the steps that warmed up.
+            super().step(self.indices)
+        # Undo the warm-up steps.
         with torch.no_grad():
             for parameter, before in zip(self.model.parameters(), state, strict=True):
                 parameter.copy_(before)
@@ -141,7 +141,7 @@ PEERS = {
 
 
 def one_cycle(rate: float, total: int) -> Tensor:
-    """The rate of each step, as torch.optim.lr_scheduler.OneCycleLR has it."""
+    """Returns the learning rate of each step by torch.optim.lr_scheduler.OneCycleLR."""
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rate, total_steps=total, cycle_momentum=False

@@ -1,13 +1,13 @@
 """Exports LeNet-5's weights as a torch.export program and as ONNX, and checks both.
 
-This is the way on from TorchScript, which PyTorch has deprecated. Both files take images
-(N, 1, 32, 32), any N, and give logits (N, classes); with "unpadded" input, (N, 1, 28, 28). Both
-carry the settings as JSON under "lenet5".
+Both formats replace TorchScript, which PyTorch has deprecated. Both files take images
+(N, 1, 32, 32), or (N, 1, 28, 28) with "unpadded" input, for any N, and give logits (N, classes).
+Both hold the settings as JSON under "lenet5".
 
 Run: .venv/bin/python -m pip install -r scripts/requirements-export.txt
      .venv/bin/python scripts/export.py weights/lenet5.safetensors [lenet5]
-IN is any file that `convert` reads. Writes OUT.pt2 and OUT.onnx, once their logits for MNIST's
-test images are those of our program `evaluate`: the same answers, and logits within 1e-4.
+IN is any file that `convert` reads. Writes OUT.pt2 and OUT.onnx if they agree with our program
+`evaluate` on MNIST's test images: the same predictions, and logits within 1e-4.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.export import Dim
 
-BATCH_SIZE = 1000  # as `evaluate` has it: the last bits of logits depend on it
+BATCH_SIZE = 1000  # as in `evaluate`: the last bits of logits depend on it
 TOLERANCE = 1e-4
 
 Forward = Callable[[Tensor], Tensor]
@@ -54,7 +54,7 @@ def read_settings(path: Path) -> dict | None:
         with safe_open(path, "pt") as file:
             return json.loads((file.metadata() or {})["lenet5"])
     except (OSError, SafetensorError, KeyError, ValueError):
-        return None  # `convert` says what is wrong with it, if anything
+        return None  # `convert` reports what is wrong with it, if anything
 
 
 def make_model(path: Path, settings: dict) -> LeNet5:
@@ -64,7 +64,7 @@ def make_model(path: Path, settings: dict) -> LeNet5:
 
 
 def export(model: LeNet5, images: Tensor, settings: dict, pt2: Path, onnx: Path) -> int:
-    """Writes both files, and gives the version of ONNX's operators."""
+    """Writes both files, and returns ONNX's opset version."""
     program = torch.export.export(model, (images,), dynamic_shapes=({0: Dim("batch")},))
     torch.export.save(program, pt2, extra_files={"lenet5": json.dumps(settings)})
     onnx_program = torch.onnx.export(
@@ -92,22 +92,22 @@ def load_onnx(path: Path) -> tuple[Forward, str]:
 
 
 def check(form: str, forward: Forward, images: Tensor, expected: Tensor) -> bool:
-    """Prints a row, and tells whether the logits are those expected."""
+    """Prints a row, and returns whether the logits are as expected."""
     with torch.no_grad():
         logits = torch.cat([forward(batch) for batch in images.split(BATCH_SIZE)])
         alone = forward(images[:1])  # another batch size
     close = torch.allclose(alone, expected[:1], rtol=0, atol=TOLERANCE)
     largest = (logits - expected).abs().max().item()
     bits = (logits.view(torch.int32) != expected.view(torch.int32)).sum().item()
-    answers = (logits.argmax(1) != expected.argmax(1)).sum().item()
-    print(f"{form:<5} {largest:>18.3g} {bits:>17} {answers:>14}")
-    return close and answers == 0 and largest < TOLERANCE
+    different = (logits.argmax(1) != expected.argmax(1)).sum().item()
+    print(f"{form:<5} {largest:>18.3g} {bits:>17} {different:>14}")
+    return close and different == 0 and largest < TOLERANCE
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("weights", metavar="IN", type=Path, help="weights, in any form")
-    parser.add_argument("stem", metavar="OUT", nargs="?", help="OUT.pt2, OUT.onnx (default: by IN)")
+    parser.add_argument("weights", metavar="IN", type=Path, help="weights, in any format")
+    parser.add_argument("stem", metavar="OUT", nargs="?", help="output without suffix (default: IN)")
     release = Path(__file__).parent.parent / "target" / "release"
     parser.add_argument("--bin", type=Path, default=release, help="folder of our programs")
     arguments = parser.parse_args()
@@ -130,7 +130,7 @@ def main() -> int:
         images = to_input(read_mnist("t10k")[0], **preprocessing)
 
         pt2, onnx = folder / "out.pt2", folder / "out.onnx"
-        # The example is stored in the .pt2, with all that its memory holds: hence a copy.
+        # The .pt2 stores the example's whole storage: a copy keeps it small.
         opset = export(make_model(weights, settings), images[:2].clone(), settings, pt2, onnx)
         print(f"PyTorch {torch.__version__}, ONNX Runtime {onnxruntime.__version__}, opset {opset}")
         print("form  largest difference  differing logits  other answers")
@@ -149,7 +149,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # PyTorch's remarks on its own insides, and on a torchvision that is not needed.
+    # Hide PyTorch's warnings about its internals, and about torchvision, which is not needed.
     warnings.filterwarnings("ignore", module=r"copyreg|torch\.")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     sys.exit(main())

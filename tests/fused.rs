@@ -11,7 +11,7 @@ use lenet5::libtorch::{Generator, to_arrays, to_tensor};
 use lenet5::model::{Input, LeNet5, ModelConfig};
 use lenet5::optim;
 use lenet5::recipe::{Distortion, Distortions, OptimizerConfig, TrainConfig};
-use lenet5::train::{EpochMetrics, Outcome, Progress, Run, checkpoint_path};
+use lenet5::train::{EpochMetrics, Outcome, Run, checkpoint_path};
 use lenet5::weights::{Checkpoint, Weights};
 use lenet5_core::kernels::batch::{
     BatchForm, BatchImages, BatchKernels, BatchOptimizer, GreyImages, ParameterVector,
@@ -178,16 +178,6 @@ fn optimizers_as_libtorch() {
     }
 }
 
-/// A display that shows nothing.
-struct Quiet;
-
-impl Progress for Quiet {
-    fn begin(&mut self, _: u32, _: u32, _: u64) {}
-    fn set(&mut self, _: u64) {}
-    fn end(&mut self) {}
-    fn report(&mut self, _: &EpochMetrics) {}
-}
-
 /// Returns the checkpoint of a run of one epoch that was stopped after each of its first `stops`
 /// steps.
 fn stopped(optimizer: OptimizerConfig, stops: usize, folder: &Path) -> Checkpoint {
@@ -201,12 +191,12 @@ fn stopped(optimizer: OptimizerConfig, stops: usize, folder: &Path) -> Checkpoin
     };
     let mut run = Run::start(config.clone(), None, folder, Device::Cpu).unwrap();
     for _ in 0..stops {
-        let outcome = run.train(&AtomicBool::new(true), &mut Quiet).unwrap();
+        let outcome = run.train(&AtomicBool::new(true), &mut ()).unwrap();
         assert_eq!(outcome, Outcome::Interrupted);
         drop(run);
         run = Run::resume(config.clone(), folder, Device::Cpu).unwrap();
     }
-    let outcome = run.train(&AtomicBool::new(false), &mut Quiet).unwrap();
+    let outcome = run.train(&AtomicBool::new(false), &mut ()).unwrap();
     assert_eq!(outcome, Outcome::Finished);
     Checkpoint::read(&checkpoint_path(folder)).unwrap()
 }

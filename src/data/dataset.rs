@@ -63,10 +63,7 @@ impl Dataset {
     /// If a label is not below `classes`.
     pub fn embedded(split: Split, classes: usize) -> Result<Self> {
         let (images, labels): (&[u8], &[u8]) = match split {
-            Split::Train => (
-                include_bytes!("../../data/mnist/train-images-idx3-ubyte.gz"),
-                include_bytes!("../../data/mnist/train-labels-idx1-ubyte.gz"),
-            ),
+            Split::Train => (lenet5_mnist::TRAIN_IMAGES, lenet5_mnist::TRAIN_LABELS),
             Split::Test => (
                 include_bytes!("../../data/mnist/t10k-images-idx3-ubyte.gz"),
                 include_bytes!("../../data/mnist/t10k-labels-idx1-ubyte.gz"),

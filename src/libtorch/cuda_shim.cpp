@@ -1,4 +1,4 @@
-// The part of the shim that needs CUDA: a shared library of its own, which cuda.rs loads after libtorch_cuda.so.
+// The part of the shim that needs CUDA. It is a separate shared library, which cuda.rs loads after libtorch_cuda.so.
 // As in shim.h, a function returns null, or an error message that the caller frees with lenet5_free.
 #include "guarded.h"
 
@@ -10,7 +10,7 @@
 
 namespace {
 
-// Work can be recorded on another stream than the default one only.
+// A stream whose work can be captured, unlike that of the default stream.
 struct Stream {
   explicit Stream(c10::DeviceIndex device)
       : before(c10::cuda::getCurrentCUDAStream(device)),
@@ -31,7 +31,7 @@ char *lenet5_stream_new(int device, Stream **stream) {
 
 void lenet5_stream_free(Stream *stream) { delete stream; }
 
-// This thread's work goes to the stream and its GPU from here on, after all that came before.
+// Waits for this thread's current stream, then makes `stream` and its GPU the current ones.
 char *lenet5_stream_enter(Stream *stream) {
   return guarded([&] {
     stream->device_before = c10::cuda::current_device();
@@ -42,7 +42,7 @@ char *lenet5_stream_enter(Stream *stream) {
   });
 }
 
-// It goes to the stream of before again, once all is done.
+// Makes the previous stream and GPU current again, and waits for `stream`.
 char *lenet5_stream_leave(Stream *stream) {
   return guarded([&] {
     c10::cuda::setCurrentCUDAStream(stream->before);
@@ -51,7 +51,7 @@ char *lenet5_stream_leave(Stream *stream) {
   });
 }
 
-// From here on this thread's work, on a stream that was entered, is recorded and not done.
+// Starts to capture this thread's work instead of running it. Needs lenet5_stream_enter first.
 char *lenet5_graph_begin(at::cuda::CUDAGraph **graph) {
   return guarded([&] {
     c10::cuda::getCurrentCUDAStream().synchronize();

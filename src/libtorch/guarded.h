@@ -1,4 +1,4 @@
-// C++ exceptions as messages, for both parts of the shim.
+// Turns C++ exceptions into error messages, for both parts of the shim.
 #pragma once
 #include <c10/util/Exception.h>
 

@@ -1,5 +1,5 @@
-// What tch 0.24 lacks of libtorch. Every function returns null, or an error message that the
-// caller frees with lenet5_free. `Tensor` is a torch::Tensor as torch-sys holds it.
+// The functions of libtorch that tch 0.24 lacks. Each returns null, or an error message that the caller frees with
+// lenet5_free. A `Tensor` is a torch::Tensor, as in torch-sys.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -9,27 +9,27 @@ typedef void Tensor;
 
 void lenet5_free(void *pointer);
 
-// tch's add_, addcmul_ and addcdiv_ have no factor; a product beforehand would round twice.
+// In tch these three functions have no factor. A separate multiplication would round twice.
 char *lenet5_add_(Tensor *self, const Tensor *other, double alpha);
 char *lenet5_addcmul_(Tensor *self, const Tensor *a, const Tensor *b, double value);
 char *lenet5_addcdiv_(Tensor *self, const Tensor *a, const Tensor *b, double value);
 
-// State of the default CPU generator, as torch.get_rng_state() and torch.set_rng_state() have it.
+// torch.get_rng_state() and torch.set_rng_state(): the state of the default CPU generator.
 char *lenet5_generator_state(Tensor **state);
 char *lenet5_set_generator_state(const Tensor *state);
 
-// TensorFloat-32 in cuDNN and cuBLAS: torch.backends.{cudnn,cuda.matmul}.allow_tf32.
+// Sets torch.backends.{cudnn,cuda.matmul}.allow_tf32: TensorFloat-32 in cuDNN and cuBLAS.
 char *lenet5_allow_tf32(int allow);
 
-// Deterministic kernels, or an error where there is none: torch.use_deterministic_algorithms.
+// torch.use_deterministic_algorithms(True): operations without a deterministic kernel fail.
 char *lenet5_deterministic();
 
-// Convolutions and linear layers of the calling thread compute in bfloat16 from here on, or no longer: the
-// entry and the exit of torch.autocast(device, torch.bfloat16).
+// Enters torch.autocast(device, torch.bfloat16) on this thread, and stores the state before it in `before`.
+// If `before` is null, it exits instead, and `on` is the state to restore.
 char *lenet5_autocast(int cuda, int on, int *before);
 
-// Optimizers in one kernel for all parameters, what changes from step to step in tensors: `rate` and `step` are
-// float32. Without momentum `buffers` may be null.
+// A step of an optimizer, in one kernel for all parameters. `rate` and `step`, which change from step to step, are
+// float32 tensors. Without momentum, `buffers` may be null.
 char *lenet5_fused_sgd_(const Tensor *const *parameters, const Tensor *const *gradients,
                         const Tensor *const *buffers, size_t count, const Tensor *rate,
                         double weight_decay, double momentum, double dampening, int nesterov,
@@ -39,9 +39,9 @@ char *lenet5_fused_adam_(const Tensor *const *parameters, const Tensor *const *g
                          const Tensor *rate, const Tensor *step, double beta1, double beta2,
                          double eps, double weight_decay, int decoupled);
 
-// A TorchScript archive with one parameter per dotted name, or a buffer where it is fixed, a method from `source`, and an attribute
-// that holds `text`: unlike an extra file it stays when Python saves the module again.
-// `*data` is freed with lenet5_free.
+// Writes a TorchScript archive with a parameter for each dotted name (a buffer if it is `fixed`), a method from
+// `source`, and an attribute that holds `text`. Unlike an extra file, the attribute is kept when Python saves the
+// module again. The caller frees `*data` with lenet5_free.
 char *lenet5_torchscript(const char *const *names, const Tensor *const *tensors,
                          const bool *fixed, size_t count, const char *source, const char *attribute,
                          const char *text, uint8_t **data, size_t *size);

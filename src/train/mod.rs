@@ -83,6 +83,14 @@ pub trait Progress {
     fn report(&mut self, metrics: &EpochMetrics);
 }
 
+/// Shows nothing.
+impl Progress for () {
+    fn begin(&mut self, _: u32, _: u32, _: u64) {}
+    fn set(&mut self, _: u64) {}
+    fn end(&mut self) {}
+    fn report(&mut self, _: &EpochMetrics) {}
+}
+
 /// A training run: an engine with its state, and a folder for the results.
 pub struct Run {
     config: TrainConfig,

@@ -1,6 +1,6 @@
-// Runs the CUDA kernels of src/engine/cuda/kernels.cu (KERNELS) on the CPU, block by block, every thread of a block
-// as a context of its own. Between two barriers the threads go one after the other, in an order that is drawn: where
-// a barrier is missing, results are wrong. Shared memory holds NaN at first, so that what was never written is seen.
+// Runs the CUDA kernels of src/engine/cuda/kernels.cu (KERNELS) on the CPU, block by block. Each thread of a block has
+// its own context. Between two barriers the threads run one after the other, in random order, so that a missing
+// barrier makes results wrong. Shared memory starts as NaN, so that reads of values never written make them NaN.
 #include <algorithm>
 #include <cmath>
 #include <csetjmp>
@@ -36,7 +36,7 @@ struct Thread {
   ucontext_t start;
   jmp_buf at;
   bool started;
-  // What it shows to its warp: the second time in another place, so that the first can still be read.
+  // Its values in the last two shuffles, so that the other threads can still read the previous one.
   float shown[2];
   int turn;
 };
@@ -63,11 +63,11 @@ static float __shfl_xor_sync(unsigned, float value, int other) {
   return threads[self ^ other].shown[turn];
 }
 
-static bool __any_sync(unsigned mask, bool word) {
+static bool __any_sync(unsigned mask, bool predicate) {
   for (int other = 1; other < WARP_SIZE; other *= 2) {
-    word |= __shfl_xor_sync(mask, word ? 1.0f : 0.0f, other) != 0.0f;
+    predicate |= __shfl_xor_sync(mask, predicate ? 1.0f : 0.0f, other) != 0.0f;
   }
-  return word;
+  return predicate;
 }
 
 #include KERNELS
@@ -87,7 +87,7 @@ static unsigned draw() {
   return static_cast<unsigned>(state >> 33);
 }
 
-// Threads first..end go on where all of them wait so; exited ones do not count.
+// Makes threads first..end ready if all of them that have not ended wait in `state`. Returns whether it did so.
 static bool release(State state, int first, int end) {
   bool any = false;
   for (int i = first; i < end; ++i) {
@@ -100,7 +100,7 @@ static bool release(State state, int first, int end) {
   return any;
 }
 
-// A thread goes on until it waits or ends.
+// Runs a thread until it waits or ends.
 __attribute__((noinline)) static void resume(int i) {
   threadIdx.x = static_cast<unsigned>(i);
   if (_setjmp(scheduler) != 0) return;

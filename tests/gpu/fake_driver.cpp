@@ -1,5 +1,5 @@
-// The little of NVIDIA's driver and of NVRTC that the kernels' engine calls, for a GPU of host memory: NVRTC compiles
-// for the CPU, by cuda_on_cpu.cpp (ON_CPU), and a launch runs there at once.
+// The functions of the CUDA driver and of NVRTC that this project calls, for a GPU that is simulated in host memory.
+// NVRTC compiles for the CPU, with cuda_on_cpu.cpp (ON_CPU), and a launch runs the kernel there at once.
 #include <dlfcn.h>
 #include <unistd.h>
 
@@ -54,7 +54,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int) {
     case 16: *value = 132; break;     // multiprocessors
     case 75: *value = 9; break;       // compute capability
     case 76: *value = 0; break;
-    case 97: *value = SHARED; break;  // shared memory of a block that asks for it
+    case 97: *value = SHARED; break;  // the most shared memory that a block can request
     case 115: *value = 0; break;      // memory pools
     default: return INVALID_VALUE;
   }

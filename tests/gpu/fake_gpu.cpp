@@ -1,7 +1,7 @@
-// A libtorch_cuda.so, and a libc10_cuda.so, whose one GPU is host memory: what libtorch does there is done by its CPU
-// kernels, once it is sure that all tensors are on one device, as with a real GPU. A graph notes what is done, takes
-// back what that changed, and does it anew with each replay; what waits for the GPU, or copies between host and GPU,
-// it refuses while it notes.
+// A libtorch_cuda.so and a libc10_cuda.so with one GPU, which is simulated in host memory. libtorch's CPU kernels run
+// its operations, after a check that all tensors are on one device, as on a real GPU. A graph runs and records the
+// operations of a capture, undoes their changes, and runs them again with each replay. During a capture it refuses to
+// wait for the GPU and to copy between host and GPU.
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/detail/CUDAHooksInterface.h>
@@ -53,7 +53,7 @@ struct Hooks final : at::CUDAHooksInterface {
   }
 };
 
-// The same memory, said to be on the other device.
+// Returns a tensor for the same memory, with another device.
 at::Tensor as_on(const at::Tensor &tensor, Device device) {
   at::Tensor kept = tensor;
   const auto options = tensor.options().device(device);
@@ -67,20 +67,20 @@ at::Tensor as_on(const at::Tensor &tensor, Device device) {
 
 at::Tensor on_host(const at::Tensor &tensor) { return tensor.is_cuda() ? as_on(tensor, at::kCPU) : tensor; }
 
-// What a graph noted, in its order.
+// The recorded operations of a graph, in order.
 using Work = std::vector<std::function<void()>>;
 
-// The graph that notes; work that is a part of other work is not for it.
+// The graph of the current capture. An operation inside another one is not recorded.
 struct {
   Work *work = nullptr;
   bool inside = false;
-  // Of each storage that was changed, a tensor with all of it, and what it held before.
+  // For each storage that was changed: a tensor of all its bytes, and a copy from before.
   std::map<const void *, std::pair<at::Tensor, at::Tensor>> before;
 
-  bool notes() const { return work != nullptr && !inside; }
+  bool records() const { return work != nullptr && !inside; }
 
   void refuse(const char *what) const {
-    TORCH_CHECK(!notes(), "operation not permitted when stream is capturing (", what, ")");
+    TORCH_CHECK(!records(), "operation not permitted when stream is capturing (", what, ")");
   }
 
   void will_change(const at::Tensor &tensor) {
@@ -94,14 +94,14 @@ struct {
   }
 } recorder;
 
-// While it lives, work is a part of other work.
+// Marks operations as inside another one while it exists.
 struct Inside {
   bool outer = recorder.inside;
   Inside() { recorder.inside = true; }
   ~Inside() { recorder.inside = outer; }
 };
 
-// Arguments or results whose shapes nobody changes any more, as `unsqueeze_` would.
+// Returns copies of the values whose shapes in-place operations like `unsqueeze_` do not change.
 std::vector<c10::IValue> as_they_are(c10::ArrayRef<c10::IValue> values) {
   std::vector<c10::IValue> kept(values.begin(), values.end());
   for (c10::IValue &value : kept) {
@@ -134,9 +134,9 @@ void fallback(const c10::OperatorHandle &op, torch::jit::Stack *stack) {
   const bool indices = schema.name() == "aten::index" || schema.name() == "aten::_index_put_impl_";
   TORCH_CHECK(!(on_gpu && on_cpu) || indices, "Expected all tensors to be on the same device, but found at least "
               "two devices, cuda:0 and cpu! (", schema.name(), ")");
-  const bool notes = recorder.notes();
-  const auto given = notes ? as_they_are(arguments) : std::vector<c10::IValue>();
-  if (notes) {
+  const bool records = recorder.records();
+  const auto given = records ? as_they_are(arguments) : std::vector<c10::IValue>();
+  if (records) {
     for (size_t i = 0; i < given.size(); ++i) {
       const auto *alias = schema.arguments()[i].alias_info();
       if (alias == nullptr || !alias->isWrite()) continue;
@@ -148,7 +148,7 @@ void fallback(const c10::OperatorHandle &op, torch::jit::Stack *stack) {
   }
   const Inside inside;
   at::native::cpu_fallback(op, stack);
-  if (!notes) return;
+  if (!records) return;
   const auto made = as_they_are(torch::jit::last(*stack, schema.returns().size()));
   recorder.work->push_back([op, given, made] {
     torch::jit::Stack again(given);
@@ -178,7 +178,7 @@ at::Tensor &copy_(at::Tensor &self, const at::Tensor &source, bool) {
   if (!self.is_cuda() || !source.is_cuda()) recorder.refuse("copy between host and GPU");
   const at::Tensor to = self.detach(), from = source.detach();
   const auto copy = [to, from] { on_host(to).copy_(on_host(from)); };
-  if (recorder.notes()) {
+  if (recorder.records()) {
     recorder.will_change(self);
     recorder.work->push_back(copy);
   }
@@ -202,7 +202,7 @@ at::Scalar item(const at::Tensor &self) {
 }
 
 const at::Tensor &resize_(const at::Tensor &self, c10::SymIntArrayRef size, std::optional<at::MemoryFormat>) {
-  // Of what cpu_fallback makes only: tensors that are empty, or as they should be.
+  // Only cpu_fallback calls this, with tensors that are empty or already have the size.
   const auto wanted = C10_AS_INTARRAYREF_SLOW(size);
   if (self.sizes() == wanted) return self;
   const at::Tensor other = at::empty(wanted, self.options());
@@ -215,7 +215,7 @@ thread_local int64_t current_stream = 0;
 
 } // namespace
 
-// The names and the shapes of libtorch's own.
+// These have the names and signatures of libtorch's own.
 enum cudaStreamCaptureMode : int {};
 
 namespace c10::cuda {
@@ -236,7 +236,7 @@ void setCurrentCUDAStream(CUDAStream stream) { current_stream = stream.stream.id
 
 namespace at::cuda {
 
-// Its caller has room for libtorch's, which is larger.
+// Its caller reserves the size of libtorch's, which is larger.
 struct CUDAGraph {
   Work *work;
   CUDAGraph(bool);

@@ -11,10 +11,10 @@ use crate::training::{CELL, Distortion, control_points};
 const SIDE: usize = 32;
 /// The largest number of control points in a row of the displacement field.
 const POINTS: usize = SIDE / CELL + 4;
-/// An f32 to which an integer of at most 23 bits is added to have its bits as the lowest bits of the sum.
+/// 2^23. If a whole number of at most 23 bits is added to it, the lowest bits of the sum are those of the number.
 const INTEGERS: f32 = (1 << 23) as f32;
 
-/// The index of the first of the four control points that a row or column of pixels depends on, and the weights of the four.
+/// Returns the index of the first of the four control points that a row or column of pixels depends on, and their weights.
 /// The displacement field is a uniform cubic B-spline.
 #[inline(always)]
 pub fn spline(pixel: usize) -> (usize, [f32; 4]) {
@@ -29,7 +29,7 @@ pub fn spline(pixel: usize) -> (usize, [f32; 4]) {
     (pixel / CELL, weights)
 }
 
-/// Distorts images of `side` x `side` pixels, image after image. The background is 0.
+/// Returns the distorted images. Images of `side` x `side` pixels follow one another. The background is 0.
 ///
 /// # Panics
 /// If the number of pixels does not match the number of distortions, or if the side is larger than 32.
@@ -74,7 +74,7 @@ impl WithSimd for DistortTask<'_> {
     }
 }
 
-/// Images to be distorted, image after image. Each has a border of background that is one pixel wide, so that the four pixels
+/// Images to be distorted, one after another. Each has a border of background that is one pixel wide, so that the four pixels
 /// around every point exist.
 pub struct BorderedImages {
     side: usize,
@@ -82,7 +82,7 @@ pub struct BorderedImages {
 }
 
 impl BorderedImages {
-    /// Images that have only background.
+    /// Creates images that have only background.
     #[inline(always)]
     pub fn new(side: usize, background: f32) -> BorderedImages {
         assert!(side <= SIDE);
@@ -96,8 +96,8 @@ impl BorderedImages {
         &mut self.pixels[(image * width + row + 1) * width + 1..]
     }
 
-    /// Distorts the images, as many as there are distortions, each into its lane of `to`, where rows are `columns` vectors
-    /// apart. Lanes that are left over get the first image again.
+    /// Distorts an image for each distortion, and writes it to its lane of `to`, whose rows are `columns` vectors apart.
+    /// Unused lanes get the first image again.
     #[inline(always)]
     pub fn distort<S: Simd>(
         &self,
@@ -167,7 +167,7 @@ impl BorderedImages {
                 for direction in 0..2 {
                     at[direction] = s.sub(s.div(at[direction], s.splat(half)), one);
                 }
-                // The point in pixels of the image with its border; the centre of the first pixel is 0.
+                // The point in pixels of the bordered image. The centre of the first pixel has the coordinate 0.
                 let mut corner = [s.splat(0.0); 2];
                 for direction in 0..2 {
                     let [by_u, by_v, start] = map[direction];

@@ -9,7 +9,7 @@ use super::BatchForm;
 use super::pointwise::activate_and_pool;
 use super::tiles::{C3_SHAPE, TAPS};
 
-/// The convolution of `CHANNELS` maps of `SIZE` x `SIZE`, the activation and the pooling, in tiles of `MAPS` maps by
+/// Computes the convolution of `CHANNELS` maps of `SIZE` x `SIZE`, activation and pooling, in tiles of `MAPS` maps by
 /// `COLUMNS` columns. The activations are written to `values`, the pooled values to vectors that are `stride` apart.
 #[inline(always)]
 pub(super) fn convolve_and_pool<
@@ -74,7 +74,7 @@ pub(super) fn convolve_and_pool<
 }
 
 /// Adds the gradient with respect to the weights to `sums`, one vector for each weight, whose lanes are still to be added
-/// up. A tile is `MAPS` maps by the five taps of a kernel row. `BAND` rows of the output are taken at a time, so that
+/// up. A tile is `MAPS` maps by the five taps of a kernel row. `BAND` rows of the output are used at a time, so that
 /// their gradients `d` stay in the L1 cache.
 #[inline(always)]
 pub(super) fn weight_gradient<
@@ -128,8 +128,8 @@ pub(super) fn weight_gradient<
     }
 }
 
-/// The gradient with respect to C3's input, in tiles of `CHANNELS` of the six channels by some of the 14 columns. Each
-/// value is computed as a sum over all outputs that its input is part of.
+/// Computes the gradient with respect to C3's input, in tiles of `CHANNELS` of the six channels by some of the 14 columns.
+/// Each value is a sum over all outputs that depend on its input.
 #[inline(always)]
 pub(super) fn c3_input_gradient<S: Simd, const CHANNELS: usize>(
     s: S,
@@ -153,8 +153,8 @@ pub(super) fn c3_input_gradient<S: Simd, const CHANNELS: usize>(
     }
 }
 
-/// One tile of [`c3_input_gradient`]: `COLUMNS` columns from `LEFT` on. Both are constants, so that the compiler drops the
-/// taps beyond the edges.
+/// Computes one tile of [`c3_input_gradient`]: `COLUMNS` columns from `LEFT` on. Both are constants, so that the compiler
+/// drops the taps beyond the edges.
 #[inline(always)]
 fn c3_input_tile<S: Simd, const CHANNELS: usize, const LEFT: usize, const COLUMNS: usize>(
     s: S,

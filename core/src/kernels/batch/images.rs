@@ -35,8 +35,8 @@ pub struct GreyImages {
 }
 
 impl BatchImages<'_> {
-    /// Puts the images `first..first + count` into the lanes of `x`, which has 32x32 vectors. Lanes that are left over get
-    /// the first of these images again.
+    /// Puts the images `first..first + count` into the lanes of `x`, which has 32x32 vectors. Unused lanes get the
+    /// first of these images again.
     #[inline(always)]
     pub(super) fn gather<S: Simd>(&self, s: S, first: usize, count: usize, x: &mut [f32]) {
         match self {

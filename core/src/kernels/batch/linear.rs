@@ -4,7 +4,7 @@
 use super::super::simd::Simd;
 use super::tiles::WEIGHT_TILE_ROW;
 
-/// `output = weight input + bias`, `OUTPUTS` outputs at a time. The number of outputs is a multiple of it.
+/// Computes `output = weight input + bias`, `OUTPUTS` outputs at a time. Their number is a multiple of `OUTPUTS`.
 #[inline(always)]
 pub(super) fn forward<S: Simd, const INPUTS: usize, const OUTPUTS: usize, const V: usize>(
     s: S,
@@ -38,7 +38,7 @@ pub(super) fn forward<S: Simd, const INPUTS: usize, const OUTPUTS: usize, const 
     }
 }
 
-/// The gradient with respect to the inputs: `d_input = weightᵀ d`, `COLUMNS` inputs at a time.
+/// Computes the gradient with respect to the inputs: `d_input = weightᵀ d`, `COLUMNS` inputs at a time.
 #[inline(always)]
 pub(super) fn input_gradient<S: Simd, const INPUTS: usize, const COLUMNS: usize, const V: usize>(
     s: S,
@@ -86,9 +86,9 @@ pub(super) struct SampleRows<'a> {
     pub gradients: &'a [f32],
 }
 
-/// Adds the gradient with respect to the weights of the outputs from `first` on to `gradient`, in rows of `INPUTS`. It is
-/// computed for `OUTPUTS` outputs by `VECTORS` vectors of inputs at a time, over all samples of all shards. `ROW` and
-/// `outputs` are the lengths of the rows of a sample.
+/// Adds the gradient with respect to the weights, starting with output `first`, to the rows of `INPUTS` in `gradient`. A
+/// tile is `OUTPUTS` outputs by `VECTORS` vectors of inputs, summed over all samples of all shards. `ROW` and `outputs` are
+/// the lengths of the rows of a sample.
 #[inline(always)]
 pub(super) fn weight_gradient<
     S: Simd,

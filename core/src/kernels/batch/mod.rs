@@ -34,7 +34,7 @@ use tiles::*;
 use update::UpdateTask;
 pub use update::{BatchOptimizer, StepConstants, UpdateRule};
 
-/// The most shards that are computed before their gradients are added up.
+/// Maximum number of shards that are computed before their gradients are added up.
 const SHARDS: usize = 16;
 
 /// The form of the modern network that the kernels compute.
@@ -131,7 +131,7 @@ impl BatchKernels {
         self.profile.as_ref()
     }
 
-    /// Calls `work` on one of the kernels' threads, so that not every batch has to be handed to them and back.
+    /// Calls `work` on a thread of the pool, so that not every batch in it has to enter and leave the pool.
     pub fn within<R: Send>(&mut self, work: impl FnOnce(&mut BatchKernels) -> R + Send) -> R {
         match self.pool.clone() {
             None => work(self),
@@ -382,8 +382,8 @@ struct GradientSlice<'a> {
     target: &'a mut [f32],
 }
 
-/// The numbers in the shards that a slice of the gradient is the sum of. A linear layer is given by its index: 0 is c5, 1 is
-/// f6, 2 is output.
+/// The numbers in the shards whose sum is a slice of the gradient. A linear layer is given by its index: 0 is c5, 1 is f6, 2
+/// is output.
 #[derive(Clone, Copy)]
 enum SliceSource {
     /// The lanes of one of [`Shard::sums`], given by its index.
@@ -408,7 +408,7 @@ fn gradient_slices(gradient: &mut [f32], classes: usize) -> Vec<GradientSlice<'_
         take(SliceSource::Sums(2 * i + 1), outputs);
     }
     for (layer, range) in [C5, F6, output(classes)].into_iter().enumerate() {
-        // C5 has most of the weights: 24 outputs make a slice.
+        // C5 has most of the weights, so its slices have 24 outputs.
         let outputs = if layer == 0 { 24 } else { range.outputs };
         for first in (0..range.outputs).step_by(outputs) {
             take(SliceSource::Weights { layer, first }, outputs * range.inputs);

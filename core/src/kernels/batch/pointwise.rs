@@ -8,9 +8,9 @@ use crate::model::{Activation, Pooling};
 
 /// An activation function.
 trait ActivationKernel: Copy {
-    /// The value for a unit's sum.
+    /// Computes a unit's value from its sum.
     fn apply<S: Simd>(s: S, a: S::V) -> S::V;
-    /// The gradient with respect to the sum, from the value and `d`, the gradient with respect to the value.
+    /// Computes the gradient with respect to the sum, from the value and `d`, the gradient with respect to the value.
     fn backward<S: Simd>(s: S, value: S::V, d: S::V) -> S::V;
 }
 
@@ -45,7 +45,7 @@ impl ActivationKernel for Relu {
 /// The pooling of four values.
 trait PoolingKernel: Copy {
     fn apply<S: Simd>(s: S, x: [S::V; 4]) -> S::V;
-    /// The gradient with respect to each of the four values, from `d`, the gradient with respect to the pooled one.
+    /// Computes the gradient with respect to each of the four values, from `d`, the gradient with respect to the pooled one.
     fn backward<S: Simd>(s: S, x: [S::V; 4], d: S::V) -> [S::V; 4];
 }
 
@@ -85,8 +85,8 @@ impl PoolingKernel for Max {
     }
 }
 
-/// Calls a function that is generic over the activation and the pooling, with those of a form. The branch is taken once for
-/// a row or a layer; convolutions are so compiled once for all forms.
+/// Calls a function that is generic over the activation and the pooling, with those of `$form`. The branch is taken once for
+/// a row or a layer; so convolutions are compiled once for all forms.
 macro_rules! with_form {
     ($form:expr, $function:ident::<$s:ident, .. $(, $constant:tt)*>($($argument:expr),* $(,)?)) => {
         match ($form.activation, $form.pooling) {

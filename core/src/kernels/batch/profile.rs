@@ -125,7 +125,7 @@ impl Profile {
     }
 }
 
-/// Measures phases that follow one another, if it is on.
+/// Measures the times of consecutive phases, if it is on.
 pub(super) struct Clock {
     last: Option<Instant>,
     pub profile: Profile,
@@ -136,7 +136,7 @@ impl Clock {
         Clock { last: on.then(Instant::now), profile: Profile::ZERO }
     }
 
-    /// Counts the time since the last call for this phase.
+    /// Adds the time since the last call to this phase.
     pub fn lap(&mut self, phase: Phase) {
         if let Some(last) = &mut self.last {
             let now = Instant::now();

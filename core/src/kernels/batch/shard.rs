@@ -11,9 +11,9 @@ use super::profile::Phase;
 use super::tiles::*;
 use super::{BatchForm, WIDEST};
 
-/// The most groups in a shard.
+/// Maximum number of groups in a shard.
 pub(super) const GROUPS: usize = 2;
-/// The most samples in a shard.
+/// Maximum number of samples in a shard.
 const SAMPLES: usize = GROUPS * WIDEST;
 /// The lengths of a sample's rows of inputs, for c5, f6 and output.
 const INPUT_ROWS: [usize; 3] = [C5_SHAPE.row, F6_SHAPE.row, OUTPUT_SHAPE.row];
@@ -320,7 +320,7 @@ fn linear_phase<S: Simd, const V: usize>(s: S, task: PhaseTask) {
     }
 }
 
-/// The sums of c5 or f6, in tiles for the instruction set.
+/// Computes the sums of c5 or f6, in tiles for the instruction set.
 #[inline(always)]
 fn forward<S: Simd, const INPUTS: usize, const V: usize>(
     s: S,
@@ -337,7 +337,7 @@ fn forward<S: Simd, const INPUTS: usize, const V: usize>(
     }
 }
 
-/// The gradient with respect to the inputs of c5 or f6, in tiles for the instruction set.
+/// Computes the gradient with respect to the inputs of c5 or f6, in tiles for the instruction set.
 #[inline(always)]
 fn input_gradient<S: Simd, const INPUTS: usize, const V: usize>(
     s: S,

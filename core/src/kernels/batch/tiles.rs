@@ -1,6 +1,6 @@
 //! The shapes of the layers, and the tiles in which the kernels compute them.
 //!
-//! A tile is the part of a layer's output whose sums are held in registers while the inputs and weights go by. Each
+//! A tile is the part of a layer's output whose sums are held in registers while the inputs and weights are read. Each
 //! value that is loaded is used for many sums, so larger tiles need fewer loads; but sums that do not fit into the
 //! registers are written to memory and read again with each use. AVX-512 has 32 registers of 16 lanes. The sums may
 //! take 15 to 24 of them; the rest is for inputs and weights. The other instruction sets have 16 registers of eight
@@ -42,7 +42,7 @@ pub(super) const C3_TILE_16: ConvolutionTile = ConvolutionTile { maps: 4, column
 pub(super) const C3_TILE_8: ConvolutionTile = ConvolutionTile { maps: 2, columns: 5 };
 
 /// The tile of the gradient with respect to a convolution's weights: maps by the five taps of a kernel row, one register
-/// each. It is summed over `rows` rows at a time, which stay in the L1 cache while all channels and taps go over them.
+/// each. It is summed over `rows` rows at a time, which stay in the L1 cache while all channels and taps use them.
 pub(super) struct KernelGradientTile {
     pub maps: usize,
     pub rows: usize,
@@ -53,7 +53,7 @@ pub(super) const C1_KERNEL_TILE_8: KernelGradientTile = KernelGradientTile { map
 pub(super) const C3_KERNEL_TILE_16: KernelGradientTile = KernelGradientTile { maps: 4, rows: 10 };
 pub(super) const C3_KERNEL_TILE_8: KernelGradientTile = KernelGradientTile { maps: 2, rows: 10 };
 
-/// The channels in a tile of the gradient with respect to C3's input; its columns, 7 or at most 5, are in `convolution`.
+/// The channels in a tile of the gradient with respect to C3's input. `convolution` sets its columns: 7, or at most 5.
 pub(super) const C3_INPUT_CHANNELS_16: usize = 3;
 pub(super) const C3_INPUT_CHANNELS_8: usize = 2;
 
@@ -104,5 +104,5 @@ pub(super) const OUTPUT_SHAPE: LinearShape = LinearShape {
     tile_8: WeightGradientTile { outputs: 2, vectors: 4 },
 };
 
-/// The most vectors in a [`WeightGradientTile`], times the lanes: the size of the buffer that a row of it is stored to.
+/// Maximum number of vectors in a [`WeightGradientTile`], times the lanes: the size of the buffer for one of its rows.
 pub(super) const WEIGHT_TILE_ROW: usize = 80;

@@ -9,8 +9,8 @@ use crate::training::OptimizerConfig;
 pub struct BatchOptimizer {
     /// The update rule.
     pub rule: UpdateRule,
-    /// One number for each parameter: for SGD the running sum of gradients, and a vector that is not used; for Adam and AdamW
-    /// the first and the second moments.
+    /// One number for each parameter: for SGD the momentum buffer, and a vector that is not used; for Adam and AdamW the first
+    /// and the second moments.
     pub state: [ParameterVector; 2],
 }
 
@@ -73,17 +73,17 @@ impl UpdateRule {
 pub enum StepConstants {
     /// The constants of SGD.
     Sgd {
-        /// The factor of the running sum; 0 in the first step.
+        /// The factor of the momentum buffer; 0 in the first step.
         momentum: f32,
-        /// The factor of the new gradient in the running sum: 1 - dampening; 1 in the first step.
+        /// The factor of the new gradient in the buffer: 1 - dampening; 1 in the first step.
         fresh: f32,
         /// The factor of the parameter that is added to its gradient.
         weight_decay: f32,
-        /// The factor of the running sum that is added to the gradient, if `plain`.
+        /// The factor of the buffer that is added to the gradient, if `plain`.
         nesterov: f32,
         /// The learning rate.
         rate: f32,
-        /// Whether the update is the gradient plus `nesterov` times the running sum, instead of the running sum alone.
+        /// Whether the update is the gradient plus `nesterov` times the buffer, instead of the buffer alone.
         plain: bool,
     },
     /// The constants of Adam and AdamW.

@@ -1,4 +1,4 @@
-//! The layers, forward and backward, and the use of a gradient: for an update of the weights or for a sum.
+//! The forward and backward passes of the layers, whose gradients either update the weights or are added to a sum.
 #![allow(clippy::needless_range_loop)] // indices show the memory layout, and iterators would bring closures
 
 use super::super::simd::Simd;
@@ -13,7 +13,7 @@ pub const MAX_CLASSES: usize = 96;
 const BACKGROUND: f32 = -0.1;
 /// The length of a row of the codes, and of F6's outputs: 84 values and twelve zeros.
 pub(super) const CODE_ROW: usize = 96;
-/// The length of a row of C3's gradients in the order by column: four zeros, ten columns, ten zeros.
+/// The length of a row of `d_c3_columns`: four zeros, the gradients of ten columns, ten zeros.
 const C3_ROW: usize = 24;
 
 /// The values of all layers for one pattern, and the gradients with respect to them. Each thread that runs the network needs
@@ -85,9 +85,9 @@ impl PatternBuffers {
     }
 }
 
-/// The use of a gradient: for an update of the weights, or for a sum.
+/// The use of a gradient: it updates the weights, or it is added to a sum.
 pub(super) trait GradientSink {
-    /// Whether the derivatives of the activation are squared, as the second derivatives need it.
+    /// Whether the derivatives of the activation are squared, as the second derivatives require.
     const CURVATURE: bool;
     /// The weights that the gradients are propagated back through.
     fn weights(&self) -> &KernelWeights;
@@ -190,7 +190,7 @@ fn c1_s2_forward<S: Simd>(s: S, weights: &KernelWeights, buffers: &mut PatternBu
     }
 }
 
-/// C1. A tile is all six maps by `ROWS` rows by `VECTORS` vectors of columns.
+/// Computes a tile of C1: all six maps by `ROWS` rows by `VECTORS` vectors of columns.
 #[inline(always)]
 fn c1_tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
     s: S,
@@ -270,8 +270,8 @@ fn c3_forward<S: Simd>(s: S, weights: &KernelWeights, buffers: &mut PatternBuffe
     }
 }
 
-/// A row of C3. Without `LAST` it is the sums of slot 3; with `LAST` those of the other slots are added, with the bias, and the
-/// activation is applied.
+/// Computes a row of C3. Without `LAST` it computes the sums of slot 3; with `LAST` it adds those of the other slots and the
+/// bias, and applies the activation.
 #[inline(always)]
 fn c3_tile<S: Simd, const LAST: bool>(
     s: S,
@@ -322,7 +322,7 @@ fn s4_forward<S: Simd>(s: S, weights: &KernelWeights, buffers: &mut PatternBuffe
     }
 }
 
-/// A linear layer and its activation. A tile is four outputs.
+/// Computes a linear layer and its activation. A tile is four outputs.
 #[inline(always)]
 fn linear_forward<S: Simd, const INPUTS: usize, const OUTPUTS: usize>(
     s: S,
@@ -402,7 +402,7 @@ pub(super) fn backward<S: Simd, K: GradientSink>(s: S, sink: &mut K, buffers: &m
     }
 }
 
-/// The derivative of the activation from its value, squared for the second derivatives.
+/// The derivative of the activation, computed from its value, and squared for the second derivatives.
 #[inline(always)]
 fn activation_derivative<S: Simd, K: GradientSink>(s: S, out: S::V) -> S::V {
     let derivative = scaled_tanh_derivative(s, out);
@@ -445,8 +445,8 @@ fn linear_backward<
     }
 }
 
-/// The backward pass of S4 and of C3's activation. The gradient with respect to C3's sums is written in three orders: by map;
-/// by lane of slot 3; by column.
+/// The backward pass of S4 and of C3's activation. The gradient with respect to C3's sums is written in three layouts: by
+/// map, by lane of slot 3, and by column.
 #[inline(always)]
 fn s4_backward<S: Simd, K: GradientSink>(s: S, sink: &mut K, buffers: &mut PatternBuffers) {
     for lane in (0..16).step_by(S::LANES) {
@@ -544,8 +544,8 @@ fn c3_s2_backward<S: Simd, K: GradientSink>(s: S, sink: &mut K, buffers: &mut Pa
     }
 }
 
-/// The gradient with respect to C3's weights, for a kernel row of five taps at a time. It is summed in `PARTS` parts, so that the
-/// additions of one do not wait for those of another.
+/// Computes the gradient with respect to C3's weights, for a kernel row of five taps at a time. It has `PARTS` partial sums, so
+/// that the additions to one do not wait for those to another.
 #[inline(always)]
 fn c3_gradient<S: Simd, K: GradientSink, const PARTS: usize>(
     s: S,
@@ -582,7 +582,7 @@ fn c3_gradient<S: Simd, K: GradientSink, const PARTS: usize>(
     }
 }
 
-/// The gradient with respect to C1's weights. A tile is `MAPS` maps by the five taps of a kernel row.
+/// Computes the gradient with respect to C1's weights. A tile is `MAPS` maps by the five taps of a kernel row.
 #[inline(always)]
 fn c1_gradient<S: Simd, K: GradientSink, const MAPS: usize>(
     s: S,

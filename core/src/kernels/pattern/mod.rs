@@ -75,8 +75,7 @@ impl PatternNetwork {
     /// times the squared distance between F6's outputs and its code.
     ///
     /// # Panics
-    /// If there are no codes, more than 96, or codes of another length; if a weight of C3 is not 0 where there is no
-    /// connection.
+    /// If there are no codes, more than 96, or codes of another length; if a weight of C3 without a connection is not 0.
     pub fn new(
         parameters: &PatternParameters,
         codes: &[f32],
@@ -105,7 +104,7 @@ impl PatternNetwork {
         }
     }
 
-    /// The network of 1998 with these weights. Weights of C3 where there is no connection are ignored.
+    /// The network of 1998 with these weights. Weights of C3 without a connection are ignored.
     ///
     /// # Errors
     /// If they are the weights of the modern network.
@@ -155,7 +154,7 @@ impl PatternNetwork {
         self.isa.run(ForwardTask { weights: &self.weights, output: &self.output, buffers });
     }
 
-    /// The loss for penalties that [`PatternNetwork::forward`] gave.
+    /// The loss for penalties that [`PatternNetwork::forward`] returned.
     pub fn loss(&self, penalties: &[f32], label: usize) -> f32 {
         self.output.loss(penalties, label, &mut [0.0; MAX_CLASSES])
     }
@@ -259,13 +258,13 @@ pub struct GradientSum {
 }
 
 impl GradientSum {
-    /// The sum over no pattern.
+    /// An empty sum.
     #[allow(clippy::new_without_default)]
     pub fn new() -> GradientSum {
         GradientSum { weights: KernelWeights::zeros(), patterns: 0 }
     }
 
-    /// Makes it the sum over no pattern again.
+    /// Makes the sum empty again.
     pub fn clear(&mut self) {
         self.weights.each(|_, _, value| *value = 0.0);
         self.patterns = 0;

@@ -33,11 +33,11 @@ impl OutputLayer {
         }
     }
 
-    /// The loss. Its gradient with respect to the penalties is written to `gradient`.
+    /// Returns the loss, and writes its gradient with respect to the penalties to `gradient`.
     #[inline(always)]
     pub fn loss(&self, penalties: &[f32], label: usize, gradient: &mut [f32; MAX_CLASSES]) -> f32 {
         let of_label = penalties[..self.classes][label];
-        // Cross-entropy is the discriminative loss with the class of everything else infinitely far away.
+        // Cross-entropy is the discriminative loss with an infinite penalty for the reject class.
         let j = match self.loss {
             Loss::Distance => None,
             Loss::Discriminative { j } => Some(j as f32),
@@ -68,7 +68,7 @@ impl OutputLayer {
         }
     }
 
-    /// The loss. Its gradient with respect to F6's sums is written to `d_f6`.
+    /// Returns the loss, and writes its gradient with respect to F6's sums to `d_f6`.
     #[inline(always)]
     pub fn backward<S: Simd>(&self, s: S, buffers: &mut PatternBuffers, label: usize) -> f32 {
         let mut d_penalties = [0.0; MAX_CLASSES];

@@ -20,7 +20,7 @@ pub trait Simd: Copy {
     type V: Copy;
     /// The number of f32 in a vector: 8 or 16.
     const LANES: usize;
-    /// Whether a vector has 16 lanes. A branch on it, unlike one on a comparison, is compiled on one side only.
+    /// Whether a vector has 16 lanes. A branch on this constant, unlike one on a comparison, compiles only one side.
     const WIDE: bool = Self::LANES == 16;
 
     /// A vector whose lanes are all `x`.
@@ -73,7 +73,7 @@ pub trait Simd: Copy {
 pub trait WithSimd {
     /// The type of its result.
     type Output;
-    /// Does the work. This method has to be `#[inline(always)]`, and all functions that it calls, too.
+    /// Does the work. This method and all functions that it calls have to be `#[inline(always)]`.
     fn with_simd<S: Simd>(self, s: S) -> Self::Output;
 }
 
@@ -93,8 +93,8 @@ enum Instructions {
 }
 
 impl Isa {
-    /// All instruction sets that this machine has, the widest first. Under Miri, which does not know their instructions,
-    /// only the portable form.
+    /// All instruction sets that this machine has, the widest first. Miri does not know their instructions, so under Miri it
+    /// is only the portable code.
     pub fn available() -> Vec<Isa> {
         let portable = Isa(Instructions::Portable);
         if cfg!(miri) {

@@ -22,7 +22,7 @@ const INTERVAL_MS = 40;
 const TIMEOUT_MS = 10_000;
 /** The time from the last result until a screen reader speaks it. */
 const QUIET_MS = 700;
-/** Touches this close in time to the use of a pen are taken for the hand that holds the pen. */
+/** Palm rejection: touches within this time of the use of a pen are ignored. */
 const PALM_MS = 500;
 const CODE_COLUMNS = 7;
 const INK = "#10151a";
@@ -56,7 +56,7 @@ const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 const percent = (p) => `${(100 * p).toFixed(1)} %`;
 const number = (x) => x.toFixed(2).replace("-", "−");
 
-/** A new element with a class and children. */
+/** Creates an element with a class and children. */
 function make(tag, className = "", ...inside) {
   const result = document.createElement(tag);
   result.className = className;
@@ -66,7 +66,7 @@ function make(tag, className = "", ...inside) {
 
 const makeCanvas = () => document.createElement("canvas");
 
-/** Gives `parent` exactly `count` children; existing children keep their focus and state. */
+/** Gives `parent` exactly `count` children, and returns them. Existing ones keep their focus and state. */
 function children(parent, count, makeChild) {
   while (parent.children.length > count) parent.lastElementChild.remove();
   while (parent.children.length < count) parent.append(makeChild(parent.children.length));
@@ -92,7 +92,7 @@ function drawing() {
 const size = () => drawing().picture ?? SHEET;
 const isBlank = () => !drawing().picture && drawing().strokes.length === 0;
 
-/** @param {Drawing} next  becomes the newest in the history */
+/** Adds a drawing to the history, as the newest one. @param {Drawing} next */
 function put(next) {
   unfinished = [];
   history.splice(position + 1, Infinity, next);
@@ -100,7 +100,7 @@ function put(next) {
   changed();
 }
 
-/** Undoes or redoes. */
+/** Undoes if `steps` is negative, otherwise redoes. */
 function travel(steps) {
   finishStrokes();
   position = clamp(position + steps, 0, history.length - 1);
@@ -132,7 +132,7 @@ function changed() {
   readNewest();
 }
 
-/** Paints dark ink on white paper, in pixels of the sheet. */
+/** Paints the drawing as dark ink on white paper, in pixels of the sheet. */
 function paint(context) {
   const { picture, strokes } = drawing();
   context.fillStyle = "white";
@@ -213,8 +213,8 @@ function pointAt(event) {
 }
 
 /**
- * One pointer writes at a time. A pen or a mouse replaces a touch, and the stroke of the touch is removed: it was the
- * hand that holds the pen. While a pen is in use, touches are taken for that hand too.
+ * One pointer writes at a time. A pen or a mouse replaces a touch, and the stroke of the touch is removed, since it
+ * comes from the hand that holds the pen. While a pen is in use, touches are ignored for the same reason.
  */
 function listenToPointer() {
   /** @type {PointerEvent | null} the event that started the current stroke */
@@ -265,7 +265,7 @@ function listenToPointer() {
     writing = null;
     paper.classList.remove("writing");
     if (event.type === "pointercancel" && event.pointerType === "touch") {
-      unfinished = []; // the system has found a palm
+      unfinished = []; // the system has detected a palm
       changed();
     }
     finishStrokes();
@@ -306,7 +306,7 @@ function shortcut(event) {
   event.preventDefault();
 }
 
-/** Writes digits point by point, as a hand does; at once if the user prefers less motion. */
+/** Writes digits point by point, as a hand does, or all at once if the user prefers reduced motion. */
 async function writeExample(text) {
   clear();
   const mine = writer;
@@ -331,7 +331,7 @@ async function writeExample(text) {
   finishStrokes();
 }
 
-/** Puts a picture on the sheet, and reduces it first if it is large. */
+/** Puts a picture on the sheet, scaled down if it is large. */
 async function openPicture(file) {
   try {
     let picture = await createImageBitmap(file);
@@ -381,7 +381,7 @@ let generation = 0;
 let selected = 0;
 let chosen = false;
 
-/** Makes the results of all earlier requests out of date. */
+/** Marks the results of all earlier requests as outdated. */
 function outdate() {
   generation += 1;
   selected = 0;
@@ -583,7 +583,7 @@ function readAloud(text, digits) {
 
 // ---- Showing the layers
 
-/** The bytes of a pixel for each of 512 steps: from negative to positive, and from paper to ink. */
+/** Colour maps of 512 steps, as pixel bytes: from negative to positive, and from paper to ink. */
 const colours = { diverging: [], input: [] };
 
 function readColours() {
@@ -601,7 +601,7 @@ function readColours() {
 const colourOf = (value, { map, low, high }) =>
   map[clamp(Math.round((511 * (value - low)) / (high - low || 1)), 0, 511)];
 
-/** A layer's range, and its colours: for the input from paper to ink, for other layers symmetric about 0. */
+/** Returns a layer's range and colour map: from paper to ink for the input, otherwise symmetric about 0. */
 function scaleOf(name, values) {
   const least = values.reduce((a, b) => Math.min(a, b));
   const most = values.reduce((a, b) => Math.max(a, b));
@@ -667,7 +667,7 @@ function showScores(stage, values, scale) {
 }
 
 /**
- * Shows the outputs of f6 as a picture, with the distance from each code; for the network of 1998 alone.
+ * Shows the outputs of f6 as a picture, with the distance from each code; for the network of 1998 only.
  *
  * @param {Result | null} result
  */
