@@ -1,30 +1,30 @@
-# `make` lists what there is. Each target sets up what it needs first: see scripts/setup.sh.
-.PHONY: help setup train test test-all lint cross-check check-versions export reproduce bench pictures load-test fuzz miri clean
+# `make` lists the targets. Each target first sets up what it needs: see scripts/setup.sh.
+.PHONY: help setup train test test-all lint cross-check check-versions export reproduce bench pictures load-test docs audit fuzz miri clean
 .DEFAULT_GOAL := help
 
-# cargo would take make's job server from it, and complain that it cannot be reached.
+# With MAKEFLAGS cargo would look for make's job server, and warn that it cannot reach it.
 unexport MAKEFLAGS
 
 PY := .venv/bin/python
 
-help: ## this list
+help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
-setup: ## PyTorch into .venv, linked as .libtorch for cargo; TORCH_INDEX_URL=... for another build of it
+setup: ## install PyTorch into .venv, linked as .libtorch; TORCH_INDEX_URL=... for another build
 	@scripts/setup.sh
 
 train: ## train on MNIST; ARGS="--epochs 20" passes options, ARGS=--help lists them
 	@scripts/setup.sh rust
 	cargo run --release --bin train -- $(ARGS)
 
-# The tests run the programs. Both suites run, even where the first one fails.
-test: setup lint build ## lint, then the Rust tests and the Python tests, without the exhaustive ones
+# The tests run the programs. Both suites run, even if the first one fails.
+test: setup lint build ## lint, then the Rust and Python tests, except the exhaustive ones
 	@status=0; \
 	echo cargo test --release --locked; cargo test --release --locked || status=1; \
 	echo $(PY) -m pytest scripts tests; $(PY) -m pytest scripts tests || status=1; \
 	exit $$status
 
-test-all: ## the same, then the exhaustive tests
+test-all: ## `make test`, then the exhaustive tests
 	@status=0; \
 	$(MAKE) test || status=1; \
 	echo cargo test --release --locked -- --ignored; \
@@ -38,8 +38,8 @@ build: setup
 	cargo build --release --locked --bins --examples
 
 # --release, so that torch-sys's C++ is compiled once for clippy, the tests and the programs.
-# The core's page has to build alone, without the features that the other packages ask for.
-lint: setup ## formatting, clippy, ruff and the documentation, warnings are errors
+# The core's documentation has to build without the features that other packages enable.
+lint: setup ## check formatting, clippy, ruff and the documentation; warnings are errors
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	cargo clippy --release --locked -p lenet5-core -- -D warnings
@@ -48,7 +48,7 @@ lint: setup ## formatting, clippy, ruff and the documentation, warnings are erro
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked -p lenet5-core --no-deps
 
-cross-check: setup ## compare the Rust programs with PyTorch, number by number
+cross-check: setup ## compare the Rust programs with PyTorch, bit by bit
 	cargo build --release
 	$(PY) scripts/cross_check.py
 
@@ -56,32 +56,41 @@ check-versions: setup ## exchange weights with other versions of PyTorch; ARGS="
 	cargo build --release
 	$(PY) scripts/check_versions.py $(ARGS)
 
-export: setup ## weights as a torch.export program and as ONNX; ARGS="IN OUT"
+export: setup ## export weights as a torch.export program and as ONNX; ARGS="IN OUT"
 	cargo build --release
 	$(PY) -m pip install -q -r scripts/requirements-export.txt
 	$(PY) scripts/export.py $(or $(ARGS),weights/lenet5.safetensors target/lenet5)
 
-reproduce: setup ## the paper's experiments, their numbers beside the paper's; ARGS="--seeds 1"
+reproduce: setup ## repeat the paper's experiments, and print both results; ARGS="--seeds 1"
 	cargo build --release
 	$(PY) scripts/reproduce.py $(ARGS)
 
-bench: setup ## speed beside PyTorch, TensorFlow, JAX and onnxruntime; ARGS=--quick
+bench: setup ## compare the speed with PyTorch, TensorFlow, JAX and onnxruntime; ARGS=--quick
 	cargo build --release --bins --examples
 	$(PY) -m pip install -q -r scripts/requirements-bench.txt
 	$(PY) scripts/bench.py $(ARGS)
 
-pictures: setup ## how well `predict` reads pictures of many kinds; ARGS="--count 1000"
+pictures: setup ## measure how well `predict` reads pictures of many kinds; ARGS="--count 1000"
 	cargo build --release
 	$(PY) scripts/pictures.py $(ARGS)
 
-load-test: setup ## requests per second of the HTTP service; ARGS="--soak 60"; needs oha
+load-test: setup ## measure the HTTP service's requests per second; ARGS="--soak 60"; needs oha
 	cargo build --release --bins --example inference
 	$(PY) scripts/load_test.py $(ARGS)
 
-fuzz: setup ## fuzz the readers of files; ARGS="pickle 1000000"; needs cargo-fuzz
+fuzz: setup ## fuzz the file readers; ARGS="pickle 1000000"; needs cargo-fuzz
 	fuzz/run.sh $(ARGS)
 
-miri: ## the core's portable kernels in Miri, which finds undefined behaviour; needs a nightly Rust
+docs: ## the book as web pages, in target/book; installs mdBook if it is missing
+	@command -v mdbook >/dev/null || [ -x target/tools/bin/mdbook ] || cargo install mdbook --locked --version 0.5.4 --root target/tools
+	@PATH="$$PWD/target/tools/bin:$$PATH" mdbook build docs
+	@echo target/book/index.html
+
+audit: ## licences and advisories of all dependencies, and whether the public interface changed; needs cargo-deny, cargo-semver-checks
+	cargo deny check
+	cargo semver-checks -p lenet5-core --baseline-rev $(or $(SINCE),$(shell git describe --tags --abbrev=0 2>/dev/null))
+
+miri: ## test the core's portable kernels in Miri, for undefined behaviour; needs nightly Rust
 	cargo +nightly miri test -p lenet5-core --test core portable
 
 clean: ## remove target, .venv and .libtorch; runs/ stays

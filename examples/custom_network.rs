@@ -2,7 +2,9 @@
 //! hidden layers. tests/test_examples.py runs the twin and compares every bit.
 //!
 //! Three rules give equal bits: explicit initial values, drawn in the order in which Python creates
-//! the layers, weight before bias; the same order of samples; the same kernels, on as many threads.
+//! the layers, weight before bias; the same order of samples; the same operations on as many threads.
+//! The last rule includes the optimizer: PyTorch's SGD computes `p.add_(g, alpha=-rate)` with a single
+//! rounding, and `p - rate * g` has two.
 //!
 //! Run: cargo run --release --example custom_network
 
@@ -10,6 +12,8 @@ use std::path::Path;
 
 use lenet5::data::{Dataset, Split};
 use lenet5::libtorch::{Generator, to_array};
+use lenet5::optim;
+use lenet5::recipe::OptimizerConfig;
 use lenet5::weights::write_tensors;
 use tch::nn::{Init, Module, VarStore};
 use tch::{Device, Kind, Tensor};
@@ -53,18 +57,18 @@ fn main() -> lenet5::Result<()> {
             .map(|(name, inputs, outputs)| linear(&(store.root() / name), inputs, outputs)),
     })?;
 
+    let parameters: Vec<Tensor> =
+        model.layers.iter().flat_map(|(w, b)| [w.shallow_clone(), b.shallow_clone()]).collect();
+    let sgd =
+        OptimizerConfig::Sgd { momentum: 0.0, dampening: 0.0, weight_decay: 0.0, nesterov: false };
+    let mut optimizer = optim::build(&sgd, parameters.iter().map(Tensor::shallow_clone).collect());
     let order = generator.draw(|| Tensor::randperm(train.len(), (Kind::Int64, Device::Cpu)))?;
     for indices in order.split(50, 0) {
         let images = pixels(&train.images().index_select(0, &indices));
         let labels = train.labels().index_select(0, &indices);
         let loss = model.forward(&images).cross_entropy_for_logits(&labels);
-        let parameters = model.layers.each_ref().map(|(weight, bias)| [weight, bias]).concat();
         let gradients = Tensor::run_backward(&[&loss], &parameters, false, false);
-        tch::no_grad(|| {
-            for (parameter, gradient) in parameters.into_iter().zip(&gradients) {
-                let _ = parameter.shallow_clone().g_sub_(&(gradient * 0.1));
-            }
-        });
+        optimizer.step(&gradients, 0.1)?;
     }
 
     let mut tensors = Vec::new();

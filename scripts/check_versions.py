@@ -263,7 +263,7 @@ def check_version(binaries: Path, python: Path, folder: Path) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("versions", nargs="*", default=VERSIONS, help=f"default: {VERSIONS}")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the environments in FOLDER")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep environments in FOLDER")
     release = Path(__file__).parent.parent / "target" / "release"
     parser.add_argument("--bin", type=Path, default=release, help="folder of our programs")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)

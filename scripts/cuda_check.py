@@ -47,7 +47,7 @@ TIMED_EPOCHS_OF_OTHERS = 8
 # The network and training of PEERS, except for a constant learning rate.
 PLAIN = ("--activation=relu", "--pooling=max", "--schedule=constant", "--lr=0.02")
 SEEDS = 20
-# Time limits in seconds, of the script and of each engine and goal; they may reduce the seeds.
+# Time limits in seconds, for all and for each engine and goal; if one is reached, fewer seeds run.
 SECONDS = 450
 SECONDS_EACH = {"fused": 60}
 SECONDS_OF_OTHERS = 25
@@ -165,7 +165,7 @@ def train_eager(device: str, images, labels, epochs: int) -> LeNet5:
 
 
 def agree(report: Report, rust: Rust, engines: tuple[str, ...], images, labels, test) -> None:
-    """Compares libtorch on GPU and CPU with PyTorch; checks that other engines are deterministic."""
+    """Compares libtorch on GPU and CPU with PyTorch; checks other engines for determinism."""
     device = rust.device
     settings = (f"--seed={SEED}", f"--batch-size={BATCH_SIZE}", f"--lr={RATE}")
     settings += ("--schedule=constant",)

@@ -107,7 +107,7 @@ def check(form: str, forward: Forward, images: Tensor, expected: Tensor) -> bool
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", metavar="IN", type=Path, help="weights, in any format")
-    parser.add_argument("stem", metavar="OUT", nargs="?", help="output without suffix (default: IN)")
+    parser.add_argument("stem", metavar="OUT", nargs="?", help="path without suffix (default: IN)")
     release = Path(__file__).parent.parent / "target" / "release"
     parser.add_argument("--bin", type=Path, default=release, help="folder of our programs")
     arguments = parser.parse_args()

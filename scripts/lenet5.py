@@ -26,9 +26,9 @@ ACTIVATIONS = {
     "scaled-tanh": scaled_tanh,
 }
 POOLINGS = {"avg": F.avg_pool2d, "max": torch.max_pool2d}
-KEY = "lenet5"  # the settings' key in every file, which the Rust program reads and writes
+KEY = "lenet5"  # key of the settings in every file, as in the Rust program
 CHECKSUM_KEY = "lenet5.crc32"
-# The settings of a file that does not name them.
+# Settings of files that do not store them.
 WHERE_ABSENT = {"layer_order": "activation-first", "hidden_activation": "same"}
 DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
 
@@ -42,7 +42,7 @@ class WithSettings(nn.Module):
 
     @classmethod
     def from_file(cls, path):
-        """The network in a file, in evaluation mode: a state dict, a checkpoint of `train`,
+        """Loads a network in evaluation mode from a state dict, a checkpoint of `train`,
         safetensors, or TorchScript (which runs the file's code, as `torch.jit.load` does)."""
         state, settings = read(Path(path))
         try:
@@ -56,7 +56,7 @@ class WithSettings(nn.Module):
         return model.eval()
 
     def save(self, path) -> None:
-        """Writes weights and settings: safetensors by that suffix, else a state dict."""
+        """Writes weights and settings: safetensors if that is the suffix, else a state dict."""
         state = self.state_dict()
         if Path(path).suffix == ".safetensors":
             from safetensors.torch import save_file
@@ -68,12 +68,12 @@ class WithSettings(nn.Module):
             torch.save(state, path)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Bytes (N, 28, 28), 0 for background -> this network's input (N, 1, S, S), float32."""
+        """Converts bytes (N, 28, 28), 0 for background, to the input (N, 1, S, S), float32."""
         return to_input(images, *(self.settings[key] for key in ("mean", "std", "input")))
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        # Any module may load this: what it does not know of the metadata it ignores.
+        # Any module can load this, as modules ignore unknown metadata.
         destination._metadata[prefix[:-1]][KEY] = json.dumps(self.settings)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *others):
@@ -92,8 +92,9 @@ class LeNet5(WithSettings):
     """Images (N, 1, 32, 32) -> logits (N, classes); 61,706 parameters with 10 classes.
 
     `input`, `mean` and `std` say how a picture becomes the input. With `input="unpadded"` it is
-    (N, 1, 28, 28), s4 is 4x4, and c5 has 16 x 4 x 4 inputs a unit. `layer_order="pooling-first"`
-    pools before the activation; `hidden_activation="none"` leaves c5 and f6 without one.
+    (N, 1, 28, 28), s4 is 4x4, and each unit of c5 has 16 x 4 x 4 inputs.
+    `layer_order="pooling-first"` pools before the activation; `hidden_activation="none"` leaves c5
+    and f6 without one.
     """
 
     def __init__(
@@ -149,7 +150,7 @@ class LeNet5(WithSettings):
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """The state dict and the settings in a file; settings are empty where it has none."""
+    """Reads the state dict and the settings from a file; settings are empty if it has none."""
     if zipfile.is_zipfile(path) and any(
         name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()
     ):
@@ -174,7 +175,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def checksum(state: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    """CRC-32 of the metadata and the tensors, each in the order of their names: hexadecimal."""
+    """Returns the CRC-32 of metadata and tensors, each sorted by name, in hexadecimal."""
     crc = 0
     for key, value in sorted(metadata.items()):
         crc = zlib.crc32(f"{key}={value}\n".encode(), crc)

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-# Which maps of s2 each map of c3 is connected to: the paper's Table I.
+# The maps of s2 that each map of c3 is connected to: the paper's Table I.
 C3_TABLE = [
     *([0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5], [0, 4, 5], [0, 1, 5]),
     *([0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5], [0, 3, 4, 5], [0, 1, 4, 5], [0, 1, 2, 5]),
     *([0, 1, 3, 4], [1, 2, 4, 5], [0, 2, 3, 5], [0, 1, 2, 3, 4, 5]),
 ]
 
-# The settings in files that are open in the modern network only.
+# Settings that are stored for both networks, but variable in the modern one only.
 FIXED = {
     "network": "original",
     "activation": "scaled-tanh",
@@ -57,7 +57,7 @@ class Codes(nn.Module):
 
 
 def read_codes(classes: int) -> Tensor:
-    """(classes, 84), 1 for ink and -1: the ten digits, or the characters from the space on."""
+    """Reads codes (classes, 84), 1 for ink, else -1: ten digits, or characters from the space."""
     path = Path(__file__).parent.parent / "core" / "data" / "codes_1998.txt"
     lines = path.read_text().splitlines()[1:]
     first = ord("0") - ord(" ") if classes == 10 else 0
@@ -68,8 +68,8 @@ def read_codes(classes: int) -> Tensor:
 class LeNet5(WithSettings):
     """Images (N, 1, 32, 32) -> (N, classes): -rbf_scale times the distances; 60,000 parameters.
 
-    The codes are small pictures of characters, from the paper's Fig. 3. Pixels are -0.1 for
-    background to 1.175 for ink.
+    The codes are small pictures of characters, from the paper's Fig. 3. Pixels go
+    from -0.1 for background to 1.175 for ink.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class LeNet5(WithSettings):
 
 
 def draw(bound: float, layer: type[nn.Module], *sizes: int) -> nn.Module:
-    """A layer drawn uniformly in ±bound, weight, then bias, and nothing else drawn."""
+    """Creates a layer, drawing only its weight, then its bias, uniformly in ±bound."""
     result = nn.utils.skip_init(layer, *sizes)
     with torch.no_grad():
         result.weight.uniform_(-bound, bound)
@@ -129,12 +129,12 @@ def draw(bound: float, layer: type[nn.Module], *sizes: int) -> nn.Module:
 
 
 def distance(logits: Tensor, labels: Tensor) -> Tensor:
-    """The paper's eq. 8."""
+    """The loss of the paper's eq. 8."""
     return (-logits.gather(1, labels.unsqueeze(1)).squeeze(1)).mean()
 
 
 def discriminative(logits: Tensor, labels: Tensor, j=1.0) -> Tensor:
-    """The paper's eq. 9."""
+    """The loss of the paper's eq. 9."""
     everything_else = torch.full((len(logits), 1), -j)
     right = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
     return (torch.cat([logits, everything_else], 1).logsumexp(1) - right).mean()
@@ -147,12 +147,12 @@ def to_input(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def curvature(model: LeNet5, images: Tensor, labels: Tensor, loss=discriminative) -> list[Tensor]:
-    """The diagonal of the loss's second derivatives, as the paper's appendix C approximates it.
+    """Computes the diagonal of the loss's second derivatives, approximated as in appendix C.
 
-    It is the back-propagation of gradients with all factors squared: weights, inputs, slopes. For
-    each of `model.parameters()` the mean over the images, summed over connections that share it.
+    This is the back-propagation of gradients with all factors squared: weights, inputs, slopes.
+    Returns for each of `model.parameters()` the mean over images, summed over shared connections.
     """
-    sums = {}  # of each layer, in the order in which the images go through
+    sums = {}  # each layer's input and weight
 
     def convolve(name, x):
         layer = getattr(model, name)
@@ -171,10 +171,10 @@ def curvature(model: LeNet5, images: Tensor, labels: Tensor, loss=discriminative
     c5 = convolve("c5", s4)
     f6 = squash(model.f6(c5.flatten(1)))
 
-    def of_code(x, label):  # of one image: the loss's own second derivatives by F6's outputs
+    def loss_of(x, label):  # the loss of one image, as a function of F6's outputs
         return loss(model.output(x[None]) * -model.scale, label[None])
 
-    h = torch.func.vmap(torch.func.hessian(of_code))(f6, labels).diagonal(dim1=1, dim2=2)
+    h = torch.func.vmap(torch.func.hessian(loss_of))(f6, labels).diagonal(dim1=1, dim2=2)
     h = h * slope(f6) ** 2
     result = [h.sum(0), h.T @ c5.flatten(1) ** 2]
     h = (h @ model.f6.weight**2).reshape(c5.shape)
@@ -193,12 +193,12 @@ def curvature(model: LeNet5, images: Tensor, labels: Tensor, loss=discriminative
 
 
 def slope(squashed: Tensor) -> Tensor:
-    """The derivative of the squash, from its value."""
+    """Returns the derivative of the squashing function, from its value."""
     return 2 / 3 * (1.7159 - squashed**2 / 1.7159)
 
 
 @torch.no_grad()
 def sdlm_step(model: LeNet5, h: list[Tensor], eta: float, mu: float) -> None:
-    """An update of stochastic diagonal Levenberg-Marquardt, with the parameters' gradients."""
+    """Updates parameters from their gradients by stochastic diagonal Levenberg-Marquardt."""
     for parameter, second in zip(model.parameters(), h, strict=True):
         parameter.addcdiv_(parameter.grad, second + mu, value=-eta)

@@ -1,13 +1,13 @@
-"""How much the HTTP service does on this machine, and whether it does it for long.
+"""Measures the HTTP service's requests per second, and tests it under mixed load.
 
 Run: make load-test    (half a minute; ARGS="--soak 60" sends good, bad, slow, cut-off requests too)
-Needs: oha (cargo install oha), on the path or by --oha FILE.
-Writes: on stdout a Markdown table of requests per second, and what the soak found; exit code 1
-where a check failed.
+Needs: oha (cargo install oha), on the PATH or by --oha FILE.
+Prints a Markdown table of requests per second, and the results of the soak test; exit code 1 if a
+check failed.
 
-Service and load run on the same machine, over the loopback address, and share its cores. The body
-is a test image of MNIST as PNG. The engine's own limit is beside it: images that the fused engine
-reads per second in batches, without HTTP, PNG or the search for digits.
+Service and load generator run on the same machine, over the loopback address, and share its cores.
+The request body is a test image of MNIST as PNG. It also prints the engine's own limit: images per
+second of the fused engine in batches, without HTTP, PNG or the search for digits.
 """
 
 import argparse
@@ -37,13 +37,13 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 CONNECTIONS = (1, 16, 256)
 SOAK_CLIENTS = 24
-# What /v1/predict answers to each kind of request: one of these.
+# Status codes that /v1/predict may return for each kind of request.
 EXPECTED = {
     "good": {200},
     "good, original": {200},
     "good, json": {200},
     "good, multipart": {200},
-    # Where the machine is busy, it may take longer than the timeout.
+    # It may exceed the timeout on a busy machine.
     "large": {200, 422, 503},
     "garbage": {422},
     "truncated": {400, 422},
@@ -56,7 +56,7 @@ EXPECTED = {
     "no route": {404},
 }
 MAX_BODY = 1 << 20
-# By so much memory may be higher in the soak's second half than in its first: allocators keep some.
+# Allowed growth of memory in the soak's second half (allocators keep some): fraction, and MiB.
 GROWTH, GROWTH_MIB = 0.1, 16
 
 
@@ -74,7 +74,7 @@ class Service:
         self.port = int(port)
 
     def memory(self) -> float:
-        """Resident, in MiB."""
+        """Returns the resident memory in MiB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
@@ -98,7 +98,7 @@ def serving(program: Path, options: list[str], log=subprocess.DEVNULL):
 
 
 def read_mnist() -> tuple[np.ndarray, np.ndarray]:
-    """Test images (N, 28, 28) and their labels."""
+    """Reads the test images (N, 28, 28) and their labels."""
     folder = ROOT / "data" / "mnist"
     images = gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes())[16:]
     labels = gzip.decompress((folder / "t10k-labels-idx1-ubyte.gz").read_bytes())[8:]
@@ -112,7 +112,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def load(service: Service, oha: str, body: Path, connections: int, seconds: int) -> list[str]:
-    """A row of the table."""
+    """Measures a row of the table."""
     size = service.metric("lenet5_batch_size_sum"), service.metric("lenet5_batch_size_count")
     command = [oha, "--no-tui", "--output-format=json", f"-z{seconds}s", f"-c{connections}"]
     command += ["-mPOST", f"-D{body}", "-Hcontent-type: image/png", service.url + "/v1/predict"]
@@ -121,7 +121,7 @@ def load(service: Service, oha: str, body: Path, connections: int, seconds: int)
     sizes = service.metric("lenet5_batch_size_sum") - size[0]
     batches = service.metric("lenet5_batch_size_count") - size[1]
     codes = result["statusCodeDistribution"]
-    # Requests that the end of the time cut off are no errors.
+    # Requests cut off by the end of the measurement are not errors.
     others = {k: v for k, v in result["errorDistribution"].items() if "deadline" not in k}
     errors = sum(codes.values()) - codes.get("200", 0) + sum(others.values())
     rate = codes.get("200", 0) / result["summary"]["total"]
@@ -130,7 +130,7 @@ def load(service: Service, oha: str, body: Path, connections: int, seconds: int)
 
 
 def engine(batch: int, threads: int) -> float:
-    """Images per second."""
+    """Measures the engine's images per second."""
     program = ROOT / "target" / "release" / "examples" / "inference"
     command = [program, "fused", str(batch), str(threads)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -143,7 +143,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 class Soak:
-    """Clients that send what comes, for a while, and check each answer."""
+    """Clients that send random requests for a while, and check each response."""
 
     def __init__(self, service: Service, seed: int):
         self.service, self.seed = service, seed
@@ -157,7 +157,7 @@ class Soak:
         self.counts, self.failures = Counter(), []
 
     def answers(self, model: str) -> list[str]:
-        """What the service reads in each image, alone, which is mostly the label."""
+        """Returns the service's text for each image, sent alone; most equal the label."""
         connection = HTTPConnection(self.service.host, self.service.port, timeout=30)
         texts = []
         for body in self.pngs:
@@ -193,7 +193,7 @@ class Soak:
                 if kind in EXPECTED:
                     found = self.ask(connection, chance, kind, index)
                 else:
-                    # It would idle meanwhile, and be closed.
+                    # The service would close it, as it idles meanwhile.
                     connection.close()
                     found = self.break_off(chance, kind, self.pngs[index])
             except (OSError, HTTPException, ValueError) as error:
@@ -204,7 +204,7 @@ class Soak:
                 self.failures.append(f"{kind}: {found}")
 
     def ask(self, connection: HTTPConnection, chance, kind: str, index: int) -> str | None:
-        """What is wrong with the answer."""
+        """Sends a request; returns what is wrong with the response."""
         path, content, body = self.request(chance, kind, self.pngs[index])
         connection.request("POST", path, body, {"Content-Type": content})
         answer = connection.getresponse()
@@ -218,7 +218,7 @@ class Soak:
         return None
 
     def request(self, chance, kind: str, file: bytes) -> tuple[str, str, bytes]:
-        """Path, content type, body."""
+        """Returns path, content type and body."""
         path, image = "/v1/predict", "image/png"
         form = "multipart/form-data; boundary=XX"
         field = b'--XX\r\ncontent-disposition: form-data; name="f"; filename="f"\r\n\r\n'
@@ -242,7 +242,7 @@ class Soak:
         }[kind]
 
     def break_off(self, chance, kind: str, file: bytes) -> str | None:
-        """Sends a part, then goes away or waits for the end."""
+        """Sends part of a request, then disconnects or waits for the timeout."""
         head = f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(file)}\r\n\r\n"
         request = head.encode() + file
         part = request[: chance.randrange(1, len(request))]
@@ -256,7 +256,7 @@ class Soak:
 
 
 def settled(service: Service) -> int:
-    """File descriptors once those of clients that have gone are closed."""
+    """Returns the open file descriptors, once those of disconnected clients are closed."""
     lowest = service.descriptors()
     for _ in range(50):
         time.sleep(0.1)
@@ -265,7 +265,7 @@ def settled(service: Service) -> int:
 
 
 def soak(program: Path, seconds: int, seed: int) -> list[str]:
-    """Prints what was sent and found; returns what is wrong."""
+    """Prints the requests sent and the results; returns the failures."""
     options = ["--timeout=2", f"--max-body={MAX_BODY >> 20}", "--max-pixels=4"]
     with tempfile.TemporaryFile("w+") as log, serving(program, options, log) as service:
         test = Soak(service, seed)
@@ -294,11 +294,11 @@ def soak(program: Path, seconds: int, seed: int) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=5, help="of each measurement (5)")
-    parser.add_argument("--soak", type=int, metavar="SECONDS", help="run the soak too, for so long")
-    parser.add_argument("--seed", type=int, default=1, help="of the soak (1)")
+    parser.add_argument("--seconds", type=int, default=5, help="time of each measurement (5)")
+    parser.add_argument("--soak", type=int, metavar="SECONDS", help="also run the soak test")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the soak test (default 1)")
     parser.add_argument("--oha", default=shutil.which("oha"), help="the load generator")
-    parser.add_argument("--options", default="", help="for serve, such as '--batch-wait 500'")
+    parser.add_argument("--options", default="", help="for `serve`, such as '--batch-wait 500'")
     arguments = parser.parse_args()
     if not arguments.oha:
         parser.error("expected oha on the path or by --oha, found none: cargo install oha")

@@ -1,4 +1,4 @@
-"""MNIST from IDX files, as tensors.
+"""Reads MNIST's IDX files as tensors.
 
 Use: from mnist import read_mnist, to_input
 """
@@ -15,7 +15,7 @@ EMBEDDED = Path(__file__).parent.parent / "data" / "mnist"
 
 
 def read_idx(path: Path) -> Tensor:
-    """An IDX file of unsigned bytes, gzip, as uint8."""
+    """Reads a gzip-compressed IDX file of unsigned bytes, as uint8."""
     data = gzip.decompress(path.read_bytes())
     dimensions = data[3]
     shape = np.frombuffer(data, ">u4", dimensions, 4).tolist()
@@ -25,13 +25,13 @@ def read_idx(path: Path) -> Tensor:
 
 
 def write_idx(path: Path, array: Tensor) -> None:
-    """Writes uint8 as an IDX file, not compressed."""
+    """Writes uint8 as an uncompressed IDX file."""
     header = np.array([0x0800 + array.dim(), *array.shape], ">u4")
     path.write_bytes(header.tobytes() + array.numpy().tobytes())
 
 
 def read_mnist(split: str, folder: Path = EMBEDDED) -> tuple[Tensor, Tensor]:
-    """Images (N, 28, 28), uint8, and labels (N), int64, of "train" or "t10k"."""
+    """Reads images (N, 28, 28), uint8, and labels (N), int64, of "train" or "t10k"."""
     images = read_idx(folder / f"{split}-images-idx3-ubyte.gz")
     labels = read_idx(folder / f"{split}-labels-idx1-ubyte.gz")
     return images, labels.long()
@@ -40,8 +40,8 @@ def read_mnist(split: str, folder: Path = EMBEDDED) -> tuple[Tensor, Tensor]:
 def to_input(images: Tensor, mean=0.0, std=1.0, input="padded") -> Tensor:
     """Bytes (N, 28, 28) -> the network's input (N, 1, 32, 32), or (N, 1, 28, 28) if unpadded.
 
-    Pixels are 0..1, then normalised. `input` is "padded" with background, "zero-padded" after the
-    normalisation, "resized" as torchvision's Resize does with a picture, or "unpadded".
+    Pixels are scaled to 0..1, then normalised. `input` is "padded" with background, "zero-padded"
+    after the normalisation, "resized" as by torchvision's Resize, or "unpadded".
     """
     padding = (2, 2, 2, 2)
     if input == "resized":

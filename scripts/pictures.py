@@ -1,10 +1,10 @@
-"""How well `predict` reads pictures of many kinds, made of MNIST's test digits.
+"""Measures how well `predict` reads pictures of many kinds, made from MNIST's test digits.
 
-Run: make pictures    (ARGS="--count 1000 --kinds shadow thin": more of them, some kinds)
+Run: make pictures    (ARGS="--count 1000 --kinds shadow thin": more pictures, two kinds)
 Writes: FOLDER/KIND/NUMBER-TEXT.SUFFIX with --keep FOLDER; prints a table of accuracies.
 
-Each picture is another digit, or string of five, in a random place, size and colours. The seed
-draws what they are, so two runs see the same.
+Each picture shows a digit, or a string of five, with random position, size and colours. Runs with
+the same seed draw the same pictures.
 """
 
 import argparse
@@ -23,14 +23,14 @@ GAPS = range(-1, 5)
 
 
 def enlarged(digit: np.ndarray, side: int) -> np.ndarray:
-    """A digit of 28x28 with crisp strokes, as drawn with a pen: 0 to 1, (side, side)."""
+    """Enlarges a 28x28 digit to (side, side), with sharp strokes as of a pen: 0 to 1."""
     large = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
     ink = np.asarray(large.filter(ImageFilter.GaussianBlur(side / 100)), float) / 255
     return np.clip((ink - 0.4) * 5, 0, 1)
 
 
 def stroked(ink: np.ndarray, grow: float) -> np.ndarray:
-    """Strokes made wider by so many pixels on either side, or thinner."""
+    """Makes strokes wider by `grow` pixels on each side, or thinner if it is negative."""
     radius = round(abs(grow))
     large = Image.fromarray((255 * ink).astype(np.uint8))
     pick = ImageFilter.MaxFilter if grow > 0 else ImageFilter.MinFilter
@@ -40,7 +40,7 @@ def stroked(ink: np.ndarray, grow: float) -> np.ndarray:
 
 
 def placed(ink: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Ink somewhere on a sheet of (rows, columns)."""
+    """Puts ink at a random position on a sheet of (rows, columns)."""
     sheet = np.zeros(size)
     rows, columns = ink.shape
     top, left = (
@@ -51,12 +51,12 @@ def placed(ink: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> 
 
 
 def coloured(ink: np.ndarray, pen: tuple, paper: tuple) -> np.ndarray:
-    """Ink in a colour on paper of another: (H, W, 3), 0 to 1."""
+    """Gives ink and paper their colours: (H, W, 3), 0 to 1."""
     return ink[..., None] * np.array(pen) + (1 - ink[..., None]) * np.array(paper)
 
 
 def light(shape: tuple, rng: np.random.Generator, darkest: float) -> np.ndarray:
-    """Light that falls off across the picture, in any direction: (H, W, 1)."""
+    """Returns light that decreases across the picture in a random direction: (H, W, 1)."""
     y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
     angle = rng.uniform(0, 2 * np.pi)
     slope = (x * np.cos(angle) + y * np.sin(angle)) / np.sqrt(2)
@@ -64,7 +64,7 @@ def light(shape: tuple, rng: np.random.Generator, darkest: float) -> np.ndarray:
 
 
 def shadow(shape: tuple, rng: np.random.Generator) -> np.ndarray:
-    """A shadow with an edge, such as a hand's or a phone's: (H, W, 1)."""
+    """Returns a shadow with an edge, such as a hand's or a phone's: (H, W, 1)."""
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]] / max(shape)
     angle = rng.uniform(0, 2 * np.pi)
     across = (x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle) + rng.uniform(-0.2, 0.2)
@@ -83,13 +83,13 @@ BLACK, WHITE = (0.1, 0.1, 0.12), (0.95, 0.95, 0.93)
 
 
 class Maker:
-    """Makes pictures of digits; each method named as a kind gives an image and how to save it."""
+    """Creates pictures; the method of each kind returns an image, its suffix and save options."""
 
     def __init__(self, seed: int):
         self.rng = np.random.default_rng(seed)
 
     def drawn(self, digit: np.ndarray, grow: float = 0) -> np.ndarray:
-        # On a sheet of 300 to 600 pixels, of which it takes a good part.
+        # The sheet is less than 160 pixels wider and higher than the digit.
         side = int(self.rng.integers(220, 420))
         ink = stroked(enlarged(digit, side), grow * side / 28)
         rows, columns = (side + int(self.rng.integers(0, 160)) for _ in range(2))
@@ -236,7 +236,7 @@ class Maker:
 
 
 def skeleton(ink: np.ndarray) -> np.ndarray:
-    """The middle of the strokes: Zhang and Suen 1984."""
+    """Thins strokes to their middle lines: Zhang and Suen 1984."""
     ink = np.pad(ink, 1)
     while True:
         before = ink.sum()
@@ -258,7 +258,7 @@ def skeleton(ink: np.ndarray) -> np.ndarray:
 
 
 def string(digits: list[np.ndarray], gap: int) -> np.ndarray:
-    """Digits of 28x28 with so many columns between the ink of each and the next."""
+    """Joins 28x28 digits, with `gap` columns between the ink of each and the next."""
     margin = 8
     spans = [np.flatnonzero(digit.any(0))[[0, -1]] for digit in digits]
     width = sum(int(right - left) + 1 + gap for left, right in spans) - gap + 2 * margin
@@ -278,7 +278,7 @@ KNOWN = {**KINDS, **STRINGS}
 
 
 def make(folder: Path, kinds: list[str], count: int, seed: int) -> None:
-    """Writes `count` pictures of each kind; the name of a file ends with what it says."""
+    """Writes `count` pictures of each kind; the name of a file ends with its text."""
     images, labels = (array.numpy() for array in read_mnist("t10k"))
     for kind in kinds:
         (folder / kind).mkdir(parents=True, exist_ok=True)
@@ -299,7 +299,7 @@ def make(folder: Path, kinds: list[str], count: int, seed: int) -> None:
 
 
 def read(folder: Path, arguments: list[str]) -> dict[str, list[tuple[str, str]]]:
-    """By kind, what the pictures say and what `predict` reads."""
+    """Returns, by kind, each picture's text and the text that `predict` reads."""
     program = ROOT / "target" / "release" / "predict"
     command = [program, "--json", *arguments, folder]
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout
@@ -315,9 +315,11 @@ def read(folder: Path, arguments: list[str]) -> dict[str, list[tuple[str, str]]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", nargs="+", choices=KNOWN, default=list(KNOWN))
-    parser.add_argument("--count", type=int, default=300, help="of each kind (default 300)")
+    parser.add_argument(
+        "--count", type=int, default=300, help="pictures of each kind (default 300)"
+    )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the pictures, in FOLDER")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the pictures in FOLDER")
     parser.add_argument("--model", default="modern", help="modern or original")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -333,13 +335,13 @@ def main() -> None:
 
 
 def digits_right(pairs: list[tuple[str, str]]) -> float:
-    """The part of the digits that are read right, by the edit distance of each string."""
+    """Returns the fraction of digits read correctly, by the edit distance of each string."""
     wrong = sum(min(distance(text, answer), len(text)) for text, answer in pairs)
     return 1 - wrong / sum(len(text) for text, _ in pairs)
 
 
 def distance(a: str, b: str) -> int:
-    """Insertions, deletions and replacements from one string to the other."""
+    """Returns the edit distance: insertions, deletions and replacements from `a` to `b`."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
         last, row[0] = row[0], i

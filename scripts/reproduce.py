@@ -1,7 +1,7 @@
-"""Runs the experiments of the 1998 paper again, and prints their numbers beside the paper's.
+"""Repeats the experiments of the 1998 paper, and prints the results beside the paper's.
 
-Run: make reproduce    (on two cores about ten minutes; goes on where it was stopped)
-Writes: runs/paper/NAME-SEED, a run of `train` each; runs/paper/results.md, the tables printed; and
+Run: make reproduce    (about ten minutes on two cores; continues where it was stopped)
+Writes: runs/paper/NAME-SEED, one run of `train` each; runs/paper/results.md, the printed tables;
 runs/paper/report, the pictures of one network trained with distortions.
 """
 
@@ -21,11 +21,11 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).parent.parent
 BINARIES = ROOT / "target" / "release"
-PASSES = 20
-# Exit codes of `train` that a signal stopped, its checkpoint written.
+EPOCHS = 20
+# Exit codes of `train` after a signal; its checkpoint is then written.
 STOPPED = {128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
-RECIPE = ("--preset=paper", f"--epochs={PASSES}", "--train-error")
-# By name, what differs from the paper's training on 60,000 samples.
+RECIPE = ("--preset=paper", f"--epochs={EPOCHS}", "--train-error")
+# Options that differ from the paper's training on 60,000 samples.
 EXPERIMENTS = {
     "60000": (),
     "30000": ("--limit=30000",),
@@ -33,8 +33,8 @@ EXPERIMENTS = {
     "distorted": ("--distort",),
     "mild": ("--distort=mild",),
 }
-# The paper's numbers: Fig. 5 by pass, text of section III.C and Fig. 6.
-PASS_ERRORS = {
+# The paper's numbers: Fig. 5 by epoch, text of section III.C and Fig. 6.
+EPOCH_ERRORS = {
     "test": [2.67, 2.25, 1.48, 1.42, 1.42, 1.08, 1.03, 1.06, 0.98, 0.95],
     "training": [4.94, 3.07, 1.76, 1.48, 1.22, 0.90, 0.76, 0.69, 0.56, 0.47],
 }
@@ -50,16 +50,16 @@ NAMES = {
 
 
 def train(folder: Path, arguments: tuple[str, ...], stopped: threading.Event) -> None:
-    """A run of `train`, from its checkpoint if it has one."""
+    """Runs `train`, from the folder's checkpoint if there is one."""
     done = metrics(folder)
-    if len(done) == PASSES or stopped.is_set():
+    if len(done) == EPOCHS or stopped.is_set():
         return
     if (folder / "checkpoint.pth").exists():
         arguments = (f"--resume={folder}",)
     else:
         arguments = (*RECIPE, *arguments, "--device=cpu", "--threads=1", f"--out={folder}")
     command = [BINARIES / "train", *arguments]
-    # Ctrl-C and the end of the terminal reach the runs too: each writes its checkpoint.
+    # Ctrl-C and a closed terminal also stop the runs: each writes its checkpoint.
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode in STOPPED:
         stopped.set()
@@ -76,23 +76,23 @@ def metrics(folder: Path) -> list[dict]:
 
 
 def evaluate(folder: Path) -> dict:
-    """What the last weights of a run do on the test images."""
+    """Evaluates the last weights of a run on the test images."""
     logits = folder / "logits.safetensors"
     command = [BINARIES / "evaluate", f"--weights={folder / 'model.pt'}", "--json", "--threads=1"]
     command.append(f"--logits={logits}")
     result = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     tensors = load_file(logits)
-    best, answers = tensors["logits"].topk(2)
+    best, predictions = tensors["logits"].topk(2)
     order = (best[:, 0] - best[:, 1]).argsort(descending=True)
-    wrong = answers[:, 0] != tensors["labels"]
+    wrong = predictions[:, 0] != tensors["labels"]
     accepted = len(order) * 91 // 100
     result["error_at_9_percent"] = 100 * wrong[order[:accepted]].float().mean().item()
-    result["misread"] = set(wrong.nonzero().flatten().tolist())
+    result["misclassified"] = set(wrong.nonzero().flatten().tolist())
     return result
 
 
 def spread(values: list[float], digits=2) -> str:
-    """Mean and standard deviation, as far as there is one."""
+    """Formats the mean and, of several values, the standard deviation."""
     mean = f"{statistics.mean(values):.{digits}f}"
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
@@ -104,7 +104,7 @@ def tables(folder: Path, seeds: list[int]) -> str:
     def last(name: str, key: str) -> list[float]:
         return [metrics(run)[-1][key] for run in runs(name)]
 
-    lines = [f"Means ± standard deviations over {len(seeds)} seeds, after {PASSES} passes."]
+    lines = [f"Means ± standard deviations over {len(seeds)} seeds, after {EPOCHS} passes."]
     lines += ["", "| | paper | here |", "|---|---|---|"]
 
     def row(what: str, paper: str, here: str) -> None:
@@ -133,27 +133,27 @@ def tables(folder: Path, seeds: list[int]) -> str:
             "1 % (zip codes, 1989)",
             f"{spread([result['error_at_9_percent'] for result in found])} %",
         )
-        both = [float(len(papers & result["misread"])) for result in found]
+        both = [float(len(papers & result["misclassified"])) for result in found]
         row(
             f"of the 82 digits that the paper's network misread, misread too{with_distortions}",
             "82",
             spread(both, 0),
         )
-    rates = [metrics(run)[0]["weight_rates"] for run in runs("60000")]
+    rates = [metrics(run)[0]["parameter_rates"] for run in runs("60000")]
     here = " to ".join(f"{statistics.mean(ends):.1e}" for ends in zip(*rates, strict=True))
     row("learning rates of the weights in the first pass", "7e-5 to 1.6e-2", here)
     seconds = [sum(line["seconds"] for line in metrics(run)) for run in runs("60000")]
-    row(f"time of the {PASSES} passes", "2 to 3 days", f"{statistics.mean(seconds):.0f} s")
+    row(f"time of the {EPOCHS} passes", "2 to 3 days", f"{statistics.mean(seconds):.0f} s")
 
-    passes = [*range(1, 11), 15, 20]
-    lines += ["", "| error in %, by pass | " + " | ".join(map(str, passes)) + " |"]
-    lines.append("|---" * (len(passes) + 1) + "|")
+    epochs = [*range(1, 11), 15, 20]
+    lines += ["", "| error in %, by pass | " + " | ".join(map(str, epochs)) + " |"]
+    lines.append("|---" * (len(epochs) + 1) + "|")
     series = [metrics(run) for run in runs("60000")]
     for kind, key in ("test", "test_error_percent"), ("training", "train_error_percent"):
-        paper = [f"{error:.2f}" for error in PASS_ERRORS[kind]]
+        paper = [f"{error:.2f}" for error in EPOCH_ERRORS[kind]]
         lines.append(f"| {kind}, paper | " + " | ".join([*paper, "", ""]) + " |")
         here = [
-            f"{statistics.mean(run[number - 1][key] for run in series):.2f}" for number in passes
+            f"{statistics.mean(run[number - 1][key] for run in series):.2f}" for number in epochs
         ]
         lines.append(f"| {kind}, here | " + " | ".join(here) + " |")
     return "\n".join(lines) + "\n"
@@ -161,14 +161,14 @@ def tables(folder: Path, seeds: list[int]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5, help="runs of each experiment")
-    parser.add_argument("--jobs", type=int, default=torch.get_num_threads(), help="runs at once")
+    parser.add_argument("--seeds", type=int, default=5, help="number of runs of each experiment")
+    parser.add_argument("--jobs", type=int, default=torch.get_num_threads(), help="parallel runs")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "paper")
     arguments = parser.parse_args()
     seeds = list(range(1, arguments.seeds + 1))
     arguments.out.mkdir(parents=True, exist_ok=True)
     stopped = threading.Event()
-    # Where it is ignored, as in the background of a script, it stays so.
+    # An ignored SIGINT, as in a script's background job, stays ignored.
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda *_: stopped.set())
     with ThreadPoolExecutor(arguments.jobs) as pool:

@@ -5,13 +5,13 @@
 #   scripts/setup.sh         for the Rust build and the Python tests (make setup, make test)
 #   scripts/setup.sh rust    for the Rust build alone (make train)
 #
-# A LIBTORCH or LIBTORCH_USE_PYTORCH of your own wins: its version is checked and no .libtorch is
-# made; with `rust` Python is then not needed at all. Other settings, from the environment:
-#   PYTHON=python3.12        the Python that makes .venv (default: python3)
-#   TORCH_INDEX_URL=...      where pip gets torch, such as PyTorch's own CPU or older-CUDA index
+# Your own LIBTORCH or LIBTORCH_USE_PYTORCH takes precedence: its version is checked, .libtorch is
+# not created, and `rust` does not need Python. Other environment variables:
+#   PYTHON=python3.12        the Python that creates .venv (default: python3)
+#   TORCH_INDEX_URL=...      pip's index for torch, such as PyTorch's index for CPU or older CUDA
 #
-# Makes .venv/ and .libtorch; prints to stderr. When both are up to date it returns at once, and
-# what an interrupted run left behind is made anew.
+# Creates .venv/ and .libtorch; prints to stderr. If both are up to date it returns at once. It
+# replaces what an interrupted run left behind.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -39,7 +39,7 @@ fail() { problem "$*"; stop_on_problems; }
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# The command that installs something, on Debian or Ubuntu ($1), Fedora ($2), macOS ($3).
+# Prints the command that installs a package, on Debian or Ubuntu ($1), Fedora ($2), macOS ($3).
 install_hint() {
     local sudo=''
     [ "$EUID" -eq 0 ] || sudo='sudo '
@@ -64,7 +64,7 @@ check_build_tools() {
     fi
 }
 
-# These start programs, so they wait until something is to be installed.
+# check_cargo_version and check_python start programs, so they run only before an installation.
 check_cargo_version() {
     local oldest found
     have cargo || return 0
@@ -89,7 +89,7 @@ check_python() {
     fi
 }
 
-# Room for .venv, for the wheels while pip unpacks them, and for cargo's target/.
+# Checks the disk space for .venv, for unpacking the wheels, and for cargo's target/.
 check_disk() {
     local needed=8 free advice=", or take PyTorch without CUDA (3 GB): make TORCH_INDEX_URL=<PyTorch's CPU index>"
     case "$(uname -s) $index" in Darwin* | */cpu | */cpu/) needed=3 advice='' ;; esac
@@ -105,7 +105,7 @@ check_own_libtorch() {
     local root name header found py=python3
     [ -z "${LIBTORCH_BYPASS_VERSION_CHECK+set}" ] || return 0
     if [ -n "${LIBTORCH_USE_PYTORCH+set}" ]; then
-        [ -z "${VIRTUAL_ENV:-}" ] || py=python # torch-sys chooses so
+        [ -z "${VIRTUAL_ENV:-}" ] || py=python # as torch-sys does
         name="LIBTORCH_USE_PYTORCH, $py"
         root=$("$py" -c 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])' 2>/dev/null) ||
             { problem "LIBTORCH_USE_PYTORCH is set, but $py has no torch: $py -m pip install torch==$torch_version, or unset it"; return; }
@@ -117,7 +117,7 @@ check_own_libtorch() {
             *) problem "LIBTORCH must be an absolute path, found '$root': change it, or unset it"; return ;;
         esac
     fi
-    # The second place is that of older versions.
+    # Older versions have the second path.
     for header in "$root/$version_header" "$root/include/torch/csrc/api/include/torch/version.h"; do
         found=$(sed -nE "s/^#define TORCH_VERSION_(MAJOR|MINOR|PATCH) +//p" "$header" 2>/dev/null | paste -sd. - || true)
         [ -z "$found" ] || break
@@ -129,19 +129,19 @@ check_own_libtorch() {
     fi
 }
 
-# Is .venv complete and up to date? Sets have_index and torch from the stamp.
+# Returns whether .venv is complete and up to date. Sets have_index and torch from the stamp.
 venv_is_ready() {
     have_sum='' have_index='' torch=''
     [ -f "$stamp" ] || return 1
     { read -r have_sum && read -r have_index && read -r torch; } <"$stamp" || return 1
-    # Without TORCH_INDEX_URL any torch will do, from wherever it came.
+    # Without TORCH_INDEX_URL a torch from any index is accepted.
     [ "$have_sum" = "$sum" ] && [ "${TORCH_INDEX_URL:-$have_index}" = "$have_index" ] &&
         [ -x .venv/bin/python ] && [ -f "$torch/$version_header" ]
 }
 
 pip_install() {
-    # TMPDIR: pip unpacks gigabytes, and /tmp may be small. -I: packages on a PYTHONPATH do not
-    # count. --only-binary: compile nothing here.
+    # TMPDIR: pip unpacks gigabytes, and /tmp may be small. -I: ignore PYTHONPATH.
+    # --only-binary: compile nothing here.
     TMPDIR="$PWD/.venv/tmp" .venv/bin/python -I -m pip --log .venv/pip.log install \
         --no-user --only-binary :all: --disable-pip-version-check "$@" >&2 || pip_failed
 }
@@ -162,8 +162,8 @@ pip_failed() {
 }
 
 make_venv() {
-    # Keep a .venv that is finished, or made by hand. An unfinished or damaged one starts anew, and so
-    # does another index, because pip sees no difference between two builds of one version.
+    # Keep a .venv that is finished, or created by hand. Replace one that is unfinished, damaged or
+    # from another index, because pip does not distinguish two builds of one version.
     if [ "$have_sum" = unfinished ] || [ "$index" != "$have_index" ] ||
         { [ -f "$stamp" ] && [ ! -f "$torch/$version_header" ]; } ||
         ! .venv/bin/python -I -m pip --version >/dev/null 2>&1; then
@@ -182,8 +182,8 @@ make_venv() {
     fi
     mkdir -p .venv/tmp
     if [ -n "$index" ]; then
-        # --no-deps: torch alone comes from there; such an index may lack the packages torch needs,
-        # or hold old ones. The next call adds them from the usual index, and keeps this torch:
+        # --no-deps: only torch comes from this index, which may lack torch's dependencies or hold
+        # old ones. The next call adds them from the default index, and keeps this torch:
         # 2.11.0+cpu satisfies torch==2.11.0.
         pip_install --no-deps --index-url "$index" "torch==$torch_version"
     fi
@@ -192,7 +192,7 @@ make_venv() {
     [ -f "$torch/$version_header" ] || fail "the torch in .venv is incomplete: run make clean, then this again"
     installed=$(.venv/bin/python -I -c 'import torch; print(torch.__version__)') ||
         fail "the torch in .venv does not load; Python's message is above"
-    # Of a PyTorch with CUDA, so that build.rs finds all of CUDA's headers.
+    # If PyTorch has CUDA, build.rs needs all of CUDA's headers.
     [ ! -f "$torch/lib/libtorch_cuda.so" ] || pip_install -r "$cuda_requirements"
     rm -rf .venv/tmp
     printf '%s\n' "$sum" "$index" "$torch" >"$stamp.new"
@@ -213,7 +213,7 @@ case ${1:-} in
     '' | rust) ;;
     *) echo "usage: scripts/setup.sh [rust]" >&2; exit 2 ;;
 esac
-# The exit code is 128 and the signal's number; a signal that is ignored stays so.
+# The exit code is 128 plus the signal's number; an ignored signal stays ignored.
 interrupted() { echo >&2; say "interrupted; the next run starts over"; exit "$1"; }
 trap 'interrupted 129' HUP
 trap 'interrupted 130' INT
@@ -228,7 +228,7 @@ if [ "${1:-}" = rust ] && [ -n "$own_libtorch" ]; then
     exit
 fi
 if ! venv_is_ready; then
-    # One at a time: the lock is this file, and the kernel drops it with the process.
+    # Only one setup runs at a time: this file is the lock, released when the process ends.
     exec 9<scripts/setup.sh
     if have flock && ! flock -n 9; then
         say "waiting for another setup of this checkout"

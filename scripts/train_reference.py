@@ -1,7 +1,7 @@
-"""Trains LeNet-5 in plain PyTorch, with stock torch.optim: what `train` does, to the bit.
+"""Trains LeNet-5 in plain PyTorch and torch.optim, with the same bits as `train`.
 
 Run: .venv/bin/python scripts/train_reference.py --epochs 2 --out reference.pth
-Writes: FILE of --out, the state dict after the last epoch (torch.save).
+Writes: with --out FILE, the state dict after the last epoch (torch.save).
 """
 
 import argparse
@@ -18,7 +18,7 @@ EVALUATION_BATCH = 1000
 
 
 def make_optimizer(name: str, model: nn.Module, **settings) -> torch.optim.Optimizer:
-    """Of torch.optim, by the name that `train --optimizer` takes."""
+    """Creates an optimizer of torch.optim, by its name in `train --optimizer`."""
     classes = {
         "sgd": torch.optim.SGD,
         "adam": torch.optim.Adam,
@@ -28,7 +28,7 @@ def make_optimizer(name: str, model: nn.Module, **settings) -> torch.optim.Optim
 
 
 def steps(model, optimizer, images: Tensor, labels: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """One epoch in random order; yields the loss of each batch, after its update."""
+    """Trains one epoch in random order; yields the loss of each batch, after its update."""
     order = torch.randperm(len(labels)).to(labels.device)
     for batch in order.split(batch_size):
         loss = F.cross_entropy(model(to_input(images[batch])), labels[batch])
@@ -40,7 +40,7 @@ def steps(model, optimizer, images: Tensor, labels: Tensor, batch_size: int) -> 
 
 @torch.no_grad()
 def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Mean loss and error in percent."""
+    """Returns the mean loss, and the error in percent."""
     logits = torch.cat([model(to_input(batch)) for batch in images.split(EVALUATION_BATCH)])
     errors = (logits.argmax(1) != labels).sum().item()
     return F.cross_entropy(logits, labels).item(), 100 * errors / len(labels)
@@ -51,17 +51,17 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--optimizer", choices=["sgd", "adam", "adamw"], default="sgd")
-    parser.add_argument("--lr", type=float, help="default: 0.05, for adam and adamw 0.001")
-    parser.add_argument("--momentum", type=float, default=0.9, help="of sgd")
+    parser.add_argument("--lr", type=float, help="default: 0.05 for sgd, else 0.001")
+    parser.add_argument("--momentum", type=float, default=0.9, help="for sgd only")
     parser.add_argument("--schedule", choices=["constant", "cosine"], default="cosine")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--limit", type=int, help="use the first so many training images only")
-    parser.add_argument("--out", help="file for the state dict")
+    parser.add_argument("--limit", type=int, help="use only the first LIMIT training images")
+    parser.add_argument("--out", help="write the state dict to OUT")
     arguments = parser.parse_args()
 
-    # float32 means float32, as in the Rust program: no TensorFloat-32 on NVIDIA GPUs.
+    # No TensorFloat-32 on NVIDIA GPUs, as in the Rust program.
     torch.backends.cudnn.allow_tf32 = False
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)

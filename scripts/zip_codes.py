@@ -1,7 +1,7 @@
-"""How well `predict` reads the digits of US zip codes of 1988, the data of the network of 1989.
+"""Measures how well `predict` reads US zip code digits of 1988, data of the 1989 network.
 
 Run: .venv/bin/python scripts/zip_codes.py zip.test.gz
-The file is the one that accompanies the book "The Elements of Statistical Learning": a line holds
+The file accompanies the book "The Elements of Statistical Learning": a line holds
 a label and 16x16 grey values from -1 to 1. Each digit becomes a picture: enlarged 8 times, dark ink
 on white paper. Prints the error, and the error of the accepted digits if 9 % are rejected.
 """
@@ -21,7 +21,7 @@ ENLARGED, MARGIN = 8, 32
 
 
 def picture(values: np.ndarray) -> Image.Image:
-    """A picture of one digit, from its 256 values."""
+    """Creates a picture of one digit from its 256 values."""
     ink = Image.fromarray(np.uint8(np.round((values.reshape(16, 16) + 1) * 127.5)))
     ink = ink.resize((16 * ENLARGED, 16 * ENLARGED), Image.Resampling.BICUBIC)
     side = 16 * ENLARGED + 2 * MARGIN

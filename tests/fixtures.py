@@ -1,13 +1,14 @@
-"""The Python side of the Rust tests: stock PyTorch and scripts/lenet5.py.
+"""Writes and checks files for the Rust tests, by PyTorch and scripts/lenet5.py.
 
 Run: .venv/bin/python tests/fixtures.py COMMAND FOLDER (cargo test does)
 Writes, by COMMAND:
   parity   FOLDER/threads-{1,2}.safetensors: initial weights, logits, loss, gradients, and weights
            after 1 and 20 steps of each optimizer; FOLDER/schedules.safetensors: learning rates
-  check    nothing: loads the files that Rust wrote to FOLDER (see `check`), and fails where one
-           does not load or holds other bits
-  turn     FOLDER/*/checkpoint.pth, which Rust wrote, anew: trains on from each to the end of its
-           second epoch
+  sdlm     FOLDER/sdlm.safetensors: initial weights, second derivatives, and weights after 200 steps
+  check    nothing: loads the files that Rust wrote to FOLDER (see `check`), and fails if one does
+           not load or differs in a bit
+  turn     FOLDER/*/checkpoint.pth, written by Rust: continues training to the end of the second
+           epoch, and overwrites the file
 """
 
 import argparse
@@ -67,7 +68,7 @@ def parity(folder: Path) -> None:
             torch.manual_seed(7)
             model = LeNet5(**settings)
             note(f"{name}/initial", parameters(model))
-            note(name, {"after": torch.rand(4)})  # the generator is where it ought to be
+            note(name, {"after": torch.rand(4)})  # tests the generator's state
             batch = model.prepare(images[:100])
             logits = model(batch)
             loss = F.cross_entropy(logits, labels[:100])
@@ -76,7 +77,7 @@ def parity(folder: Path) -> None:
             note(f"{name}/gradient", {n: p.grad for n, p in model.named_parameters()})
         for name, make in OPTIMIZERS.items():
             if threads == 2 and name not in ("momentum", "adamw"):
-                continue  # an update is done number by number, whatever the threads
+                continue  # an update is element-wise, whatever the number of threads
             torch.manual_seed(1)
             model = LeNet5()
             optimizer = make(model.parameters())
@@ -93,7 +94,7 @@ def parity(folder: Path) -> None:
 
 
 def original(images: Tensor, labels: Tensor, note) -> None:
-    """The network of 1998: both losses, their gradients, and an epoch of SGD on 2,000 images."""
+    """Computes the 1998 network's losses and gradients, and an epoch of SGD on 2,000 images."""
     torch.manual_seed(7)
     model = lenet5_1998.LeNet5()
     note("original/initial", parameters(model))
@@ -118,7 +119,7 @@ def original(images: Tensor, labels: Tensor, note) -> None:
 
 
 def sdlm(folder: Path) -> None:
-    """In float64: second derivatives by both losses, and 200 patterns one by one."""
+    """Computes in float64 both losses' second derivatives, and 200 steps of one image each."""
     images, labels = (part[:500] for part in read_mnist("train"))
     torch.manual_seed(7)
     model = lenet5_1998.LeNet5(rbf_scale=0.02)
@@ -173,8 +174,8 @@ def run_schedule(rate: float, make, count: int) -> Tensor:
 
 
 def check(folder: Path) -> None:
-    """FOLDER/models.json maps names to settings; NAME.pt, .pth and .safetensors are the weights,
-    NAME-expected.safetensors holds them too, with a batch and the logits that Rust made of it."""
+    """FOLDER/models.json maps names to settings; NAME.pt, .pth and .safetensors are the weights.
+    NAME-expected.safetensors also holds them, with a batch and the logits that Rust computed."""
     torch.set_num_threads(1)
     models = json.loads((folder / "models.json").read_text())
     assert models
@@ -188,7 +189,7 @@ def check(folder: Path) -> None:
             found: dict[str, Tensor], order: bool = True, expected=expected, names=names
         ) -> None:
             assert set(found) == set(expected)
-            # Order matters to whoever matches by it; safetensors keeps none.
+            # Other readers may rely on the order; safetensors keeps none.
             assert not order or list(found) == names
             for key, tensor in found.items():
                 assert tensor.dtype == torch.float32 and tensor.is_contiguous()
@@ -233,7 +234,7 @@ def check(folder: Path) -> None:
 
 
 def reference(config: dict) -> nn.Module:
-    """The network in plain PyTorch."""
+    """Creates the network in plain PyTorch."""
     if config.get("network") == "original":
         return lenet5_1998.LeNet5(**config)
     return LeNet5(**config)

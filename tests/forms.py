@@ -1,15 +1,15 @@
-"""LeNet-5 in every form in which it is found in public, written by stock PyTorch.
+"""Writes LeNet-5 by PyTorch in every file format in which it is found in public.
 
 Run: .venv/bin/python tests/forms.py forms FOLDER     (cargo test does)
      .venv/bin/python tests/forms.py seeds FOLDER     (for fuzz/)
      .venv/bin/python tests/forms.py tune FILE OUT    (cargo test does)
 Writes:
-  forms  FOLDER/*: one file per form; cases.json: for each the settings that it does not say;
-         logits.safetensors: the logits that it must give on `images`, the first 8 test images;
-         FOLDER/refused/*: files that hold no LeNet-5 which can be read
-  seeds  FOLDER/{pickle,container,idx}/*: small files of each form
-  tune   OUT.pt, OUT.pth: TorchScript that Rust wrote, trained on for a few steps; OUT.safetensors:
-         the logits that it then gives on `images`
+  forms  FOLDER/*: one file per format; cases.json: the expected settings and notes of each;
+         images.safetensors: the first 8 test images; logits.safetensors: the expected logits of
+         each file for these images; FOLDER/refused/*: files without a readable LeNet-5
+  seeds  FOLDER/{pickle,container,idx}/*: small files of each format
+  tune   OUT.pt, OUT.pth: TorchScript that Rust wrote, trained for a few more steps;
+         OUT.safetensors: its logits for the first 8 test images
 """
 
 import argparse
@@ -57,14 +57,14 @@ DEFAULT = {
 
 
 class LeNet5(lenet5.LeNet5):
-    """As another project has it: its files do not hold the settings."""
+    """A network of another project: its files do not hold the settings."""
 
     _save_to_state_dict = nn.Module._save_to_state_dict
     _load_from_state_dict = nn.Module._load_from_state_dict
 
 
 class ConvFc(nn.Module):
-    """Names as in many tutorials."""
+    """A network with the layer names of many tutorials."""
 
     def __init__(self):
         super().__init__()
@@ -82,7 +82,7 @@ class ConvFc(nn.Module):
 
 
 class Tutorial(nn.Module):
-    """The network of PyTorch's own tutorial: relu, maximum, a linear c5."""
+    """The network of PyTorch's own tutorial: ReLU, max pooling, a linear c5."""
 
     def __init__(self):
         super().__init__()
@@ -100,7 +100,7 @@ class Tutorial(nn.Module):
 
 
 class Features(nn.Module):
-    """nn.Sequential for features and classifier."""
+    """A network with one nn.Sequential for features and one for the classifier."""
 
     def __init__(self, activation=nn.Tanh, pooling=nn.AvgPool2d, c5=5):
         super().__init__()
@@ -116,7 +116,7 @@ class Features(nn.Module):
 
 
 class PoolingFirst(Tutorial):
-    """The activation after the maximum; c5 and f6 without one."""
+    """A network with the activation after max pooling, and none after c5 and f6."""
 
     def forward(self, x):
         x = F.relu(F.max_pool2d(self.conv1(x), 2))
@@ -125,7 +125,7 @@ class PoolingFirst(Tutorial):
 
 
 class Part(nn.Module):
-    """A layer within a module of its own, `c1.c1.weight` in the end."""
+    """A layer in a module of its own, so that its weight is named `c1.c1.weight`."""
 
     def __init__(self, name: str, layer: nn.Module):
         super().__init__()
@@ -161,7 +161,7 @@ def sequential(activation=nn.Sigmoid, pooling=nn.AvgPool2d, padding=0, c5=400) -
 
 
 class Wrapped(nn.Module):
-    """What nn.DataParallel and torch.compile do to names, and TorchScript can hold."""
+    """Adds a prefix to names as nn.DataParallel does, and can be stored in TorchScript."""
 
     def __init__(self, module: nn.Module):
         super().__init__()
@@ -185,11 +185,11 @@ class Settings:
 
 
 class Subclass(torch.Tensor):
-    """A tensor's subclass."""
+    """A subclass of Tensor."""
 
 
 def filled(model: nn.Module, values) -> nn.Module:
-    """The model with these numbers, in the order of its own tensors."""
+    """Fills the model with these values, in the order of its own tensors."""
     state = model.state_dict()
     pairs = zip(state.items(), values, strict=True)
     model.load_state_dict({name: value.reshape(old.shape) for (name, old), value in pairs})
@@ -197,14 +197,14 @@ def filled(model: nn.Module, values) -> nn.Module:
 
 
 def repack(data: bytes, path: Path, root="archive/", skip=(), change=None, **options) -> None:
-    """Writes torch.save's archive anew, by zipfile: with another root, fewer or changed records."""
+    """Rewrites torch.save's archive by zipfile, with another root, fewer or changed records."""
     zip64 = options.pop("zip64", False)
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(path, "w", **options) as new:
         for info in old.infolist():
             record = info.filename.split("/", 1)[1]
             if record not in skip:
                 content = old.read(info)
-                # zipfile's own `open` takes the type of compression and no date.
+                # `open` with a name uses the archive's compression type, and a fixed date.
                 with new.open(root + record, "w", force_zip64=zip64) as file:
                     file.write(change(record, content) if change else content)
 
@@ -215,7 +215,7 @@ def seeded(model: nn.Module) -> nn.Module:
 
 
 class Cases:
-    """The files of a folder, with what each must give."""
+    """The files of a folder, with the expected result of each."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -230,7 +230,7 @@ class Cases:
             return model(batch)
 
     def expect(self, name: str, logits: Tensor, notes=(), **config) -> Path:
-        """Notes a file that the caller writes to the path returned."""
+        """Adds a case; the caller writes its file to the path returned."""
         case = {"file": name, "config": DEFAULT | config, "notes": list(notes)}
         self.cases.append(case)
         self.logits[name] = logits.clone()
@@ -264,7 +264,7 @@ def forms(folder: Path) -> None:
 
 
 def same_weights(model: nn.Module):
-    """Values that all hold the numbers of `model`, with options for torch.save."""
+    """Yields values that all hold the weights of `model`, with options for torch.save."""
     state = model.state_dict()
     values = list(state.values())
     plain = {name: tensor.clone() for name, tensor in state.items()}
@@ -330,11 +330,11 @@ def same_weights(model: nn.Module):
     for i, prefix in enumerate(prefixes):
         yield f"prefix_{i}.pth", prefixed(prefix), {}
     yield "checkpoint_model_state_dict.pth", checkpoint, {}
-    # 21 letters: with these the directory of the zip is easily mistaken.
+    # With a name of 21 letters, a reader easily finds the zip's directory at a wrong position.
     yield "checkpoint_state_dict.pth", {"best": 0.9, "state_dict": prefixed("module.")}, {}
     for key in "net", "network", "weights", "params", "model_state", "net_state_dict":
         yield f"under_{key}.pth", {key: state, "epoch": 1}, {}
-    for key in "model", "student":  # after tensors of the same shapes
+    for key in "model", "student":  # the optimizer's tensors of the same shapes come first
         value = {"optimizer": momentum.state_dict(), key: state, "epoch": 1}
         yield f"under_{key}.pth", value, {}
     yield "under_two_keys.pth", {"state": {"model": state, "optim": momentum.state_dict()}}, {}
@@ -388,7 +388,7 @@ def same_weights(model: nn.Module):
 
 
 def archives(cases: Cases, model: nn.Module, logits: Tensor) -> None:
-    """Zip archives as other programs, other versions and other machines write them."""
+    """Writes zip archives as other programs, other versions and other machines do."""
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
 
@@ -416,7 +416,7 @@ def archives(cases: Cases, model: nn.Module, logits: Tensor) -> None:
 
 
 def scripts(cases: Cases, model: nn.Module, logits: Tensor) -> None:
-    """TorchScript."""
+    """Writes TorchScript files."""
     values = list(model.state_dict().values())
     example = torch.rand(1, 1, 32, 32)
     fc, features = filled(ConvFc(), values), filled(Features(), values)
@@ -430,7 +430,7 @@ def scripts(cases: Cases, model: nn.Module, logits: Tensor) -> None:
         "scripted_wrapped.pt": torch.jit.script(Wrapped(fc)),
         "scripted_features.pt": torch.jit.script(features),
         "scripted_sequential.pt": torch.jit.script(flat),
-        # Without these the numbers are constants, and the state dict is empty: see `refused`.
+        # If no layers are preserved, the state dict is empty: see `refused`.
         "frozen_with_layers.pt": torch.jit.freeze(torch.jit.script(fc), preserved_attrs=layers),
     }.items():
         script.save(cases.expect(name, logits))
@@ -449,7 +449,7 @@ def safetensors(cases: Cases, model: nn.Module, logits: Tensor) -> None:
 
 
 def converted(cases: Cases, model: nn.Module) -> None:
-    """Other types than float32, which lose bits before Rust sees them."""
+    """Writes weights in other types; the expected logits are those of the rounded weights."""
     state = model.state_dict()
     for dtype in torch.float64, torch.float16, torch.bfloat16:
         kind = str(dtype).removeprefix("torch.")
@@ -473,7 +473,7 @@ def converted(cases: Cases, model: nn.Module) -> None:
 
 
 def architectures(cases: Cases) -> None:
-    """LeNet-5s that differ, untrained."""
+    """Writes untrained LeNet-5s of different architectures."""
     scaled = seeded(LeNet5("scaled-tanh"))
     for name, script in {
         "scaled_tanh_traced.pt": torch.jit.trace(scaled, torch.rand(1, 1, 32, 32)),
@@ -505,7 +505,7 @@ def architectures(cases: Cases) -> None:
         ("classes_120", LeNet5(classes=120), {"classes": 120}),
     ]:
         model = seeded(model)
-        # A convolution with padding takes the image without it; the bits are those of F.pad.
+        # A convolution with padding takes the unpadded image; its bits are those with F.pad.
         explicit = "d2l" not in name
         logits = cases.logits_of(model, DEFAULT | config, explicit)
         torch.save(model.state_dict(), cases.expect(f"{name}.pth", logits, **config))
@@ -515,7 +515,7 @@ def architectures(cases: Cases) -> None:
 
 
 def without_biases(cases: Cases) -> None:
-    """Layers made with bias=False: all, or those of the convolutions."""
+    """Writes networks with bias=False in all layers, or in the convolutions only."""
     relu = {"activation": "relu", "pooling": "max", "c5": "linear"}
     for name, layers in {
         "no_biases": ["conv1", "conv2", "fc1", "fc2", "fc3"],
@@ -529,7 +529,7 @@ def without_biases(cases: Cases) -> None:
 
 
 def pruned(cases: Cases) -> None:
-    """What torch.nn.utils.prune leaves behind: weight_orig and weight_mask."""
+    """Writes a network pruned by torch.nn.utils.prune, with weight_orig and weight_mask."""
     relu = {"activation": "relu", "pooling": "max", "c5": "linear"}
     model = seeded(Tutorial())
     for layer in model.conv1, model.fc2:
@@ -540,7 +540,7 @@ def pruned(cases: Cases) -> None:
 
 
 class CallsSystem:
-    """A pickle of this runs a command where it is loaded by pickle.load."""
+    """An object whose pickle runs a command when pickle.load reads it."""
 
     def __init__(self, command: str):
         self.command = command
@@ -550,7 +550,7 @@ class CallsSystem:
 
 
 class CallsSystemInState(nn.Module):
-    """The command is in what BUILD is given."""
+    """A module with the command in the argument of the opcode BUILD."""
 
     def __init__(self, command: str):
         super().__init__()
@@ -625,14 +625,14 @@ def refused(cases: Cases, model: nn.Module) -> None:
             file = name.replace(".pth", f"{suffix}.pth")
             cases.refuse(file, value, _use_new_zipfile_serialization=zipped)
             torch.load(folder / file, weights_only=False)
-            ran.unlink()  # so it does run, where a reader calls it
-    # A storage's reference, BINPERSID, with the call in place of the storage's type.
+            ran.unlink()  # fails if the command did not run
+    # A storage's reference, BINPERSID, with the call instead of the storage's type.
     reference = pickle.dumps(("storage", call, "0", "cpu", 1), protocol=2)[:-1] + b"Q."
     path = folder / "call_in_reference.pth"
     with zipfile.ZipFile(path, "w") as archive:
         for record, data in ("data.pkl", reference), ("version", b"3\n"), ("data/0", bytes(4)):
             archive.writestr(zipfile.ZipInfo(f"archive/{record}"), data)
-    with contextlib.suppress(AttributeError):  # what the call returns is no type
+    with contextlib.suppress(AttributeError):  # the call's result is not a type
         torch.load(path, weights_only=False)
     ran.unlink()
 
@@ -697,7 +697,7 @@ def seeds(folder: Path) -> None:
 
 
 def tune(file: Path, out: Path) -> None:
-    """Trains TorchScript that Rust wrote, as it is."""
+    """Trains a TorchScript file that Rust wrote, without changing its code."""
     torch.set_num_threads(1)
     script = torch.jit.load(file)
     config = json.loads(script.lenet5)

@@ -1,4 +1,4 @@
-"""The tables of scripts/bench.py: the best of the rounds, and only what was measured."""
+"""Tests the tables of scripts/bench.py: they show the best rounds, and only what was measured."""
 
 import bench
 

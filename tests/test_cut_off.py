@@ -1,4 +1,4 @@
-"""Pictures that Pillow wrote, whole and cut off, read by `predict`: what is cut off is an error.
+"""Tests that `predict` reads pictures written by Pillow, and rejects those that are cut off.
 
 Run: pytest tests/test_cut_off.py, after `cargo build --release`.
 """
@@ -57,7 +57,7 @@ def jpeg(name: str) -> bytes:
 
 
 def with_height(data: bytes, height: int) -> bytes:
-    """A JPEG whose header says another height."""
+    """Returns the JPEG with another height in its header."""
     at = 2
     while data[at + 1] not in (0xC0, 0xC1, 0xC2):
         at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
@@ -80,7 +80,7 @@ def test_jpegs(tmp_path, name):
     end = b"\xff\xd9"
     good = [data, data[:-2], data + b"more", data + data]
     cut = [data[: len(data) * percent // 100] for percent in (30, 50, 90, 99)]
-    # As if whole, with the mark of the end; a progressive one ends within a scan.
+    # Cut off, but with an end marker; a progressive JPEG then ends within a scan.
     cut += [part + end for part in cut] + [data[:-6] + end]
     cut += [with_height(data, tall) for tall in (height + 16, 7000)]
     answers = read(tmp_path, good + cut)

@@ -1,4 +1,4 @@
-"""Files as other people have them, in the programs: plain modules, several networks, no networks.
+"""Tests the programs with files of other projects: plain modules, several networks or none.
 
 Run: make test, or .venv/bin/python -m pytest tests/test_foreign.py    (needs the release binaries)
 """
@@ -36,7 +36,7 @@ def errors(*arguments) -> int:
 
 
 def sequential(dropout=0.0) -> nn.Sequential:
-    """The network with the shipped weights as a plain module, which names ReLU and max pooling."""
+    """Returns the shipped network as a plain module, whose layers show ReLU and max pooling."""
     model = nn.Sequential(
         *(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)),
@@ -50,7 +50,7 @@ def sequential(dropout=0.0) -> nn.Sequential:
 
 @pytest.mark.exhaustive
 def test_detect_takes_the_likelier_of_two(tmp_path):
-    """Two settings read the digits nearly as well with these weights."""
+    """With these weights, two settings have almost the same accuracy."""
     torch.save(sequential().state_dict(), tmp_path / "a.pth")
     out = tmp_path / "a.pt"
     result = succeeds("convert", tmp_path / "a.pth", out, "--detect")
@@ -104,7 +104,7 @@ def test_scripts_in_training_mode_are_refused(tmp_path):
             else:
                 assert result.returncode == 0, result.stderr
                 assert json.loads(result.stdout)["errors"] < 200
-    # A script asks for the mode when it runs.
+    # A scripted module checks the mode when it runs.
     torch.jit.script(sequential(dropout=0.3).train()).save(tmp_path / "script.pt")
     assert errors("--torchscript", tmp_path / "script.pt") == 45
 
@@ -126,11 +126,11 @@ def test_one_of_several_networks(tmp_path, first):
     assert errors(path, "--key=teacher_ema") > 5000
     result = run("evaluate", path, "--key=student")
     assert "expected a LeNet-5 under student, found under: " in result.stderr
-    # Under a usual key the network is taken, and the others are named.
+    # The network under a usual key is used, and the others are mentioned.
     torch.save({first: networks["teacher_ema"], "model": networks["teacher"]}, path)
     result = succeeds("evaluate", path)
     assert f"other networks under {first}: --key chooses" in result.stderr
-    # In one flat state dict the names tell.
+    # In a flat state dict, the prefixes of the names separate the networks.
     flat = {f"{name}.{key}": value for name in order for key, value in networks[name].items()}
     torch.save(flat, path)
     settings = ("--activation=relu", "--pooling=max")

@@ -1,7 +1,7 @@
-"""The page of `serve`, in headless Chromium: written on, shown pictures, looked at.
+"""Tests the page of `serve` in headless Chromium: handwriting, pictures, appearance.
 
 Run: pytest tests/test_page.py, after `cargo build --release`; it needs Chromium and the package
-playwright. Without them the tests are skipped, with LENET5_REQUIRE_BROWSER set they fail.
+playwright. Without them the tests are skipped; if LENET5_REQUIRE_BROWSER is set, they fail.
 Screenshots go to the folder that LENET5_SCREENSHOTS names.
 """
 
@@ -40,18 +40,18 @@ FLAGS = (
 DESKTOP = {"width": 1400, "height": 1000}
 PHONE = {"width": 360, "height": 740}
 TIMES = " \N{MULTIPLICATION SIGN} "
-# The layers that are drawn, and how many canvases each one fills.
+# Number of canvases of each layer that is drawn.
 CANVASES = {"input": 1, "c1": 6, "s2": 6, "c3": 16, "s4": 16, "c5": 1, "f6": 1}
 
 
 def arc(x: float, y: float, width: float, height: float, start: int, end: int) -> list:
-    """Points of an ellipse, angles in degrees, 0 to the right and 90 down."""
+    """Returns points of an ellipse; angles are in degrees, 0 is right and 90 is down."""
     steps = max(2, abs(end - start) // 12)
     angles = [math.radians(start + (end - start) * i / steps) for i in range(steps + 1)]
     return [(x + width * math.cos(a), y + height * math.sin(a)) for a in angles]
 
 
-# Strokes in a square of 1, as a hand writes them.
+# Strokes of handwritten digits, in a square of side 1.
 DIGITS = {
     "0": [arc(0.5, 0.5, 0.3, 0.45, -80, 285)],
     "1": [[(0.38, 0.24), (0.55, 0.05), (0.52, 0.95)]],
@@ -91,7 +91,7 @@ def browser():
 
 @contextmanager
 def serving(*options: str) -> Iterator[tuple[str, subprocess.Popen]]:
-    """The service's address, and its process."""
+    """Starts the service; yields its address and its process."""
     need(SERVE.exists(), "there is no target/release/serve; run cargo build --release")
     command = [SERVE, "--addr", "127.0.0.1:0", *options]
     process = subprocess.Popen(
@@ -113,7 +113,7 @@ def address():
 
 
 class Visit:
-    """A page that is open, and what went over the network and the console."""
+    """An open page, with its network requests and console messages."""
 
     def __init__(self, browser, address: str, **options):
         self.address = address
@@ -123,8 +123,8 @@ class Visit:
         self.page = self.context.new_page()
         self.page.set_default_timeout(5000)
         self.requests, self.complaints = [], []
-        # The dot that a stroke begins with is nothing to read; a stroke may join two digits into
-        # one, so that the second one is asked for in vain.
+        # The dot at the start of a stroke has no digit; a stroke may join two digits into one, so
+        # that the second one no longer exists.
         self.expected = ["422", "400"]
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -148,7 +148,7 @@ class Visit:
         assert hosts == {urlsplit(self.address).netloc}
 
     def path(self, points: list, part=(0.25, 0.1, 0.5, 0.8)) -> list[tuple[float, float]]:
-        """On the screen, of points in a part of the sheet: its left, top, width, height, 0 to 1."""
+        """Converts points in a part of the sheet (left, top, width, height: 0 to 1) to pixels."""
         sheet = self.page.locator("#sheet").bounding_box()
         left, top, width, height = part
         return [
@@ -160,7 +160,7 @@ class Visit:
         ]
 
     def write(self, text: str) -> None:
-        """By mouse, all over the sheet."""
+        """Writes digits with the mouse, across the whole sheet."""
         across = 0.94 / max(len(text), 2)
         start = 0.5 - across * len(text) / 2
         height = min(0.8, across * 4 / 3)
@@ -190,7 +190,7 @@ class Visit:
         self.page.get_by_role("radio", name=name).check()
 
     def settle(self) -> None:
-        """Until what is on the sheet has been read; an example takes seconds to be written."""
+        """Waits until the sheet has been read; writing an example takes seconds."""
         self.page.wait_for_selector("#reading[aria-busy=false]", timeout=20_000)
 
     def fits(self) -> bool:
@@ -219,7 +219,7 @@ def shoot(tmp_path):
 
 
 def picture(size: int | None = None) -> bytes:
-    """A PNG of MNIST's first test image, a 7."""
+    """Returns a PNG of MNIST's first test image, a 7."""
     images = gzip.decompress((ROOT / "data/mnist/t10k-images-idx3-ubyte.gz").read_bytes())
     image = Image.frombytes("L", (28, 28), images[16 : 16 + 28 * 28])
     file = io.BytesIO()
@@ -227,7 +227,7 @@ def picture(size: int | None = None) -> bytes:
     return file.getvalue()
 
 
-# A script that makes files into a DataTransfer, as `transfer`.
+# A script that creates `transfer`, a DataTransfer with one file, from `base64`.
 TRANSFER = """
     const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
     const transfer = new DataTransfer();
@@ -279,7 +279,7 @@ def test_several_digits(visit, shoot):
     visit.settle()
     tags = visit.page.locator("#boxes button")
     assert tags.count() == 4
-    # The digit that was written last is the one that is shown, until another one is chosen.
+    # The digit written last is shown, until another one is chosen.
     assert tags.nth(3).get_attribute("aria-pressed") == "true"
     tags.nth(1).click()
     heading = visit.page.locator("#bars-heading")
@@ -289,7 +289,7 @@ def test_several_digits(visit, shoot):
     heading.get_by_text("digit 1 of 4").wait_for()
     assert visit.page.locator("#bars .best b").inner_text() == "4"
     shoot(visit, "several")
-    # Gone with the digits.
+    # The tags disappear with the digits.
     visit.page.keyboard.press("Escape")
     visit.reads("")
     assert tags.count() == 0
@@ -325,7 +325,7 @@ def test_answer_follows_the_stroke(visit):
 
 
 class Hand:
-    """Fingers, a palm and a pen on a page with touch."""
+    """Fingers, a palm and a pen on a touch screen."""
 
     def __init__(self, browser, address: str):
         self.visit = Visit(browser, address, viewport=PHONE, has_touch=True)
@@ -336,7 +336,7 @@ class Hand:
         self.devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
     def held(self, pointer: str, kind: str, point: tuple[float, float], force: float = 0.5) -> None:
-        """A pen, or a mouse."""
+        """Sends an event of a pen or a mouse."""
         x, y = point
         event = {"type": kind, "x": x, "y": y, "pointerType": pointer, "force": force}
         event |= {"button": "left", "buttons": 1, "clickCount": 1}
@@ -351,14 +351,14 @@ class Hand:
             self.held(pointer, "mouseReleased", path[-1])
 
     def rest(self) -> None:
-        """A palm comes down, moves a little and stays."""
+        """Puts a palm down, moves it a little and keeps it there."""
         first, *others = self.visit.path([(1.1, 0.9), (1.12, 0.95), (1.15, 0.98)])
         self.touch("touchStart", first)
         for point in others:
             self.touch("touchMove", point)
 
     def strokes(self) -> int:
-        """How often there is something to undo."""
+        """Undoes all strokes, and returns their number."""
         undo = self.visit.page.get_by_role("button", name="Undo")
         count = 0
         while undo.is_enabled():
@@ -435,7 +435,7 @@ def test_a_touch_that_the_system_takes_away(hand):
 
 
 def number(text: str) -> bytes:
-    """A PNG of a number with its signs, in Pillow's own font."""
+    """Returns a PNG of a number with its signs, in Pillow's own font."""
     picture = Image.new("L", (120 * len(text) + 80, 240), 255)
     font = ImageFont.load_default(size=150)
     ImageDraw.Draw(picture).text((60, 40), text, 0, font)
@@ -465,7 +465,7 @@ def test_what_is_left_out_and_rejected(browser, address, shoot, viewport, scheme
     visit.reads("26427")
     assert visit.page.locator("#message").inner_text() == ""
 
-    # A palm: a blot that is no digit.
+    # A palm leaves a blot that is not a digit.
     visit.page.keyboard.press("Escape")
     visit.reads("")
     x, y = visit.path([(0.5, 0.5)])[0]
@@ -483,7 +483,7 @@ def test_what_is_left_out_and_rejected(browser, address, shoot, viewport, scheme
 
 
 def test_a_pen_goes_before_a_palm(browser, address):
-    """The palm touches first and rests while the pen writes, and touches once more after it."""
+    """The palm touches first and rests while the pen writes, and touches again after it."""
     visit = Visit(browser, address, viewport=PHONE, has_touch=True)
     devtools = visit.context.new_cdp_session(visit.page)
     path = visit.path(DIGITS["2"][0])
@@ -509,7 +509,7 @@ def test_a_pen_goes_before_a_palm(browser, address):
     touch("touchStart", palm[2])
     touch("touchEnd")
     visit.reads("2")
-    # The pen's stroke is all that there is.
+    # There is only the pen's stroke.
     undo = visit.page.locator("#undo")
     undo.click()
     visit.reads("")
@@ -624,7 +624,7 @@ def test_words_of_the_server(visit):
 
 
 def test_doubt_and_other_shapes(visit, shoot):
-    """A digit that is rejected, of a network with 12 classes that takes 28x28."""
+    """Shows a rejected digit of a network with 12 classes and 28x28 input."""
     shapes = {"input": [1, 28, 28], "c1": [6, 24, 24], "s2": [6, 12, 12], "c3": [16, 8, 8]}
     shapes |= {"s4": [16, 4, 4], "c5": [120, 1, 1], "f6": [84], "output": [12]}
     layers = [
@@ -791,7 +791,7 @@ def test_colours(browser, address, shoot, scheme):
     visit.page.locator("#codes").wait_for()
     assert visit.page.evaluate(CONTRASTS) == []
     shoot(visit, f"colours-{scheme}")
-    # A choice of one's own outlives the page.
+    # The user's choice is kept after a reload.
     other = "light" if dark else "dark"
     visit.page.get_by_role("button", name="Dark").click()
     visit.page.reload()

@@ -1,7 +1,7 @@
-"""A few pictures of each kind of scripts/pictures.py, read by `predict`: so many have to be right.
+"""Tests that `predict` reads most pictures of each kind of scripts/pictures.py.
 
 Run: pytest tests/test_pictures.py, after `cargo build --release`. `make pictures` reads more of
-them, and prints the accuracies that the README has.
+them, and prints the accuracies in docs/src/reading.md.
 """
 
 import sys

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def run(*command, **environment):
-    """A command's result, with its output. OpenMP's threads sleep when idle: cores may be few."""
+    """Runs a command and captures its output. OpenMP's idle threads sleep, as cores may be few."""
     return subprocess.run(
         [str(part) for part in command],
         cwd=ROOT,
@@ -34,7 +34,7 @@ def run(*command, **environment):
 
 @pytest.fixture(scope="session", autouse=True)
 def binaries():
-    """The programs as the sources are now; quick after `cargo test`."""
+    """Builds the programs from the current sources; quick after `cargo test`."""
     result = run("cargo", "build", "--release", "--locked")
     assert result.returncode == 0, result.stderr
 
@@ -46,7 +46,7 @@ def test_parameters():
 
 
 def test_curvature():
-    """Of C5 and F6 it is the Gauss-Newton diagonal itself: one path leads to each output of F6."""
+    """For C5 and F6 it is exactly the Gauss-Newton diagonal: each output of F6 has one path."""
     torch.manual_seed(1)
     model = lenet5_1998.LeNet5(rbf_scale=0.02).double()
     image, label = torch.rand(1, 1, 32, 32).double(), torch.tensor([3])
@@ -100,7 +100,7 @@ def test_cross_check_has_no_differing_bit():
 
 @pytest.mark.exhaustive
 def test_train_reference(tmp_path):
-    """The reference's state dict evaluates in Rust to the error that Python printed."""
+    """The reference's state dict has the same error in Rust as in Python."""
     out = tmp_path / "reference.pth"
     limited = ("--epochs=1", "--limit=2000", "--threads=1", f"--out={out}")
     result = run(sys.executable, "scripts/train_reference.py", *limited)
@@ -120,7 +120,7 @@ def test_cuda_check_without_a_gpu_fails_plainly():
 
 
 def test_the_embedded_mnist_is_the_known_one():
-    """As the usual sources of MNIST give it."""
+    """The files equal those of the usual sources of MNIST."""
     for name, expected in {
         "t10k-images-idx3-ubyte.gz": (
             "1a1a05eab793c14bb050b398624a11b0ffd1a2953baed553b1b9bd079e2a20be"

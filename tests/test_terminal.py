@@ -1,4 +1,4 @@
-"""What `train` shows on a terminal, here one of 40 columns, and what it does once that is closed.
+"""Tests `train` on a terminal of 40 columns, and after that terminal is closed.
 
 Run: pytest tests/test_terminal.py, after `cargo build --release`.
 """
@@ -21,7 +21,7 @@ SETTINGS = ("--device=cpu", "--threads=1", "--engine=libtorch", "--batch-size=16
 
 
 def start(folder: Path, limit: int, prepare=lambda: None) -> tuple[subprocess.Popen, int]:
-    """`train` in a session of its own, on a new terminal of which this is the other side."""
+    """Starts `train` in a new session; returns it and the other side of its new terminal."""
     if not TRAIN.exists():
         pytest.skip("there is no target/release/train; run cargo build --release")
     master, slave = pty.openpty()
@@ -45,7 +45,7 @@ def start(folder: Path, limit: int, prepare=lambda: None) -> tuple[subprocess.Po
 
 
 def read(master: int, until=lambda text: False) -> str:
-    """What the program writes, to its end or until that is enough."""
+    """Reads what the program writes, to its end or until `until` holds."""
     text = b""
     while not until(text):
         try:
@@ -63,7 +63,7 @@ def test_nothing_wraps(tmp_path):
     text = read(master)
     os.close(master)
     assert process.wait(timeout=60) == 0, text
-    # Each piece stands on one line of the terminal, from its start.
+    # Each piece begins at the start of a terminal line.
     pieces = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\r", text))
     table = next(i for i, piece in enumerate(pieces) if piece.startswith("epoch  "))
     assert max(map(len, pieces[table:])) <= COLUMNS, pieces
