@@ -251,7 +251,7 @@ def test_rust_programs(folder):
     page = BOOK / "crate.md"
     build_script = next(code for code in blocks(page, "rust") if "rustc-link-arg" in code)
     manifest = next(code for code in blocks(page, "toml") if "torch-sys" in code)
-    config = next(code for code in blocks(page, "toml") if "LIBTORCH" in code)
+    config = next(code for code in blocks(page, "toml") if "[env]" in code)
     package = folder / "my-program"
     for path in "src/bin", ".cargo":
         (package / path).mkdir(parents=True)
