@@ -7,7 +7,7 @@ use lenet5_core::model::{
     Activation, HiddenActivation, Input, LayerOrder, ModelOptions, Network, Pooling,
 };
 use lenet5_core::weights::Limits;
-use lenet5_core::{Choice, Result, Weights};
+use lenet5_core::{Choice, Error, Result, Weights};
 
 use super::note_all;
 
@@ -127,6 +127,11 @@ impl WeightsArguments {
     /// The errors of [`Weights::read`] and [`Weights::set`].
     pub fn open(&self, path: Option<&Path>, shipped: Network) -> Result<Weights> {
         let Some(path) = path else {
+            if let Some(key) = &self.key {
+                return Err(Error::Config(format!(
+                    "--key {key}: expected a file of several networks, by --weights"
+                )));
+            }
             let mut weights = Weights::shipped(shipped)?;
             weights.set(&self.model.options())?;
             return Ok(weights);

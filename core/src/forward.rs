@@ -77,6 +77,17 @@ struct Convolution {
     bias: Vec<f64>,
 }
 
+impl Convolution {
+    /// Returns a bound of the sums' absolute values, if those of the inputs are at most `input`.
+    fn largest_sum(&self, input: f64) -> f64 {
+        let weights = self.weight.chunks(self.channels * self.size * self.size);
+        let sums = weights.zip(&self.bias).map(|(weights, bias)| {
+            weights.iter().map(|weight| weight.abs()).sum::<f64>() * input + bias.abs()
+        });
+        sums.fold(0.0, f64::max)
+    }
+}
+
 /// The forward pass of a network.
 ///
 /// # Example
@@ -157,6 +168,52 @@ impl ForwardPass {
     /// The settings of the network.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Returns a bound of the absolute values of all numbers that the forward pass computes for pixels of 0 to 1, whatever the
+    /// image. If it exceeds float32's range, results may be infinite or NaN.
+    pub fn largest_value(&self) -> f64 {
+        let ModelConfig { mean, std, .. } = self.config;
+        let input = [0.0, 1.0].map(|pixel: f64| ((pixel - mean) / std).abs());
+        let mut largest = 0.0_f64;
+        let mut note = |value: f64| {
+            // A NaN would be lost in `max`.
+            largest = if value.is_nan() { f64::INFINITY } else { largest.max(value) };
+            value
+        };
+        let activate = |sums: f64| match self.config.activation {
+            Activation::Relu => sums,
+            Activation::Tanh | Activation::Sigmoid | Activation::ScaledTanh => sums.min(1.7159),
+        };
+        let hidden = |sums: f64| match self.config.hidden_activation {
+            HiddenActivation::Same => activate(sums),
+            HiddenActivation::None => sums,
+        };
+        let mut x = note(input[0].max(input[1]));
+        for (number, layer) in [&self.c1, &self.c3].into_iter().enumerate() {
+            x = note(layer.largest_sum(x));
+            if let Some(subsampling) = &self.subsampling {
+                let (coefficient, bias) = &subsampling[number];
+                let sums = coefficient.iter().zip(bias);
+                let four = 4.0 * activate(x);
+                let sums = sums.map(|(coefficient, bias)| coefficient.abs() * four + bias.abs());
+                x = note(sums.fold(0.0, f64::max));
+            }
+            // The sum of the four values of a pooling window.
+            note(4.0 * x);
+            x = activate(x);
+        }
+        x = hidden(note(self.c5.largest_sum(x)));
+        x = hidden(note(self.f6.largest_sum(x)));
+        note(match self.config.network {
+            Network::Modern => self.output.largest_sum(x),
+            Network::Original => {
+                let code =
+                    self.output.weight.iter().fold(0.0, |most: f64, code| most.max(code.abs()));
+                84.0 * (x + code).powi(2)
+            }
+        });
+        largest
     }
 
     /// The outputs of all layers for one image, from c1 to output. `input` is the image as

@@ -745,6 +745,11 @@ fn predict_prints_what_it_reads() {
     assert_eq!(all.stderr, format!("error: {}: {error}\n", empty.display()));
     let seen = image::open(shown.join("a.png")).unwrap().into_luma8();
     assert_eq!(seen.dimensions(), (32, 32));
+    // Nothing in the folder is overwritten.
+    predict(&["--show", shown.to_str().unwrap()], &[&at("a.png")]).fails_with(&format!(
+        "--show {}: expected a new or an empty folder, found files in it",
+        shown.display()
+    ));
     // The written picture gives the same digit.
     let again = predict(&[], &[&shown.join("b.png")]);
     assert_eq!(again.success(), format!("{}\n", labels[1]));

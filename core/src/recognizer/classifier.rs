@@ -5,7 +5,6 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::LayerOutput;
-use crate::Result;
 use crate::data::digit::{PIXELS, SIDE};
 use crate::data::to_input;
 use crate::forward::ForwardPass;
@@ -14,6 +13,7 @@ use crate::kernels::pattern::{PatternBuffers, PatternNetwork};
 use crate::model::{Input, ModelConfig, Network};
 use crate::training::Loss;
 use crate::weights::Weights;
+use crate::{Error, Result};
 
 /// The number of pictures that a thread classifies at a time.
 const CHUNK: usize = 64;
@@ -43,9 +43,16 @@ impl Classifier {
     /// Creates the network with these weights.
     ///
     /// # Errors
-    /// If the tensors do not fit the settings.
+    /// If the tensors do not fit the settings, or are so large that results may be infinite.
     pub fn new(weights: &Weights) -> Result<Self> {
         let (forward, config) = (ForwardPass::new(weights)?, &weights.config);
+        let largest = forward.largest_value();
+        if largest > f64::from(f32::MAX) {
+            return Err(Error::Config(format!(
+                "expected weights and a normalisation with which all values stay within float32's \
+                 range, found some with which they may reach {largest:.0e}"
+            )));
+        }
         let kernels = match (BatchForm::of(config), config.network) {
             (_, Network::Original) => {
                 Kernels::Pattern(Box::new(PatternNetwork::of(weights, Loss::Distance)?))

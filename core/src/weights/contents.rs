@@ -216,6 +216,7 @@ fn from_classes(value: &Value) -> Hints {
     let pads = objects.iter().any(|(class, state)| {
         *class == "torch.nn.modules.conv.Conv2d"
             && state.get("in_channels").and_then(Value::as_int) == Some(1)
+            && state.get("padding_mode").is_none_or(|mode| mode.as_str() == Some("zeros"))
             && is_size(state.get("padding"), 2)
     });
     Hints {

@@ -1,6 +1,6 @@
 //! Maps the tensors of a file to the parameters of LeNet-5.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::state_dict::Entry;
 use super::value::shown;
@@ -59,6 +59,13 @@ pub fn map(entries: Vec<Entry>, config: Option<&ModelConfig>) -> Result<Mapping,
             }
         }
     }
+    if let Some((name, _)) = arrays.iter().find(|(name, _)| name.contains("parametrizations.")) {
+        return Err(format!(
+            "{}: expected plain weights, found a parametrization; call \
+             torch.nn.utils.parametrize.remove_parametrizations before saving",
+            shown(name)
+        ));
+    }
     let mut adjusted = Vec::new();
     apply_masks(&mut arrays, &mut adjusted)?;
     if config.is_none() {
@@ -69,7 +76,10 @@ pub fn map(entries: Vec<Entry>, config: Option<&ModelConfig>) -> Result<Mapping,
         return Err(not_ten(&tensors));
     }
     let whole = tensors.clone();
-    if config.is_none() {
+    let has_coefficients = tensors.iter().any(|(name, _)| name.ends_with("s2.coefficient"));
+    if config.is_some() || has_coefficients {
+        leave_out_counters(&mut tensors);
+    } else {
         tensors = select(tensors);
     }
     let is_selected = |name: &str| tensors.iter().any(|(selected, _)| *selected == name);
@@ -105,20 +115,33 @@ pub fn map(entries: Vec<Entry>, config: Option<&ModelConfig>) -> Result<Mapping,
 /// `weight`, by their product.
 ///
 /// # Errors
-/// If a mask has another shape than its weight.
+/// If a mask has another shape than its weight, or `weight_orig` has no mask: then another function
+/// computes the weight from it.
 fn apply_masks(
     tensors: &mut Vec<(String, Array)>,
     adjusted: &mut Vec<String>,
 ) -> Result<(), String> {
+    let part = |suffix: &'static str| {
+        let part = |(index, (name, _)): (usize, &(String, Array))| {
+            Some((name.strip_suffix(suffix)?.to_owned(), index))
+        };
+        tensors.iter().enumerate().filter_map(part).collect::<HashMap<_, _>>()
+    };
+    let (originals, masks) = (part("_orig"), part("_mask"));
     let mut masked = Vec::new();
-    for (name, mask) in tensors.iter() {
-        let Some(name) = name.strip_suffix("_mask") else { continue };
-        let Some(index) =
-            tensors.iter().position(|(other, _)| other.strip_suffix("_orig") == Some(name))
-        else {
+    for (index, (name, whole)) in tensors.iter().enumerate() {
+        let Some(name) = name.strip_suffix("_orig").filter(|name| originals[*name] == index) else {
             continue;
         };
-        let whole = &tensors[index].1;
+        let Some(&mask) = masks.get(name) else {
+            return Err(format!(
+                "{}_orig: expected the mask {}_mask of torch.nn.utils.prune, found none; if another \
+                 function computes the weight from it, remove that function before saving",
+                shown(name),
+                shown(name)
+            ));
+        };
+        let mask = &tensors[mask].1;
         if whole.shape() != mask.shape() {
             return Err(format!(
                 "{}_mask: expected shape {:?}, found {:?}",
@@ -129,20 +152,20 @@ fn apply_masks(
         }
         let product: Vec<f32> =
             whole.to_f32().iter().zip(mask.to_f32()).map(|(value, mask)| value * mask).collect();
-        masked.push((name.to_owned(), Array::from_f32(whole.shape(), &product)));
+        masked.push((index, name.to_owned(), Array::from_f32(whole.shape(), &product)));
     }
     if masked.is_empty() {
         return Ok(());
     }
-    let names: Vec<_> = masked.iter().map(|(name, _)| shown(name)).collect();
-    adjusted.push(format!("pruned: multiplied by their masks: {}", names.join(", ")));
-    for (name, product) in masked {
-        let original = format!("{name}_orig");
-        if let Some(entry) = tensors.iter_mut().find(|(other, _)| *other == original) {
-            *entry = (name.clone(), product);
-        }
-        tensors.retain(|(other, _)| *other != format!("{name}_mask"));
+    let names: Vec<_> = masked.iter().take(MAX_LISTED).map(|(_, name, _)| shown(name)).collect();
+    let more = if masked.len() > MAX_LISTED { ", ..." } else { "" };
+    adjusted.push(format!("pruned: multiplied by their masks: {}{more}", names.join(", ")));
+    let used: HashSet<usize> = masked.iter().map(|(_, name, _)| masks[name]).collect();
+    for (index, name, product) in masked {
+        tensors[index] = (name, product);
     }
+    let mut index = 0..;
+    tensors.retain(|_| index.next().is_some_and(|index| !used.contains(&index)));
     Ok(())
 }
 
@@ -177,6 +200,16 @@ fn add_biases(tensors: &mut Vec<(String, Array)>, adjusted: &mut Vec<String>) {
     tensors.extend(missing);
 }
 
+/// Leaves out tensors that cannot be parameters of either network: counters and masks.
+fn leave_out_counters(tensors: &mut Vec<(&str, &Array)>) {
+    tensors.retain(|(name, tensor)| {
+        let part = name.rsplit('.').next().unwrap_or(name);
+        let is_parameter = matches!(part, "weight" | "bias" | "coefficient");
+        // Batch normalisation would make it another network.
+        name.contains("running_") || tensor.shape().len() > 0 && is_parameter
+    });
+}
+
 /// Chooses the ten tensors of a LeNet-5 among more than ten, if there is no doubt which they are.
 /// Leaves out counters, buffers, further names of one tensor and other parts of a larger module.
 /// Returns all tensors if that does not leave ten.
@@ -191,6 +224,10 @@ fn select<'a>(tensors: Vec<(&'a str, &'a Array)>) -> Vec<(&'a str, &'a Array)> {
         let part = name.rsplit('.').next().unwrap_or(name);
         !tensor.shape().is_empty() && tensor.dtype().is_float() && matches!(part, "weight" | "bias")
     });
+    // Two biases of zeros may have one shape.
+    if left.len() == 10 {
+        return left;
+    }
     let mut once: Vec<(&str, &Array)> = Vec::new();
     for (name, tensor) in left {
         if !once.iter().any(|(_, other)| *other == tensor) {
@@ -301,8 +338,14 @@ fn not_ten(tensors: &[(&str, &Array)]) -> String {
         .collect();
     let plural = if tensors.len() == 1 { "" } else { "s" };
     let more = if tensors.len() > MAX_LISTED { ", ..." } else { "" };
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for (first, _) in tensors.iter().filter_map(|(name, _)| name.split_once('.')) {
+        *counts.entry(first).or_default() += 1;
+    }
+    let several = counts.values().filter(|count| **count == 10).count() > 1;
+    let hint = if several { "; if these are several networks, --key chooses one" } else { "" };
     format!(
-        "expected the ten parameters of LeNet-5, found {} tensor{plural}: {}{more}",
+        "expected the ten parameters of LeNet-5, found {} tensor{plural}: {}{more}{hint}",
         tensors.len(),
         list.join(", ")
     )

@@ -209,7 +209,8 @@ impl Weights {
             let below = |entry: &state_dict::Entry| state_dict::is_within(&entry.name, key);
             let entries: Vec<_> = entries.into_iter().filter(below).collect();
             if index.is_none() && !entries.is_empty() {
-                return Self::from_entries(contents, &contents.value, entries, key.to_owned());
+                let value = &contents.value;
+                return Self::from_entries(contents, value, entries, (key.to_owned(), key));
             }
             return match (index, &first_error) {
                 (Some(index), _) => Ok(found.swap_remove(index).0),
@@ -242,16 +243,18 @@ impl Weights {
 
     fn from_candidate(contents: &Contents, candidate: &Candidate) -> Result<Self, String> {
         let entries = state_dict::entries(candidate.value)?;
-        Self::from_entries(contents, candidate.value, entries, candidate.path.clone())
+        Self::from_entries(contents, candidate.value, entries, (candidate.path.clone(), ""))
     }
 
+    /// Returns the network of these entries of `value`. They are those whose names begin with
+    /// `prefix`.
     fn from_entries(
         contents: &Contents,
         value: &Value,
         entries: Vec<state_dict::Entry>,
-        path: String,
+        (path, prefix): (String, &str),
     ) -> Result<Self, String> {
-        let stored = contents.config.as_deref().or_else(|| stored_config(value));
+        let stored = contents.config.clone().or_else(|| stored_config(value, prefix));
         if entries.is_empty() {
             let what = match contents.container {
                 contents::Container::TorchScript => "TorchScript without parameters".to_owned(),
@@ -259,7 +262,7 @@ impl Weights {
             };
             return Err(format!("expected a state dict of LeNet-5, found {what}"));
         }
-        let config = stored.map(parse_config).transpose()?;
+        let config = stored.as_deref().map(parse_config).transpose()?;
         let mapping = mapping::map(entries, config.as_ref())?;
         Ok(Self::from_mapping(mapping, config.is_some(), contents, path))
     }
@@ -426,17 +429,46 @@ pub fn read_limited(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     files::read(path, limits.file_bytes(), &format!("; {}", limits::RAISE))
 }
 
-/// The settings in a state dict's `_metadata`. If a wrapper such as `DataParallel` has moved them
-/// to a submodule, they are taken from the only submodule that has any, else from the whole module.
-fn stored_config(state_dict: &Value) -> Option<&str> {
-    let Value::Dict { attributes: Some(attributes), .. } = state_dict else { return None };
+/// Returns the settings, as JSON, of the network whose tensors have names below `prefix`. A state
+/// dict holds them in its `_metadata`. If a wrapper such as `DataParallel` has moved them to a
+/// submodule, they are taken from the only submodule that has any, else from the network itself. A
+/// whole module of this project's Python classes holds them in its attribute `settings`.
+fn stored_config(value: &Value, prefix: &str) -> Option<String> {
+    let attributes = match value {
+        Value::Dict { attributes: Some(attributes), .. } => attributes,
+        Value::Object { state: Some(state), .. } => {
+            let settings = json(state.get("settings")?)?;
+            serde_json::from_value::<ModelConfig>(settings.clone()).ok()?;
+            return Some(settings.to_string());
+        }
+        _ => return None,
+    };
     let (_, metadata) = attributes.iter().find(|(name, _)| name == "_metadata")?;
     let parts = metadata.items()?.iter();
-    let mut stored = parts.filter_map(|(name, part)| Some((name, part.get(CONFIG_KEY)?.as_str()?)));
+    let mut stored = parts.filter_map(|(name, part)| {
+        let text = part.get(CONFIG_KEY)?.as_str()?;
+        state_dict::is_within(name.as_str()?, prefix).then_some(text)
+    });
     match (stored.next(), stored.next()) {
-        (Some((_, only)), None) => Some(only),
-        _ => metadata.get("")?.get(CONFIG_KEY)?.as_str(),
+        (Some(only), None) => Some(only.to_owned()),
+        _ => Some(metadata.get(prefix)?.get(CONFIG_KEY)?.as_str()?.to_owned()),
     }
+}
+
+/// Converts plain data to JSON; `None` if there is other data in it.
+fn json(value: &Value) -> Option<serde_json::Value> {
+    Some(match value {
+        Value::Bool(value) => (*value).into(),
+        Value::Int(value) => (*value).into(),
+        Value::Float(value) => (*value).into(),
+        Value::Str(value) => value.as_str().into(),
+        Value::Dict { items, .. } => {
+            let entry =
+                |(key, value): &(Value, Value)| Some((key.as_str()?.to_owned(), json(value)?));
+            serde_json::Value::Object(items.iter().map(entry).collect::<Option<_>>()?)
+        }
+        _ => return None,
+    })
 }
 
 /// Parses and validates stored settings.

@@ -53,7 +53,9 @@ const FOREIGN_FUNCTIONS: [(&str, &str); 9] = [
 ];
 
 /// Functions that return their first argument without a change that matters here.
-const WRAPPERS: [&str; 12] = [
+const WRAPPERS: [&str; 14] = [
+    "__builtin__.set",
+    "builtins.set",
     "torch._dynamo.eval_frame.OptimizedModule",
     "torch._utils._rebuild_parameter",
     "torch._utils._rebuild_parameter_with_state",
@@ -213,11 +215,13 @@ impl<'a> Resolver<'a, '_> {
         }
         match (class, arguments) {
             ("torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor", _) => {
-                self.tensor(arguments, None)
+                self.tensor(arguments, None, arguments.get(6))
             }
             ("torch._utils._rebuild_tensor_v3", _) => {
                 match arguments.get(6).map(|&dtype| &self.nodes[dtype]) {
-                    Some(Node::Global(name)) => self.tensor(arguments, Some(name)),
+                    Some(Node::Global(name)) => {
+                        self.tensor(arguments, Some(name), arguments.get(7))
+                    }
                     _ => Err("expected a tensor's dtype".to_owned()),
                 }
             }
@@ -313,7 +317,14 @@ impl<'a> Resolver<'a, '_> {
 
     /// Builds a tensor from the arguments of
     /// `_rebuild_tensor_v2(storage, offset, size, stride, ...)`. A `dtype` replaces the storage's.
-    fn tensor(&mut self, arguments: &[Id], dtype: Option<&str>) -> Result<Value, String> {
+    /// `metadata` is a dict of bits, of which `neg` says that the tensor is the negative of the
+    /// stored numbers.
+    fn tensor(
+        &mut self,
+        arguments: &[Id],
+        dtype: Option<&str>,
+        metadata: Option<&Id>,
+    ) -> Result<Value, String> {
         let [storage_id, offset, size, stride, ..] = arguments else {
             return Err("expected storage, offset, size and stride of a tensor".to_owned());
         };
@@ -370,11 +381,8 @@ impl<'a> Resolver<'a, '_> {
         let bytes = match self.storages.get(storage.key) {
             Some(bytes) => Rc::clone(bytes),
             None => {
-                let mut bytes = (self.source.storage)(storage.key)?;
+                let bytes = (self.source.storage)(storage.key)?;
                 self.count_bytes(bytes.len()).ok_or_else(too_large)?;
-                if self.source.big_endian {
-                    bytes.chunks_exact_mut(dtype.size()).for_each(<[u8]>::reverse);
-                }
                 let bytes = Rc::new(bytes);
                 self.storages.insert(storage.key, Rc::clone(&bytes));
                 bytes
@@ -393,8 +401,27 @@ impl<'a> Resolver<'a, '_> {
         if self.locations.len() < MAX_LOCATIONS {
             self.locations.insert(shown(storage.location));
         }
-        let data = gather(&bytes, dtype.size(), offset, &size, &stride, numel);
+        let mut data = gather(&bytes, dtype.size(), offset, &size, &stride, numel);
+        if self.source.big_endian {
+            data.chunks_exact_mut(dtype.size()).for_each(<[u8]>::reverse);
+        }
+        if metadata.is_some_and(|metadata| self.is_negative(*metadata)) {
+            if !dtype.is_float() {
+                return Ok(Value::Foreign(format!("a negative view of {}", dtype.name())));
+            }
+            // The sign is the highest bit of the last byte.
+            data.chunks_exact_mut(dtype.size()).for_each(|x| x[x.len() - 1] ^= 0x80);
+        }
         Array::new(dtype, size, data).map(Value::Tensor).map_err(|error| error.to_string())
+    }
+
+    /// Whether a tensor's metadata say that it is the negative of the stored numbers.
+    fn is_negative(&self, metadata: Id) -> bool {
+        let Node::Dict(items) = &self.nodes[metadata] else { return false };
+        items.iter().any(|&(key, value)| {
+            matches!(&self.nodes[key], Node::Str(key) if key == "neg")
+                && matches!(self.nodes[value], Node::Bool(true))
+        })
     }
 
     /// Counts bytes towards the limit; `None` if it is exceeded.

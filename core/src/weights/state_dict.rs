@@ -1,5 +1,7 @@
 //! Finds the state dict in a file's contents, and lists its tensors by dotted names.
 
+use std::collections::HashSet;
+
 use super::value::Value;
 use crate::Array;
 
@@ -163,10 +165,23 @@ fn collect(value: &Value, prefix: &str, entries: &mut Vec<Entry>) -> Result<(), 
             .try_for_each(|(i, value)| collect(value, &join(prefix, &i.to_string())?, entries)),
         Value::Object { state: Some(state), .. } => match state.get("_parameters") {
             // A torch.nn.Module: these are the tensors that its state_dict() returns.
-            Some(_) => ["_parameters", "_buffers", "_modules"]
-                .iter()
-                .filter_map(|key| state.get(key))
-                .try_for_each(|value| collect(value, prefix, entries)),
+            Some(_) => {
+                ["_parameters", "_modules"]
+                    .iter()
+                    .filter_map(|key| state.get(key))
+                    .try_for_each(|value| collect(value, prefix, entries))?;
+                let buffers = state.get("_buffers").and_then(Value::items).unwrap_or_default();
+                let left_out = match state.get("_non_persistent_buffers_set") {
+                    Some(Value::List(names)) => names.as_slice(),
+                    _ => &[],
+                };
+                let left_out: HashSet<&str> = left_out.iter().filter_map(Value::as_str).collect();
+                buffers
+                    .iter()
+                    .filter_map(|(name, value)| Some((name.as_str()?, value)))
+                    .filter(|(name, _)| !left_out.contains(name))
+                    .try_for_each(|(name, value)| collect(value, &join(prefix, name)?, entries))
+            }
             None => collect(state, prefix, entries),
         },
         _ => Ok(()),

@@ -1,6 +1,6 @@
 //! The command `predict`: reads the digits in pictures.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use lenet5_cli::{self as cli, WeightsArguments};
 use lenet5_core::recognizer::{Reading, Recognizer};
-use lenet5_core::{Network, PictureLimits, files};
+use lenet5_core::{Error, Network, PictureLimits, files};
 use serde::Serialize;
 
 use crate::predict;
@@ -43,13 +43,13 @@ pub struct PredictArguments {
     /// leaves 0.01 % [default: 0.05, and 0 for networks that do not have ten classes]
     #[arg(long, value_name = "X", value_parser = cli::confidence)]
     reject_below: Option<f32>,
-    /// Write the network's input for each picture, its digits side by side, as PNG files in DIR.
+    /// Write the network's input for each picture, its digits side by side, as PNG files in DIR, a new or an empty folder.
     #[arg(long, value_name = "DIR")]
     show: Option<PathBuf>,
     /// Largest number of pixels of a picture, in millions.
     #[arg(long, value_name = "MILLIONS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     max_pixels: u64,
-    /// Most seconds that finding the digits of a picture may take; on an idle machine no picture needs three.
+    /// Most seconds that finding the digits of a picture may take.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     max_seconds: u64,
     /// CPU threads [default: all cores]
@@ -69,16 +69,14 @@ pub fn run(arguments: &PredictArguments) -> anyhow::Result<ExitCode> {
     let recognizer = recognizer.time_limit(Duration::from_secs(arguments.max_seconds));
     let files = predict::find_pictures(&arguments.images);
     let many = files.len() > 1;
-    if let Some(folder) = &arguments.show {
-        files::create_folder(folder)?;
-    }
+    let mut shown = arguments.show.as_deref().map(ShownDigits::new).transpose()?;
     let limits =
         PictureLimits { pixels: arguments.max_pixels * 1_000_000, ..PictureLimits::default() };
-    let (mut failed, mut used) = (false, HashSet::new());
+    let mut failed = false;
     predict::read_files(&recognizer, files, &limits, |file, reading| {
         failed |= reading.is_err();
-        if let (Some(folder), Ok(reading)) = (&arguments.show, &reading) {
-            show(folder, file, reading, &mut used)?;
+        if let (Some(shown), Ok(reading)) = (&mut shown, &reading) {
+            shown.write(file, reading)?;
         }
         print(arguments, file, many, reading)
     })?;
@@ -134,17 +132,40 @@ fn print_json(file: &Path, result: impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes DIR/NAME.png; if several files have the same name, NAME-2.png and so on.
-fn show(
-    folder: &Path,
-    file: &Path,
-    reading: &Reading,
-    used: &mut HashSet<String>,
-) -> anyhow::Result<()> {
-    let stem = file.file_stem().map_or_else(|| "picture".into(), |stem| stem.to_string_lossy());
-    let names = (1..).map(|i| if i == 1 { stem.to_string() } else { format!("{stem}-{i}") });
-    let name =
-        names.into_iter().find(|name| used.insert(name.clone())).expect("the names have no end");
-    predict::write_digits(&folder.join(name + ".png"), reading)?;
-    Ok(())
+/// The folder for the pictures of `--show`.
+struct ShownDigits {
+    folder: PathBuf,
+    used: HashSet<String>,
+    /// The number of files with a stem so far.
+    counts: HashMap<String, usize>,
+}
+
+impl ShownDigits {
+    /// Creates the folder, or takes an empty one: no picture of the user may be overwritten.
+    fn new(folder: &Path) -> anyhow::Result<Self> {
+        files::create_folder(folder)?;
+        let mut entries = folder.read_dir().map_err(Error::io(folder))?;
+        if entries.next().is_some() {
+            anyhow::bail!(
+                "--show {}: expected a new or an empty folder, found files in it",
+                files::shown(folder)
+            );
+        }
+        Ok(Self { folder: folder.to_owned(), used: HashSet::new(), counts: HashMap::new() })
+    }
+
+    /// Writes DIR/NAME.png; if several files have the same name, NAME-2.png and so on.
+    fn write(&mut self, file: &Path, reading: &Reading) -> anyhow::Result<()> {
+        let stem = file.file_stem().map_or_else(|| "picture".into(), |stem| stem.to_string_lossy());
+        let count = self.counts.entry(stem.to_string()).or_default();
+        let name = loop {
+            *count += 1;
+            let name = if *count == 1 { stem.to_string() } else { format!("{stem}-{count}") };
+            if self.used.insert(name.clone()) {
+                break name;
+            }
+        };
+        predict::write_digits(&self.folder.join(name + ".png"), reading)?;
+        Ok(())
+    }
 }
