@@ -43,6 +43,16 @@ fn help_and_version() {
         let help = run(name, ["--help"]);
         assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
         assert!(help.stdout.contains(&format!("Usage: {name}")), "{}", help.stdout);
+        assert_eq!(run(name, ["-h"]).success(), help.stdout);
+        for line in help.stdout.lines() {
+            assert!(line.chars().count() <= 100, "{name}: {line}");
+        }
+        let manual = run(name, ["--man"]).success();
+        assert!(manual.contains(".SH OPTIONS") && manual.len() > help.stdout.len(), "{manual}");
+        for shell in ["bash", "zsh", "fish"] {
+            let completions = run(name, ["--completions", shell]).success();
+            assert!(completions.contains("version"), "{name} {shell}");
+        }
         let version = run(name, ["--version"]).success();
         assert_eq!(version, format!("lenet5 {}\n", env!("CARGO_PKG_VERSION")));
     }

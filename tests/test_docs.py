@@ -139,7 +139,7 @@ def test_options_exist():
         "--features",
         "--open",
     }
-    known |= {"--soak", "--index-url"}
+    known |= {"--soak", "--index-url", "--man", "--completions"}
     for page in PAGES:
         # The changelog names options of older versions too.
         if page.name != "CHANGELOG.md":
@@ -174,6 +174,7 @@ def commands() -> list[tuple[str, list[str]]]:
 def test_command(command, shown, folder):
     if any(re.fullmatch(pattern, command) for pattern in NOT_RUN):
         return
+    command, _, output = command.partition(" > ")
     words = shlex.split(command)
     if words[0] == "cargo":
         match words[1:]:
@@ -198,6 +199,8 @@ def test_command(command, shown, folder):
             server.terminate()
             server.wait()
     assert result.returncode == 0, result.stderr
+    if output:
+        assert len(result.stdout) > 1000
     printed = result.stderr + result.stdout
     for line in shown:
         pattern = ".*".join(map(re.escape, line.split("...")))

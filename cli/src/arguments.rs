@@ -31,27 +31,26 @@ pub fn confidence(text: &str) -> Result<f32, String> {
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "ModelArguments")]
 pub struct ModelArguments {
-    /// Activation [default: as the file says, else tanh]
-    #[arg(long, value_parser = choice::<Activation>())]
+    /// Activation [default: that of the file, or tanh]
+    #[arg(long, value_parser = choice::<Activation>(), help_heading = "Network")]
     activation: Option<Activation>,
-    /// Pooling in s2 and s4 [default: as the file says, else avg]
-    #[arg(long, value_parser = choice::<Pooling>())]
+    /// Pooling in s2 and s4 [default: that of the file, or avg]
+    #[arg(long, value_parser = choice::<Pooling>(), help_heading = "Network")]
     pooling: Option<Pooling>,
-    /// Order of activation and pooling [default: as the file says, else activation-first]
-    #[arg(long, value_name = "ORDER", value_parser = choice::<LayerOrder>())]
+    /// Order of activation and pooling [default: that of the file, or activation-first]
+    #[arg(long, value_name = "ORDER", value_parser = choice::<LayerOrder>(), help_heading = "Network")]
     layer_order: Option<LayerOrder>,
-    /// Activation of c5 and f6 [default: as the file says, else same]
-    #[arg(long, value_name = "WHICH", value_parser = choice::<HiddenActivation>())]
+    /// Activation of c5 and f6 [default: that of the file, or same]
+    #[arg(long, value_name = "WHICH", value_parser = choice::<HiddenActivation>(), help_heading = "Network")]
     hidden_activation: Option<HiddenActivation>,
-    /// How a 28x28 image is converted to the network's input [default: as the file says, else
-    /// padded]
-    #[arg(long, value_parser = choice::<Input>())]
+    /// Conversion of 28x28 images to the input [default: that of the file, or padded]
+    #[arg(long, value_parser = choice::<Input>(), help_heading = "Network")]
     input: Option<Input>,
-    /// Mean, which is subtracted from the pixels of 0..1 [default: as the file says, else 0]
-    #[arg(long, value_name = "X")]
+    /// Mean of the pixels, which are 0 to 1 [default: that of the file, or 0]
+    #[arg(long, value_name = "X", help_heading = "Network")]
     mean: Option<f64>,
-    /// Standard deviation, by which the pixels are then divided [default: as the file says, else 1]
-    #[arg(long, value_name = "X")]
+    /// Standard deviation of the pixels [default: that of the file, or 1]
+    #[arg(long, value_name = "X", help_heading = "Network")]
     std: Option<f64>,
 }
 
@@ -76,8 +75,7 @@ pub struct WeightsArguments {
     /// Settings that the file lacks, or that replace those in the file.
     #[command(flatten)]
     pub model: ModelArguments,
-    /// The network in a file that holds several, such as a teacher and a student: the keys that
-    /// lead to it, separated by dots.
+    /// The network in a file that holds several: its keys, separated by dots.
     #[arg(long, value_name = "NAME")]
     pub key: Option<String>,
     /// Limits on the memory used.

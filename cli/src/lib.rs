@@ -2,6 +2,7 @@
 //! pipes, progress.
 
 mod arguments;
+mod manual;
 mod progress;
 pub mod system;
 
@@ -21,9 +22,28 @@ pub use arguments::{LimitArguments, ModelArguments, WeightsArguments, choice, co
 pub use progress::ProgressBar;
 
 /// Parses the command line of a program. Wrong usage ends the program with exit code 2.
+///
+/// `--help` is short. The manual page, which `--man` prints, describes each value too.
+/// `--completions SHELL` prints a script that completes the options in a shell.
 pub fn parse<T: clap::Parser>() -> T {
-    let matches = with_negative_numbers(T::command()).get_matches();
+    let command = with_short_help(with_negative_numbers(T::command()));
+    let command = command.max_term_width(100);
+    if let Some(text) = manual::requested(&command) {
+        // A closed pipe is no error.
+        let _ = print(text);
+        std::process::exit(0);
+    }
+    let matches = command.get_matches();
     T::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut T::command()).exit())
+}
+
+/// Makes `--help` print what `-h` prints, in a command and its subcommands.
+fn with_short_help(command: clap::Command) -> clap::Command {
+    let help = clap::Arg::new("help").short('h').long("help").help("Print help");
+    command
+        .disable_help_flag(true)
+        .arg(help.action(clap::ArgAction::HelpShort))
+        .mut_subcommands(with_short_help)
 }
 
 /// Lets a negative number be the value of the option before it, in a command and its subcommands.

@@ -46,35 +46,42 @@ pub struct ServiceOptions {
     /// Largest number of pixels of a picture, in millions.
     #[arg(long, value_name = "MILLIONS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub max_pixels: u64,
-    /// Seconds that a client may take to send a request's head, and again to send its body; also the most seconds until
-    /// the response, and the most seconds that a connection may be idle.
+    /// Seconds for each of a request's head, body and response.
+    ///
+    /// A connection may be idle for as long.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub timeout: Duration,
     /// Most connections at once.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub max_connections: u32,
-    /// Most connections of one client at once; 0 for no limit. A client is an IPv4 address, or a /64 network of IPv6.
-    /// Behind a proxy all clients have the proxy's address. [default: a quarter of --max-connections; no limit for
-    /// clients on this machine]
+    /// Most connections of one client; 0 for no limit [default: a quarter of all]
+    ///
+    /// A client is an IPv4 address, or a /64 network of IPv6. Behind a proxy all clients have the proxy's address. By
+    /// default there is no limit for clients on this machine.
     #[arg(long, value_name = "N")]
     pub max_per_client: Option<u32>,
-    /// Also allow requests with this Host header. Without this option a service on a loopback address allows only
-    /// localhost and loopback addresses, and a service on another address allows every Host header.
+    /// Also allow requests with this Host header.
+    ///
+    /// Without this option a service on a loopback address allows only localhost and loopback addresses, and a service on
+    /// another address allows every Host header.
     #[arg(long, value_name = "NAME")]
     pub allow_host: Vec<String>,
-    /// Allow pages of this origin, such as `https://example.org`, to send requests and to read the responses (CORS); *
-    /// for all origins.
+    /// Allow pages of this origin to use the service (CORS); * for all.
+    ///
+    /// An origin is such as `https://example.org`. Its pages may send requests and read the responses.
     #[arg(long, value_name = "ORIGIN")]
     pub allow_origin: Vec<String>,
-    /// Most small pictures that wait for a network or are being read by it.
+    /// Most small pictures that wait or are being read.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub queue: u32,
-    /// Microseconds that a batch waits for more pictures; with 0 a batch is the pictures that arrived while the batch
-    /// before it was read.
+    /// Microseconds that a batch waits for more pictures.
+    ///
+    /// With 0 a batch is the pictures that arrived while the batch before it was read.
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=10_000_000))]
     pub batch_wait: u64,
-    /// Reject digits of a lower confidence, 0 to 1; 0 rejects none [default: 0.05, and 0 for networks that do not have
-    /// ten classes]
+    /// Reject digits of a lower confidence; 0 rejects none [default: 0.05]
+    ///
+    /// The confidence is a number from 0 to 1. The default is 0 for networks that do not have ten classes.
     #[arg(long, value_name = "X", value_parser = lenet5_cli::confidence)]
     pub reject_below: Option<f32>,
 }

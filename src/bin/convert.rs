@@ -19,8 +19,16 @@ use lenet5_core::files;
 /// completely or not at all. It holds all settings, so that no options are needed to read it.
 /// Without OUT, IN is described, as by inspect.
 #[derive(Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "\
+Examples:
+  convert theirs.pth ours.pt --activation relu --pooling max
+  convert theirs.pth ours.safetensors --detect"
+)]
 struct ConvertArguments {
+    /// Weights in any form of PyTorch.
+    ///
     /// TorchScript, a file of any version of `torch.save` (a state dict, a checkpoint, a whole
     /// module), or safetensors.
     #[arg(value_name = "IN")]
@@ -28,11 +36,12 @@ struct ConvertArguments {
     /// The file to write.
     #[arg(value_name = "OUT")]
     output: Option<PathBuf>,
-    /// Form of OUT [default: by its extension: .pt torchscript, .pth state-dict, .safetensors]
+    /// Form of OUT [default: by its suffix: .pt, .pth, .safetensors]
     #[arg(long, requires = "output", value_parser = cli::choice::<Format>())]
     format: Option<Format>,
-    /// Find the activation, the pooling and the input by trial on training images. Settings that
-    /// options or the file state are kept.
+    /// Find the settings by trial on training images.
+    ///
+    /// Settings that options or the file state are kept.
     #[arg(long, requires = "output")]
     detect: bool,
     /// Folder of IDX files for --detect, gzip or not [default: the embedded MNIST]

@@ -22,10 +22,18 @@ use tch::{Device, Tensor};
 
 /// Prints the test error, a table of the classes and the confusion matrix.
 #[derive(Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "\
+Examples:
+  evaluate                                        the built-in weights on MNIST's test images
+  evaluate runs/1/model.pt --report report        with charts
+  evaluate theirs.pth --activation relu --pooling max"
+)]
 struct EvaluateArguments {
-    /// Weights: TorchScript, a file of any version of torch.save, or safetensors; no code in it is
-    /// executed [default: the built-in weights, weights/lenet5.*]
+    /// Weights in any form of PyTorch [default: the built-in weights]
+    ///
+    /// TorchScript, a file of any version of torch.save, or safetensors. No code in it is executed.
     #[arg(value_name = "FILE", conflicts_with_all = ["torchscript", "weights"])]
     file: Option<PathBuf>,
     /// Another way to name FILE.
@@ -34,8 +42,9 @@ struct EvaluateArguments {
     /// Which built-in weights: of the modern network, or of the original network of 1998.
     #[arg(long, default_value = "modern", value_parser = cli::choice::<Network>(), conflicts_with_all = ["file", "weights", "torchscript"])]
     model: Network,
-    /// Run any TorchScript classifier without conversion. This EXECUTES THE CODE IN THE FILE, which
-    /// can do anything: use it only with files that you trust.
+    /// Run any TorchScript classifier as it is; this EXECUTES THE CODE IN THE FILE.
+    ///
+    /// The code can do anything: use it only with files that you trust.
     #[arg(long, value_name = "FILE")]
     torchscript: Option<PathBuf>,
     #[command(flatten)]
@@ -46,16 +55,19 @@ struct EvaluateArguments {
     /// The part of the data set.
     #[arg(long, default_value = "test", value_parser = cli::choice::<Split>())]
     split: Split,
-    /// Print one JSON object instead of the tables: samples, errors, error_percent, loss,
-    /// confusion, rejected_percent_for_half_percent_error.
+    /// Print one JSON object instead of the tables.
+    ///
+    /// It holds samples, errors, error_percent, loss, confusion,
+    /// rejected_percent_for_half_percent_error.
     #[arg(long)]
     json: bool,
     /// Write `logits` (N, classes; float32) and `labels` (N; int64) as safetensors.
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,
-    /// Draw the confusion matrix, the rejection curve and the misclassified digits as
-    /// DIR/confusion.png, rejection.png and misclassified.png. For weights in a run's folder, also
-    /// draw the run's losses and errors as curve.png.
+    /// Draw the confusion matrix, the rejection curve and the misclassified digits in DIR.
+    ///
+    /// The files are confusion.png, rejection.png and misclassified.png. For weights in a run's
+    /// folder, also draw the run's losses and errors as curve.png.
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     /// Device: auto, cpu, cuda, cuda:N or mps.
@@ -64,8 +76,9 @@ struct EvaluateArguments {
     /// CPU threads [default: all cores]
     #[arg(long)]
     threads: Option<i32>,
-    /// The kernels that compute the logits. libtorch gives the same bits as PyTorch; fused is the
-    /// fastest on a CPU.
+    /// Engine that computes the logits.
+    ///
+    /// libtorch gives the same bits as PyTorch; fused is the fastest on a CPU.
     #[arg(long, default_value = "libtorch", value_parser = cli::choice::<EngineChoice>(), conflicts_with = "torchscript")]
     engine: EngineChoice,
 }

@@ -16,7 +16,13 @@ use tch::{Device, Kind, Tensor};
 
 /// Prints LeNet-5's layers: output shapes, parameters, connections, multiply-adds.
 #[derive(Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "\
+Examples:
+  summary --model original
+  summary --activations 7 --out layers.png"
+)]
 struct SummaryArguments {
     /// The network: the modern one, or the original one of 1998.
     #[arg(long, default_value = "modern", value_parser = cli::choice::<Network>())]

@@ -24,30 +24,42 @@ use lenet5_core::files;
 /// SIGTERM and SIGHUP do the same. The exit code is then 128 plus the signal's number: 130, 143 or
 /// 129. A second signal ends the program at once. Under nohup, SIGHUP is ignored.
 #[derive(Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "\
+Examples:
+  train                                    10 epochs on MNIST, about 1 % error
+  train --preset best                      the lowest error, 120 epochs
+  train --preset paper                     the network and the training of 1998
+  train --data letters --classes 26        your own images, in IDX files
+  train --resume runs/1                    continue a run"
+)]
 struct TrainArguments {
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
     model: ModelArguments,
     /// Number of epochs [default: 10, for sdlm 20]
-    #[arg(long)]
+    #[arg(long, help_heading = "Training")]
     epochs: Option<u32>,
     /// Device: auto, cpu, cuda, cuda:N or mps [default: auto]
-    #[arg(long)]
+    #[arg(long, help_heading = "Computation")]
     device: Option<DeviceChoice>,
     /// CPU threads [default: all cores]
-    #[arg(long)]
+    #[arg(long, help_heading = "Computation")]
     threads: Option<i32>,
-    /// Print at the end how long each part of the steps took, by layer and direction, on a GPU by
-    /// kernel. For the fused engine and the modern network.
-    #[arg(long)]
+    /// Print at the end how long each part of a step took.
+    ///
+    /// By layer and direction, on a GPU by kernel. For the fused engine and the modern network.
+    #[arg(long, help_heading = "Computation")]
     profile: bool,
-    /// Continue the run in DIR with its settings. Only --epochs, --device and --threads may change.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["Settings", "ModelArguments", "out"])]
+    /// Continue the run in DIR with its settings.
+    ///
+    /// Only --epochs, --device and --threads may change.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["Settings", "ModelArguments", "out"], help_heading = "Results")]
     resume: Option<PathBuf>,
     /// Folder for the results [default: runs/N, the next free number]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Results")]
     out: Option<PathBuf>,
 }
 
@@ -55,99 +67,103 @@ struct TrainArguments {
 #[derive(Args)]
 struct Settings {
     /// A set of settings; other options replace single ones.
-    #[arg(long, conflicts_with_all = ["model", "init"])]
+    #[arg(long, conflicts_with_all = ["model", "init"], help_heading = "Training")]
     preset: Option<Preset>,
     /// The network: the modern one, or the original one of 1998 [default: modern]
-    #[arg(long, value_parser = cli::choice::<Network>())]
+    #[arg(long, value_parser = cli::choice::<Network>(), help_heading = "Network")]
     model: Option<Network>,
-    /// Distort the training images, differently in each epoch, as the paper of 1998 did.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "paper")]
+    /// Distort the training images, differently in each epoch.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "paper", help_heading = "Data")]
     distort: Option<Distort>,
     /// Loss function [default: cross-entropy, for the original network discriminative]
-    #[arg(long)]
+    #[arg(long, help_heading = "Training")]
     loss: Option<LossName>,
-    /// The distance of the reject class in the discriminative loss, the paper's j [default: 1]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    /// Distance of the reject class in the discriminative loss [default: 1]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Training")]
     j: Option<f64>,
     /// Factor of the original network's squared distances [default: 0.025]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", help_heading = "Network")]
     rbf_scale: Option<f64>,
     /// Train the original network's codes too.
-    #[arg(long)]
+    #[arg(long, help_heading = "Network")]
     train_rbf: bool,
     /// Folder of IDX files, gzip or not [default: the embedded MNIST]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Data")]
     data: Option<PathBuf>,
     /// Use the first N training images only.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Data")]
     limit: Option<i64>,
-    /// Hold out the last N training images, and evaluate on them instead of the test images.
-    #[arg(long, value_name = "N")]
+    /// Evaluate on the last N training images instead of the test images.
+    ///
+    /// They are held out: not trained on.
+    #[arg(long, value_name = "N", help_heading = "Data")]
     validation: Option<i64>,
     /// Count the training images that were misclassified before their step.
-    #[arg(long)]
+    #[arg(long, help_heading = "Results")]
     train_error: bool,
     /// Images per step [default: 64, for sdlm 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Training")]
     batch_size: Option<i64>,
     /// Order of the images [default: shuffled, for sdlm constant]
-    #[arg(long, value_parser = cli::choice::<Order>())]
+    #[arg(long, value_parser = cli::choice::<Order>(), help_heading = "Data")]
     order: Option<Order>,
     /// Training engine [default: auto]
-    #[arg(long, value_parser = cli::choice::<EngineChoice>())]
+    #[arg(long, value_parser = cli::choice::<EngineChoice>(), help_heading = "Computation")]
     engine: Option<EngineChoice>,
     /// Precision of convolutions and matrix products [default: fp32]
-    #[arg(long, value_parser = cli::choice::<Precision>())]
+    #[arg(long, value_parser = cli::choice::<Precision>(), help_heading = "Computation")]
     precision: Option<Precision>,
-    /// Use only deterministic kernels, which give the same bits each time; on a GPU training is
-    /// then slower.
-    #[arg(long)]
+    /// Use only kernels that give the same bits each time.
+    ///
+    /// On a GPU training is then slower.
+    #[arg(long, help_heading = "Computation")]
     deterministic: bool,
     /// Optimizer [default: sgd]
-    #[arg(long)]
+    #[arg(long, help_heading = "Training")]
     optimizer: Option<OptimizerName>,
-    /// Learning rate; with one-cycle, the largest one [default: 0.05, for adam and adamw 0.001, for
-    /// sdlm 0.0005]
-    #[arg(long, value_name = "X")]
+    /// Learning rate; with one-cycle, the largest one [default: 0.05]
+    ///
+    /// The default is 0.001 for adam and adamw, and 0.0005 for sdlm.
+    #[arg(long, value_name = "X", help_heading = "Training")]
     lr: Option<f64>,
     /// Momentum of sgd [default: 0.9]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", help_heading = "Training")]
     momentum: Option<f64>,
     /// Dampening of sgd's momentum [default: 0]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", help_heading = "Training")]
     dampening: Option<f64>,
     /// Nesterov momentum, with sgd.
-    #[arg(long)]
+    #[arg(long, help_heading = "Training")]
     nesterov: bool,
     /// Weight decay [default: 0, for adamw 0.01]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", help_heading = "Training")]
     weight_decay: Option<f64>,
-    /// Damping mu of sdlm, which is added to the second derivatives [default: 0.02]
-    #[arg(long, value_name = "X")]
+    /// Damping of sdlm, the paper's mu [default: 0.02]
+    #[arg(long, value_name = "X", help_heading = "Training")]
     mu: Option<f64>,
-    /// Number of images on which sdlm estimates the second derivatives [default: 500]
-    #[arg(long, value_name = "N")]
+    /// Images on which sdlm estimates second derivatives [default: 500]
+    #[arg(long, value_name = "N", help_heading = "Training")]
     hessian_samples: Option<usize>,
     /// Learning rate schedule [default: cosine, for sdlm paper]
-    #[arg(long)]
+    #[arg(long, help_heading = "Training")]
     schedule: Option<ScheduleName>,
     /// Epochs between two changes of the step schedule [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Training")]
     step_size: Option<u32>,
     /// Factor of each change of the step schedule [default: 0.7]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", help_heading = "Training")]
     gamma: Option<f64>,
-    /// Seed of the initial weights and of the order of the images [default: 1]
-    #[arg(long, value_name = "N")]
+    /// Seed of the weights and of the order of the images [default: 1]
+    #[arg(long, value_name = "N", help_heading = "Training")]
     seed: Option<i64>,
-    /// Start from the network and the weights in FILE, in any form that convert reads.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "rbf_scale", "train_rbf", "c5", "classes"])]
+    /// Start from the network and the weights in FILE.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "rbf_scale", "train_rbf", "c5", "classes"], help_heading = "Network")]
     init: Option<PathBuf>,
     /// Form of c5 [default: convolution]
-    #[arg(long, value_parser = cli::choice::<C5>())]
+    #[arg(long, value_parser = cli::choice::<C5>(), help_heading = "Network")]
     c5: Option<C5>,
     /// Number of classes, 2 to 1000 [default: 10]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Network")]
     classes: Option<usize>,
 }
 

@@ -11,7 +11,14 @@ use lenet5_core::weights::Inspection;
 ///
 /// Nothing in the file is executed, and the file need not hold a LeNet-5.
 #[derive(Parser)]
-#[command(name = "inspect", display_name = "lenet5", version)]
+#[command(
+    name = "inspect",
+    display_name = "lenet5",
+    version,
+    after_help = "\
+Example:
+  inspect weights/lenet5.pt"
+)]
 pub struct InspectArguments {
     /// TorchScript, `torch.save` of any age, or safetensors.
     #[arg(value_name = "FILE")]

@@ -15,35 +15,49 @@ use crate::predict;
 
 /// Prints the digits that it finds in each picture, one line of output for each line of digits.
 #[derive(Parser)]
-#[command(name = "predict", display_name = "lenet5", version)]
+#[command(
+    name = "predict",
+    display_name = "lenet5",
+    version,
+    after_help = "\
+Examples:
+  predict tests/pictures/407.png
+  predict --json scans/ 'more/*.tif'
+  predict --reject-below 0.7 --show seen photo.jpg"
+)]
 pub struct PredictArguments {
-    /// Pictures of any format (PNG, JPEG, WebP, TIFF, GIF, BMP, ...), which their content tells; folders of
-    /// pictures; patterns such as 'scans/*.png'. A program has one second to open a pipe such as /dev/stdin, and one
-    /// minute to write all of its data. Devices and sockets are refused.
+    /// Pictures of any usual format, folders of pictures, or patterns such as 'scans/*.png'.
+    ///
+    /// The format is detected from the content: PNG, JPEG, WebP, TIFF, GIF, BMP and others. A program has one second
+    /// to open a pipe such as /dev/stdin, and one minute to write all of its data. Devices and sockets are refused.
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
-    /// TorchScript, torch.save of any age, or safetensors; nothing in the file is executed [default: the shipped
-    /// weights, weights/lenet5.*]
+    /// Weights in any form of PyTorch [default: the shipped weights]
+    ///
+    /// TorchScript, torch.save of any age, or safetensors. Nothing in the file is executed.
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// Which shipped weights to use: those of the network as PyTorch users write it today, or of the network of 1998.
+    /// Which shipped weights: of the modern network, or of the network of 1998.
     #[arg(long, default_value = "modern", value_parser = cli::choice::<Network>(), conflicts_with = "weights")]
     model: Network,
     #[command(flatten)]
     read: WeightsArguments,
-    /// Print one line of JSON for each picture: file, text, accepted (the text with ? for each rejected digit),
-    /// digits (label, confidence, probabilities, box as left, top, width and height, line, rejected), rejected,
+    /// Print one line of JSON for each picture.
+    ///
+    /// It holds file, text, accepted (the text with ? for each rejected digit), digits (label, confidence, probabilities, box as left, top, width and height, line, rejected), rejected,
     /// left_out (box and line of ink beside the digits that may be a sign or a point); or file and error.
     /// If a name is not UTF-8, file_bytes has its bytes.
     #[arg(long)]
     json: bool,
-    /// Reject digits of a lower confidence, 0 to 1; they are printed as ?, and 0 rejects none. With the shipped
+    /// Print digits of a lower confidence as ?; 0 rejects none [default: 0.05]
+    ///
+    /// The confidence is a number from 0 to 1. The default is 0 for networks that do not have ten classes. With the shipped
     /// weights, 0.05 rejects 0.5 % of MNIST's test digits and leaves 0.35 % error among the others (0.45 % without
     /// rejection), 0.5 rejects 3.2 % and leaves 0.17 %, 0.7 rejects 6.1 % and leaves 0.05 %, 0.9 rejects 15.9 % and
-    /// leaves 0.01 % [default: 0.05, and 0 for networks that do not have ten classes]
+    /// leaves 0.01 %.
     #[arg(long, value_name = "X", value_parser = cli::confidence)]
     reject_below: Option<f32>,
-    /// Write the network's input for each picture, its digits side by side, as PNG files in DIR, a new or an empty folder.
+    /// Write each digit as the network sees it to PNG files in DIR, a new or empty folder.
     #[arg(long, value_name = "DIR")]
     show: Option<PathBuf>,
     /// Largest number of pixels of a picture, in millions.

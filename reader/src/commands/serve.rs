@@ -15,10 +15,21 @@ use crate::serve::{LogFormat, Server, ServiceOptions, Shutdown};
 /// /openapi.json describes the routes. Ctrl-C (or SIGTERM, or SIGHUP unless it is ignored, as under nohup) stops the
 /// service: it finishes the requests that it has accepted, and the exit code is 0. A second signal ends it at once.
 #[derive(Parser)]
-#[command(name = "serve", display_name = "lenet5", version)]
+#[command(
+    name = "serve",
+    display_name = "lenet5",
+    version,
+    after_help = "\
+Examples:
+  serve                          then open the printed address in a browser
+  serve --addr 127.0.0.1:3000 --reject-below 0.5
+  curl -F image=@tests/pictures/407.png http://127.0.0.1:8080/v1/predict"
+)]
 pub struct ServeArguments {
-    /// Weights that replace the shipped weights of the same network, and make that network the default: TorchScript,
-    /// torch.save of any age, or safetensors. Nothing in the file is executed.
+    /// Weights in any form of PyTorch, in place of the shipped weights.
+    ///
+    /// TorchScript, torch.save of any age, or safetensors. Nothing in the file is executed. They replace the shipped weights
+    /// of the same network, and make that network the default.
     #[arg(value_name = "FILE", conflicts_with = "weights")]
     file: Option<PathBuf>,
     /// Another way to name FILE.
@@ -31,7 +42,9 @@ pub struct ServeArguments {
     /// CPU threads that read pictures [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<i32>,
-    /// Format of the log on stderr. RUST_LOG=warn leaves out the line for each request.
+    /// Format of the log on stderr.
+    ///
+    /// The environment variable RUST_LOG=warn leaves out the line for each request.
     #[arg(long, value_enum, default_value = "text")]
     log: LogFormat,
 }
