@@ -51,3 +51,8 @@ pub use forward::{ForwardPass, Maps, Real};
 pub use model::{ModelConfig, Network};
 pub use recognizer::Recognizer;
 pub use weights::Weights;
+
+/// The page of the package, whose example has to compile.
+#[cfg(all(doctest, feature = "pictures"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

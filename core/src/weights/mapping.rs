@@ -206,7 +206,7 @@ fn leave_out_counters(tensors: &mut Vec<(&str, &Array)>) {
         let part = name.rsplit('.').next().unwrap_or(name);
         let is_parameter = matches!(part, "weight" | "bias" | "coefficient");
         // Batch normalisation would make it another network.
-        name.contains("running_") || tensor.shape().len() > 0 && is_parameter
+        name.contains("running_") || !tensor.shape().is_empty() && is_parameter
     });
 }
 
