@@ -37,7 +37,7 @@ fn compiler(root: &Path) -> cc::Build {
     build
         .cpp(true)
         .std("c++17")
-        .warnings(false) // libtorch's headers have many
+        .warnings(false) // libtorch's headers give many warnings
         .include(root.join("include"))
         .include(root.join("include/torch/csrc/api/include"));
     build
@@ -84,7 +84,7 @@ fn build_cuda_shim(root: &Path, headers: &Path, lib: &Path, built: &Path) {
     assert!(status.success(), "linking the CUDA part of the shim failed");
 }
 
-/// Links libtorch once more: the shim's archive comes after it on the linker's command line.
+/// Links libtorch again, as the shim's archive comes after it on the linker's command line.
 fn link(lib: &Path) {
     println!("cargo::rustc-link-search=native={}", lib.display());
     for name in ["torch_cpu", "c10"] {

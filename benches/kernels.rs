@@ -1,7 +1,7 @@
 //! Measures the SIMD kernels, one by one and together: `cargo bench`
 //!
-//! The network is the modern one with tanh and average pooling, but for the step of the network of
-//! 1998; on the widest instruction set. An item is an image.
+//! They use the widest instruction set. The network is the modern one with tanh and average
+//! pooling; the last benchmark takes the network of 1998. An item is an image.
 
 use divan::Bencher;
 use divan::counter::ItemsCount;

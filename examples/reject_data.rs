@@ -8,7 +8,7 @@ use anyhow::Context;
 use lenet5::data::{Dataset, Split};
 use lenet5_core::data::digit::PIXELS;
 use lenet5_core::files::{create_folder, write_atomic};
-use lenet5_core::recognizer::training::{NO_DIGIT, Random, examples};
+use lenet5_core::recognizer::training::{REJECT_CLASS, Random, examples};
 
 fn main() -> anyhow::Result<()> {
     let folder = std::env::args().nth(1).context("usage: reject_data FOLDER")?;
@@ -33,7 +33,7 @@ fn main() -> anyhow::Result<()> {
         classes.extend(all.iter().map(|(_, label)| *label));
         write_atomic(&folder.join(format!("{name}-images-idx3-ubyte")), &images)?;
         write_atomic(&folder.join(format!("{name}-labels-idx1-ubyte")), &classes)?;
-        let rejected = all.iter().filter(|(_, label)| *label == NO_DIGIT).count();
+        let rejected = all.iter().filter(|(_, label)| *label == REJECT_CLASS).count();
         println!("{name}: {} examples, {rejected} of them no digit", all.len());
     }
     Ok(())

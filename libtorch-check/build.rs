@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::{env, fs, process};
 
-/// The version that tch 0.24.0 is made for; scripts/requirements.txt pins the same.
+/// The version that tch 0.24.0 is made for, also pinned in scripts/requirements.txt.
 const EXPECTED: &str = "2.11.0";
 
 fn main() {
@@ -23,7 +23,7 @@ fn main() {
         return;
     };
     let root = Path::new(&root);
-    // The newer place first; PyTorch before 2.9 has the second alone.
+    // The newer path is first; PyTorch before 2.9 has only the second.
     let headers =
         ["include/torch/headeronly/version.h", "include/torch/csrc/api/include/torch/version.h"]
             .map(|header| root.join(header));
@@ -49,7 +49,7 @@ fn main() {
     }
 }
 
-/// "2.11.0" from the `#define TORCH_VERSION_MAJOR 2` lines of the header.
+/// Returns a version such as "2.11.0" from the header's `#define TORCH_VERSION_MAJOR 2` lines.
 fn version(header: &str) -> String {
     let part = |name: &str| {
         header

@@ -1,2 +1,2 @@
-//! Nothing at run time: the work is in `build.rs`, which checks `LIBTORCH` before `torch-sys`
-//! spends minutes on compiling against it.
+//! An empty library: its `build.rs` checks `LIBTORCH` before `torch-sys` spends minutes on
+//! compiling against it.

@@ -287,7 +287,7 @@ pub fn layers(path: &Path, input: &Tensor, layers: &[(&'static str, Tensor)]) ->
     let best = output.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     const TOP: i32 = 64;
     const HEIGHT: i32 = 420;
-    // For each block the number of columns of maps, and the width of a value in pixels.
+    // The number of columns of maps and the width of a value in pixels, for each block.
     let layout: [(usize, i32); 7] = [(1, 6), (2, 3), (2, 6), (4, 6), (4, 10), (1, 16), (1, 16)];
     png(path, (1700, (TOP + HEIGHT + 30) as u32), |area| {
         let mut left = 24;
@@ -348,8 +348,8 @@ fn write(
     area.draw(&Text::new(text.to_owned(), at, style)).map_err(|error| error.to_string())
 }
 
-/// Draws values in rows as grey squares with a frame. `shade` maps a value to 0 for black to 1 for
-/// white.
+/// Draws values in rows as grey squares with a frame. `shade` maps a value to the range from 0
+/// (black) to 1 (white).
 fn map(
     area: &Canvas,
     values: &[f64],

@@ -117,7 +117,6 @@ impl Detection {
     /// Their accuracy must be at least 50 %. Other settings of the layers are nearly as good if
     /// their loss is higher by noise only, or their accuracy is higher.
     ///
-    ///
     /// # Errors
     /// If no settings fit, or more than one other combination is nearly as good.
     pub fn best(&self) -> Result<(&ModelConfig, Option<&Trial>)> {

@@ -12,8 +12,8 @@ use crate::model::{ModelConfig, Network};
 use crate::weights::Weights;
 use crate::{Error, Result};
 
-/// The number of images per batch. The last bits of logits depend on it; the Python reference uses
-/// the same.
+/// The number of images per batch. The last bits of logits depend on it, so the Python reference
+/// uses it too.
 pub const BATCH_SIZE: i64 = 1000;
 
 /// Returns the logits of all images of a data set: (N, classes), on the CPU. `forward` computes the
@@ -76,7 +76,7 @@ pub struct Evaluation {
 pub struct Rejection {
     /// The number of images.
     samples: usize,
-    /// At index n the number of errors among the n images with the largest gaps.
+    /// The number of errors among the n images with the largest gaps, at index n.
     errors: Vec<usize>,
 }
 

@@ -96,13 +96,13 @@ impl Script {
         Ok(script)
     }
 
-    /// Checks that an image gets the same scores each time, and in any batch. It does not if the
-    /// module was traced in training mode, with active dropout or the statistics of the batch.
+    /// Checks that an image gets the same scores each time, and in any batch. This fails if the
+    /// module was traced in training mode, with active dropout or batch statistics.
     fn check_repeatable(&self) -> Result<(), String> {
         let _no_grad = tch::no_grad_guard();
         let size = self.config.input.size() as i64;
         let pixels = Tensor::arange(16 * size * size, (Kind::Float, Device::Cpu));
-        // Any images that differ from each other, also in their means, serve for this check.
+        // The check needs images that differ from each other, also in their means.
         let brightness = Tensor::linspace(0.02, 1.0, 16, (Kind::Float, Device::Cpu));
         let images = (pixels * 0.7).sin().abs().reshape([16, 1, size, size])
             * brightness.reshape([16, 1, 1, 1]);

@@ -183,7 +183,7 @@ fn tensors_of_something_else() {
             ),
         ]);
         if format == Format::TorchScript {
-            continue; // its forward would not compile, or not as a parameter
+            continue; // a file with these tensors could not be written
         }
         check_table(vec![
             (
@@ -388,7 +388,7 @@ fn absurd_pickles() {
     for _ in 0..60 {
         bomb = [&bomb[..], b"0](h\x00h\x00eq\x00"].concat();
     }
-    // An OrderedDict of a long list that holds no pairs, many times.
+    // Many OrderedDicts of a long list that holds no pairs.
     let in_vain = [
         &b"]("[..],
         &b"N".repeat(100_000),

@@ -1,4 +1,4 @@
-//! Stopped, killed and resumed runs end in the same bits, also if Python continues one in between.
+//! Stopped, killed and resumed runs give the same bits, even if Python continues one in between.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -194,7 +194,7 @@ fn stopped_by_ctrl_c_and_resumed() {
             sleep(Duration::from_millis(pause));
             let ended = running.interrupt();
             if ended.code == Some(0) {
-                break; // on a very fast machine
+                break; // a very fast machine has already finished
             }
             assert_eq!(ended.code, Some(130), "{name}: {ended:?}");
             assert_eq!(
@@ -306,13 +306,13 @@ fn killed_at_many_moments() {
     let folder = temp();
     for index in 0..OPTIMIZERS.len() {
         let out = folder.path().join(index.to_string());
-        // From before `main` to the second epoch; on a slow machine all moments are within the
-        // start.
+        // The moments range from before `main` to the second epoch; on a slow machine all are
+        // within the start.
         let moments = [1, 120, 240, 360, 480, 600, 720, 560].map(|pause| {
             move |_: &Path, _: &mut Child| sleep(Duration::from_millis(pause + 17 * index as u64))
         });
         let (kills, _) = killed(index, &out, moments);
-        assert!(kills >= 2, "{kills} kills"); // more, but on a very fast machine
+        assert!(kills >= 2, "{kills} kills"); // usually more, except on a very fast machine
         assert_same(&out, &uninterrupted(index));
         assert_same_metrics(&out, &uninterrupted(index));
     }

@@ -188,7 +188,7 @@ fn broken_libraries() {
     let start = "error: --device cuda: this libtorch has no CUDA, or it cannot be loaded (";
     assert!(ended.stderr.starts_with(start) && ended.stderr.contains("too short"), "{ended:?}");
 
-    // A driver that lacks all functions that are needed.
+    // A driver without any of the needed functions.
     fs::remove_file(&libtorch).unwrap();
     for name in ["libtorch_cuda.so", "libc10_cuda.so", "libnvrtc.so.13", "libcaffe2_nvrtc.so"] {
         symlink(fake_gpu().join(name), folder.path().join(name)).unwrap();
@@ -277,7 +277,7 @@ fn a_gpu_that_failed_stays_failed() {
     for name in ["libtorch_cuda.so", "libc10_cuda.so", "libnvrtc.so.13", "libcaffe2_nvrtc.so"] {
         symlink(fake_gpu().join(name), libraries.path().join(name)).unwrap();
     }
-    // A driver that lacks all functions that are needed.
+    // A driver without any of the needed functions.
     let other = Path::new(&std::env::var_os("LIBTORCH").unwrap()).join("lib/libc10.so");
     symlink(other, libraries.path().join("libcuda.so.1")).unwrap();
     if !within_libraries(libraries.path(), "device::a_gpu_that_failed_stays_failed") {

@@ -1,10 +1,10 @@
-//! How the tests of all packages run programs: signals as at a terminal, and what a program left.
+//! Runs programs for the tests of all packages, with signals as at a terminal.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 
-/// Makes a program handle SIGHUP, SIGINT and SIGTERM as at a terminal. If the tests run in the
-/// background of a script, SIGINT is ignored, and would stay so.
+/// Makes a program handle SIGHUP, SIGINT and SIGTERM as at a terminal. In the background of a
+/// script, the tests ignore SIGINT, and the program would inherit that.
 pub fn as_at_a_terminal(command: &mut Command) {
     handling([libc::SIGHUP, libc::SIGINT, libc::SIGTERM], libc::SIG_DFL, command);
 }

@@ -40,8 +40,8 @@ fn grey(data: &Dataset, config: &ModelConfig) -> GreyImages {
     GreyImages::new(pixels, data.images().size()[2] as usize, config)
 }
 
-/// The float64 code in `core/tests/batch.rs` may be wrong in the same way as the kernels; libtorch
-/// is not.
+/// Compares with libtorch, as the float64 code in `core/tests/batch.rs` may share an error with the
+/// kernels.
 #[test]
 fn logits_loss_and_gradients_as_libtorch_in_float64() {
     const SIZE: i64 = 33;

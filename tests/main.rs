@@ -3,10 +3,10 @@
 
 mod augment; // distortions of the training images
 mod broken; // damaged files of weights: a clear error, and no code is run
-mod checkpoint; // stopped, killed and resumed runs end in the same bits
+mod checkpoint; // stopped, killed and resumed runs give the same bits
 mod commands; // the programs: output, files, exit codes
 mod device; // the programs on a GPU, which may be simulated: devices, launches, graphs
-mod ended; // how programs are run, and what they left
+mod ended; // runs of programs, and their results
 mod foreign; // files from other sources: inspect, conversion, settings, TorchScript
 mod forward; // the core's plain forward pass compared with libtorch, for all settings
 mod fused; // the fused engine compared with libtorch: gradients, optimizers, whole runs

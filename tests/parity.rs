@@ -48,7 +48,7 @@ fn backward(model: &LeNet5, logits: &Tensor, labels: &Tensor) -> (Tensor, Vec<Te
     (loss, gradients)
 }
 
-/// The same models as `MODELS` in fixtures.py.
+/// Returns the models of `MODELS` in fixtures.py.
 fn models() -> [(&'static str, ModelConfig); 5] {
     let default = ModelConfig::default;
     [
@@ -96,7 +96,7 @@ fn initial_weights_logits_loss_gradients() {
     });
 }
 
-/// The same optimizers as `OPTIMIZERS` in fixtures.py, with the learning rates.
+/// Returns the optimizers of `OPTIMIZERS` in fixtures.py, with the learning rates.
 fn optimizers() -> [(&'static str, f64, OptimizerConfig); 9] {
     let (beta1, beta2, eps) = (0.9, 0.999, 1e-8);
     [
@@ -122,8 +122,8 @@ fn optimizers_for_20_steps() {
     let config = ModelConfig::default();
     for_each_thread_count(|threads, python| {
         let mut bits = Bits::default();
-        // As in fixtures.py; an update is computed element by element, so the number of threads has
-        // no effect.
+        // Two suffice, as in fixtures.py: an update is computed element by element, so the number
+        // of threads has no effect.
         let with_2_threads = ["momentum", "adamw"];
         let chosen =
             || optimizers().into_iter().filter(|o| threads == 1 || with_2_threads.contains(&o.0));

@@ -19,7 +19,7 @@ use tch::{Device, Kind, Tensor};
 use crate::model::new;
 use crate::util::{difference, fixtures, program, run, small_mnist, temp, tensors};
 
-/// PyTorch's values are float64, these are float32.
+/// Compares float32 values with PyTorch's float64 values.
 #[test]
 fn second_derivatives_and_steps_as_pytorch() {
     let folder = temp();
@@ -61,7 +61,7 @@ fn second_derivatives_and_steps_as_pytorch() {
             assert!(difference < 1e-3, "{who} {name}: {difference:.1e}");
         }
     };
-    // The step by the kernels.
+    // 200 steps by the kernels.
     let rates =
         LearningRates::new(&PatternParameters::from_arrays(&curvature).unwrap(), 5e-4, 0.02);
     let mut network = PatternNetwork::of(&model.weights().unwrap(), discriminative).unwrap();
@@ -73,7 +73,7 @@ fn second_derivatives_and_steps_as_pytorch() {
     let after = network.parameters().to_arrays();
     let names = TENSORS.iter().map(|(name, _)| (*name).to_owned());
     changes(names.zip(after.iter().map(|array| to_tensor(array).unwrap())).collect(), "kernels");
-    // The step by libtorch.
+    // 200 steps by libtorch.
     let parameters = model.parameter_tensors();
     let settings = OptimizerConfig::Sdlm { mu: 0.02, samples: 500 };
     let mut optimizer =

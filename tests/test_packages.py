@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MAX_BYTES = 10_000_000  # the limit of crates.io is a little higher
+MAX_BYTES = 10_000_000  # the registry's limit is a little higher
 
 
 @pytest.mark.exhaustive

@@ -271,7 +271,7 @@ fn a_model_tuned_in_python_comes_back() {
     let mut bits = Bits::default();
     for (name, config) in configs() {
         if config.classes != 10 || config.network == Network::Original {
-            continue; // MNIST's labels, and cross-entropy
+            continue; // forms.py uses MNIST's labels and cross-entropy
         }
         let file = folder.path().join(format!("{name}.pt"));
         weights::write(&random(&config), &file, Format::TorchScript).unwrap();
@@ -292,7 +292,7 @@ fn a_model_tuned_in_python_comes_back() {
 fn python_reads_what_rust_wrote() {
     let folder = temp();
     let mut models = serde_json::Map::new();
-    // The same computation as `check` in fixtures.py.
+    // `check` in fixtures.py also uses one thread.
     tch::set_num_threads(1);
     for (name, config) in configs() {
         let weights = random(&config);

@@ -92,7 +92,7 @@ pub struct LimitArguments {
 }
 
 impl LimitArguments {
-    /// Returns the limits in the form that the reader takes.
+    /// Returns the limits in the form that the library takes.
     pub fn limits(&self) -> Limits {
         Limits { memory: self.max_memory << 20 }
     }
@@ -110,7 +110,7 @@ impl WeightsArguments {
         Ok(weights)
     }
 
-    /// Reads a file with the settings that it holds; those that it lacks are assumed.
+    /// Reads a file with the settings that it holds, and with defaults for those that it lacks.
     ///
     /// # Errors
     /// The errors of [`Weights::read`].

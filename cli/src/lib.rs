@@ -29,7 +29,7 @@ pub fn parse<T: clap::Parser>() -> T {
     let command = with_short_help(with_negative_numbers(T::command()));
     let command = command.max_term_width(100);
     if let Some(text) = manual::requested(&command) {
-        // A closed pipe is no error.
+        // A closed pipe is not an error.
         let _ = print(text);
         std::process::exit(0);
     }
@@ -88,7 +88,7 @@ pub fn on_signal(stop: impl FnOnce(u8) + Send + 'static) -> io::Result<()> {
 
 /// Runs a command and returns its exit code: the command's own code, or 1 if it failed, with the
 /// error on stderr. (Wrong usage ends the program in [`parse`], with 2.) If the reader of stdout
-/// closes the pipe early (`| head`), that is no error: 0.
+/// closes the pipe early (`| head`), the code is 0.
 pub fn run(command: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
     match command() {
         Ok(code) => code,
@@ -128,7 +128,7 @@ pub fn note(line: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Prints the notes about weights that were read on stderr, such as assumed settings.
+/// Prints the notes about the weights of a file on stderr, such as assumed settings.
 pub fn note_all(path: &Path, weights: &Weights) {
     for text in weights.notes() {
         note(format_args!("note: {}: {text}", files::shown(path)));

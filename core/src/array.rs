@@ -24,7 +24,7 @@ pub enum DType {
     I8,
     /// Byte.
     U8,
-    /// Boolean, one byte each.
+    /// Boolean, one byte per value.
     Bool,
 }
 
@@ -176,7 +176,7 @@ impl Array {
         self.bytes.is_empty()
     }
 
-    /// The elements as float32. Elements of a type with more digits are rounded.
+    /// The elements as float32. Elements of a more precise type are rounded.
     pub fn to_f32(&self) -> Vec<f32> {
         match self.dtype {
             DType::F32 => self

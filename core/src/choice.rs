@@ -12,10 +12,10 @@ pub trait Choice: Copy + PartialEq + Send + Sync + 'static {
         name
     }
 
-    /// The value of that name.
+    /// The value with this name.
     ///
     /// # Errors
-    /// Lists the names.
+    /// If there is no such value; the message lists the names.
     fn from_name(name: &str) -> Result<Self, String> {
         Self::CHOICES
             .iter()

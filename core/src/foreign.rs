@@ -62,7 +62,7 @@ pub fn name(bytes: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// The start as text, if it is nothing but text. The last character may be cut off.
+/// The start as text; `None` if it is not text. The last character may be cut off.
 fn text(start: &[u8]) -> Option<&str> {
     let whole = match std::str::from_utf8(start) {
         Ok(text) => text,

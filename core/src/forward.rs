@@ -1,7 +1,7 @@
 //! The plain forward pass of both networks, with all settings and one readable function for each kind of layer.
 //!
-//! The values are float32 or float64; the sums are float64. The kernels are tested against it. The recognizer uses it for
-//! networks that the kernels cannot compute, and for the outputs of all layers.
+//! The values are float32 or float64; the sums are float64. The kernels are tested against this code. The recognizer uses
+//! it for networks that the kernels do not support, and for the outputs of all layers.
 
 use rayon::prelude::*;
 
@@ -78,8 +78,8 @@ struct Convolution {
 }
 
 impl Convolution {
-    /// Returns a bound of the sums' absolute values, if those of the inputs are at most `input`.
-    fn largest_sum(&self, input: f64) -> f64 {
+    /// Returns an upper bound of the sums' absolute values for inputs of at most `input`.
+    fn sum_bound(&self, input: f64) -> f64 {
         let weights = self.weight.chunks(self.channels * self.size * self.size);
         let sums = weights.zip(&self.bias).map(|(weights, bias)| {
             weights.iter().map(|weight| weight.abs()).sum::<f64>() * input + bias.abs()
@@ -170,9 +170,9 @@ impl ForwardPass {
         &self.config
     }
 
-    /// Returns a bound of the absolute values of all numbers that the forward pass computes for pixels of 0 to 1, whatever the
-    /// image. If it exceeds float32's range, results may be infinite or NaN.
-    pub fn largest_value(&self) -> f64 {
+    /// Returns an upper bound of the absolute values that the forward pass computes for any image with pixels from 0 to 1.
+    /// If it exceeds float32's range, results may be infinite or NaN.
+    pub fn value_bound(&self) -> f64 {
         let ModelConfig { mean, std, .. } = self.config;
         let input = [0.0, 1.0].map(|pixel: f64| ((pixel - mean) / std).abs());
         let mut largest = 0.0_f64;
@@ -191,7 +191,7 @@ impl ForwardPass {
         };
         let mut x = note(input[0].max(input[1]));
         for (number, layer) in [&self.c1, &self.c3].into_iter().enumerate() {
-            x = note(layer.largest_sum(x));
+            x = note(layer.sum_bound(x));
             if let Some(subsampling) = &self.subsampling {
                 let (coefficient, bias) = &subsampling[number];
                 let sums = coefficient.iter().zip(bias);
@@ -203,10 +203,10 @@ impl ForwardPass {
             note(4.0 * x);
             x = activate(x);
         }
-        x = hidden(note(self.c5.largest_sum(x)));
-        x = hidden(note(self.f6.largest_sum(x)));
+        x = hidden(note(self.c5.sum_bound(x)));
+        x = hidden(note(self.f6.sum_bound(x)));
         note(match self.config.network {
-            Network::Modern => self.output.largest_sum(x),
+            Network::Modern => self.output.sum_bound(x),
             Network::Original => {
                 let code =
                     self.output.weight.iter().fold(0.0, |most: f64, code| most.max(code.abs()));

@@ -1,5 +1,5 @@
 //! LeNet-5 in pure Rust: the network as PyTorch users write it today and the network of 1998, their weights in
-//! all forms that PyTorch has, and a reader of handwritten digits. No libtorch, no Python, no C.
+//! all file formats of PyTorch, and a reader of handwritten digits. No libtorch, no Python, no C.
 //!
 //! The types that matter:
 //! - [`Recognizer`] reads the digits of a [`Picture`].
@@ -10,7 +10,7 @@
 //! ```
 //! use lenet5_core::{Network, Picture, Recognizer};
 //!
-//! // A digit as MNIST has it would be read as well; this is a bar of ink on paper.
+//! // A bar of ink on paper. A picture in MNIST's form would be read as well.
 //! let mut pixels = vec![255; 60 * 60];
 //! for row in 10..50 {
 //!     pixels[row * 60 + 28..row * 60 + 32].fill(0);
@@ -52,7 +52,7 @@ pub use model::{ModelConfig, Network};
 pub use recognizer::Recognizer;
 pub use weights::Weights;
 
-/// The page of the package, whose example has to compile.
+/// The package's README, whose example is tested.
 #[cfg(all(doctest, feature = "pictures"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

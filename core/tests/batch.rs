@@ -16,10 +16,10 @@ use rayon::prelude::*;
 use crate::common::{RandomNumbers, difference, weights};
 use crate::reference::{Computed, Reference};
 
-/// Whole groups of lanes, one more, one less; shards of one and of two groups; more than all shards at once.
+/// Batch sizes: whole groups of lanes, one image more or less; shards of one and two groups; more than all shards hold.
 const SIZES: [usize; 10] = [1, 7, 8, 15, 16, 17, 31, 33, 145, 513];
 
-/// Closer than this to a place where relu or the largest of four values changes, float32 may decide otherwise than float64.
+/// The smallest distance to a kink of relu or max pooling at which float32 and float64 surely take the same branch.
 const CLOSE: f64 = 1e-6;
 
 pub fn settings() -> impl Iterator<Item = ModelConfig> {
@@ -41,7 +41,7 @@ pub fn settings() -> impl Iterator<Item = ModelConfig> {
     })
 }
 
-/// An image of the network's size as the kernels take it: 28x28 in the upper left corner.
+/// An image in the form that the kernels take: 32x32, with smaller images in the upper left corner.
 pub fn in_corner(image: &[f32]) -> [f32; 1024] {
     let size = image.len().isqrt();
     let mut input = [0.0; 1024];
@@ -51,8 +51,8 @@ pub fn in_corner(image: &[f32]) -> [f32; 1024] {
     input
 }
 
-/// Random images, their labels (the first third of the classes, so that the mean gradient is not the small difference of
-/// large ones), on which float32 decides as float64 does, and what the reference computes for them.
+/// Random images on which float32 and float64 take the same branches, their labels, and the reference's results. Only a
+/// third of the classes occur, so that the gradients of the images do not cancel out in the mean.
 fn decided_images(
     reference: &Reference,
     config: &ModelConfig,
@@ -118,8 +118,8 @@ fn logits_loss_and_gradients_against_float64() {
                         BatchKernels::new(form, config.classes).with_isa(isa).with_threads(threads);
                     let error = difference(&kernels.logits(&values, batch, size), logits);
                     assert!(error < 1e-5, "{what}: logits {error:.1e}");
-                    let mut gradient = values.clone(); // what it held before must not matter
-                    // Twice: what the batch before left must not matter either.
+                    let mut gradient = values.clone(); // previous values must not matter
+                    // Two runs: the previous batch must not matter either.
                     for _ in 0..2 {
                         let found = kernels.gradient(&values, batch, labels, &mut gradient);
                         let error = (found / loss - 1.0).abs();
@@ -149,7 +149,7 @@ fn logits_loss_and_gradients_against_float64() {
     }
 }
 
-/// The reference itself, by central differences of its loss.
+/// Checks the reference by central differences of its loss.
 #[test]
 fn the_reference_gradient_against_central_differences() {
     for config in settings().filter(|config| config.classes != 128) {
@@ -171,7 +171,7 @@ fn the_reference_gradient_against_central_differences() {
                     weights.tensors[tensor].1 = lenet5_core::Array::from_f32(&shape, &values);
                     (f64::from(values[i]), Reference::new(&weights).compute(&image, 4).loss)
                 };
-                // Small steps, since relu and the largest of four have kinks; powers of two, since parameters are float32.
+                // Small steps, because relu and max pooling have kinks; powers of two, because parameters are float32.
                 let step = 2f32.powi(-18);
                 let ((high, above), (low, below)) = (loss(step), loss(-step));
                 loss(0.0);
@@ -183,13 +183,13 @@ fn the_reference_gradient_against_central_differences() {
     }
 }
 
-/// Grey values that look like strokes: many of background, and all others.
+/// Random grey values: half of them are background, as in pictures.
 fn grey_pictures(count: usize, size: usize) -> Vec<u8> {
     let mut random = RandomNumbers(17);
     (0..count * size * size).map(|_| (random.uniform() * 400.0).clamp(0.0, 255.0) as u8).collect()
 }
 
-/// The pictures in the kernels' form, and the same as plain inputs. Where the network takes resized pictures, they are resized.
+/// Random pictures in the kernels' form, and the inputs of the pictures with these indices. For `Resized` they are 32x32.
 fn grey_and_inputs(config: &ModelConfig, indices: &[i64]) -> (GreyImages, Vec<[f32; 1024]>) {
     let size = if config.input == Input::Resized { 32 } else { 28 };
     let grey = grey_pictures(100, size);
@@ -201,7 +201,7 @@ fn grey_and_inputs(config: &ModelConfig, indices: &[i64]) -> (GreyImages, Vec<[f
     (GreyImages::new(grey, size, config), inputs)
 }
 
-/// Like [`in_corner`], with the border's level beyond the image.
+/// Like [`in_corner`], but pixels outside of the image have the border's level.
 fn in_corner_with(image: &[f32], config: &ModelConfig) -> [f32; 1024] {
     let border = lenet5_core::data::InputLevels::of(config).border;
     let size = image.len().isqrt();

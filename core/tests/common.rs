@@ -19,7 +19,7 @@ impl RandomNumbers {
         (0..count).map(|_| (self.uniform() * range) as f32).collect()
     }
 
-    /// Numbers from 0 to 1, as the pixels of an image have.
+    /// Numbers from 0 to 1, like the pixels of an image.
     pub fn pixels(&mut self, count: usize) -> Vec<f32> {
         (0..count).map(|_| (0.5 + 0.5 * self.uniform()) as f32).collect()
     }
@@ -30,7 +30,7 @@ impl RandomNumbers {
     }
 }
 
-/// Random weights of the size that PyTorch gives a new network: up to 1 / sqrt(inputs of a unit).
+/// Random weights in the range of PyTorch's initial weights: up to 1 / sqrt(inputs of a unit).
 pub fn weights(config: &ModelConfig, random: &mut RandomNumbers) -> Weights {
     let mut inputs = 1;
     let tensors = config.state().into_iter().map(|(name, shape)| {

@@ -21,7 +21,7 @@ fn spline(t: f64) -> [f64; 4] {
     ]
 }
 
-/// A distorted picture in float64: 0 outside of the picture, bilinear between the centres of its pixels.
+/// Distorts a picture in float64, with bilinear interpolation, and 0 outside of the picture.
 fn expected(picture: &[f32], side: usize, distortion: &Distortion) -> Vec<f64> {
     let points = control_points(side);
     let displacement = |direction: usize, row: usize, column: usize| -> f64 {
@@ -92,7 +92,7 @@ fn the_identity_and_whole_shifts_keep_the_pixels() {
     let picture = RandomNumbers(5).pixels(784);
     let found = distort(&picture, 28, &[affine(IDENTITY)]);
     assert!(found.iter().zip(&picture).all(|(a, b)| (a - b).abs() < 1e-5));
-    // The map leads from the output to the picture: what is three pixels to the right there comes here.
+    // The map leads from the output to the picture, so this one moves the picture left by 3 and down by 2.
     let shifted = affine([1.0, 0.0, 3.0 / 14.0, 0.0, 1.0, -2.0 / 14.0]);
     let found = distort(&picture, 28, &[shifted]);
     for y in 0..28 {
@@ -133,7 +133,7 @@ fn distortions_depend_on_seed_epoch_and_index_alone() {
     assert!(Distortions::mild().draw(28, 1, 2, 3).displacements.is_empty());
     let limit = settings.elastic as f32;
     assert!(first.displacements.iter().all(|d| d.abs() <= limit));
-    // Ranges of one value: the map is the identity.
+    // No range allows a change, so the map is the identity.
     let none = Distortions {
         scale: (1.0, 1.0),
         squeeze: (1.0, 1.0),

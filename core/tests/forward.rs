@@ -19,7 +19,7 @@ fn image(size: usize) -> Vec<f64> {
     RandomNumbers(2).pixels(size).into_iter().map(f64::from).collect()
 }
 
-/// Replaces a tensor's values by those of a function of the index.
+/// Sets each value of a tensor to a function of its index.
 fn set(weights: &mut Weights, name: &str, value: impl Fn(usize) -> f32) {
     let (_, array) = weights.tensors.iter_mut().find(|(other, _)| other == name).unwrap();
     let values: Vec<f32> = (0..array.len()).map(value).collect();
@@ -79,7 +79,7 @@ fn float32_is_close_to_float64() {
         for (a, b) in exact.iter().zip(&found) {
             assert!((a - f64::from(*b)).abs() < 1e-5 * a.abs().max(1.0), "{a} {b}");
         }
-        // The last layer of each image by itself.
+        // Each image alone gives the same logits.
         for (image, logits) in image.chunks_exact(1024).zip(exact.chunks_exact(config.classes)) {
             assert_eq!(layer(&pass.layers(image, 32).unwrap(), "output").values, logits);
         }
@@ -90,7 +90,7 @@ fn float32_is_close_to_float64() {
 fn a_wider_image_gives_the_outputs_of_its_windows() {
     for config in [ModelConfig::default(), ModelConfig::original()] {
         let weights = weights(&config, &mut RandomNumbers(1));
-        // Both poolings halve the resolution: windows are four columns apart.
+        // Each pooling halves the resolution, so windows are four columns apart.
         let (width, windows) = (32 + 4 * 3, 4);
         let wide = image(32 * width);
         let found = layers(&weights, &wide, width);
@@ -122,7 +122,7 @@ fn relu_and_max_pooling_may_change_places() {
             layers(&weights, &image(1024), 32)
         })
     };
-    // Monotonous activations and the largest value: s2 and all that follows is the same, c1 is not.
+    // With monotonic activations and max pooling, the order changes c1 and c3, but no other layer.
     for activation in [Activation::Relu, Activation::Tanh] {
         let [first, second] = outputs(activation, Pooling::Max);
         for name in ["s2", "s4", "c5", "f6", "output"] {
@@ -185,7 +185,7 @@ fn c3_of_the_original_network_has_the_connections_of_the_paper() {
             assert_eq!(values(&before) != values(&after), inputs.contains(&input), "{map} {input}");
         }
     }
-    // Weights at the connections that do not exist change nothing.
+    // Weights of connections that do not exist change nothing.
     let c3 = weights.get("c3.weight").unwrap().to_f32();
     set(&mut weights, "c3.weight", |i| match C3_TABLE[i / 150].contains(&(i / 25 % 6)) {
         true => c3[i],
@@ -196,22 +196,22 @@ fn c3_of_the_original_network_has_the_connections_of_the_paper() {
 
 #[test]
 fn values_computed_by_hand() {
-    // Every map of c1 is the pixel in the middle of its window, times 2, plus 1.
+    // Each value of c1 is 2 times the pixel in the middle of its window, plus 1.
     let config = ModelConfig { activation: Activation::Relu, ..ModelConfig::default() };
     let mut weights = zeros(&config);
     set(&mut weights, "c1.weight", |i| if i % 25 == 12 { 2.0 } else { 0.0 });
     set(&mut weights, "c1.bias", |_| 1.0);
-    // c3's map 0 adds the first value of each window over all six maps of s2, less 100.
+    // c3's map 0 sums the first value of each window over all six maps of s2, minus 100.
     set(&mut weights, "c3.weight", |i| if i < 150 && i % 25 == 0 { 1.0 } else { 0.0 });
     set(&mut weights, "c3.bias", |map| if map == 0 { -100.0 } else { -1.0 });
-    // c5's unit 0 is the upper left value of s4's map 0; f6's unit 0 and the outputs hand it on.
+    // Unit 0 of c5 and f6 is the upper left value of s4's map 0; output k is k times it, plus 0.5.
     set(&mut weights, "c5.weight", |i| if i == 0 { 1.0 } else { 0.0 });
     set(&mut weights, "f6.weight", |i| if i == 0 { 1.0 } else { 0.0 });
     set(&mut weights, "output.weight", |i| if i % 84 == 0 { (i / 84) as f32 } else { 0.0 });
     set(&mut weights, "output.bias", |_| 0.5);
     let input: Vec<f64> = (0..1024).map(|i| (i / 32 + i % 32) as f64).collect();
     for (pooling, s2_corner, s4_corner) in [
-        // c1 at (y, x) is 2 (y + x + 4) + 1; s2 at (y, x) is 4 (y + x) + 11, or 4 (y + x) + 13 for the largest of four.
+        // c1 at (y, x) is 2 (y + x + 4) + 1; s2 at (y, x) is 4 (y + x) + 11, or 4 (y + x) + 13 with max pooling.
         (Pooling::Avg, 11.0, (0.0 + 0.0 + 0.0 + (6.0 * 19.0 - 100.0)) / 4.0),
         (Pooling::Max, 13.0, 6.0 * 21.0 - 100.0),
     ] {
@@ -222,7 +222,7 @@ fn values_computed_by_hand() {
         assert_eq!(c1.values[5 * 784 + 28 * 3 + 2], 2.0 * 9.0 + 1.0);
         let s2 = layer(&found, "s2");
         assert_eq!((s2.values[0], s2.values[1]), (s2_corner, s2_corner + 4.0));
-        // The last three maps of c3 are relu of -1.
+        // All maps of c3 except map 0 are relu(-1).
         assert!(layer(&found, "c3").values[100..].iter().all(|x| *x == 0.0));
         let expected = s4_corner;
         assert_eq!(layer(&found, "s4").values[0], expected);

@@ -1,10 +1,10 @@
-//! Grey values as the network takes them: levels, padding, resizing.
+//! Grey values converted to the network's input: levels, padding, resizing.
 
 use lenet5_core::data::{InputLevels, resize, to_input};
 use lenet5_core::model::{Input, ModelConfig};
 use proptest::prelude::*;
 
-/// A picture of 28x28 in which no two neighbours are alike.
+/// A picture of 28x28 in which no two neighbours are equal.
 fn picture() -> Vec<u8> {
     (0..784).map(|i| (i * 7 % 256) as u8).collect()
 }
@@ -63,7 +63,7 @@ fn larger_pictures_lose_their_border_where_the_network_takes_28x28() {
             assert_eq!(found[y * 28 + x], expected);
         }
     }
-    // A network that takes 32x32 takes them as they are.
+    // A network with an input of 32x32 takes them unchanged.
     let found = to_input(&picture, 32, &config(Input::Resized));
     let expected: Vec<f32> = picture.iter().map(|grey| levels.grey[usize::from(*grey)]).collect();
     assert_eq!(found, expected);
@@ -71,8 +71,8 @@ fn larger_pictures_lose_their_border_where_the_network_takes_28x28() {
 
 #[test]
 fn a_small_picture_is_resized_as_computed_by_hand() {
-    // The centres of the four targets are at 0.25, 0.75, 1.25 and 1.75 sources; the weights of the two sources, by the triangle
-    // of width 1 around each centre: 1 and 0; 3/4 and 1/4; 1/4 and 3/4; 0 and 1.
+    // In source pixels, the centres of the four target pixels are at 0.25, 0.75, 1.25 and 1.75. A triangle filter gives the two
+    // source pixels these weights: 1 and 0; 3/4 and 1/4; 1/4 and 3/4; 0 and 1.
     let row = |a: f64, b: f64| [a, 0.75 * a + 0.25 * b, 0.25 * a + 0.75 * b, b].map(f64::round);
     let (top, bottom) = (row(0.0, 100.0), row(200.0, 40.0));
     let mut expected = Vec::new();

@@ -5,7 +5,7 @@ mod batch; // the kernels for batches, against float64
 mod common; // random numbers, weights, comparison
 mod distortion; // the distortions of images, against float64
 mod forward; // the plain forward pass: shapes, settings, values computed by hand
-mod input; // grey values as the network takes them
+mod input; // grey values converted to the network's input
 mod pattern; // the kernels of the network of 1998, against float64
 mod portable; // small tests of the portable kernels, for Miri
 mod reference; // the modern network in float64, forward and backward

@@ -21,7 +21,7 @@ fn derivative(a: f64) -> f64 {
     A * S * (1.0 - (S * a).tanh().powi(2))
 }
 
-/// PatternParameters at which the scaled tanh is neither linear nor saturated, and penalties matter.
+/// Parameters with which the scaled tanh is neither linear nor saturated, and the penalties are not negligible.
 fn parameters(random: &mut RandomNumbers) -> PatternParameters {
     let mut p = PatternParameters::zeros();
     for ((name, _), range) in
@@ -44,7 +44,7 @@ fn codes(classes: usize, random: &mut RandomNumbers) -> Vec<f32> {
     (0..classes * CODE).map(|_| if random.uniform() > 0.0 { 1.0 } else { -1.0 }).collect()
 }
 
-/// The parameters, or one number for each of them, in float64, with their names.
+/// Parameters, or their derivatives, in float64, by tensor name.
 type Named = Vec<(&'static str, Vec<f64>)>;
 
 fn named(p: &PatternParameters) -> Named {
@@ -173,7 +173,7 @@ fn cost_of_sums(
     cost(&y, label, loss)
 }
 
-/// The recursion of the paper's appendix C in straight loops: `power` 1 gives the gradient, 2 the
+/// The recursion of the paper's appendix C in plain loops: `power` 1 gives the gradient, 2 the
 /// second derivatives (all weights, inputs and derivatives squared). `d6` is the derivative with respect to F6's sums.
 fn backward(p: &Named, f: &Plain, d6: &[f64], power: i32) -> Named {
     let zeros: Named = p.iter().map(|(n, v)| (*n, vec![0.0; v.len()])).collect();
@@ -262,7 +262,7 @@ fn backward(p: &Named, f: &Plain, d6: &[f64], power: i32) -> Named {
     g
 }
 
-/// The derivative (order 1) or second derivative (order 2) of the loss with respect to F6's sums or outputs, by differences.
+/// The derivative (order 1) or Gauss-Newton second derivative (order 2) of the loss with respect to F6's sums, by differences.
 fn by_f6(f: &Plain, codes: &[f32], scale: f64, label: usize, loss: Loss, order: i32) -> Vec<f64> {
     let at: Vec<f64> =
         if order == 1 { f.a6.clone() } else { f.a6.iter().map(|a| scaled_tanh(*a)).collect() };
@@ -283,7 +283,7 @@ fn by_f6(f: &Plain, codes: &[f32], scale: f64, label: usize, loss: Loss, order: 
         .collect()
 }
 
-/// The largest difference, relative to the tensor's largest value.
+/// Checks the largest difference, relative to the tensor's largest value.
 fn compare(what: &str, ours: &PatternParameters, theirs: &Named, tolerance: f64) {
     for ((name, ours), (_, theirs)) in ours.iter().zip(theirs) {
         let largest = theirs.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
@@ -353,7 +353,7 @@ fn forward_gradient_and_second_derivatives_against_float64() {
     }
 }
 
-/// The float64 gradient itself, by central differences of the whole network.
+/// Checks the gradient by central differences of the whole network in float64.
 #[test]
 fn gradient_against_central_differences() {
     let mut random = RandomNumbers(5);
@@ -396,7 +396,7 @@ fn gradient_against_central_differences() {
 fn second_derivatives_are_gauss_newton_where_no_cross_terms_exist() {
     let mut random = RandomNumbers(7);
     let mut p = parameters(&mut random);
-    // One connection from each unit of C5, and one from each map's position (2, 2) of S4.
+    // Unit k of F6 is only connected to unit k of C5, and that to position (2, 2) of S4's map k.
     for (i, w) in p.get_mut("f6.weight").unwrap().iter_mut().enumerate() {
         *w = if i / 120 == i % 120 { *w + 0.3 } else { 0.0 };
     }
@@ -431,7 +431,7 @@ fn second_derivatives_are_gauss_newton_where_no_cross_terms_exist() {
             p64[t].1[i] = at;
             let exact: f64 =
                 up.iter().zip(&down).map(|(u, d)| 2.0 * scale * ((u - d) / 2e-5).powi(2)).sum();
-            // S4's bias is shared by 25 units, but only the one at (2, 2) leads on.
+            // S4's bias is shared by 25 units, but only the one at (2, 2) is connected to C5.
             assert!(
                 (exact - f64::from(ours[i])).abs() < 1e-4 * exact + 1e-12,
                 "{name} {i}: {} {exact}",
@@ -545,7 +545,7 @@ fn steps_are_gradient_and_update_and_absent_connections_stay_zero() {
                 }
             }
         }
-        // A batch of one pattern gives the same as a step; a larger batch has the mean gradient.
+        // A batch of one pattern gives the same result as a step; a larger one has the mean gradient.
         let (mut one, mut two) = (net.clone(), net.clone());
         let mut sum = GradientSum::new();
         two.add_gradient(&mut PatternBuffers::new(), &images[0], 0, &mut sum);

@@ -1,6 +1,6 @@
 //! Small tests of the portable kernels, which Miri can run: `cargo +nightly miri test -p lenet5-core portable`.
 //!
-//! Under Miri only the smallest work is done.
+//! Under Miri, long tests are ignored or shortened.
 
 use lenet5_core::data::to_input;
 use lenet5_core::kernels::batch::{

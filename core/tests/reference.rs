@@ -1,7 +1,7 @@
 //! The modern network in float64, forward and backward, in plain loops.
 //!
-//! It is written independently of `ForwardPass`, and also says where float32 may decide otherwise than float64: where a sum
-//! before relu is close to 0, or where two of four values that are pooled are close to each other.
+//! It is written independently of `ForwardPass`. It also measures the distance to a kink of relu or max pooling, near which
+//! float32 may take another branch than float64.
 #![allow(clippy::needless_range_loop)]
 
 use lenet5_core::Weights;
@@ -19,7 +19,7 @@ pub struct Computed {
     pub loss: f64,
     /// The gradient with respect to each of the ten tensors.
     pub gradient: Vec<Vec<f64>>,
-    /// The smallest distance to a place where relu or the largest of four values would be decided otherwise.
+    /// The smallest distance to a kink of relu or max pooling.
     pub margin: f64,
 }
 

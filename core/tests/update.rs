@@ -7,7 +7,7 @@ use lenet5_core::training::OptimizerConfig;
 
 use crate::common::{RandomNumbers, weights};
 
-/// All optimizers, each setting away from where it does nothing.
+/// All optimizers, with and without each optional setting.
 fn optimizers() -> Vec<OptimizerConfig> {
     let mut all = Vec::new();
     for weight_decay in [0.0, 0.02] {
@@ -36,7 +36,7 @@ struct Parameter {
     second: f64,
 }
 
-/// Step number `step`, from 1.
+/// Updates a parameter; `step` starts at 1.
 fn update(p: &mut Parameter, mut g: f64, rule: OptimizerConfig, rate: f64, step: i32) {
     match rule {
         OptimizerConfig::Sgd { momentum, dampening, weight_decay, nesterov } => {
@@ -95,7 +95,7 @@ fn update_rules_against_float64() {
                     error < 1e-5 * change + 1e-8 * f64::from(step),
                     "{rule:?} step {step}: {error:e} of {change:e}"
                 );
-                // Half-way, a copy of the state goes on.
+                // The last steps use a copy of the state.
                 if step == 3 {
                     optimizer = optimizer.clone();
                     assert_eq!(optimizer.rule.steps, 3.0);

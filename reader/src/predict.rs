@@ -59,7 +59,7 @@ fn files_below(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Vec<Result<Path
             Some(Ok(entry.into_path()))
         }
         Ok(_) => None,
-        // A link to a folder that contains it.
+        // The entry is a link to a folder that contains it.
         Err(error) if error.loop_ancestor().is_some() => None,
         Err(error) => {
             let path = error.path().unwrap_or(folder).to_owned();

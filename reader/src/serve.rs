@@ -86,7 +86,7 @@ pub struct ServiceOptions {
     pub reject_below: Option<f32>,
 }
 
-/// How the service ended after it was told to stop.
+/// The outcome of stopping the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shutdown {
     /// All accepted requests got their responses.
@@ -124,7 +124,7 @@ impl Server {
     /// If the service cannot listen on the address, or the weights do not fit their settings.
     pub fn bind(options: &ServiceOptions, weights: &Weights) -> Result<Self> {
         lenet5_cli::system::return_memory();
-        // The checks that are quick come first.
+        // Quick checks come first.
         let fail = |error| Error::Config(format!("listening on {}: {error}", options.addr));
         let listener = TcpListener::bind(&options.addr).map_err(fail)?;
         listener.set_nonblocking(true).map_err(fail)?;

@@ -1,4 +1,4 @@
-//! What the commands print, and their exit codes.
+//! Tests of the commands: output and exit codes.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -154,7 +154,7 @@ fn pipes_with_data_are_read() {
         .output()
         .map(Ended::from);
     assert_eq!(ended.unwrap().success(), "407\n407\n");
-    // A named pipe whose writer comes a little later.
+    // A named pipe that is written to a little later.
     let folder = temp();
     let name = folder.path().join("pipe");
     pipe(&name);
@@ -170,7 +170,7 @@ fn links_in_a_circle_have_an_end() {
     let path = |name: &str| folder.path().join(name);
     fs::create_dir_all(path("a/b")).unwrap();
     fs::copy(in_repository("tests/pictures/407.png"), path("a/b/407.png")).unwrap();
-    // Followed without an end, these would be 2^40 paths.
+    // Followed without a limit, these links make 2^40 paths.
     for name in ["a/b/one", "a/b/two", "a/three"] {
         std::os::unix::fs::symlink("..", path(name)).unwrap();
     }
@@ -190,7 +190,7 @@ fn names_are_printed_without_tricks() {
     let folder = temp();
     let at = |name: &[u8]| folder.path().join(OsStr::from_bytes(name));
     let picture = fs::read(in_repository("tests/pictures/407.png")).unwrap();
-    // (name, as it is printed)
+    // (name, printed name)
     let table: [(&[u8], &str); 5] = [
         (b"1\nerror: 2.png", r"1\nerror: 2.png"),
         (b"\x1b[31mred.png", r"\u{1b}[31mred.png"),

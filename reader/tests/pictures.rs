@@ -144,7 +144,7 @@ fn formats_are_found_by_content() {
             Hdr | OpenExr => picture.to_rgb32f().into(),
             _ => picture.clone(),
         };
-        // The name is wrong, except for the format that has no mark in its content.
+        // The extension is wrong, except for TGA, whose content has no signature.
         let name = if format == Tga { "digit.tga" } else { "digit.txt" };
         let path = folder.path().join(name);
         fs::write(&path, encoded(&picture, format)).unwrap();
@@ -167,7 +167,7 @@ fn exif_orientation() {
     let (digits, _) = digits(1);
     let upright = coloured(&digits[0], [20.0; 3], [240.0; 3], 1.0);
     let upright = DynamicImage::from(upright);
-    // The picture as a camera stores it, for each orientation that it notes.
+    // The picture as a camera stores it, for each EXIF orientation.
     let stored = [
         (1, upright.clone()),
         (2, upright.fliph()),
@@ -610,7 +610,7 @@ fn files_that_are_no_pictures() {
     for at in (0..png.len()).step_by(7) {
         let mut broken = png.clone();
         broken[at] ^= 0x55;
-        // Reading ends, whatever the result is.
+        // Reading must end, whatever the result.
         if let Ok(picture) = Picture::decode(&broken, &default) {
             let _ = shipped().read(&picture);
         }
@@ -842,21 +842,21 @@ fn patterns_are_read_in_limited_time() {
         picture(1600, &|x, y| x % 3 == 0 && y % 3 == 0),
         picture(1200, &|x, y| x % 4 < 2 && y % 4 < 2),
         picture(1000, &|x, y| x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503) & 7 == 0),
-        // Frames inside each other.
+        // Nested frames.
         picture(1000, &|x, y| x.min(y).min(999 - x).min(999 - y) % 4 == 0),
     ];
     for (i, reading) in read_all(&recognizer, &patterns).into_iter().enumerate() {
         let words = reading.map_or_else(|error| error.to_string(), |reading| reading.text);
         assert!(!words.contains("takes longer"), "pattern {i}: {words}");
     }
-    // The time limit is over at the start.
+    // The time limit is 0.
     let none = shipped().time_limit(Duration::ZERO);
     let message = read(&none, &patterns[0]).unwrap_err().to_string();
     assert_eq!(message, "expected a picture that is read within 0 s, found that it takes longer");
 }
 
 /// A sheet of dots with a digit. At full size there are too many dots; at the smaller size they merge, and the digit is
-/// read. That reading has to stay.
+/// read. This reading is the result.
 #[test]
 fn a_reading_at_the_smaller_size_stays() {
     let (digits, labels) = digits(1);

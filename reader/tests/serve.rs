@@ -1,4 +1,4 @@
-//! The HTTP service: the real program, over sockets.
+//! Tests of the HTTP service: the real program, over sockets.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -258,7 +258,7 @@ fn three_forms_of_the_body() {
             keys.sort();
             keys
         };
-        // The order is that of the type, not of the alphabet.
+        // The keys are in the type's order, not sorted.
         assert!(responses[0].body.starts_with(b"{\"model\":\"modern\",\"text\":"));
         assert_eq!(keys(&json), ["accepted", "digits", "left_out", "model", "rejected", "text"]);
         assert_eq!((&json["model"], &json["rejected"]), (&json!("modern"), &json!(false)));
@@ -519,7 +519,7 @@ fn head_and_options() {
     assert_eq!((response.status, response.header("allow")), (204, Some("post, options")));
 }
 
-/// Against DNS rebinding: a page from a host whose name points to 127.0.0.1.
+/// DNS rebinding: a page from a host whose name points to 127.0.0.1 is refused.
 #[test]
 fn foreign_hosts_and_origins_are_refused() {
     let service = Service::start(&["--allow-host=digits.test", "--allow-origin=https://a.test"]);
@@ -555,7 +555,7 @@ fn foreign_hosts_and_origins_are_refused() {
         let allowed = (origin == "https://a.test").then_some(origin);
         assert_eq!(response.header("access-control-allow-origin"), allowed);
     }
-    // The request that a browser sends before the request of a page.
+    // The preflight request that a browser sends before a page's request.
     let preflight = [("origin", "https://a.test"), ("access-control-request-method", "POST")];
     let response = with("OPTIONS", "/v1/predict", "host: localhost", &preflight);
     assert_eq!(response.header("access-control-allow-origin"), Some("https://a.test"));
@@ -576,7 +576,7 @@ fn a_half_closed_connection_gets_its_response() {
     }
 }
 
-/// All addresses of 127.0.0.0/8 are this machine, and each address counts as another client.
+/// All addresses of 127.0.0.0/8 are this machine, and each address counts as a separate client.
 #[test]
 fn one_client_does_not_keep_others_out() {
     let service = Service::start(&["--max-per-client=3"]);
@@ -806,7 +806,7 @@ fn many_clients_get_their_own_results() {
         ("lenet5_digits_total{model=\"original\"}", all / 3.0),
         ("lenet5_batch_size_sum{model=\"modern\"}", all * 2.0 / 3.0),
         ("lenet5_queue_depth{model=\"modern\"}", 0.0),
-        // The request for the metrics itself.
+        // The metrics request itself is in flight.
         ("lenet5_requests_in_flight", 1.0),
     ] {
         assert_eq!(service.metric(name), expected, "{name}");

@@ -152,7 +152,7 @@ impl Dataset {
         self.labels.size()[0]
     }
 
-    /// Returns whether the data set has no images; [`Dataset::read`] never returns such a one.
+    /// Returns whether the data set has no images; [`Dataset::read`] rejects an empty one.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -323,8 +323,8 @@ fn resize_images(images: &Tensor, size: usize) -> Result<Tensor> {
 /// `labels-idx1-ubyte`. The file may also lie in `raw` or `*/raw`, as torchvision arranges what it
 /// downloads.
 fn find(folder: &Path, split: Split, suffix: &str) -> Result<PathBuf> {
-    // EMNIST's names are such as "emnist-digits-train-images-idx3-ubyte", with "test" for the test
-    // part.
+    // EMNIST's names have the form "emnist-digits-train-images-idx3-ubyte", with "test" for the
+    // test part.
     let (wanted, alternative) = match split {
         Split::Train => (format!("train-{suffix}"), format!("-train-{suffix}")),
         Split::Test => (format!("t10k-{suffix}"), format!("-test-{suffix}")),
@@ -403,7 +403,7 @@ fn file_name(path: &Path) -> String {
     files::shown(Path::new(path.file_name().unwrap_or_default()))
 }
 
-/// Names the format of a file, judged by its content.
+/// Detects the format of a file from its content.
 fn file_kind(path: &Path) -> Option<&'static str> {
     let mut start = Vec::new();
     let read = files::open(path).ok()?.take(foreign::START as u64).read_to_end(&mut start);

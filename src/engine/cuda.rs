@@ -217,11 +217,11 @@ pub struct CudaEngine {
     launcher: Box<dyn Launcher>,
     /// Training images (N, S, S), uint8.
     train: Tensor,
-    /// Test images, in the same form.
+    /// Test images (N, S, S), uint8.
     test: Tensor,
     /// The labels of the training images: (N), int64.
     labels: Tensor,
-    /// How the network takes the images; without pixels.
+    /// The size and the grey levels of the images, without pixels.
     images: GreyImages,
     /// The network's input for each grey value: (256), float32.
     levels: Tensor,
@@ -230,11 +230,11 @@ pub struct CudaEngine {
     parameters: Tensor,
     /// The optimizer's state, in the same order as the parameters.
     state: [Tensor; 2],
-    /// For each image of a batch the inputs of c5, f6 and output.
+    /// The inputs of c5, f6 and output for each image of a batch.
     inputs: [Tensor; 3],
-    /// For each image of a batch the gradients with respect to the sums of c5, f6 and output.
+    /// The gradients with respect to the sums of c5, f6 and output for each image of a batch.
     derivatives: [Tensor; 3],
-    /// For each block of `gradient` the gradient of the convolutions' parameters.
+    /// The gradient of the convolutions' parameters for each block of `gradient`.
     convolutions: Tensor,
     /// Whether launches are measured.
     measured: bool,
@@ -372,7 +372,7 @@ impl Engine for CudaEngine {
         Ok(())
     }
 
-    /// Returns for each kernel the number of its launches in training, and the time that they took.
+    /// Returns the number of launches of each kernel in training, and the time that they took.
     fn profile(&self) -> Result<Option<String>> {
         if !self.measured {
             return Ok(None);

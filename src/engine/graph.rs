@@ -23,8 +23,8 @@ use crate::model::{LeNet5, loss};
 use crate::recipe::{OptimizerConfig, TrainConfig};
 use crate::{Error, Result};
 
-/// The number of steps in a piece. With fewer steps all is recorded sooner; with more there are
-/// fewer pauses. Not yet tuned on a GPU.
+/// The number of steps in a piece. Fewer steps are recorded sooner; more steps make fewer pauses.
+/// The number is not yet tuned on a GPU.
 const STEPS: usize = 8;
 /// The number of images per forward pass in evaluation.
 const EVALUATION_BATCH_SIZE: i64 = 10_000;
@@ -51,7 +51,7 @@ pub struct GraphEngine {
 struct Piece {
     /// The number of images of each step.
     sizes: Vec<i64>,
-    /// The same numbers as float64 on the device, to weight the mean losses.
+    /// These sizes as float64 on the device, to weight the mean losses.
     weights: Tensor,
     /// The indices of the images in the data: (sum of sizes), int64.
     indices: Tensor,

@@ -154,7 +154,7 @@ pub(crate) enum EngineKind {
 /// Chooses the engine that trains with these settings on a device.
 ///
 /// # Errors
-/// If the settings name an engine or a precision that does not go with the other settings; the
+/// If the settings name an engine or a precision that is incompatible with the other settings; the
 /// message states the reason.
 pub(crate) fn choose(recipe: &TrainConfig, device: Device) -> Result<EngineKind> {
     if recipe.precision == Precision::Tf32 && !device.is_cuda() {
@@ -163,7 +163,7 @@ pub(crate) fn choose(recipe: &TrainConfig, device: Device) -> Result<EngineKind>
     let refuse = |name: &str, reason: &str| Err(Error::config(format!("--engine {name} {reason}")));
     match (recipe.engine, fused(recipe, device)) {
         (EngineChoice::Libtorch, _) | (EngineChoice::Auto, Err(_)) => Ok(EngineKind::Libtorch),
-        // On a GPU it must be chosen explicitly, as it has not run on a GPU yet.
+        // GPU kernels must be chosen explicitly, as they have not run on a GPU yet.
         (EngineChoice::Auto, Ok(_)) if device.is_cuda() => Ok(EngineKind::Libtorch),
         (EngineChoice::Fused | EngineChoice::Auto, Ok(kind)) => Ok(kind),
         (EngineChoice::Fused, Err(reason)) => refuse("fused", reason),

@@ -75,8 +75,8 @@ impl Engine for SdlmEngine {
         let Self { recipe, network, train, .. } = self;
         let classes = recipe.model.classes;
         let (mut buffers, mut gradient) = (PatternBuffers::new(), GradientSum::new());
-        // The rates are kept from step to step, as most schedules change the learning rate between
-        // epochs only.
+        // Learning rates are kept from step to step, as most schedules change them between epochs
+        // only.
         let mut current = (f64::NAN, LearningRates::constant(0.0));
         each_batch(recipe, train, epoch, |step, images, labels| {
             let learning_rate = epoch.learning_rates[step as usize];

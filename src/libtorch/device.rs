@@ -134,7 +134,7 @@ fn open_cuda(index: usize) -> Result<()> {
 
 /// Loads `libtorch_cuda.so`, which registers the CUDA backend. The linker drops this library, as
 /// the program uses none of its symbols; linking it anyway would make every start 0.15 s slower. It
-/// must be loaded before any other question about CUDA, as libtorch remembers the answers.
+/// must be loaded before any other query about CUDA, as libtorch keeps the results.
 fn load_cuda_backend() -> Result<()> {
     static LOADED: OnceLock<Result<Library, String>> = OnceLock::new();
     let name = "libtorch_cuda.so";

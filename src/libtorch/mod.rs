@@ -160,8 +160,8 @@ pub(crate) fn allow_tf32(allow: bool) -> Result<()> {
 
 /// Allows only deterministic kernels from now on, as `torch.use_deterministic_algorithms(True)`
 /// does; an operation without such a kernel is then an error. It must be called before the first
-/// work on a GPU: it sets the environment variable `CUBLAS_WORKSPACE_CONFIG`, unless that is
-/// already set, which cuBLAS reads when it starts.
+/// work on a GPU: it sets the environment variable `CUBLAS_WORKSPACE_CONFIG` if it is unset, and
+/// cuBLAS reads this variable when it starts.
 ///
 /// # Errors
 /// If libtorch reports an error.

@@ -45,7 +45,7 @@ pub struct Original {
     f6: Layer,
     /// The codes: (classes, 84).
     output: Tensor,
-    /// 1 for connections of c3, else 0: (16, 6, 1, 1).
+    /// The mask of c3, 1 for a connection, else 0: (16, 6, 1, 1).
     c3_mask: Tensor,
 }
 
@@ -185,7 +185,7 @@ impl Subsampling {
     }
 }
 
-/// 1 for connections of c3, else 0: (16, 6, 1, 1).
+/// Returns the mask of c3, 1 for a connection, else 0: (16, 6, 1, 1).
 fn c3_mask(path: &Path) -> Tensor {
     let rows = C3_TABLE.iter().flat_map(|maps| (0..6).map(|map| f32::from(maps.contains(&map))));
     Tensor::from_slice(&rows.collect::<Vec<_>>()).reshape([16, 6, 1, 1]).to_device(path.device())

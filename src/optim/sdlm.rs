@@ -21,7 +21,7 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Sdlm {
     parameters: Vec<Tensor>,
-    /// For each parameter h and mu + h.
+    /// The values h and mu + h of each parameter.
     curvature: Vec<(Tensor, Tensor)>,
     mu: f64,
 }

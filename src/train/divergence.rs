@@ -11,8 +11,8 @@ use crate::recipe::{Loss, TrainConfig};
 /// Training has diverged if the loss is at least this multiple of the loss of a network that
 /// predicts all classes equally. Measured on 1,000 digits in three epochs, over all activations,
 /// optimizers, losses and learning rates from 0.0005 to 1e9: the ratio of runs that learn stays
-/// below 1.2. Of the runs with an epoch above 10 none ended below 70 % error, except one with Adam
-/// at a learning rate of 1e9, whose loss was 1e10.
+/// below 1.2. No run with an epoch above 10 ended below 70 % error, except one with Adam at a
+/// learning rate of 1e9, whose loss was 1e10.
 const MAX_LOSS_RATIO: f64 = 100.0;
 /// Training has diverged if a parameter is at least this large; those of the shipped networks are
 /// below 10. The network of 1998 with its fixed codes is checked only by this, as its distances are
@@ -36,7 +36,7 @@ impl fmt::Display for MeasuredLoss {
 }
 
 /// Returns an error with a description if the loss or a parameter is far outside the range of
-/// training that learns.
+/// successful training.
 pub(super) fn check_divergence(
     config: &TrainConfig,
     state: &State,

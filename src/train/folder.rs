@@ -28,8 +28,8 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Creates the folder if it is missing, and locks it. Then removes temporary files of processes
-    /// that were killed; under the lock no other process is writing any.
+    /// Creates the folder if it is missing, locks it, and removes temporary files of processes that
+    /// were killed. The lock ensures that no other process is writing one.
     ///
     /// # Errors
     /// If another process holds the lock; the message names the process. Also if the folder cannot
@@ -96,7 +96,7 @@ impl Drop for RunFolder {
     }
 }
 
-/// Returns whether an open file is still the one with that path.
+/// Returns whether `path` still refers to the open file.
 fn is_same(file: &File, path: &Path) -> bool {
     let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
     let (open, named) = (file.metadata().map(identity), fs::metadata(path).map(identity));

@@ -58,7 +58,7 @@ pub struct EpochMetrics {
     pub run: Option<String>,
 }
 
-/// How a run ended.
+/// The outcome of a run.
 #[derive(Debug, PartialEq)]
 pub enum Outcome {
     /// All epochs are done.
@@ -83,7 +83,7 @@ pub trait Progress {
     fn report(&mut self, metrics: &EpochMetrics);
 }
 
-/// Shows nothing.
+/// `()` shows no progress.
 impl Progress for () {
     fn begin(&mut self, _: u32, _: u32, _: u64) {}
     fn set(&mut self, _: u64) {}
@@ -185,9 +185,9 @@ impl Run {
         Self::open(config, folder, device, state, generator, 0)
     }
 
-    /// Continues the run in `folder` from its checkpoint. It ends in the same bits as if it had
-    /// never stopped. `config` is what [`read_config`] returns; its epochs, device, threads and
-    /// engine may have been changed.
+    /// Continues the run in `folder` from its checkpoint. The results have the same bits as those
+    /// of an uninterrupted run. `config` is the result of [`read_config`]; its epochs, device,
+    /// threads and engine may have been changed.
     ///
     /// # Errors
     /// If `folder` holds no run, or a file in it is damaged.
@@ -275,7 +275,7 @@ impl Run {
     ///
     /// # Errors
     /// If training diverges: the loss or a parameter is not finite, or far outside the range of
-    /// training that learns. The previous checkpoint is then kept. Also if a file cannot be
+    /// successful training. The previous checkpoint is then kept. Also if a file cannot be
     /// written.
     pub fn train(
         &mut self,

@@ -13,7 +13,7 @@ use super::jpeg::{self, Fault};
 use super::picture::{Picture, Pixels};
 use crate::{Error, Result, files, foreign};
 
-/// Limits on what decoding a picture may take.
+/// Limits for decoding a picture.
 #[derive(Clone, Copy, Debug)]
 pub struct PictureLimits {
     /// The largest number of pixels.
@@ -35,7 +35,7 @@ impl Picture {
     /// its first frame.
     ///
     /// # Errors
-    /// If the bytes are no picture, or one that is damaged or exceeds the limits; the message
+    /// If the bytes are no picture, or the picture is damaged or exceeds the limits; the message
     /// states what was expected and what was found.
     pub fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Self, String> {
         decode_as(None, bytes, limits)
@@ -88,8 +88,7 @@ impl Picture {
     }
 }
 
-/// Decodes a picture. If its content identifies no format, it is taken to be of the format
-/// `unmarked`.
+/// Decodes a picture. `unmarked` is the format to assume if the content identifies none.
 fn decode_as(
     unmarked: Option<ImageFormat>,
     bytes: &[u8],

@@ -4,5 +4,5 @@
 pub const SIDE: usize = 28;
 /// The number of pixels of such a picture.
 pub const PIXELS: usize = SIDE * SIDE;
-/// The largest number of rows or columns that the digit covers in it.
+/// The height or the width of the digit in it, whichever is larger.
 pub const DIGIT: usize = 20;

@@ -25,13 +25,13 @@ pub struct Ink {
 /// A rectangle in a picture, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Area {
-    /// The number of columns to the left of it.
+    /// The index of its first column.
     pub left: usize,
-    /// The number of rows above it.
+    /// The index of its first row.
     pub top: usize,
-    /// The number of columns in it.
+    /// The number of its columns.
     pub width: usize,
-    /// The number of rows in it.
+    /// The number of its rows.
     pub height: usize,
 }
 
@@ -76,8 +76,8 @@ impl Ink {
     }
 
     /// Finds the ink in a picture. The picture is first reduced to at most `longest` pixels on a
-    /// side. Returns the ink and the reduction factor: the number of the picture's pixels along a
-    /// side of one pixel of ink. `None` if nothing stands out.
+    /// side. Returns the ink and the reduction factor: the width of one pixel of ink in pixels of
+    /// the picture. Returns `None` if no ink is found.
     pub fn of(picture: &Picture, longest: u32) -> Option<(Self, u32)> {
         let step = picture.width().max(picture.height()).div_ceil(longest);
         let (colours, alpha) = Colours::of(picture, step);
@@ -87,9 +87,9 @@ impl Ink {
             let Some(level) = ink.normalise() else { continue };
             let contrast = differences.mean_where(&ink);
             let stroke = ink.stroke();
-            // The opposite direction, bright ink on dark paper, is better only if far more stands
-            // out and it is not what the strokes enclose. It is also better if its strokes are
-            // finer and lie on what is then a sheet of paper on a table.
+            // The opposite direction is better only in two cases: its ink has much more contrast
+            // and does not lie within the first ink; or its strokes are much finer and the first
+            // ink is a sheet of paper on which they lie.
             let better =
                 |(first, [first_level, first_contrast, first_stroke]): &(Self, [f32; 3])| {
                     let stronger = level > 1.5 * first_level && contrast > 1.2 * first_contrast;
@@ -121,7 +121,7 @@ impl Ink {
     }
 
     /// Whether the ink covers an eighth of the picture without large gaps: its area is about that
-    /// of a rectangle with the same spreads.
+    /// of a rectangle with the same standard deviations.
     fn is_sheet(&self) -> bool {
         let area = self.values.iter().filter(|value| **value > 0.5).count() as f32;
         let [(_, across), (_, down)] = self.spreads();
@@ -144,8 +144,8 @@ impl Ink {
         2.0 * area / border
     }
 
-    /// Whether most of the ink lies within the extent of the other ink, judged by their spreads in
-    /// both directions.
+    /// Whether most of the ink lies within the extent of the other ink, estimated from their means
+    /// and standard deviations.
     fn is_within(&self, other: &Self) -> bool {
         let mut spreads = self.spreads().into_iter().zip(other.spreads());
         spreads.all(|((a, own), (b, others))| (a - b).abs() + own <= 1.1 * others)
@@ -247,7 +247,7 @@ impl Ink {
         Self { width, values }
     }
 
-    /// Scales the values so that paper is 0 and ink is 1. Returns the level of the ink before that,
+    /// Scales the values so that paper is 0 and ink is 1. Returns the original level of the ink
     /// relative to the paper; `None` if there is nothing but paper.
     fn normalise(&mut self) -> Option<f32> {
         // A sample of the pixels is enough to estimate the paper.
@@ -277,8 +277,8 @@ impl Ink {
     }
 }
 
-/// For each value after scaling the index of the first original value that it depends on, and the
-/// weights from there on.
+/// For each scaled value, the index of the first original value that it depends on, and the weights
+/// from that index on.
 struct Taps(Vec<(usize, Vec<f32>)>);
 
 impl Taps {
@@ -407,8 +407,7 @@ impl Colours {
     }
 
     /// The ink in each pixel for a direction in colour space from paper to ink, in two forms: as a
-    /// part of the largest difference that is possible there, and as the plain difference between
-    /// pixel and paper.
+    /// fraction of the largest possible difference from the paper, and as the difference itself.
     fn ink(&self, direction: [f32; 3]) -> (Ink, Ink) {
         let along = |pixel: &[f32; 3]| -> f32 {
             pixel.iter().zip(direction).map(|(channel, d)| channel * d).sum()
@@ -478,7 +477,7 @@ impl Ink {
         let (width, height) = (self.width, self.height());
         let step = (width.min(height) / 48).max(width.max(height) / 256).max(1);
         // The opening runs on a coarse grid that holds the smallest value of each cell. So its
-        // result is nowhere above the picture.
+        // result never exceeds the picture.
         let columns = width.div_ceil(step);
         let mut least = vec![f32::INFINITY; columns * height.div_ceil(step)];
         for (y, row) in self.values.chunks_exact(width).enumerate() {

@@ -72,8 +72,8 @@ pub fn resize(grey: &[u8], from: usize, to: usize) -> Vec<u8> {
     }
     let one = f64::from(1 << PRECISION_BITS);
     let scale = from as f64 / to as f64;
-    // For each target pixel the index of the first source pixel, and the integer weights from there
-    // on.
+    // For each target pixel, the index of the first source pixel, and the integer weights from that
+    // index on.
     let weights: Vec<(usize, Vec<i64>)> = (0..to)
         .map(|target| {
             let centre = (target as f64 + 0.5) * scale;

@@ -19,7 +19,7 @@ pub enum Fault {
 }
 
 /// Checks that every pixel that the header announces is there. Complete data may lack the end
-/// marker. Forms that are not known here, such as arithmetic coding, are left to the decoder.
+/// marker. Unsupported forms, such as arithmetic coding, are left to the decoder.
 ///
 /// # Errors
 /// If pixels are missing; the error states the reason.
@@ -58,7 +58,7 @@ struct Frame {
 struct FrameComponent {
     id: u8,
     sampling: (usize, usize),
-    /// For each coefficient the lowest bit that has arrived; `u8::MAX` if none has.
+    /// For each coefficient, the lowest bit that has arrived; `u8::MAX` if none has.
     lowest: [u8; 64],
     /// The coefficients of each block that are not 0, as a bit mask; only for progressive pictures.
     nonzero: Vec<u64>,
@@ -136,7 +136,7 @@ impl ScanHeader {
 
 impl Parser<'_> {
     /// Parses up to the data of the next scan. Returns `None` at the end of a complete picture, and
-    /// for forms that are not known here.
+    /// for unsupported forms.
     fn advance_to_scan(&mut self) -> Result<Option<ScanHeader>, Fault> {
         loop {
             // Complete data are accepted without an end marker.
@@ -173,7 +173,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Moves behind the next marker and returns it.
+    /// Skips to the end of the next marker and returns it.
     fn next_marker(&mut self) -> Option<u8> {
         let rest = self.bytes.get(self.at..)?;
         let is_marker = |two: &[u8]| two[0] == 0xff && !matches!(two[1], 0 | 0xff);
@@ -182,7 +182,7 @@ impl Parser<'_> {
         Some(rest[marker + 1])
     }
 
-    /// Moves behind a segment and returns it without its length, which comes first.
+    /// Skips a segment and returns it without its length, which comes first.
     fn segment<'b>(&mut self) -> Option<&'b [u8]>
     where
         Self: 'b,
@@ -213,8 +213,8 @@ impl Parser<'_> {
         let mut bits = BitReader { bytes: self.bytes, at: self.at, buffer: 0, count: 0 };
         let size = (frame.width, frame.height);
         let (max_h, max_v) = frame.max_sampling;
-        // The blocks of a single component only cover the picture. Several components fill whole
-        // MCUs.
+        // In a scan of one component, the blocks only cover the picture. In a scan of several, they
+        // fill whole MCUs.
         let (mcus, blocks): (usize, Vec<_>) = match scan.components[..] {
             [(index, dc, ac)] => {
                 let (h, v) = frame.components[index].sampling;
@@ -236,7 +236,7 @@ impl Parser<'_> {
         if frame.progressive && first > 0 {
             frame.components[scan.components[0].0].nonzero.resize(mcus, 0);
         }
-        // The number of blocks to come that have no new bits.
+        // The number of following blocks without new bits.
         let mut empty_blocks = 0;
         for mcu in 0..mcus {
             if self.restart > 0 && mcu > 0 && mcu % self.restart == 0 {
@@ -464,7 +464,7 @@ impl BitReader<'_> {
         Ok(())
     }
 
-    /// Moves behind a restart marker.
+    /// Skips a restart marker.
     fn restart(&mut self) -> Result<(), Fault> {
         (self.buffer, self.count) = (0, 0);
         let rest = &self.bytes[self.at.min(self.bytes.len())..];

@@ -3,12 +3,11 @@
 use super::digit::DIGIT;
 use super::ink::Ink;
 
-/// The widths of the strokes of MNIST's digits, which are 20x20 pixels: the range of nine tenths of
-/// them.
+/// The range of nine tenths of the stroke widths in MNIST, in pixels, for digits of 20x20 pixels.
 const MNIST_WIDTHS: (f32, f32) = (1.6, 4.0);
 /// Pixels with more ink than this belong to a stroke. Ink ranges from 0 to 1.
 pub const STRONG: f32 = 0.4;
-/// The height or width from which digits are redrawn. In smaller digits each grey value matters.
+/// The smallest side of digits that are redrawn. In smaller digits each grey value matters.
 const MIN_REDRAWN_SIDE: usize = 32;
 
 /// Returns the mean width of the strokes of ink, in pixels.
@@ -56,8 +55,8 @@ pub fn redrawn(part: Ink, pen: f32) -> Ink {
     Ink::new(width, drawn.collect())
 }
 
-/// For each pixel whose value is not `from`, the distance to the nearest pixel whose value is, or
-/// to the picture's border; 0 for the other pixels. A diagonal step counts √2.
+/// For each pixel, the distance to the nearest pixel whose value is `from`. Pixels outside of the
+/// picture are false. A diagonal step counts √2.
 fn distances(mask: &[bool], width: usize, from: bool) -> Vec<f32> {
     let height = mask.len() / width;
     // Outside of the picture there is paper.

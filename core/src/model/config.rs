@@ -1,4 +1,4 @@
-//! The settings in which the LeNet-5 networks that people use differ.
+//! The settings of the LeNet-5 networks that are in use.
 
 use std::fmt;
 
@@ -84,7 +84,7 @@ pub enum C5 {
     Linear,
 }
 
-/// The way in which an image of 28x28 pixels becomes the network's input.
+/// The conversion of 28x28 images to the network's input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Input {
@@ -121,11 +121,11 @@ pub struct ModelConfig {
     pub c5: C5,
     /// The number of classes, 2 to 1,000.
     pub classes: usize,
-    /// The mean, which is subtracted from the pixels. These are 0 to 1, padding included.
+    /// The mean, which is subtracted from the pixels. They range from 0 to 1.
     pub mean: f64,
     /// The standard deviation, by which the pixels are divided after that.
     pub std: f64,
-    /// The way in which an image becomes the input.
+    /// The conversion of images to the input.
     pub input: Input,
     /// The factor of the squared distances from the codes; only for the original network.
     #[serde(skip_serializing_if = "is_default_scale")]
@@ -305,7 +305,7 @@ pub struct ModelOptions {
     pub layer_order: Option<LayerOrder>,
     /// The activation of c5 and f6.
     pub hidden_activation: Option<HiddenActivation>,
-    /// The way in which an image of 28x28 pixels becomes the input.
+    /// The conversion of 28x28 images to the input.
     pub input: Option<Input>,
     /// The mean, which is subtracted from the pixels.
     pub mean: Option<f64>,

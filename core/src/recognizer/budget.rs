@@ -27,7 +27,7 @@ impl Budget {
         self.pixels = WORK * pixels.max(1 << 16);
     }
 
-    /// Pays for a step that processes this number of pixels.
+    /// Subtracts the work of a step that processes this number of pixels.
     ///
     /// # Errors
     /// [`Error::Picture`] if the budget does not suffice, or the time limit is exceeded.

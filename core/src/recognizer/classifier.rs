@@ -29,14 +29,14 @@ enum Kernels {
     Batch {
         form: BatchForm,
         parameters: ParameterVector,
-        /// How the network takes pictures.
+        /// The conversion of pictures to the input.
         images: Box<GreyImages>,
-        /// The kernels that no thread is using.
+        /// Kernels that no thread is using.
         free: Mutex<Vec<BatchKernels>>,
     },
     Pattern(Box<PatternNetwork>),
-    /// None of them computes this network, so the plain forward pass does.
-    None,
+    /// The plain forward pass, for networks that no kernels support.
+    Plain,
 }
 
 impl Classifier {
@@ -46,7 +46,7 @@ impl Classifier {
     /// If the tensors do not fit the settings, or are so large that results may be infinite.
     pub fn new(weights: &Weights) -> Result<Self> {
         let (forward, config) = (ForwardPass::new(weights)?, &weights.config);
-        let largest = forward.largest_value();
+        let largest = forward.value_bound();
         if largest > f64::from(f32::MAX) {
             return Err(Error::Config(format!(
                 "expected weights and a normalisation with which all values stay within float32's \
@@ -63,7 +63,7 @@ impl Classifier {
                 images: Box::new(GreyImages::new(Vec::new(), SIDE, config)),
                 free: Mutex::default(),
             },
-            _ => Kernels::None,
+            _ => Kernels::Plain,
         };
         Ok(Self { forward, kernels })
     }
@@ -84,8 +84,8 @@ impl Classifier {
     /// The logits of a few pictures: (N, classes), row by row.
     fn logits(&self, pictures: &[[u8; PIXELS]]) -> Vec<f32> {
         match &self.kernels {
-            // These kernels compute a single picture too, as its bits must not depend on how many
-            // pictures are read together.
+            // The batch kernels also compute a single picture, because its result must not depend
+            // on the number of pictures that are read together.
             Kernels::Batch { form, parameters, images, free } => {
                 let lock = || free.lock().unwrap_or_else(PoisonError::into_inner);
                 let unused = lock().pop();
@@ -108,7 +108,7 @@ impl Classifier {
                 }
                 logits
             }
-            Kernels::None => {
+            Kernels::Plain => {
                 let inputs: Vec<f32> = pictures
                     .iter()
                     .flat_map(|picture| to_input(picture, SIDE, self.config()))

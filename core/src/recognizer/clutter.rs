@@ -59,7 +59,7 @@ fn is_speck(component: &Component) -> bool {
     component.area.width.max(component.area.height) <= 2 || component.pixels.len() <= 2
 }
 
-/// Keeps the components that pass a test, or all if none passes.
+/// Keeps the components that pass a test; keeps all if none passes.
 fn keep(components: &mut Vec<Component>, test: impl Fn(&Component) -> bool) {
     let kept: Vec<bool> = components.iter().map(test).collect();
     if kept.contains(&true) {
@@ -91,8 +91,8 @@ fn is_frame(component: &Component, width: usize) -> bool {
     if area.width.min(area.height) < 24 || component.fill() > 0.5 {
         return false;
     }
-    // For the upper and the lower side the columns with ink, for the left and the right side the
-    // rows.
+    // Which columns have ink at the upper and the lower side, and which rows at the left and the
+    // right side.
     let mut columns = [vec![false; area.width], vec![false; area.width]];
     let mut rows = [vec![false; area.height], vec![false; area.height]];
     for pixel in &component.pixels {

@@ -18,7 +18,7 @@ impl Component {
         2.0 * self.pixels.len() as f32 / self.border.max(1) as f32
     }
 
-    /// Returns the part of its bounding box that is ink.
+    /// Returns the fraction of its bounding box that is ink.
     pub fn fill(&self) -> f32 {
         self.pixels.len() as f32 / (self.area.width * self.area.height) as f32
     }

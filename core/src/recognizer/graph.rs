@@ -17,8 +17,8 @@ const MAX_PIECES_PER_DIGIT: usize = 5;
 /// The cost of a cut through a component, as the logarithm of a likelihood. The other costs have
 /// the same unit.
 const CUT_COST: f32 = -1.5;
-/// The cost of taking a component for a blot, and the additional cost if it is as large as the line
-/// is high.
+/// The cost of classifying a component as a blot, and the additional cost if it is as large as the
+/// line is high.
 const BLOT_COST: (f32, f32) = (-3.0, -6.0);
 /// The cost of leaving out a piece.
 const LEFT_OUT_COST: f32 = -30.0;
@@ -97,7 +97,7 @@ impl Graph {
     }
 
     /// Finds the likeliest path. `digits` are the probabilities that the edges are digits, `class`
-    /// those of their classes. With `allow_blots` a component may be a blot, which is no digit.
+    /// those of their likeliest classes. With `allow_blots` a component may be a blot and no digit.
     /// Returns the edges of the path and the areas of the pieces that it leaves out.
     pub fn best(
         &self,
@@ -106,8 +106,8 @@ impl Graph {
         allow_blots: bool,
     ) -> (Vec<usize>, Vec<Area>) {
         let log = |probability: f32| probability.max(1e-9).ln();
-        // For each node the best sum up to it, the node before it, and the edge between them if it
-        // is read.
+        // For each node: the best sum up to it, the node before it, and the edge between them if it
+        // is read as a digit.
         let mut best: Vec<(f32, usize, Option<usize>)> = vec![(0.0, 0, None)];
         let mut edges = self.edges.iter().enumerate().peekable();
         for last in 0..self.areas.len() {

@@ -55,9 +55,9 @@ pub fn lines(components: &[Component]) -> Vec<Vec<usize>> {
     lines.into_iter().map(|line| line.components).collect()
 }
 
-/// Whether two areas are in one line: they share half of the rows of the lower one. Or they share
-/// half of the columns of the narrower one with hardly any gap between them, as a digit in two
-/// parts.
+/// Whether two areas are in one line: they share half of the rows of the shorter one. Or they are
+/// parts of one digit: they share half of the columns of the narrower one, with hardly any gap
+/// between them.
 fn are_in_line(a: &Area, b: &Area) -> bool {
     let rows = shared([a.top, a.bottom()], [b.top, b.bottom()]);
     let columns = shared([a.left, a.right()], [b.left, b.right()]);

@@ -63,7 +63,7 @@ fn beside(mark: &Area, digit: &Area, height: usize) -> Option<usize> {
     (in_line && gap <= height && !under).then_some(gap)
 }
 
-/// Whether the centre of `inner` lies within `outer`, and `outer` is the higher one.
+/// Whether the centre of `inner` lies within `outer`, and `outer` is taller.
 fn holds(outer: &Area, inner: &Area) -> bool {
     let [x, y] = [2 * inner.left + inner.width, 2 * inner.top + inner.height];
     (2 * outer.left..2 * outer.right()).contains(&x)

@@ -38,7 +38,7 @@ use pieces::Pieces;
 const LONGEST_SIDES: [u32; 2] = [400, 1600];
 /// The height in pixels from which digits are large enough.
 const MIN_HEIGHT: usize = 48;
-/// The height in pixels to which higher digits are reduced before they are cut.
+/// The height in pixels to which taller digits are reduced before they are cut.
 const MAX_HEIGHT: usize = 128;
 
 /// The default confidence below which digits are rejected. This rejects 0.5 % of MNIST's test
@@ -261,7 +261,7 @@ impl Recognizer {
         classes: &[Vec<f32>],
     ) -> Result<Reading> {
         let is_digit: Vec<f32> =
-            reject_classes.iter().map(|p| 1.0 - p[usize::from(training::NO_DIGIT)]).collect();
+            reject_classes.iter().map(|p| 1.0 - p[usize::from(training::REJECT_CLASS)]).collect();
         let top_class: Vec<f32> =
             classes.iter().map(|p| p.iter().copied().fold(0.0, f32::max)).collect();
         let (mut digits, mut accepted, mut others) = (Vec::new(), Vec::new(), Vec::new());
@@ -302,8 +302,8 @@ impl Recognizer {
             }
         }
         // Pictures of stars, leaves or cloth have many parts, none of which is like a digit.
-        let surest = digits.iter().map(|digit| digit.confidence).fold(0.0, f32::max);
-        if digits.is_empty() || digits.len() > 3 && surest < MIN_CONFIDENCE_OF_MANY {
+        let largest_confidence = digits.iter().map(|digit| digit.confidence).fold(0.0, f32::max);
+        if digits.is_empty() || digits.len() > 3 && largest_confidence < MIN_CONFIDENCE_OF_MANY {
             return Err(Error::Picture("expected digits, found nothing that is one".to_owned()));
         }
         let text = joined(&digits, |digit| digit.label.to_string());
@@ -368,7 +368,7 @@ fn find(picture: &Picture, mut budget: Budget) -> Result<LineGraphs> {
     found
 }
 
-/// The graphs of all lines of ink, and whether a line is too low to be read well. `step` is the
+/// The graphs of all lines of ink, and whether a line is too small to be read well. `step` is the
 /// side of a pixel of ink in pixels of the picture. `None` if there is no writing.
 fn graphs(ink: Ink, step: f32, budget: &mut Budget) -> Result<Option<(LineGraphs, bool)>> {
     let Some((ink, pieces, reduced)) = reduced_pieces(ink, budget)? else { return Ok(None) };

@@ -10,7 +10,7 @@ use crate::data::to_mnist;
 pub use crate::random::Random;
 
 /// The class of the reject network for everything that is no digit.
-pub const NO_DIGIT: u8 = 10;
+pub const REJECT_CLASS: u8 = 10;
 
 /// A string of digits.
 pub struct Text {
@@ -65,7 +65,7 @@ impl Text {
     }
 }
 
-/// Creates at least `count` examples: pictures and classes, with [`NO_DIGIT`] for those that show
+/// Creates at least `count` examples: pictures and classes, with [`REJECT_CLASS`] for those that show
 /// no digit. They are the candidates for digits in strings of `digits`, and some strokes and blots.
 /// A candidate that shows most of a digit, but not all, is left out.
 pub fn examples(
@@ -96,7 +96,7 @@ pub fn examples(
             let Ok(graph) = Graph::of(&text.ink, &pieces, line, &mut budget) else { continue };
             for edge in graph.edges {
                 let numbers = &line.pieces[edge.from..edge.to];
-                // For each digit all of its ink, and the part of it that the edge holds.
+                // For each digit: the sum of its ink, and the sum within the edge.
                 let parts: Vec<[f32; 2]> = text
                     .layers
                     .iter()
@@ -116,11 +116,11 @@ pub fn examples(
                 if held > 0.93 * all && foreign < 0.07 * all {
                     examples.push((edge.pixels, labels[chosen[main]]));
                 } else if held < 0.75 * all || foreign > 0.2 * all {
-                    examples.push((edge.pixels, NO_DIGIT));
+                    examples.push((edge.pixels, REJECT_CLASS));
                 }
             }
         }
-        examples.extend(scribble(random).map(|pixels| (pixels, NO_DIGIT)));
+        examples.extend(scribble(random).map(|pixels| (pixels, REJECT_CLASS)));
     }
     examples
 }

@@ -152,7 +152,7 @@ pub fn control_points(side: usize) -> usize {
     side / CELL + 4
 }
 
-/// A function that gives random numbers from its first to its second argument. They depend only on the keys.
+/// Returns a function that draws random numbers between its arguments. They depend only on the keys.
 fn uniform(keys: [u64; 3]) -> impl FnMut(f64, f64) -> f64 {
     let mut state = keys.into_iter().fold(0, |state, key| mix(state ^ key));
     move |low, high| {

@@ -21,7 +21,7 @@ pub enum Loss {
     Distance,
     /// The discriminative loss, the paper's eq. 9: `y[label] + log(exp(-j) + sum(exp(-y)))`.
     Discriminative {
-        /// The distance of the class of everything else. The paper gives no number.
+        /// The distance of the reject class. The paper gives no number.
         j: f64,
     },
 }

@@ -62,7 +62,7 @@ pub struct Hints {
     pub activation: Option<Activation>,
     /// The pooling.
     pub pooling: Option<Pooling>,
-    /// The way in which an image becomes the input.
+    /// The conversion of images to the input.
     pub input: Option<Input>,
     /// Whether the network has quantised layers.
     pub quantised: bool,
@@ -149,7 +149,7 @@ fn from_safetensors(bytes: &[u8], limits: &Limits) -> Result<Contents, String> {
     })
 }
 
-/// The option that fits, if exactly one does.
+/// The only option that fits; `None` if several or none fit.
 fn only<T: Copy>(options: &[(T, bool)]) -> Option<T> {
     let mut found = options.iter().filter(|(_, fits)| *fits).map(|(option, _)| *option);
     found.next().filter(|_| found.next().is_none())
@@ -227,7 +227,7 @@ fn from_classes(value: &Value) -> Hints {
     }
 }
 
-/// Whether a setting is `size`, or a tuple with no other number.
+/// Whether a setting is `size`, or a tuple in which every number is `size`.
 fn is_size(value: Option<&Value>, size: i64) -> bool {
     match value {
         Some(Value::Tuple(sizes)) => sizes.iter().all(|value| value.as_int() == Some(size)),

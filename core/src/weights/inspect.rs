@@ -45,7 +45,7 @@ pub struct Inspection {
     pub runnable: bool,
     /// The LeNet-5 in the file, if there is one.
     pub lenet5: Option<FoundNetwork>,
-    /// The reason why there is none.
+    /// The reason why the file holds no LeNet-5.
     pub error: Option<String>,
 }
 

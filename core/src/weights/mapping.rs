@@ -8,7 +8,7 @@ use crate::model::{C5, Input, ModelConfig};
 use crate::{Array, DType};
 
 /// The parts of a name that wrappers add: data parallelism and `torch.compile`.
-const WRAPPERS: [&str; 2] = ["module", "_orig_mod"];
+const NAME_WRAPPERS: [&str; 2] = ["module", "_orig_mod"];
 
 /// The largest number of tensors that are compared with LeNet-5's; a file with more holds another
 /// network.
@@ -42,9 +42,9 @@ struct MatchedTensor<'a> {
     tensor: &'a Array,
 }
 
-/// Maps the tensors of a file to the parameters of LeNet-5. If the names are those of this crate,
-/// whatever prefix they share, they decide. Else a weight is found by its shape, and a bias by the
-/// name of its weight. Checks the shapes, and that all numbers are finite.
+/// Maps the tensors of a file to the parameters of LeNet-5: by name if the names are those of this
+/// crate, with any common prefix. Otherwise a weight is found by its shape, and a bias by the name
+/// of its weight. Checks the shapes, and that all numbers are finite.
 ///
 /// # Errors
 /// If the tensors are not those of a LeNet-5; the message states what was expected and what was
@@ -224,7 +224,7 @@ fn select<'a>(tensors: Vec<(&'a str, &'a Array)>) -> Vec<(&'a str, &'a Array)> {
         let part = name.rsplit('.').next().unwrap_or(name);
         !tensor.shape().is_empty() && tensor.dtype().is_float() && matches!(part, "weight" | "bias")
     });
-    // Two biases of zeros may have one shape.
+    // Equal tensors may be two biases of zeros, so they are only removed after this check.
     if left.len() == 10 {
         return left;
     }
@@ -252,7 +252,7 @@ fn select<'a>(tensors: Vec<(&'a str, &'a Array)>) -> Vec<(&'a str, &'a Array)> {
 fn keys(tensors: &[(&str, &Array)]) -> Vec<String> {
     let mut paths: Vec<Vec<&str>> = tensors
         .iter()
-        .map(|(name, _)| name.split('.').filter(|part| !WRAPPERS.contains(part)).collect())
+        .map(|(name, _)| name.split('.').filter(|part| !NAME_WRAPPERS.contains(part)).collect())
         .collect();
     // The layer and `weight` or `bias` remain.
     while let [first, rest @ ..] = paths.as_slice()

@@ -246,7 +246,7 @@ impl Weights {
         Self::from_entries(contents, candidate.value, entries, (candidate.path.clone(), ""))
     }
 
-    /// Returns the network of these entries of `value`. They are those whose names begin with
+    /// Returns the network of these entries, which are those of `value` whose names begin with
     /// `prefix`.
     fn from_entries(
         contents: &Contents,

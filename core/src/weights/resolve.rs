@@ -53,7 +53,7 @@ const FOREIGN_FUNCTIONS: [(&str, &str); 9] = [
 ];
 
 /// Functions that return their first argument without a change that matters here.
-const WRAPPERS: [&str; 14] = [
+const IDENTITY_FUNCTIONS: [&str; 14] = [
     "__builtin__.set",
     "builtins.set",
     "torch._dynamo.eval_frame.OptimizedModule",
@@ -225,7 +225,9 @@ impl<'a> Resolver<'a, '_> {
                     _ => Err("expected a tensor's dtype".to_owned()),
                 }
             }
-            (class, &[first, ..]) if WRAPPERS.contains(&class) => self.value(first, depth + 1),
+            (class, &[first, ..]) if IDENTITY_FUNCTIONS.contains(&class) => {
+                self.value(first, depth + 1)
+            }
             // (function, type, arguments, state) of a tensor with attributes, or of a subclass of
             // tensors.
             (

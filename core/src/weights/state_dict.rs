@@ -50,7 +50,7 @@ pub struct Entry {
 pub struct Candidate<'a> {
     /// The keys that lead to it, joined by dots, such as `state.model`; empty for the whole file.
     pub path: String,
-    /// The value there.
+    /// The value at this path.
     pub value: &'a Value,
     /// Whether its key is in [`USUAL_KEYS`], or it is the whole file.
     pub usual: bool,
@@ -82,7 +82,7 @@ pub fn candidates(root: &Value) -> Vec<Candidate<'_>> {
     for _ in 0..MAX_DEPTH {
         let mut next = Vec::new();
         for (path, value) in level {
-            // An object that is no torch.nn.Module may hold one, such as a trainer.
+            // An object of another class, such as a trainer, may hold the network.
             let value = match value {
                 Value::Object { state: Some(state), .. } if state.get("_parameters").is_none() => {
                     state

@@ -127,8 +127,8 @@ impl<'a> ZipArchive<'a> {
         self.by_name.get(name).is_some_and(|index| self.members[*index].method != 0)
     }
 
-    /// Returns the data of a member, or `None` if there is no such member. Of data longer than
-    /// `limit` bytes it returns the first `limit` + 1 bytes, whatever size the header states.
+    /// Returns the data of a member, but at most the first `limit` + 1 bytes, whatever size the
+    /// header states. Returns `None` if there is no such member.
     ///
     /// # Errors
     /// If the member cannot be read; the text states why.

@@ -133,7 +133,7 @@ struct ReadingLine<'a, T> {
     result: T,
 }
 
-/// The rest of the line for a picture that cannot be read.
+/// The result for a picture that cannot be read.
 #[derive(Serialize)]
 struct Failed {
     error: String,
@@ -150,12 +150,12 @@ fn print_json(file: &Path, result: impl Serialize) -> anyhow::Result<()> {
 struct ShownDigits {
     folder: PathBuf,
     used: HashSet<String>,
-    /// The number of files with a stem so far.
+    /// The number of files so far, by stem.
     counts: HashMap<String, usize>,
 }
 
 impl ShownDigits {
-    /// Creates the folder, or takes an empty one: no picture of the user may be overwritten.
+    /// Creates the folder, or accepts an empty one, as no file of the user may be overwritten.
     fn new(folder: &Path) -> anyhow::Result<Self> {
         files::create_folder(folder)?;
         let mut entries = folder.read_dir().map_err(Error::io(folder))?;

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::failure::Failure;
 
-/// The most pictures in a batch.
+/// Maximum pictures in a batch.
 const MAX_BATCH: usize = 256;
 /// A batch that has this many pixels takes no more pictures, so that no request waits long for the pictures of others.
 const MAX_BATCH_PIXELS: u64 = 1 << 20;
@@ -71,7 +71,7 @@ impl Batcher {
     }
 }
 
-/// The next pictures whose requests still wait. None if there will be no more.
+/// The next pictures whose requests still wait. None if the queue is closed.
 fn next_batch(queue: &Receiver<Job>, wait: Duration) -> Option<Vec<Job>> {
     loop {
         let first = queue.recv().ok()?;

@@ -21,20 +21,20 @@ use super::failure::Failure;
 use super::metrics::ServiceMetrics;
 use super::routes::{self, App};
 
-/// The most bytes of a request's head.
+/// Maximum bytes of a request's head.
 const MAX_HEAD: usize = 64 << 10;
-/// The most connections at once that get a response which refuses them; more are closed without a response.
+/// Maximum refused connections at once that get a response; others are closed without one.
 const MAX_REFUSALS: usize = 64;
-/// The time, and the number of bytes, that a client may still send after the last response. They are thrown away.
+/// The time and the number of bytes that a client may still send after the last response. The bytes are discarded.
 const LINGER: (Duration, u64) = (Duration::from_secs(1), 64 << 20);
 /// The pause after a failure to accept a connection, most likely because no file descriptor is free.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The limits of connections.
 pub struct Connections {
-    /// The most connections at once.
+    /// Maximum connections at once.
     pub max: u32,
-    /// The most connections of one client; 0 for no limit. None: a quarter of all, and no limit for clients on this
+    /// Maximum connections of one client; 0 for no limit. None means a quarter of all, and no limit for clients on this
     /// machine.
     pub max_per_client: Option<u32>,
     /// The time for a request's head, the time that a connection may be idle, and the time for finishing at the end.
@@ -76,8 +76,8 @@ impl Drop for ClientGuard {
     }
 }
 
-/// The address under which a client is counted: an IPv4 address, also if it is written as IPv6; for other IPv6 addresses
-/// the /64 network, which is usually one household.
+/// The address under which a client is counted: an IPv4 address, even if written as IPv6; for other IPv6 addresses the
+/// /64 network, which is usually one household.
 fn client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
@@ -211,7 +211,7 @@ impl Connection {
 }
 
 /// Sends the last response, if there is one, and closes a connection. If a socket is closed before all received bytes are
-/// read, the system may throw away a response that is on its way; so this reads the rest first.
+/// read, the system may discard a response that is being sent, so this reads the rest first.
 async fn end(mut stream: TcpStream, failure: Option<Failure>) {
     let (most_time, most_bytes) = LINGER;
     let last = async {

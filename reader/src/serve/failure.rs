@@ -1,4 +1,4 @@
-//! Errors, in the form in which the client gets them.
+//! Errors, as responses to the client.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -30,7 +30,7 @@ impl Failure {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 
-    /// Too much at once; the client should try again later.
+    /// An overload; the client should try again later.
     pub fn busy(what: &str, max: usize) -> Self {
         let message = format!("expected at most {max} {what} at once, found more");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
@@ -57,7 +57,7 @@ impl Failure {
         json!({"error": {"code": self.code, "message": self.message}}).to_string()
     }
 
-    /// The whole response in bytes, for a connection that hyper does not serve (any more), and that ends with it.
+    /// The whole response in bytes, for a connection that hyper does not serve or no longer serves; it then ends.
     pub fn to_bytes(&self) -> Vec<u8> {
         let body = self.body();
         let retry = if self.retry() { "retry-after: 1\r\n" } else { "" };

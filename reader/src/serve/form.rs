@@ -19,7 +19,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// How a body holds the picture, by its content type.
+/// The form in which a body holds the picture.
 #[derive(Clone, Debug)]
 pub enum BodyForm {
     /// The body is the file.

@@ -37,7 +37,7 @@ impl Guard {
     /// Checks a request.
     ///
     /// # Errors
-    /// Names the host or the origin that is not allowed.
+    /// If the host or the origin is not allowed.
     pub fn check(&self, request: &Request) -> Result<(), Failure> {
         if !self.checks {
             return Ok(());
@@ -84,7 +84,7 @@ impl Guard {
     }
 }
 
-/// A header as text. The text for a header of other bytes is never an allowed name.
+/// A header as text. Other bytes become a text that is never an allowed name.
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name).map(|value| value.to_str().unwrap_or("bytes that are no text"))
 }
@@ -93,7 +93,7 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
 /// `--allow-origin` is not given.
 ///
 /// # Errors
-/// If an origin is not written as one.
+/// If an origin is malformed.
 pub fn cors(options: &ServiceOptions) -> Result<Option<CorsLayer>> {
     if options.allow_origin.is_empty() {
         return Ok(None);

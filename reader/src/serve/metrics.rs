@@ -56,7 +56,7 @@ impl Default for ServiceMetrics {
         let mut registry = Registry::with_prefix("lenet5");
         let requests = Family::default();
         registry.register("requests", "Requests with a response", requests.clone());
-        // From half a millisecond to four seconds.
+        // The buckets range from 0.5 ms to 4 s.
         let seconds: Family<Route, Histogram> =
             Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0005, 2.0, 14)));
         let help = "Time from the head of a request to its response";

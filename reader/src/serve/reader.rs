@@ -22,7 +22,7 @@ use super::metrics::ServiceMetrics;
 /// A picture of at most this many bytes and pixels is decoded in a millisecond, on the thread of its request, and read in
 /// a batch. A larger one is decoded and read on another thread.
 const SMALL_BODY: usize = 64 << 10;
-/// The most pixels of such a picture.
+/// Maximum pixels of a small picture.
 const SMALL_PIXELS: u64 = 100_000;
 
 /// The resources that requests may use.
@@ -51,7 +51,7 @@ impl RequestLimits {
         Self { bodies, pictures, cores: Arc::new(Semaphore::new(cores)) }
     }
 
-    /// Does work on a thread that may block.
+    /// Runs work on a thread that may block.
     async fn on_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
