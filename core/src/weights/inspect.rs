@@ -128,8 +128,8 @@ impl FoundNetwork {
                     ("activation", hints.activation.is_some()),
                     ("pooling", hints.pooling.is_some()),
                     ("input", hints.input.is_some()),
-                    ("layer order", false),
-                    ("hidden activation", false),
+                    ("layer_order", false),
+                    ("hidden_activation", false),
                     ("mean", false),
                     ("std", false),
                 ];
