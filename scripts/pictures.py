@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from mnist import read_mnist
+from pen import draw
 from PIL import Image, ImageFilter
 
 ROOT = Path(__file__).parent.parent
@@ -274,7 +275,12 @@ def string(digits: list[np.ndarray], gap: int) -> np.ndarray:
 METHODS = {name: method for name, method in vars(Maker).items() if callable(method)}
 KINDS = {name: method.__doc__ for name, method in METHODS.items() if method.__doc__}
 STRINGS = {f"gap{gap}": f"strings of 5, {gap} columns apart" for gap in GAPS}
-KNOWN = {**KINDS, **STRINGS}
+PENS = {"pen1479": (1, 4, 7, 9), "pen": range(10)}
+PEN_TITLES = {
+    "pen1479": "1, 4, 7 and 9 in many forms, drawn with a pen",
+    "pen": "all digits in many forms, drawn with a pen",
+}
+KNOWN = {**KINDS, **PEN_TITLES, **STRINGS}
 
 
 def make(folder: Path, kinds: list[str], count: int, seed: int) -> None:
@@ -285,6 +291,11 @@ def make(folder: Path, kinds: list[str], count: int, seed: int) -> None:
         rng = np.random.default_rng([seed, *kind.encode()])
         maker = Maker(int(rng.integers(1 << 32)))
         for number in range(count):
+            if kind in PENS:
+                digit = int(rng.choice(PENS[kind]))
+                path = folder / kind / f"{number:05}-{digit}.png"
+                Image.fromarray(255 - draw(digit, rng)).save(path)
+                continue
             if kind.startswith("gap"):
                 chosen = rng.integers(0, len(images), 5)
                 sheet = string([images[i] for i in chosen], int(kind.removeprefix("gap")))
