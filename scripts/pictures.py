@@ -275,6 +275,7 @@ def string(digits: list[np.ndarray], gap: int) -> np.ndarray:
 METHODS = {name: method for name, method in vars(Maker).items() if callable(method)}
 KINDS = {name: method.__doc__ for name, method in METHODS.items() if method.__doc__}
 STRINGS = {f"gap{gap}": f"strings of 5, {gap} columns apart" for gap in GAPS}
+STRINGS["gap-1"] = "strings of 5, overlapping by 1 column"
 PENS = {"pen1479": (1, 4, 7, 9), "pen": range(10)}
 PEN_TITLES = {
     "pen1479": "1, 4, 7 and 9 in many forms, drawn with a pen",

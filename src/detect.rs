@@ -299,7 +299,8 @@ impl Trial {
 impl fmt::Display for Detection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.finalists.len() + self.others.len();
-        writeln!(f, "{count} settings tried on training images")?;
+        let plural = if count == 1 { "" } else { "s" };
+        writeln!(f, "{count} setting{plural} tried on training images")?;
         writeln!(f, "images  accuracy %      loss  settings")?;
         let rows = self.finalists.iter().chain(&self.others).take(MAX_ROWS);
         for Trial { config, samples, accuracy, loss, .. } in rows {

@@ -118,7 +118,7 @@ impl WeightsArguments {
         Weights::read_within(path, &self.limits.limits(), self.key.as_deref())
     }
 
-    /// Reads a file as [`WeightsArguments::read`] does, or returns the built-in weights if `path`
+    /// Reads a file as [`WeightsArguments::read`] does, or returns the shipped weights if `path`
     /// is `None`.
     ///
     /// # Errors

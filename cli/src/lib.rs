@@ -27,7 +27,9 @@ pub use progress::ProgressBar;
 /// `--completions SHELL` prints a script that completes the options in a shell.
 pub fn parse<T: clap::Parser>() -> T {
     let command = with_short_help(with_negative_numbers(T::command()));
-    let command = command.max_term_width(100);
+    let hint = "--man prints the manual page, --completions SHELL prints a script for a shell.";
+    let after = command.get_after_help().map_or_else(String::new, |text| format!("{text}\n\n"));
+    let command = command.max_term_width(100).after_help(after + hint);
     if let Some(text) = manual::requested(&command) {
         // A closed pipe is not an error.
         let _ = print(text);

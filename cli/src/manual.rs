@@ -13,7 +13,11 @@ pub fn requested(command: &Command) -> Option<String> {
         arguments.iter().map(|argument| argument.to_str()).collect::<Option<_>>()?;
     match arguments[..] {
         ["--man"] => Some(manual(command.clone())),
-        [name, "--man"] => Some(manual(command.find_subcommand(name)?.clone())),
+        [name, "--man"] => {
+            let subcommand = command.find_subcommand(name)?.clone();
+            let full_name = format!("{}-{name}", command.get_name());
+            Some(manual(subcommand.display_name(full_name)))
+        }
         ["--completions", shell] => {
             let shell = Shell::from_str(shell, true).ok()?;
             let mut text = Vec::new();
@@ -26,8 +30,11 @@ pub fn requested(command: &Command) -> Option<String> {
 
 /// Returns the manual page in the format of `man`.
 fn manual(command: Command) -> String {
-    let name = command.get_name().to_owned();
-    let command = command.display_name(name);
+    let name = match command.get_display_name() {
+        Some(name) if name.contains('-') => name.to_owned(),
+        _ => command.get_name().to_owned(),
+    };
+    let command = command.display_name(name).disable_help_subcommand(true);
     let mut text = Vec::new();
     clap_mangen::Man::new(command).render(&mut text).expect("a vector takes all bytes");
     utf8(text)

@@ -20,6 +20,8 @@ use lenet5_core::files;
 /// Without OUT, IN is described, as by inspect.
 #[derive(Parser)]
 #[command(
+    name = "convert",
+    display_name = "lenet5",
     version,
     after_help = "\
 Examples:
@@ -33,7 +35,7 @@ struct ConvertArguments {
     /// module), or safetensors.
     #[arg(value_name = "IN")]
     file: PathBuf,
-    /// The file to write.
+    /// The file to write; without it, the content of IN is printed.
     #[arg(value_name = "OUT")]
     output: Option<PathBuf>,
     /// Form of OUT [default: by its suffix: .pt, .pth, .safetensors]

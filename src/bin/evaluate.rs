@@ -23,15 +23,17 @@ use tch::{Device, Tensor};
 /// Prints the test error, a table of the classes and the confusion matrix.
 #[derive(Parser)]
 #[command(
+    name = "evaluate",
+    display_name = "lenet5",
     version,
     after_help = "\
 Examples:
-  evaluate                                        the built-in weights on MNIST's test images
+  evaluate                                        the shipped weights on MNIST's test images
   evaluate runs/1/model.pt --report report        with charts
   evaluate theirs.pth --activation relu --pooling max"
 )]
 struct EvaluateArguments {
-    /// Weights in any form of PyTorch [default: the built-in weights]
+    /// Weights in any form of PyTorch [default: the shipped weights]
     ///
     /// TorchScript, a file of any version of torch.save, or safetensors. No code in it is executed.
     #[arg(value_name = "FILE", conflicts_with_all = ["torchscript", "weights"])]
@@ -39,7 +41,7 @@ struct EvaluateArguments {
     /// Another way to name FILE.
     #[arg(long, value_name = "FILE", conflicts_with = "torchscript")]
     weights: Option<PathBuf>,
-    /// Which built-in weights: of the modern network, or of the original network of 1998.
+    /// Which shipped weights: of the modern network, or of the original network of 1998.
     #[arg(long, default_value = "modern", value_parser = cli::choice::<Network>(), conflicts_with_all = ["file", "weights", "torchscript"])]
     model: Network,
     /// Run any TorchScript classifier as it is; this EXECUTES THE CODE IN THE FILE.

@@ -17,6 +17,8 @@ use tch::{Device, Kind, Tensor};
 /// Prints LeNet-5's layers: output shapes, parameters, connections, multiply-adds.
 #[derive(Parser)]
 #[command(
+    name = "summary",
+    display_name = "lenet5",
     version,
     after_help = "\
 Examples:
@@ -40,7 +42,7 @@ struct SummaryArguments {
     /// The PNG file that --activations writes.
     #[arg(long, value_name = "FILE", requires = "activations")]
     out: Option<PathBuf>,
-    /// Weights for --activations [default: the built-in weights]
+    /// Weights for --activations [default: the shipped weights]
     #[arg(long, value_name = "FILE", requires = "activations")]
     weights: Option<PathBuf>,
     /// Print one JSON object instead of the table.

@@ -25,6 +25,8 @@ use lenet5_core::files;
 /// 129. A second signal ends the program at once. Under nohup, SIGHUP is ignored.
 #[derive(Parser)]
 #[command(
+    name = "train",
+    display_name = "lenet5",
     version,
     after_help = "\
 Examples:
@@ -72,7 +74,7 @@ struct Settings {
     /// The network: the modern one, or the original one of 1998 [default: modern]
     #[arg(long, value_parser = cli::choice::<Network>(), help_heading = "Network")]
     model: Option<Network>,
-    /// Distort the training images, differently in each epoch.
+    /// Distort the training images, differently in each epoch [default with no value: paper]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "paper", help_heading = "Data")]
     distort: Option<Distort>,
     /// Loss function [default: cross-entropy, for the original network discriminative]
@@ -121,9 +123,9 @@ struct Settings {
     /// Optimizer [default: sgd]
     #[arg(long, help_heading = "Training")]
     optimizer: Option<OptimizerName>,
-    /// Learning rate; with one-cycle, the largest one [default: 0.05]
+    /// Learning rate [default: 0.05, for adam and adamw 0.001, for sdlm 0.0005]
     ///
-    /// The default is 0.001 for adam and adamw, and 0.0005 for sdlm.
+    /// With one-cycle it is the largest learning rate.
     #[arg(long, value_name = "X", help_heading = "Training")]
     lr: Option<f64>,
     /// Momentum of sgd [default: 0.9]

@@ -206,7 +206,7 @@ fn graph(recipe: &TrainConfig, device: Device) -> Result<EngineKind, &'static st
         _ if !device.is_cuda() => Err("runs on an NVIDIA GPU only"),
         Network::Original => Err("goes with --model modern only"),
         Network::Modern if !has_graphs() => Err(
-            "is missing in this program, as it was built without CUDA's headers; see \"GPU\" in the README",
+            "is missing in this program, as it was built without CUDA's headers; see docs/src/gpu.md",
         ),
         Network::Modern => Ok(EngineKind::Graph),
     }

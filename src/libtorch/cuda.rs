@@ -49,7 +49,7 @@ fn functions() -> Result<&'static Functions> {
 
 fn load() -> Result<Functions, String> {
     if !has_graphs() {
-        return Err("it was built without CUDA's headers; see \"GPU\" in the README".to_owned());
+        return Err("it was built without CUDA's headers; see docs/src/gpu.md".to_owned());
     }
     let mut file = file_in_memory().map_err(|error| error.to_string())?;
     file.write_all(SHIM).map_err(|error| error.to_string())?;

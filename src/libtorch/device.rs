@@ -108,7 +108,7 @@ fn has_nvidia_driver() -> bool {
 
 fn open_cuda(index: usize) -> Result<()> {
     load_cuda_backend()?;
-    let hint = "use --device cpu, or see \"GPU\" in the README";
+    let hint = "use --device cpu, or see docs/src/gpu.md";
     let count = Cuda::device_count();
     if count == 0 || !Cuda::is_available() {
         let reason = match Tensor::f_zeros([1], (Kind::Float, Device::Cuda(index))) {

@@ -239,7 +239,7 @@ fn load_nvrtc() -> Result<()> {
 }
 
 fn gpu_error(source: &str, error: impl Display) -> Error {
-    Error::Device(format!("--engine fused on a GPU: {source}: {error}; see \"GPU\" in the README"))
+    Error::Device(format!("--engine fused on a GPU: {source}: {error}; see docs/src/gpu.md"))
 }
 
 fn driver_error(error: DriverError) -> Error {
