@@ -12,11 +12,10 @@ pub fn requested(command: &Command) -> Option<String> {
     let arguments: Vec<&str> =
         arguments.iter().map(|argument| argument.to_str()).collect::<Option<_>>()?;
     match arguments[..] {
-        ["--man"] => Some(manual(command.clone())),
+        ["--man"] => Some(manual(command, command.get_name().to_owned())),
         [name, "--man"] => {
-            let subcommand = command.find_subcommand(name)?.clone();
-            let full_name = format!("{}-{name}", command.get_name());
-            Some(manual(subcommand.display_name(full_name)))
+            let subcommand = command.find_subcommand(name)?;
+            Some(manual(subcommand, format!("{}-{name}", command.get_name())))
         }
         ["--completions", shell] => {
             let shell = Shell::from_str(shell, true).ok()?;
@@ -28,13 +27,9 @@ pub fn requested(command: &Command) -> Option<String> {
     }
 }
 
-/// Returns the manual page in the format of `man`.
-fn manual(command: Command) -> String {
-    let name = match command.get_display_name() {
-        Some(name) if name.contains('-') => name.to_owned(),
-        _ => command.get_name().to_owned(),
-    };
-    let command = command.display_name(name).disable_help_subcommand(true);
+/// Returns the manual page of a command under this name, in the format of `man`.
+fn manual(command: &Command, name: String) -> String {
+    let command = command.clone().display_name(name).disable_help_subcommand(true);
     let mut text = Vec::new();
     clap_mangen::Man::new(command).render(&mut text).expect("a vector takes all bytes");
     utf8(text)
