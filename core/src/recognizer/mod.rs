@@ -179,9 +179,24 @@ impl Recognizer {
     /// # Errors
     /// If the tensors do not fit the settings.
     pub fn new(weights: &Weights) -> Result<Self> {
+        Self::with_reject_network(weights, &Weights::reject_network()?)
+    }
+
+    /// Creates a recognizer with these weights, and with those of a reject network: eleven classes,
+    /// of which the last one is everything that is no digit.
+    ///
+    /// # Errors
+    /// If the tensors do not fit the settings, or the reject network has other than eleven classes.
+    pub fn with_reject_network(weights: &Weights, reject: &Weights) -> Result<Self> {
+        let classes = reject.config.classes;
+        if classes != usize::from(training::REJECT_CLASS) + 1 {
+            return Err(Error::Config(format!(
+                "expected a reject network of eleven classes, found one of {classes}"
+            )));
+        }
         Ok(Self {
             classifier: Classifier::new(weights)?,
-            reject_network: Classifier::new(&Weights::reject_network()?)?,
+            reject_network: Classifier::new(reject)?,
             // The reject network only knows digits, so with other classes nothing is rejected.
             reject_below: if weights.config.classes == 10 { REJECT_BELOW } else { 0.0 },
             time_limit: None,

@@ -10,7 +10,7 @@ use crate::data::ink::{Area, Ink};
 use crate::data::strokes::STRONG;
 
 /// Ink above this value, on a scale from 0 to 1, belongs to the piece that it touches.
-const WEAK: f32 = 0.15;
+pub const WEAK: f32 = 0.15;
 /// The width in pixels of the fading border of a piece.
 const MAX_FADING: usize = 2;
 /// The height in pixels to which components are reduced to find cuts.

@@ -1,12 +1,14 @@
-//! The training examples of the reject network: digits, and the wrong candidates that cutting and
-//! joining strings of digits yields.
+//! Training examples for the networks that read pictures: digits in MNIST's form, and the wrong
+//! candidates that cutting and joining strings of digits yields.
+
+use rayon::prelude::*;
 
 use super::budget::Budget;
 use super::graph::Graph;
-use super::pieces::Pieces;
+use super::pieces::{Pieces, WEAK};
 use crate::data::digit::{PIXELS, SIDE};
 use crate::data::ink::Ink;
-use crate::data::to_mnist;
+use crate::data::{strokes, to_mnist};
 pub use crate::random::Random;
 
 /// The class of the reject network for everything that is no digit.
@@ -65,64 +67,82 @@ impl Text {
     }
 }
 
-/// Creates at least `count` examples: pictures and classes, with [`REJECT_CLASS`] for those that show
-/// no digit. They are the candidates for digits in strings of `digits`, and some strokes and blots.
-/// A candidate that shows most of a digit, but not all, is left out.
-pub fn examples(
-    digits: &[[u8; PIXELS]],
-    labels: &[u8],
-    count: usize,
-    random: &mut Random,
-) -> Vec<([u8; PIXELS], u8)> {
-    let mut examples = Vec::new();
-    while examples.len() < count {
-        let length = random.between(1, 5);
-        let chosen: Vec<usize> =
-            (0..length).map(|_| random.between(0, digits.len() as i64 - 1) as usize).collect();
-        let pictures: Vec<_> = chosen.iter().map(|i| digits[*i]).collect();
-        let gaps: Vec<i64> = (1..length).map(|_| random.between(-4, 4)).collect();
-        let shifts: Vec<i64> = (0..length).map(|_| random.between(-2, 2)).collect();
-        let mut text = Text::of(&pictures, &gaps, &shifts);
-        if random.unit() < 0.6 {
-            // The string is redrawn as with a finer or a broader pen.
-            text = text.scaled(1.0 + 4.0 * random.unit());
-            let threshold = 0.2 + 0.45 * random.unit();
-            text.ink = text.ink.map(|value| (5.0 * (value - threshold) + 0.5).clamp(0.0, 1.0));
+/// A picture in MNIST's form, and its class.
+pub type Example = ([u8; PIXELS], u8);
+
+/// Converts a digit, drawn on `width` columns, to MNIST's form as the reader does: its strokes get
+/// MNIST's width. Grey values are 0 for paper to 255 for ink. `None` if there is no ink.
+pub fn normalised(grey: &[u8], width: usize) -> Option<[u8; PIXELS]> {
+    let ink = Ink::new(width, grey.iter().map(|grey| f32::from(*grey) / 255.0).collect());
+    let part = ink.cropped(&ink.area(WEAK)?);
+    let pen = strokes::width(&part);
+    to_mnist(&strokes::redrawn(part, pen))
+}
+
+/// Creates at least `count` examples, with [`REJECT_CLASS`] for those that show no digit. They are
+/// the candidates for digits in strings of `digits`, and some strokes and blots. A candidate that
+/// shows most of a digit, but not all, is left out.
+pub fn candidates(digits: &[Example], count: usize, seed: u64) -> Vec<Example> {
+    const PART: usize = 1000;
+    let parts = (0..count.div_ceil(PART) as u64).into_par_iter();
+    let part = |part| {
+        let mut random = Random::new((seed << 32) + part);
+        let mut examples = Vec::new();
+        while examples.len() < PART {
+            add_candidates(digits, &mut examples, &mut random);
         }
-        let mut budget = Budget::new(None);
-        budget.allow(text.ink.values().len());
-        let Ok(Some(pieces)) = Pieces::of(&text.ink, &mut budget) else { continue };
-        for line in &pieces.lines {
-            let Ok(graph) = Graph::of(&text.ink, &pieces, line, &mut budget) else { continue };
-            for edge in graph.edges {
-                let numbers = &line.pieces[edge.from..edge.to];
-                // For each digit: the sum of its ink, and the sum within the edge.
-                let parts: Vec<[f32; 2]> = text
-                    .layers
-                    .iter()
-                    .map(|layer| {
-                        let (mut all, mut held) = (0.0, 0.0);
-                        for (label, value) in pieces.labels.iter().zip(layer.values()) {
-                            all += value;
-                            held += if numbers.contains(label) { *value } else { 0.0 };
-                        }
-                        [all, held]
-                    })
-                    .collect();
-                let most = |a: &usize, b: &usize| parts[*a][1].total_cmp(&parts[*b][1]);
-                let Some(main) = (0..parts.len()).max_by(most) else { continue };
-                let [all, held] = parts[main];
-                let foreign = parts.iter().map(|part| part[1]).sum::<f32>() - held;
-                if held > 0.93 * all && foreign < 0.07 * all {
-                    examples.push((edge.pixels, labels[chosen[main]]));
-                } else if held < 0.75 * all || foreign > 0.2 * all {
-                    examples.push((edge.pixels, REJECT_CLASS));
-                }
+        examples
+    };
+    parts.flat_map_iter(part).collect()
+}
+
+/// Adds the candidates of a string of random digits, and perhaps a scribble.
+fn add_candidates(digits: &[Example], examples: &mut Vec<Example>, random: &mut Random) {
+    let length = random.between(1, 5);
+    let chosen: Vec<Example> =
+        (0..length).map(|_| digits[random.between(0, digits.len() as i64 - 1) as usize]).collect();
+    let pictures: Vec<_> = chosen.iter().map(|(pixels, _)| *pixels).collect();
+    let gaps: Vec<i64> = (1..length).map(|_| random.between(-4, 4)).collect();
+    let shifts: Vec<i64> = (0..length).map(|_| random.between(-2, 2)).collect();
+    let mut text = Text::of(&pictures, &gaps, &shifts);
+    if random.unit() < 0.6 {
+        // The string is redrawn as with a finer or a broader pen.
+        text = text.scaled(1.0 + 4.0 * random.unit());
+        let threshold = 0.2 + 0.45 * random.unit();
+        text.ink = text.ink.map(|value| (5.0 * (value - threshold) + 0.5).clamp(0.0, 1.0));
+    }
+    let mut budget = Budget::new(None);
+    budget.allow(text.ink.values().len());
+    let Ok(Some(pieces)) = Pieces::of(&text.ink, &mut budget) else { return };
+    for line in &pieces.lines {
+        let Ok(graph) = Graph::of(&text.ink, &pieces, line, &mut budget) else { continue };
+        for edge in graph.edges {
+            let numbers = &line.pieces[edge.from..edge.to];
+            // For each digit: the sum of its ink, and the sum within the edge.
+            let parts: Vec<[f32; 2]> = text
+                .layers
+                .iter()
+                .map(|layer| {
+                    let (mut all, mut held) = (0.0, 0.0);
+                    for (label, value) in pieces.labels.iter().zip(layer.values()) {
+                        all += value;
+                        held += if numbers.contains(label) { *value } else { 0.0 };
+                    }
+                    [all, held]
+                })
+                .collect();
+            let most = |a: &usize, b: &usize| parts[*a][1].total_cmp(&parts[*b][1]);
+            let Some(main) = (0..parts.len()).max_by(most) else { continue };
+            let [all, held] = parts[main];
+            let foreign = parts.iter().map(|part| part[1]).sum::<f32>() - held;
+            if held > 0.93 * all && foreign < 0.07 * all {
+                examples.push((edge.pixels, chosen[main].1));
+            } else if held < 0.75 * all || foreign > 0.2 * all {
+                examples.push((edge.pixels, REJECT_CLASS));
             }
         }
-        examples.extend(scribble(random).map(|pixels| (pixels, REJECT_CLASS)));
     }
-    examples
+    examples.extend(scribble(random).map(|pixels| (pixels, REJECT_CLASS)));
 }
 
 /// Draws strokes that are no digit: a bar, a cross, a blot or a few points.

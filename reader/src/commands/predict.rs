@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use lenet5_cli::{self as cli, WeightsArguments};
 use lenet5_core::recognizer::{Reading, Recognizer};
-use lenet5_core::{Error, Network, PictureLimits, files};
+use lenet5_core::{Error, Network, PictureLimits, Weights, files};
 use serde::Serialize;
 
 use crate::predict;
@@ -40,6 +40,9 @@ pub struct PredictArguments {
     /// Which shipped weights: of the modern network, or of the network of 1998.
     #[arg(long, default_value = "modern", value_parser = cli::choice::<Network>(), conflicts_with = "weights")]
     model: Network,
+    /// Weights of another reject network, which has eleven classes [default: the shipped one]
+    #[arg(long, value_name = "FILE")]
+    reject_weights: Option<PathBuf>,
     #[command(flatten)]
     read: WeightsArguments,
     /// Print one line of JSON for each picture.
@@ -79,7 +82,11 @@ pub struct PredictArguments {
 pub fn run(arguments: &PredictArguments) -> anyhow::Result<ExitCode> {
     cli::set_pool(arguments.threads)?;
     let weights = arguments.read.open(arguments.weights.as_deref(), arguments.model)?;
-    let recognizer = Recognizer::new(&weights)?.reject_below(arguments.reject_below);
+    let recognizer = match &arguments.reject_weights {
+        Some(file) => Recognizer::with_reject_network(&weights, &Weights::read(file)?)?,
+        None => Recognizer::new(&weights)?,
+    };
+    let recognizer = recognizer.reject_below(arguments.reject_below);
     let recognizer = recognizer.time_limit(Duration::from_secs(arguments.max_seconds));
     let files = predict::find_pictures(&arguments.images);
     let many = files.len() > 1;
