@@ -218,6 +218,22 @@ def curve(points: Points, steps: int = 16) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def render(lines: list[np.ndarray], widths: np.ndarray, side: int) -> Image.Image:
+    """Draws lines (N, 2) on (side, side) pixels with a round pen, 255 on 0. `widths` are those of
+    the pen in pixels, at equal distances from the start to the end of each line."""
+    scale = 2  # drawn larger, and then reduced
+    image = Image.new("L", (scale * side, scale * side))
+    pen = ImageDraw.Draw(image)
+    for line in lines:
+        own = np.interp(np.linspace(0, 1, len(line)), np.linspace(0, 1, len(widths)), widths)
+        points = [tuple(point) for point in scale * line]
+        for start, end, width in zip(points, points[1:], own, strict=False):
+            pen.line([start, end], fill=255, width=max(1, round(scale * width)))
+        for (x, y), radius in zip(points, scale * own / 2, strict=True):
+            pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=255)
+    return image.resize((side, side), Image.Resampling.BOX)
+
+
 def draw(digit: int, random: np.random.Generator) -> np.ndarray:
     """Returns an image of a digit: (112, 112), uint8, 0 for paper to 255 for ink."""
     strokes = [curve(points) for points in DIGITS[digit](random)]
@@ -235,11 +251,4 @@ def draw(digit: int, random: np.random.Generator) -> np.ndarray:
     scale = 0.62 * side
     lines = [((stroke - middle + wobble) @ shape.T) * scale + side / 2 for stroke in strokes]
     width = scale * random.choice([0.04, 0.07, 0.1, 0.14]) * random.uniform(0.8, 1.25)
-    image = Image.new("L", (2 * side, 2 * side))
-    pen = ImageDraw.Draw(image)
-    for line in lines:
-        points = [tuple(2 * point) for point in line]
-        pen.line(points, fill=255, width=max(2, round(2 * width)), joint="curve")
-        for x, y in points:
-            pen.ellipse([x - width, y - width, x + width, y + width], fill=255)
-    return np.asarray(image.resize((side, side), Image.Resampling.BOX))
+    return np.asarray(render(lines, np.array([width]), side))
