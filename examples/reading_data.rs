@@ -3,7 +3,8 @@
 //!
 //! Run: `cargo run --release --example reading_data -- HANDS OUT`. The files `HANDS/*-images` and
 //! `HANDS/*-labels` (IDX) hold ink as `scripts/hands.py` draws it; label 10 is no digit. The data
-//! sets are written to `OUT/reading` (ten classes) and `OUT/reject` (eleven).
+//! sets are written to `OUT/reading` (ten classes) and `OUT/reject` (eleven). `make
+//! reading-weights` runs all of it.
 
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,8 @@ fn main() -> anyhow::Result<()> {
     for (split, name, count) in [(Split::Train, "train", 400_000), (Split::Test, "t10k", 20_000)] {
         let mut reading = mnist(split)?;
         if split == Split::Train {
+            // MNIST's own form counts twice, as most other digits are reshaped.
+            reading.extend_from_within(..);
             reading.extend(&digits);
         }
         write(&out.join("reading"), name, &reading)?;
