@@ -1,10 +1,12 @@
 //! The segmentation graph of a line, which holds everything that may be a digit, and its likeliest
-//! path.
+//! path that fits a pattern.
 //!
 //! The nodes lie between the pieces of a line. An edge joins a few pieces in a row that may be one
-//! digit. Source: LeCun et al. 1998, section V.
+//! digit. A path fits if it also leads through the states of the pattern, as if the graph were
+//! composed with a grammar. Source: LeCun et al. 1998, sections V and VI.
 
 use super::budget::Budget;
+use super::pattern::{Pattern, Symbol};
 use super::pieces::{Line, Pieces};
 use crate::Result;
 use crate::data::digit::PIXELS;
@@ -20,6 +22,8 @@ const CUT_COST: f32 = -1.5;
 /// The cost of classifying a component as a blot, and the additional cost if it is as large as the
 /// line is high.
 const BLOT_COST: (f32, f32) = (-3.0, -6.0);
+/// The cost of classifying a component as a mark of the pattern.
+const MARK_COST: f32 = -2.0;
 /// The cost of leaving out a piece.
 const LEFT_OUT_COST: f32 = -30.0;
 
@@ -47,6 +51,32 @@ pub struct Graph {
     areas: Vec<Area>,
     /// The typical height of the line's digits in pixels.
     pub height: usize,
+}
+
+/// A path through the graph of a line.
+pub struct Path {
+    /// The logarithm of its likelihood.
+    pub score: f32,
+    /// The edges that are read as digits, each with its class, from left to right.
+    pub digits: Vec<(usize, usize)>,
+    /// The areas of the pieces that are left out.
+    pub left_out: Vec<Area>,
+}
+
+/// The last step of the best path to a node and a state of the pattern.
+#[derive(Clone, Copy)]
+struct Step {
+    /// The logarithm of the path's likelihood.
+    sum: f32,
+    /// The node and the state before this step.
+    before: [usize; 2],
+    /// The edge of this step and its class, if it is read as a digit.
+    digit: Option<(usize, usize)>,
+}
+
+impl Step {
+    /// No path leads here.
+    const NONE: Self = Self { sum: f32::NEG_INFINITY, before: [0; 2], digit: None };
 }
 
 impl Graph {
@@ -96,48 +126,98 @@ impl Graph {
         Self { edges, areas: vec![area], height: area.height }
     }
 
-    /// Finds the likeliest path. `digits` are the probabilities that the edges are digits, `class`
-    /// those of their likeliest classes. With `allow_blots` a component may be a blot and no digit.
-    /// Returns the edges of the path and the areas of the pieces that it leaves out.
+    /// Finds the likeliest path that fits a pattern; `None` if there is none. `digits` are the
+    /// probabilities that the edges are digits, `classes` those of their classes. With
+    /// `allow_blots` a component may be a blot and no digit.
     pub fn best(
         &self,
         digits: &[f32],
-        class: &[f32],
+        classes: &[Vec<f32>],
+        pattern: &Pattern,
         allow_blots: bool,
-    ) -> (Vec<usize>, Vec<Area>) {
+    ) -> Option<Path> {
         let log = |probability: f32| probability.max(1e-9).ln();
-        // For each node: the best sum up to it, the node before it, and the edge between them if it
-        // is read as a digit.
-        let mut best: Vec<(f32, usize, Option<usize>)> = vec![(0.0, 0, None)];
+        let mut start = vec![Step::NONE; pattern.states()];
+        start[0].sum = 0.0;
+        skip_marks(&mut start, 0, pattern);
+        // For each node and each state of the pattern: the best step to it.
+        let mut best = vec![start];
         let mut edges = self.edges.iter().enumerate().peekable();
         for last in 0..self.areas.len() {
-            let mut found = (best[last].0 + LEFT_OUT_COST, last, None);
+            let leave_out = |(state, step): (usize, &Step)| Step {
+                sum: step.sum + LEFT_OUT_COST,
+                before: [last, state],
+                digit: None,
+            };
+            let mut found: Vec<Step> = best[last].iter().enumerate().map(leave_out).collect();
             while let Some((index, edge)) = edges.next_if(|(_, edge)| edge.to == last + 1) {
-                let before = best[edge.from].0;
                 let cut = if edge.cut { CUT_COST } else { 0.0 };
-                let read = before + cut + log(digits[index] * class[index]);
-                if read > found.0 {
-                    found = (read, edge.from, Some(index));
-                }
                 let part = edge.area.height.max(edge.area.width) as f32 / self.height as f32;
-                let blot = before + BLOT_COST.0 + BLOT_COST.1 * part + log(1.0 - digits[index]);
-                if allow_blots && edge.whole && blot > found.0 {
-                    found = (blot, edge.from, None);
+                let no_digit = log(1.0 - digits[index]);
+                let blot = BLOT_COST.0 + BLOT_COST.1 * part + no_digit;
+                let likeliest = likeliest(&classes[index]);
+                // The state after the edge, its class if it is read as a digit, and the cost.
+                let read = |class: usize, next: usize| {
+                    let probability = classes[index].get(class)?;
+                    Some((next, Some(class), cut + log(digits[index] * probability)))
+                };
+                for (state, Step { sum, .. }) in best[edge.from].iter().enumerate() {
+                    let expected = pattern.next(state).and_then(|(symbol, next)| match symbol {
+                        Symbol::Any => read(likeliest, next),
+                        Symbol::Digit(digit) => read(digit, next),
+                        Symbol::Mark => edge.whole.then_some((next, None, MARK_COST + no_digit)),
+                    });
+                    let blot = (allow_blots && edge.whole).then_some((state, None, blot));
+                    for (next, class, cost) in expected.into_iter().chain(blot) {
+                        if sum + cost > found[next].sum {
+                            let digit = class.map(|class| (index, class));
+                            found[next] =
+                                Step { sum: sum + cost, before: [edge.from, state], digit };
+                        }
+                    }
                 }
             }
+            skip_marks(&mut found, last + 1, pattern);
             best.push(found);
         }
-        let (mut path, mut left_out, mut node) = (Vec::new(), Vec::new(), self.areas.len());
-        while node > 0 {
-            let (_, before, edge) = best[node];
-            match edge {
-                Some(edge) => path.push(edge),
-                None => left_out
-                    .extend(self.areas[before..node].iter().copied().reduce(|a, b| a.with(&b))),
-            }
-            node = before;
-        }
-        path.reverse();
-        (path, left_out)
+        let end = self.areas.len();
+        let sum = |state: &usize| best[end][*state].sum;
+        let state = pattern.ends().max_by(|a, b| sum(a).total_cmp(&sum(b)))?;
+        (sum(&state) > f32::NEG_INFINITY).then(|| self.path(&best, [end, state]))
     }
+
+    /// Follows the best steps back from a node and a state to the start.
+    fn path(&self, best: &[Vec<Step>], end: [usize; 2]) -> Path {
+        let score = best[end[0]][end[1]].sum;
+        let (mut digits, mut left_out, mut at) = (Vec::new(), Vec::new(), end);
+        while at != [0, 0] {
+            let Step { before, digit, .. } = best[at[0]][at[1]];
+            match digit {
+                Some(digit) => digits.push(digit),
+                None => left_out
+                    .extend(self.areas[before[0]..at[0]].iter().copied().reduce(|a, b| a.with(&b))),
+            }
+            at = before;
+        }
+        digits.reverse();
+        Path { score, digits, left_out }
+    }
+}
+
+/// Lets the marks of a pattern be absent at a node: the state after a mark is as good as the one
+/// before it.
+fn skip_marks(steps: &mut [Step], node: usize, pattern: &Pattern) {
+    for state in 0..steps.len() {
+        if let Some((Symbol::Mark, next)) = pattern.next(state)
+            && steps[state].sum > steps[next].sum
+        {
+            steps[next] = Step { sum: steps[state].sum, before: [node, state], digit: None };
+        }
+    }
+}
+
+/// The class with the largest probability.
+fn likeliest(classes: &[f32]) -> usize {
+    let most = classes.iter().copied().fold(0.0, f32::max);
+    classes.iter().position(|probability| *probability == most).unwrap_or(0)
 }
