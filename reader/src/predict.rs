@@ -124,8 +124,9 @@ pub fn number_of_digits(text: &str) -> Result<recognizer::Pattern, String> {
     let (least, most) = text.split_once('-').unwrap_or((text, text));
     let number = |text: &str| {
         let number = text.trim().parse::<usize>();
-        number
-            .map_err(|_| "expected a number of digits such as 5, or a range such as 3-6".to_owned())
+        number.map_err(|_| {
+            format!("expected a number of digits such as 5, or a range such as 3-6, found {text}")
+        })
     };
     recognizer::Pattern::digits(number(least)?..=number(most)?).map_err(|error| error.to_string())
 }

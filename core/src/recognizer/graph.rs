@@ -23,7 +23,9 @@ const CUT_COST: f32 = -1.5;
 /// line is high.
 const BLOT_COST: (f32, f32) = (-3.0, -6.0);
 /// The cost of classifying a component as a mark of the pattern.
-const MARK_COST: f32 = -2.0;
+const MARK_COST: f32 = -1.0;
+/// The class that marks such as `/` and `(` look like. What looks like another digit is no mark.
+const LIKE_MARKS: usize = 1;
 /// The cost of leaving out a piece.
 const LEFT_OUT_COST: f32 = -30.0;
 
@@ -155,6 +157,8 @@ impl Graph {
                 let part = edge.area.height.max(edge.area.width) as f32 / self.height as f32;
                 let no_digit = log(1.0 - digits[index]);
                 let blot = BLOT_COST.0 + BLOT_COST.1 * part + no_digit;
+                let like_mark = classes[index].get(LIKE_MARKS).copied().unwrap_or(0.0);
+                let may_be_mark = edge.whole && digits[index] * (1.0 - like_mark) < 0.5;
                 let likeliest = likeliest(&classes[index]);
                 // The state after the edge, its class if it is read as a digit, and the cost.
                 let read = |class: usize, next: usize| {
@@ -165,7 +169,7 @@ impl Graph {
                     let expected = pattern.next(state).and_then(|(symbol, next)| match symbol {
                         Symbol::Any => read(likeliest, next),
                         Symbol::Digit(digit) => read(digit, next),
-                        Symbol::Mark => edge.whole.then_some((next, None, MARK_COST + no_digit)),
+                        Symbol::Mark => may_be_mark.then_some((next, None, MARK_COST)),
                     });
                     let blot = (allow_blots && edge.whole).then_some((state, None, blot));
                     for (next, class, cost) in expected.into_iter().chain(blot) {
@@ -220,4 +224,91 @@ fn skip_marks(steps: &mut [Step], node: usize, pattern: &Pattern) {
 fn likeliest(classes: &[f32]) -> usize {
     let most = classes.iter().copied().fold(0.0, f32::max);
     classes.iter().position(|probability| *probability == most).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO_PIXELS: [u8; PIXELS] = [0; PIXELS];
+
+    /// The graph of components side by side, with an edge for each one and each two.
+    fn graph(components: usize) -> Graph {
+        let areas: Vec<Area> =
+            (0..components).map(|i| Area { left: 30 * i, top: 0, width: 20, height: 28 }).collect();
+        let mut edges = Vec::new();
+        for to in 1..=components {
+            for from in (to.saturating_sub(2)..to).rev() {
+                let area = areas[from].with(&areas[to - 1]);
+                let whole = to == from + 1;
+                edges.push(Edge { from, to, area, pixels: NO_PIXELS, whole, cut: false });
+            }
+        }
+        Graph { edges, areas, height: 28 }
+    }
+
+    /// The probabilities of ten classes: one class has most.
+    fn classes(class: usize, most: f32) -> Vec<f32> {
+        let other = (1.0 - most) / 9.0;
+        (0..10).map(|i| if i == class { most } else { other }).collect()
+    }
+
+    /// The classes on the best path through three components, which look like 4, 0 and 7. The
+    /// last two together look a little like a 9.
+    fn best(pattern: &Pattern) -> Option<(String, usize)> {
+        // The edges: 4, 0, 4 and 0, 7, 0 and 7.
+        let digits = [0.99, 0.99, 0.001, 0.99, 0.02];
+        let classes = [4, 0, 8, 7, 9].map(|class| classes(class, 0.9));
+        let path = graph(3).best(&digits, &classes, pattern, true)?;
+        assert!(path.score < 0.0);
+        let text = path.digits.iter().map(|(_, class)| class.to_string()).collect();
+        Some((text, path.left_out.len()))
+    }
+
+    #[test]
+    fn the_best_path_that_fits() {
+        let digits = |range| best(&Pattern::digits(range).unwrap());
+        let found = |text: &str, left_out| Some((text.to_owned(), left_out));
+        assert_eq!(best(&Pattern::default()), found("407", 0));
+        assert_eq!(digits(3..=3), found("407", 0));
+        assert_eq!(digits(1..=5), found("407", 0));
+        assert_eq!(digits(2..=2), found("49", 0));
+        assert_eq!(digits(1..=1), found("9", 1));
+        assert_eq!(digits(4..=6), None);
+        let form = |text: &str| best(&text.parse().unwrap());
+        assert_eq!(form("###"), found("407", 0));
+        assert_eq!(form("##7"), found("407", 0));
+        assert_eq!(form("#18"), found("418", 0));
+        assert_eq!(form("-##/#-"), found("407", 0));
+        assert_eq!(form("4-#"), found("49", 0));
+        assert_eq!(form("####"), None);
+    }
+
+    #[test]
+    fn marks_are_left_out_where_the_pattern_has_them() {
+        // The middle looks like a 1, as a slash does, and then like a 5.
+        for (middle, text) in [(1, "47"), (5, "57")] {
+            let digits = [0.99, 0.9, 0.0, 0.99, 0.0];
+            let classes = [4, middle, 8, 7, 9].map(|class| classes(class, 0.99));
+            let best = |pattern: &str| {
+                let path = graph(3).best(&digits, &classes, &pattern.parse().unwrap(), true);
+                path.expect("a path")
+            };
+            let path = best("#/#");
+            let labels: String = path.digits.iter().map(|(_, class)| class.to_string()).collect();
+            assert_eq!(labels, text);
+            assert_eq!(path.left_out.len(), 1);
+            // Elsewhere, a mark costs as much as a blot.
+            assert!(middle != 1 || best("/##").score < path.score - 5.0);
+        }
+    }
+
+    #[test]
+    fn a_digit_that_the_network_does_not_know_is_not_read() {
+        let classes = [vec![0.5, 0.5]];
+        let graph = graph(1);
+        let best = |pattern: &str| graph.best(&[0.9], &classes, &pattern.parse().unwrap(), true);
+        assert!(best("7").is_none());
+        assert_eq!(best("1").expect("a path").digits, [(0, 1)]);
+    }
 }

@@ -242,7 +242,7 @@ fn query_parameters(uri: &Uri, known: &[&str]) -> Result<QueryParameters, Failur
             }
             "digits" => {
                 let digits = predict::number_of_digits(&value)
-                    .map_err(|error| bad(format!("digits: {error}, found {value:?}")))?;
+                    .map_err(|error| bad(format!("digits: {error}")))?;
                 parameters.digits.replace(digits).is_some()
             }
             "pattern" => {
