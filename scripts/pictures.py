@@ -338,12 +338,22 @@ def main() -> None:
         folder = arguments.keep or Path(temporary) / "pictures"
         make(folder, arguments.kinds, arguments.count, arguments.seed)
         found = read(folder, ["--model", arguments.model])
-    print("| pictures | right % | digits found right % |\n| --- | ---: | ---: |")
+        told = {}
+        for kind in STRINGS.keys() & set(arguments.kinds):
+            told |= read(folder / kind, ["--model", arguments.model, "--digits", "5"])
+    print("| pictures | right % | digits found right % | right with --digits 5 % |")
+    print("| --- | ---: | ---: | ---: |")
     for kind in arguments.kinds:
         pairs = found[kind]
-        right = sum(text == answer for text, answer in pairs) / len(pairs)
-        print(f"| {KNOWN[kind]} | {100 * right:.1f} | {100 * digits_right(pairs):.1f} |")
+        figures = f"{100 * right(pairs):.1f} | {100 * digits_right(pairs):.1f}"
+        figure_told = f"{100 * right(told[kind]):.1f}" if kind in told else ""
+        print(f"| {KNOWN[kind]} | {figures} | {figure_told} |")
     sys.stdout.flush()
+
+
+def right(pairs: list[tuple[str, str]]) -> float:
+    """Returns the fraction of pictures read correctly."""
+    return sum(text == answer for text, answer in pairs) / len(pairs)
 
 
 def digits_right(pairs: list[tuple[str, str]]) -> float:

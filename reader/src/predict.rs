@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use glob::{MatchOptions, Pattern, PatternError};
 use lenet5_cli::ProgressBar;
 use lenet5_core::data::digit::SIDE;
-use lenet5_core::recognizer::{Mark, Reading, Recognizer};
+use lenet5_core::recognizer::{self, Mark, Reading, Recognizer};
 use lenet5_core::{Error, Picture, PictureLimits, Result, files};
 use walkdir::WalkDir;
 
@@ -116,8 +116,23 @@ fn is_picture(path: &Path) -> bool {
     Picture::is_known_name(path) || start().is_ok_and(|start| Picture::is_known(&start))
 }
 
-/// Reads picture files on all cores, and calls `each` with every reading, in the order of the files. Only a few pictures
-/// are in memory at a time. If there are many files, progress is shown on stderr.
+/// Parses the number of digits of a line: "5", or "3-6" for 3 to 6 digits.
+///
+/// # Errors
+/// If the text is no such number or range.
+pub fn number_of_digits(text: &str) -> Result<recognizer::Pattern, String> {
+    let (least, most) = text.split_once('-').unwrap_or((text, text));
+    let number = |text: &str| {
+        let number = text.trim().parse::<usize>();
+        number.map_err(|_| {
+            format!("expected a number of digits such as 5, or a range such as 3-6, found {text}")
+        })
+    };
+    recognizer::Pattern::digits(number(least)?..=number(most)?).map_err(|error| error.to_string())
+}
+
+/// Reads picture files on all cores, and calls `each` with every reading, in the order of the files. Lines have the form
+/// of `pattern`. Only a few pictures are in memory at a time. If there are many files, progress is shown on stderr.
 ///
 /// # Errors
 /// The first error of `each`; the remaining files are not read.
@@ -125,6 +140,7 @@ pub fn read_files<E>(
     recognizer: &Recognizer,
     files: Vec<Result<PathBuf>>,
     limits: &PictureLimits,
+    pattern: &recognizer::Pattern,
     mut each: impl FnMut(&Path, Result<Reading>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut progress =
@@ -138,8 +154,8 @@ pub fn read_files<E>(
         let batch: Vec<_> = files.by_ref().take(BATCH).collect();
         done += batch.len() as u64;
         let found: Vec<&PathBuf> = batch.iter().flatten().collect();
-        let mut readings =
-            recognizer.read_by(&found, |file| Picture::open(file, limits)).into_iter();
+        let open = |file: &&PathBuf| Picture::open(file, limits);
+        let mut readings = recognizer.read_by(&found, open, |_| pattern).into_iter();
         for file in batch {
             match file {
                 Ok(file) => {
@@ -155,7 +171,8 @@ pub fn read_files<E>(
     Ok(())
 }
 
-/// Notes about a reading, for people: that all digits are rejected, or that ink beside the digits was left out.
+/// Notes about a reading, for people: that all digits are rejected, or that ink beside the digits or lines of another
+/// form were left out.
 pub fn notes(reading: &Reading) -> Vec<String> {
     let mut notes = Vec::new();
     if reading.digits.iter().all(|digit| digit.rejected) {
@@ -178,6 +195,12 @@ pub fn notes(reading: &Reading) -> Vec<String> {
         notes.push(format!(
             "left out {marks} beside the digits, a sign or a point perhaps: {positions}"
         ));
+    }
+    if !reading.other_lines.is_empty() {
+        let count = reading.other_lines.len();
+        let lines = if count == 1 { "1 line" } else { &format!("{count} lines") };
+        let texts = reading.other_lines.join("; ");
+        notes.push(format!("left out {lines} of another form: {texts}"));
     }
     notes
 }

@@ -42,6 +42,10 @@ fn wrong_usage_exits_with_2() {
         ("inspect", &["in.pt", "out.pt"], "unexpected argument 'out.pt'"),
         ("serve", &["--timeout", "0"], "expected 0.1 to 3600 seconds"),
         ("serve", &["--reject-below", "2"], "expected a number from 0 to 1"),
+        ("predict", &["7.png", "--digits", "0"], "expected a number of digits from 1 to 100"),
+        ("predict", &["7.png", "--digits", "five"], "expected a number of digits such as 5"),
+        ("predict", &["7.png", "--pattern", "##x"], "expected # for any digit, 0 to 9, and marks"),
+        ("predict", &["7.png", "--digits=1", "--pattern=#"], "cannot be used with"),
         ("train", &[], "unrecognized subcommand 'train'"),
     ];
     for &(name, arguments, message) in table {
@@ -69,7 +73,7 @@ fn negative_numbers_are_read() {
     }
     // Ranges that the parser checks: wrong usage. The message names the option and the value.
     for (command, options) in [
-        ("predict picture.png", "max-pixels reject-below"),
+        ("predict picture.png", "digits max-pixels reject-below"),
         ("serve", "max-body max-pixels timeout max-connections queue batch-wait reject-below"),
     ] {
         for option in options.split(' ') {

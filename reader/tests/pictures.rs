@@ -12,7 +12,7 @@ use lenet5_core::data::digit::{PIXELS, SIDE};
 use lenet5_core::data::to_input;
 use lenet5_core::model::{Activation, Input};
 use lenet5_core::recognizer::training::{Random, Text};
-use lenet5_core::recognizer::{REJECT_BELOW, Reading};
+use lenet5_core::recognizer::{Pattern, REJECT_BELOW, Reading};
 use lenet5_core::{
     Array, ForwardPass, ModelConfig, Network, Picture, PictureLimits, Recognizer, Result, Weights,
 };
@@ -492,35 +492,91 @@ fn strings_of_digits() {
     }
 }
 
-#[test]
-fn lines_in_reading_order() {
-    // The first test images: 7 2 1 0 4 1 4 9 5.
-    let (digits, labels) = digits(9);
+/// The upper left corners of the digits of [`page`].
+const CORNERS: [(u32, u32); 9] =
+    [(20, 8), (60, 5), (100, 9), (15, 62), (55, 60), (95, 58), (25, 112), (65, 113), (105, 110)];
+
+/// A page of three lines, 721, 041 and 495, which are the first test images.
+fn page() -> GrayImage {
+    let (digits, _) = digits(9);
     let mut page = GrayImage::from_pixel(170, 160, image::Luma([255]));
-    let corners = [
-        (20, 8),
-        (60, 5),
-        (100, 9),
-        (15, 62),
-        (55, 60),
-        (95, 58),
-        (25, 112),
-        (65, 113),
-        (105, 110),
-    ];
-    for (pixels, (left, top)) in digits.iter().zip(corners) {
+    for (pixels, (left, top)) in digits.iter().zip(CORNERS) {
         for (i, grey) in (0..).zip(pixels) {
             page.put_pixel(left + i % 28, top + i / 28, image::Luma([255 - grey]));
         }
     }
-    let reading = read(&shipped(), &page.into()).unwrap();
-    let text: Vec<String> =
-        labels.chunks(3).map(|line| line.iter().map(u8::to_string).collect()).collect();
-    assert_eq!(reading.text, text.join("\n"));
-    for (digit, (left, top)) in reading.digits.iter().zip(corners) {
+    page
+}
+
+#[test]
+fn lines_in_reading_order() {
+    let reading = read(&shipped(), &page().into()).unwrap();
+    assert_eq!(reading.text, "721\n041\n495");
+    for (digit, (left, top)) in reading.digits.iter().zip(CORNERS) {
         let [x, y, width, height] = digit.area;
         assert!(x >= left && y >= top && x + width <= left + 28 && y + height <= top + 28);
     }
+}
+
+/// Reads a picture whose lines have a form. Returns the text and the other lines, or the error.
+fn read_as(image: &DynamicImage, pattern: &Pattern) -> Result<(String, Vec<String>), String> {
+    let reading = shipped().read_as(&picture(image), pattern);
+    reading.map(|reading| (reading.text, reading.other_lines)).map_err(|error| error.to_string())
+}
+
+#[test]
+fn lines_of_a_known_form() {
+    let found = |text: &str, others: &[&str]| {
+        Ok((text.to_owned(), others.iter().map(ToString::to_string).collect()))
+    };
+    let three_lines = page().into();
+    let page = |pattern: &str| read_as(&three_lines, &pattern.parse().unwrap());
+    assert_eq!(page("###"), found("721\n041\n495", &[]));
+    assert_eq!(page("#-##"), found("721\n041\n495", &[]));
+    assert_eq!(page("7##"), found("721", &["041", "495"]));
+    assert_eq!(page("##1"), found("721\n041", &["495"]));
+    let message = "expected a line of the form 3##, found 721 and 2 other lines";
+    assert_eq!(page("3##"), Err(message.to_owned()));
+
+    // A picture in MNIST's form is one digit.
+    let (digits, labels) = digits(1);
+    let digit = grey(&digits[0]);
+    let label = labels[0].to_string();
+    assert_eq!(read_as(&digit, &Pattern::digits(1..=5).unwrap()), found(&label, &[]));
+    assert_eq!(
+        read_as(&digit, &Pattern::digits(5..=5).unwrap()),
+        Err(format!("expected a line of 5 digits, found {label}"))
+    );
+}
+
+/// Marks beside digits are not read, whether the pattern has them or not.
+#[test]
+fn forms_with_marks() {
+    for text in ["-264.27", "12,50", "1-2"] {
+        let (image, marks) = number(text);
+        let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+        let any: String = text.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).collect();
+        for pattern in [text, &any, &digits, &format!("({any})")] {
+            let pattern: Pattern = pattern.parse().unwrap();
+            let reading = shipped().read_as(&picture(&image.clone().into()), &pattern).unwrap();
+            assert_eq!((&reading.text, reading.rejected), (&digits, false));
+            assert_eq!(reading.left_out.len(), marks.len());
+        }
+    }
+}
+
+#[test]
+fn the_score_compares_readings() {
+    let (image, _) = number("407");
+    let picture = picture(&image.into());
+    let score = |pattern: &str| {
+        let reading = shipped().read_as(&picture, &pattern.parse().unwrap());
+        reading.map_or(f32::NEG_INFINITY, |reading| reading.score)
+    };
+    let plain = shipped().read(&picture).unwrap().score;
+    assert!(plain < 0.0 && plain > -1.0, "{plain}");
+    assert_eq!((score("###"), score("407"), score("4#7")), (plain, plain, plain));
+    assert!(score("###-#") < plain && score("5##") < plain);
 }
 
 #[test]
@@ -784,6 +840,29 @@ fn predict_in_json() {
     }
     assert!(lines[1]["file"].as_str().unwrap().ends_with("empty.jpg"));
     assert!(lines[1]["error"].as_str().unwrap().ends_with("found an empty file"));
+}
+
+#[test]
+fn predict_reads_lines_of_a_known_form() {
+    let folder = temp();
+    let path = folder.path().join("page.png");
+    page().save(&path).unwrap();
+    let name = path.display();
+    let options: &[&[&str]] =
+        &[&["--digits", "3"], &["--digits=2-4"], &["--pattern", "###"], &["--pattern=-##,#"]];
+    for options in options {
+        assert_eq!(predict(options, &[&path]).success(), "721\n041\n495\n");
+    }
+    let ended = predict(&["--pattern", "##1"], &[&path]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "721\n041\n"));
+    assert_eq!(ended.stderr, format!("note: {name}: left out 1 line of another form: 495\n"));
+    let ended = predict(&["--digits", "4"], &[&path]);
+    let message = "expected a line of 4 digits, found 721 and 2 other lines";
+    ended.fails_with(&format!("{name}: {message}"));
+    let ended = predict(&["--json", "--pattern", "7##"], &[&path]);
+    let line: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!((&line["text"], &line["other_lines"]), (&json!("721"), &json!(["041", "495"])));
+    assert!(line["score"].as_f64().unwrap() <= 0.0);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use image::{DynamicImage, GrayImage, ImageFormat};
 use lenet5_core::{Network, Weights};
 use serde_json::{Value, json};
 
-use crate::util::{Ended, digits, encoded, grey, program, temp};
+use crate::util::{Ended, digits, encoded, grey, in_repository, program, temp};
 
 /// A test image of MNIST that both networks classify correctly, as PNG, and its label.
 struct Sample {
@@ -260,7 +260,10 @@ fn three_forms_of_the_body() {
         };
         // The keys are in the type's order, not sorted.
         assert!(responses[0].body.starts_with(b"{\"model\":\"modern\",\"text\":"));
-        assert_eq!(keys(&json), ["accepted", "digits", "left_out", "model", "rejected", "text"]);
+        assert_eq!(
+            keys(&json),
+            ["accepted", "digits", "left_out", "model", "other_lines", "rejected", "score", "text"]
+        );
         assert_eq!((&json["model"], &json["rejected"]), (&json!("modern"), &json!(false)));
         let digit = &json["digits"][0];
         assert_eq!(
@@ -290,6 +293,26 @@ fn own_weights_are_the_default() {
     assert_eq!((&json["model"], &json["rejected"]), (&json!("original"), &json!(true)));
     let modern = service.send(&post("/v1/predict?model=modern", png));
     assert_eq!(modern.json()["model"], "modern");
+}
+
+#[test]
+fn lines_of_a_known_form() {
+    let service = Service::start(&[]);
+    let small = fs::read(in_repository("tests/pictures/407.png")).unwrap();
+    // A large body is read without the queue.
+    let large = [&small[..], &vec![0; 100 << 10]].concat();
+    for picture in [&small, &large] {
+        for query in ["digits=3", "digits=2-9", "pattern=%23%237", "pattern=4-%23%23"] {
+            service.send(&post(&format!("/v1/predict?{query}"), picture)).reads(407);
+        }
+        service.send(&post("/v1/predict?digits=5", picture)).fails_with(
+            422,
+            "no_digits",
+            "expected a line of 5 digits, found 407",
+        );
+        let layers = service.send(&post("/v1/activations?pattern=40%23&digit=2", picture));
+        assert_eq!(layers.json()["reading"]["text"], "407");
+    }
 }
 
 #[test]
@@ -373,7 +396,27 @@ fn errors_are_json() {
             post("/v1/predict?modle=modern", png),
             400,
             "bad_query",
-            "expected model in the query, found modle",
+            "expected model, digits, pattern in the query, found modle",
+        ),
+        (
+            post("/v1/predict?digits=0-3", png),
+            400,
+            "bad_query",
+            "digits: expected a number of digits from 1 to 100, or a range of such numbers, found \
+             0 to 3",
+        ),
+        (
+            post("/v1/predict?pattern=", png),
+            400,
+            "bad_query",
+            "pattern: expected # for any digit, 0 to 9, and marks (-.,/:+() and spaces), found \
+             nothing; in a URL # is written as %23",
+        ),
+        (
+            post("/v1/predict?pattern=%23&digits=1", png),
+            400,
+            "bad_query",
+            "expected digits or pattern in the query, found both",
         ),
         (
             post("/v1/activations?digit=-1", png),

@@ -3,7 +3,7 @@
 //! Connected ink is cut into pieces where digits may touch. One piece, or a few pieces in a row,
 //! may be a digit. The reject network, a LeNet-5 with an eleventh class for everything that is no
 //! digit, rates all of these candidates. The reading is the likeliest path through the segmentation
-//! graph of each line.
+//! graph of each line. A [`Pattern`] tells which paths are possible, such as those of five digits.
 
 mod budget;
 mod classifier;
@@ -12,6 +12,7 @@ mod component;
 mod graph;
 mod lines;
 mod marks;
+mod pattern;
 mod pieces;
 pub mod training;
 
@@ -30,7 +31,8 @@ use crate::weights::Weights;
 use crate::{Error, Result};
 use budget::Budget;
 use classifier::Classifier;
-use graph::{Edge, Graph};
+use graph::{Edge, Graph, Path as GraphPath};
+pub use pattern::Pattern;
 use pieces::Pieces;
 
 /// The longest sides to which pictures are reduced. The second one is tried if the digits are too
@@ -47,6 +49,10 @@ pub const REJECT_BELOW: f32 = 0.05;
 
 /// If a picture has more than three digits and all confidences are below this, it shows no digits.
 const MIN_CONFIDENCE_OF_MANY: f32 = 0.01;
+
+/// A line fits a pattern if its score is at most this much below its score without the pattern. Of
+/// strings of five digits that do not overlap, 6 to 10 % fit if the pattern says four or six.
+const MAX_LOSS: f32 = 6.0;
 
 /// Reads the digits in pictures. Several threads can share a recognizer.
 ///
@@ -89,6 +95,12 @@ pub struct Reading {
     pub rejected: bool,
     /// Ink beside digits that was not read, and that may be a sign, a point, a comma or a dash.
     pub left_out: Vec<Mark>,
+    /// The digits of each line that does not fit the pattern, as they are read without it. They
+    /// are not in the text.
+    pub other_lines: Vec<String>,
+    /// The logarithm of the likelihood of the paths through the segmentation graphs, at most 0.
+    /// It compares readings of the same picture.
+    pub score: f32,
 }
 
 /// Ink beside digits that was not read.
@@ -106,7 +118,7 @@ pub struct Mark {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Digit {
-    /// The class with the largest probability.
+    /// The class with the largest probability, or the one that the pattern states.
     pub label: usize,
     /// The confidence, 0 to 1: the probability of the class, times the probability that this is a
     /// digit at all.
@@ -144,6 +156,69 @@ struct LineGraphs {
     left_out: Vec<Area>,
     /// The side of a pixel of the graphs' areas, in pixels of the picture.
     step: f32,
+}
+
+/// A segmentation graph with the probabilities of its edges.
+struct RatedGraph<'a> {
+    graph: &'a Graph,
+    /// For each edge, the probability that it is a digit.
+    is_digit: &'a [f32],
+    /// For each edge, the probabilities of the classes.
+    classes: &'a [Vec<f32>],
+}
+
+impl RatedGraph<'_> {
+    fn best(&self, pattern: &Pattern, allow_blots: bool) -> Option<GraphPath> {
+        self.graph.best(self.is_digit, self.classes, pattern, allow_blots)
+    }
+
+    /// The digits of a path.
+    fn text(&self, path: &GraphPath) -> String {
+        let long = self.classes.iter().any(|classes| classes.len() > 10);
+        let labels = path.digits.iter().map(|(_, label)| label.to_string());
+        labels.collect::<Vec<_>>().join(if long { " " } else { "" })
+    }
+}
+
+/// The likeliest path of each line that fits a pattern, and the texts of the lines that do not fit.
+fn fitting_paths(lines: &[RatedGraph], pattern: &Pattern) -> (Vec<Option<GraphPath>>, Vec<String>) {
+    let any = Pattern::default();
+    let best = |allow_blots| -> Vec<_> {
+        let best = |line: &RatedGraph| line.best(&any, allow_blots);
+        lines.iter().map(|line| best(line).expect("any path fits")).collect()
+    };
+    let (mut plain, mut allow_blots) = (best(true), true);
+    if plain.iter().all(|path| path.digits.is_empty()) {
+        // Nothing seems to be a digit. Without blots, something has to be a digit.
+        (plain, allow_blots) = (best(false), false);
+    }
+    if pattern.is_any() {
+        return (plain.into_iter().map(Some).collect(), Vec::new());
+    }
+    let mut other_lines = Vec::new();
+    let paths = lines.iter().zip(plain).map(|(line, plain)| {
+        let path = line.best(pattern, allow_blots);
+        let path = path.filter(|path| path.score >= plain.score - MAX_LOSS);
+        if path.is_none() && !plain.digits.is_empty() {
+            other_lines.push(line.text(&plain));
+        }
+        path
+    });
+    (paths.collect(), other_lines)
+}
+
+/// The error for a picture without a line that fits a pattern, and with other lines.
+fn no_line_fits(pattern: &Pattern, others: &[String]) -> Error {
+    let first = match others[0].get(..40) {
+        Some(start) => format!("{start}..."),
+        None => others[0].clone(),
+    };
+    let more = match others.len() {
+        1 => String::new(),
+        2 => " and another line".to_owned(),
+        lines => format!(" and {} other lines", lines - 1),
+    };
+    Error::Picture(format!("expected a line of {pattern}, found {first}{more}"))
 }
 
 /// Joins digits to a text, line by line. If there are more than ten classes, spaces separate the
@@ -228,21 +303,34 @@ impl Recognizer {
     /// # Errors
     /// [`Error::Picture`] if the picture shows no digits, or the time limit is exceeded.
     pub fn read(&self, picture: &Picture) -> Result<Reading> {
-        self.read_all(std::slice::from_ref(picture)).remove(0)
+        self.read_as(picture, &Pattern::default())
+    }
+
+    /// Reads the digits in a picture whose lines have this form. Lines that do not fit are left
+    /// out, see [`Reading::other_lines`].
+    ///
+    /// # Errors
+    /// [`Error::Picture`] if the picture shows no digits, no line fits, or the time limit is
+    /// exceeded.
+    pub fn read_as(&self, picture: &Picture, pattern: &Pattern) -> Result<Reading> {
+        self.read_by(&[()], |()| Ok(picture), |()| pattern).remove(0)
     }
 
     /// Reads several pictures on all cores, with all digits in one batch. Each result is that of
     /// [`Recognizer::read`].
     pub fn read_all(&self, pictures: &[Picture]) -> Vec<Result<Reading>> {
-        self.read_by(pictures, Ok)
+        let any = Pattern::default();
+        self.read_by(pictures, Ok, |_| &any)
     }
 
-    /// Reads pictures as [`Recognizer::read_all`] does, but opens each of them with `open`. So
-    /// there are only as many pictures in memory at a time as there are cores.
-    pub fn read_by<'a, T: Sync, P: Borrow<Picture>>(
+    /// Reads pictures as [`Recognizer::read_all`] does, but opens each of them with `open`, and
+    /// reads it by the pattern that `pattern` returns. So there are only as many pictures in memory
+    /// at a time as there are cores.
+    pub fn read_by<'a, 'p, T: Sync, P: Borrow<Picture>>(
         &self,
         sources: &'a [T],
         open: impl Fn(&'a T) -> Result<P> + Sync,
+        pattern: impl Fn(&'a T) -> &'p Pattern,
     ) -> Vec<Result<Reading>> {
         let find = |source| {
             let picture = open(source)?;
@@ -255,55 +343,55 @@ impl Recognizer {
         let (reject_classes, classes) =
             (self.reject_network.probabilities(&all), self.classifier.probabilities(&all));
         let mut first = 0;
-        found
-            .into_iter()
-            .map(|found| {
+        sources
+            .iter()
+            .zip(found)
+            .map(|(source, found)| {
                 let found = found?;
                 let edges: usize = found.lines.iter().map(|line| line.edges.len()).sum();
                 let range = first..first + edges;
                 first += edges;
-                self.resolve(&found, &reject_classes[range.clone()], &classes[range])
+                let (reject_classes, classes) = (&reject_classes[range.clone()], &classes[range]);
+                self.resolve(&found, reject_classes, classes, pattern(source))
             })
             .collect()
     }
 
-    /// The likeliest reading of the graphs, by the reject network's and the classifier's
-    /// probabilities for all edges.
+    /// The likeliest reading of the graphs that fits a pattern, by the reject network's and the
+    /// classifier's probabilities for all edges.
     fn resolve(
         &self,
         found: &LineGraphs,
         reject_classes: &[Vec<f32>],
         classes: &[Vec<f32>],
+        pattern: &Pattern,
     ) -> Result<Reading> {
         let is_digit: Vec<f32> =
             reject_classes.iter().map(|p| 1.0 - p[usize::from(training::REJECT_CLASS)]).collect();
-        let top_class: Vec<f32> =
-            classes.iter().map(|p| p.iter().copied().fold(0.0, f32::max)).collect();
-        let (mut digits, mut accepted, mut others) = (Vec::new(), Vec::new(), Vec::new());
-        // If nothing seems to be a digit, the second attempt does not allow blots, so that
-        // something has to be a digit.
-        for allow_blots in [true, false] {
-            if !digits.is_empty() {
-                break;
-            }
-            (accepted, others) = (Vec::new(), found.left_out.clone());
-            let mut first = 0;
-            for (line_index, line) in found.lines.iter().enumerate() {
-                let range = first..first + line.edges.len();
-                let (path, left_out) =
-                    line.best(&is_digit[range.clone()], &top_class[range.clone()], allow_blots);
-                others.extend(left_out);
-                let mut areas = Vec::new();
-                for edge in path {
-                    let Edge { area, pixels, .. } = &line.edges[edge];
-                    let edge = first + edge;
-                    let confidence = is_digit[edge] * top_class[edge];
-                    let probabilities = classes[edge].clone();
-                    let label = probabilities.iter().position(|p| *p == top_class[edge]);
+        let mut first = 0;
+        let mut lines = Vec::new();
+        for graph in &found.lines {
+            let range = first..first + graph.edges.len();
+            first = range.end;
+            let (is_digit, classes) = (&is_digit[range.clone()], &classes[range]);
+            lines.push(RatedGraph { graph, is_digit, classes });
+        }
+        let (paths, other_lines) = fitting_paths(&lines, pattern);
+        let (mut digits, mut accepted) = (Vec::new(), Vec::new());
+        let (mut others, mut score) = (found.left_out.clone(), 0.0);
+        for (line_index, (line, path)) in lines.iter().zip(paths).enumerate() {
+            let mut areas = Vec::new();
+            if let Some(path) = path {
+                score += path.score;
+                others.extend(path.left_out);
+                for (edge, label) in path.digits {
+                    let Edge { area, pixels, .. } = &line.graph.edges[edge];
+                    let probabilities = line.classes[edge].clone();
+                    let confidence = line.is_digit[edge] * probabilities[label];
                     let rejected = confidence < self.reject_below;
                     areas.extend((!rejected).then_some(*area));
                     digits.push(Digit {
-                        label: label.unwrap_or(0),
+                        label,
                         confidence,
                         probabilities,
                         area: to_picture_box(area, found.step),
@@ -312,9 +400,11 @@ impl Recognizer {
                         pixels: *pixels,
                     });
                 }
-                accepted.push(marks::AcceptedDigits { areas, height: line.height });
-                first = range.end;
             }
+            accepted.push(marks::AcceptedDigits { areas, height: line.graph.height });
+        }
+        if digits.is_empty() && !other_lines.is_empty() {
+            return Err(no_line_fits(pattern, &other_lines));
         }
         // Pictures of stars, leaves or cloth have many parts, none of which is like a digit.
         let largest_confidence = digits.iter().map(|digit| digit.confidence).fold(0.0, f32::max);
@@ -337,6 +427,8 @@ impl Recognizer {
             digits,
             rejected,
             left_out: left_out.collect(),
+            other_lines,
+            score,
         })
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use lenet5_cli::{self as cli, WeightsArguments};
-use lenet5_core::recognizer::{Reading, Recognizer};
+use lenet5_core::recognizer::{Pattern, Reading, Recognizer};
 use lenet5_core::{Error, Network, PictureLimits, Weights, files};
 use serde::Serialize;
 
@@ -23,6 +23,7 @@ use crate::predict;
 Examples:
   predict tests/pictures/407.png
   predict --json scans/ 'more/*.tif'
+  predict --digits 5 forms/
   predict --reject-below 0.7 --show seen photo.jpg"
 )]
 pub struct PredictArguments {
@@ -45,10 +46,25 @@ pub struct PredictArguments {
     reject_weights: Option<PathBuf>,
     #[command(flatten)]
     read: WeightsArguments,
+    /// Number of digits in each line, such as 5, or 3-6.
+    ///
+    /// The reading is then the likeliest one with so many digits. A line that clearly has another number of digits is
+    /// left out, with a note. If no line fits, the picture is an error.
+    #[arg(long, value_name = "N", value_parser = predict::number_of_digits, conflicts_with = "pattern")]
+    digits: Option<Pattern>,
+    /// Form of each line, such as '####-###'.
+    ///
+    /// # is any digit, and 0 to 9 are that very digit. - . , / : + ( ) are marks between digits, which may be absent
+    /// and are not printed. Spaces mean nothing. The reading is then the likeliest one of this form. A line that clearly
+    /// has another form is left out, with a note. If no line fits, the picture is an error.
+    #[arg(long, value_name = "FORM", allow_hyphen_values = true)]
+    pattern: Option<Pattern>,
     /// Print one line of JSON for each picture.
     ///
     /// It holds file, text, accepted (the text with ? for each rejected digit), digits (label, confidence, probabilities, box as left, top, width and height, line, rejected), rejected,
-    /// left_out (box and line of ink beside the digits that may be a sign or a point); or file and error.
+    /// left_out (box and line of ink beside the digits that may be a sign or a point), other_lines (digits of lines that
+    /// do not fit --digits or --pattern), score (the logarithm of the reading's likelihood, 0 at most, which compares
+    /// readings of the same picture); or file and error.
     /// If a name is not UTF-8, file_bytes has its bytes.
     #[arg(long)]
     json: bool,
@@ -93,8 +109,10 @@ pub fn run(arguments: &PredictArguments) -> anyhow::Result<ExitCode> {
     let mut shown = arguments.show.as_deref().map(ShownDigits::new).transpose()?;
     let limits =
         PictureLimits { pixels: arguments.max_pixels * 1_000_000, ..PictureLimits::default() };
+    let pattern = arguments.digits.as_ref().or(arguments.pattern.as_ref());
+    let pattern = pattern.cloned().unwrap_or_default();
     let mut failed = false;
-    predict::read_files(&recognizer, files, &limits, |file, reading| {
+    predict::read_files(&recognizer, files, &limits, &pattern, |file, reading| {
         failed |= reading.is_err();
         if let (Some(shown), Ok(reading)) = (&mut shown, &reading) {
             shown.write(file, reading)?;

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lenet5_core::recognizer::Reading;
+use lenet5_core::recognizer::{Pattern, Reading};
 use lenet5_core::{Picture, Recognizer, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -30,6 +30,8 @@ pub struct Batcher {
 /// A picture in the queue.
 struct Job {
     picture: Picture,
+    /// The form of its lines.
+    pattern: Pattern,
     result: oneshot::Sender<Result<Reading>>,
     /// Held until the picture is read.
     permit: OwnedSemaphorePermit,
@@ -59,12 +61,12 @@ impl Batcher {
         self.capacity - self.room.available_permits()
     }
 
-    /// Reads a picture in the next batch.
-    pub async fn read(&self, picture: Picture) -> Result<Reading, Failure> {
+    /// Reads a picture, whose lines have the form of `pattern`, in the next batch.
+    pub async fn read(&self, picture: Picture, pattern: Pattern) -> Result<Reading, Failure> {
         let full = |_| Failure::busy("pictures", self.capacity);
         let permit = Arc::clone(&self.room).try_acquire_owned().map_err(full)?;
         let (result, reading) = oneshot::channel();
-        let job = Job { picture, result, permit };
+        let job = Job { picture, pattern, result, permit };
         self.jobs.send(job).map_err(|_| Failure::internal())?;
         // The sender is dropped without a result if reading the picture panics.
         reading.await.map_err(|_| Failure::internal())?.map_err(Failure::from)
@@ -98,9 +100,11 @@ fn next_batch(queue: &Receiver<Job>, wait: Duration) -> Option<Vec<Job>> {
 /// Reads the pictures of a batch, and sends each reading to its request.
 fn read_batch(recognizer: &Recognizer, batch: Vec<Job>) {
     let (pictures, waiting): (Vec<_>, Vec<_>) =
-        batch.into_iter().map(|job| (job.picture, (job.result, job.permit))).unzip();
-    let read = |pictures: &[Picture]| {
-        catch_unwind(AssertUnwindSafe(|| recognizer.read_all(pictures))).ok()
+        batch.into_iter().map(|job| ((job.picture, job.pattern), (job.result, job.permit))).unzip();
+    let read = |pictures: &[(Picture, Pattern)]| {
+        let read =
+            || recognizer.read_by(pictures, |(picture, _)| Ok(picture), |(_, pattern)| pattern);
+        catch_unwind(AssertUnwindSafe(read)).ok()
     };
     let readings: Vec<Option<Result<Reading>>> = match read(&pictures) {
         Some(readings) => readings.into_iter().map(Some).collect(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use lenet5_core::data::digit::PIXELS;
-use lenet5_core::recognizer::{LayerOutput, Reading};
+use lenet5_core::recognizer::{LayerOutput, Pattern, Reading};
 use lenet5_core::{Error, Network, Picture, PictureLimits, Recognizer, Result, Weights};
 use tokio::sync::Semaphore;
 use tokio::task;
@@ -88,12 +88,13 @@ impl NetworkReader {
         Ok(Self { network, recognizer, batcher, codes: codes(weights) })
     }
 
-    /// Reads the picture that a body holds.
+    /// Reads the picture that a body holds, whose lines have the form of `pattern`.
     pub async fn read(
         &self,
         limits: &RequestLimits,
         form: BodyForm,
         body: Received,
+        pattern: Pattern,
     ) -> Result<Reading, Failure> {
         let small = body.bytes.len() <= SMALL_BODY;
         // The file's header tells whether the picture is too large, before any work waits for a thread.
@@ -102,7 +103,7 @@ impl NetworkReader {
             if stated_pixels(&file, limits.pictures.pixels)? <= SMALL_PIXELS && small {
                 let picture = decode(&file, &limits.pictures)?;
                 drop((file, body));
-                return self.batcher.read(picture).await;
+                return self.batcher.read(picture, pattern).await;
             }
         }
         let (recognizer, pictures) = (Arc::clone(&self.recognizer), limits.pictures);
@@ -111,7 +112,7 @@ impl NetworkReader {
             stated_pixels(&file, pictures.pixels)?;
             let picture = decode(&file, &pictures)?;
             drop((file, body));
-            recognizer.read(&picture).map_err(Failure::from)
+            recognizer.read_as(&picture, &pattern).map_err(Failure::from)
         };
         limits.on_thread(work).await
     }

@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::FutureExt;
 use lenet5_core::Network;
-use lenet5_core::recognizer::{LayerOutput, Reading};
+use lenet5_core::recognizer::{LayerOutput, Pattern, Reading};
 use serde::Serialize;
 use serde_json::json;
 use tokio::time;
@@ -29,6 +29,7 @@ use super::guard::Guard;
 use super::metrics::{self, ServiceMetrics};
 use super::page;
 use super::reader::{NetworkReader, RequestLimits};
+use crate::predict;
 
 const OPENAPI: &str = include_str!("openapi.json");
 const JSON: &str = "application/json";
@@ -50,6 +51,8 @@ pub struct App {
 struct QueryParameters {
     model: Option<Network>,
     digit: Option<usize>,
+    digits: Option<Pattern>,
+    pattern: Option<Pattern>,
 }
 
 /// The response of `/v1/predict`.
@@ -101,9 +104,9 @@ async fn predict(
     body: Body,
 ) -> Result<Response, Failure> {
     let body = app.limits.bodies.receive(body).await?;
-    let QueryParameters { model, .. } = query_parameters(&uri, &["model"])?;
-    let reader = app.reader(model);
-    let reading = app.read(reader, &headers, body).await?;
+    let query = query_parameters(&uri, &["model", "digits", "pattern"])?;
+    let reader = app.reader(query.model);
+    let reading = app.read(reader, &headers, body, query.form()).await?;
     if prefers_text(&headers) {
         return Ok(reading.accepted.into_response());
     }
@@ -117,10 +120,10 @@ async fn activations(
     body: Body,
 ) -> Result<Response, Failure> {
     let body = app.limits.bodies.receive(body).await?;
-    let QueryParameters { model, digit } = query_parameters(&uri, &["model", "digit"])?;
-    let digit = digit.unwrap_or(0);
-    let reader = app.reader(model);
-    let reading = app.read(reader, &headers, body).await?;
+    let query = query_parameters(&uri, &["model", "digit", "digits", "pattern"])?;
+    let digit = query.digit.unwrap_or(0);
+    let reader = app.reader(query.model);
+    let reading = app.read(reader, &headers, body, query.form()).await?;
     let Some(found) = reading.digits.get(digit) else {
         let (last, text) = (reading.digits.len().saturating_sub(1), &reading.text);
         let message = format!("digit: expected 0 to {last} of the digits {text:?}, found {digit}");
@@ -189,9 +192,10 @@ impl App {
         reader: &NetworkReader,
         headers: &HeaderMap,
         body: Received,
+        pattern: Pattern,
     ) -> Result<Reading, Failure> {
         let form = BodyForm::of(headers, &body.bytes)?;
-        let reading = self.within(reader.read(&self.limits, form, body)).await?;
+        let reading = self.within(reader.read(&self.limits, form, body, pattern)).await?;
         self.metrics.digits(reader.network, reading.digits.len());
         Ok(reading)
     }
@@ -206,6 +210,13 @@ impl App {
                 format!("expected a result within {} s, found none", self.timeout.as_secs_f64());
             Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "timed_out", message))
         })
+    }
+}
+
+impl QueryParameters {
+    /// The form of the picture's lines.
+    fn form(self) -> Pattern {
+        self.digits.or(self.pattern).unwrap_or_default()
     }
 }
 
@@ -229,6 +240,17 @@ fn query_parameters(uri: &Uri, known: &[&str]) -> Result<QueryParameters, Failur
                 })?;
                 parameters.model.replace(model).is_some()
             }
+            "digits" => {
+                let digits = predict::number_of_digits(&value)
+                    .map_err(|error| bad(format!("digits: {error}")))?;
+                parameters.digits.replace(digits).is_some()
+            }
+            "pattern" => {
+                let pattern = value.parse().map_err(|error| {
+                    bad(format!("pattern: {error}; in a URL # is written as %23"))
+                })?;
+                parameters.pattern.replace(pattern).is_some()
+            }
             _ => {
                 let digit = value.parse().map_err(|_| {
                     bad(format!("digit: expected the number of a digit from 0, found {value}"))
@@ -239,6 +261,9 @@ fn query_parameters(uri: &Uri, known: &[&str]) -> Result<QueryParameters, Failur
         if twice {
             return Err(bad(format!("{name}: expected one value, found more")));
         }
+    }
+    if parameters.digits.is_some() && parameters.pattern.is_some() {
+        return Err(bad("expected digits or pattern in the query, found both".to_owned()));
     }
     Ok(parameters)
 }
