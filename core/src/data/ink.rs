@@ -327,70 +327,72 @@ struct Colours {
     pixels: Vec<[f32; 3]>,
 }
 
+/// The sums of red, green, blue and alpha over blocks of `step` x `step` pixels.
+struct BlockSums {
+    sums: Vec<[f32; 4]>,
+    /// The number of blocks in a row.
+    columns: usize,
+    /// The number of pixels in a row.
+    width: usize,
+    step: usize,
+}
+
+impl BlockSums {
+    /// Adds all pixels, which consist of N values each, row by row. `convert` converts a pixel to
+    /// red, green, blue and alpha.
+    fn add<T: Copy, const N: usize>(&mut self, values: &[T], convert: impl Fn([T; N]) -> [f32; 4]) {
+        let pixels = values.as_chunks().0;
+        for (y, row) in pixels.chunks_exact(self.width).enumerate() {
+            let sums = &mut self.sums[y / self.step * self.columns..];
+            for (sum, block) in sums.iter_mut().zip(row.chunks(self.step)) {
+                for pixel in block {
+                    let values = convert(*pixel);
+                    *sum = [0, 1, 2, 3].map(|i| sum[i] + values[i]);
+                }
+            }
+        }
+    }
+}
+
 impl Colours {
     /// Draws a picture on white and averages blocks of `step` x `step` pixels. Also returns the
     /// mean opacity of the blocks.
     fn of(picture: &Picture, step: u32) -> (Self, Ink) {
         let (width, height) = (picture.width(), picture.height());
         let (columns, rows) = (width.div_ceil(step), height.div_ceil(step));
-        let mut sums = vec![[0.0_f32; 4]; (columns * rows) as usize];
-        let (mut x, mut column, mut columns_left) = (0, 0, step);
-        let (mut row_start, mut rows_left) = (0, step);
-        // Adds the pixels one after another, row by row.
-        let mut add = |colour: [f32; 3], alpha: f32| {
-            let sum = &mut sums[row_start + column];
-            for (sum, channel) in sum.iter_mut().zip(colour) {
-                *sum += 1.0 - alpha + alpha * channel.clamp(0.0, 1.0);
-            }
-            sum[3] += alpha;
-            (x, columns_left) = (x + 1, columns_left - 1);
-            if columns_left == 0 {
-                (column, columns_left) = (column + 1, step);
-            }
-            if x == width {
-                (x, column, columns_left, rows_left) = (0, 0, step, rows_left - 1);
-                if rows_left == 0 {
-                    (row_start, rows_left) = (row_start + columns as usize, step);
-                }
-            }
+        let mut sums = BlockSums {
+            sums: vec![[0.0; 4]; (columns * rows) as usize],
+            columns: columns as usize,
+            width: width as usize,
+            step: step as usize,
         };
         let byte = |value: u8| f32::from(value) / 255.0;
         let word = |value: u16| f32::from(value) / 65535.0;
+        let opaque = |[r, g, b]: [f32; 3]| [r, g, b, 1.0];
+        let on_white = |colour: [f32; 3], alpha: f32| {
+            let [r, g, b] = colour.map(|channel| 1.0 - alpha + alpha * channel.clamp(0.0, 1.0));
+            [r, g, b, alpha]
+        };
         match &picture.pixels {
-            Pixels::Grey8(grey) => grey.iter().for_each(|grey| add([byte(*grey); 3], 1.0)),
-            Pixels::Grey16(grey) => grey.iter().for_each(|grey| add([word(*grey); 3], 1.0)),
-            Pixels::Rgb8(colours) => {
-                colours.as_chunks().0.iter().for_each(|pixel| add(pixel.map(byte), 1.0));
-            }
-            Pixels::Rgb16(colours) => {
-                colours.as_chunks().0.iter().for_each(|pixel| add(pixel.map(word), 1.0));
-            }
+            Pixels::Grey8(grey) => sums.add(grey, |[grey]| opaque([byte(grey); 3])),
+            Pixels::Grey16(grey) => sums.add(grey, |[grey]| opaque([word(grey); 3])),
+            Pixels::Rgb8(colours) => sums.add(colours, |pixel| opaque(pixel.map(byte))),
+            Pixels::Rgb16(colours) => sums.add(colours, |pixel| opaque(pixel.map(word))),
             Pixels::GreyAlpha8(grey) => {
-                for pixel in grey.as_chunks().0 {
-                    let [grey, alpha] = pixel.map(byte);
-                    add([grey; 3], alpha);
-                }
+                sums.add(grey, |[grey, alpha]| on_white([byte(grey); 3], byte(alpha)));
             }
             Pixels::Rgba8(colours) => {
-                for pixel in colours.as_chunks().0 {
-                    let [r, g, b, alpha] = pixel.map(byte);
-                    add([r, g, b], alpha);
-                }
+                sums.add(colours, |[r, g, b, alpha]| on_white([r, g, b].map(byte), byte(alpha)));
             }
             Pixels::Rgba16(colours) => {
-                for pixel in colours.as_chunks().0 {
-                    let [r, g, b, alpha] = pixel.map(word);
-                    add([r, g, b], alpha);
-                }
+                sums.add(colours, |[r, g, b, alpha]| on_white([r, g, b].map(word), word(alpha)));
             }
             Pixels::RgbaF32(colours) => {
-                for [r, g, b, alpha] in colours.as_chunks().0 {
-                    add([*r, *g, *b], alpha.clamp(0.0, 1.0));
-                }
+                sums.add(colours, |[r, g, b, alpha]| on_white([r, g, b], alpha.clamp(0.0, 1.0)));
             }
         }
         let side = |i: u32, length: u32| (length - i * step).min(step) as f32;
-        let scaled = sums.iter().enumerate().map(|(i, sum)| {
+        let scaled = sums.sums.iter().enumerate().map(|(i, sum)| {
             let (x, y) = (i as u32 % columns, i as u32 / columns);
             sum.map(|sum| sum / (side(x, width) * side(y, height)))
         });
