@@ -514,44 +514,42 @@ impl Ink {
     fn reconstructed(mut self, under: &Self) -> Self {
         const PASSES: usize = 3;
         let (width, height) = (self.width, self.height());
-        // Carries values from one row to the next, then along that row in both directions.
-        let step = |from: &[f32], to: &mut [f32], under: &[f32]| {
-            for ((to, from), under) in to.iter_mut().zip(from).zip(under) {
-                *to = to.max(from.min(*under));
-            }
-            let mut last = f32::NEG_INFINITY;
-            for (to, under) in to.iter_mut().zip(under) {
-                last = to.max(last.min(*under));
-                *to = last;
-            }
-            for (to, under) in to.iter_mut().zip(under).rev() {
-                last = to.max(last.min(*under));
-                *to = last;
-            }
-        };
-        let row = |y: usize| y * width..(y + 1) * width;
+        let under = |y: usize| &under.values[y * width..(y + 1) * width];
+        let mut carried = Carried::new(width);
+        // Whether each row has changed since it was last carried down, or up.
+        let [mut down, mut up] = [vec![true; height], vec![true; height]];
         for _ in 0..PASSES {
             for y in 1..height {
                 let (before, to) = self.values.split_at_mut(y * width);
-                step(&before[row(y - 1)], &mut to[..width], &under.values[row(y)]);
+                if std::mem::take(&mut down[y - 1])
+                    && carried.carry(&before[(y - 1) * width..], &mut to[..width], under(y))
+                {
+                    (down[y], up[y]) = (true, true);
+                }
             }
-            for y in (1..height).rev() {
-                let (to, after) = self.values.split_at_mut(y * width);
-                step(&after[..width], &mut to[row(y - 1)], &under.values[row(y - 1)]);
+            for y in (0..height - 1).rev() {
+                let (to, after) = self.values.split_at_mut((y + 1) * width);
+                if std::mem::take(&mut up[y + 1])
+                    && carried.carry(&after[..width], &mut to[y * width..], under(y))
+                {
+                    (down[y], up[y]) = (true, true);
+                }
             }
         }
         self
     }
 
-    /// The smallest or the largest value in squares of 2 x `radius` + 1 pixels.
-    fn extremes(&self, radius: usize, pick: fn(f32, f32) -> f32) -> Self {
+    /// The smallest or the largest value in squares of 2 x `radius` + 1 pixels, which are cut off
+    /// at the border.
+    fn extremes(&self, radius: usize, pick: impl Fn(f32, f32) -> f32 + Copy) -> Self {
         let rows = |image: &Self| {
             let mut values = Vec::with_capacity(image.values.len());
             for row in image.values.chunks_exact(image.width) {
-                values.extend((0..row.len()).map(|x| {
-                    let (first, end) = (x.saturating_sub(radius), (x + radius + 1).min(row.len()));
-                    row[first + 1..end].iter().copied().fold(row[first], pick)
-                }));
+                // Copies of the outer values do not change the extremes.
+                let mut padded = vec![row[0]; radius];
+                padded.extend(row);
+                padded.resize(row.len() + 2 * radius, row[row.len() - 1]);
+                values.extend(extremes_of_windows(padded, 2 * radius + 1, pick));
             }
             Self { width: image.width, values }
         };
@@ -580,13 +578,67 @@ fn ring(width: usize, height: usize) -> Vec<usize> {
 
 /// Removes from values around a ring everything that is shorter than 2 x `radius` + 1.
 fn opened_around(values: &[f32], radius: usize) -> Vec<f32> {
-    let length = values.len();
-    let radius = radius.min(length / 2);
-    let extremes = |values: &[f32], pick: fn(f32, f32) -> f32| -> Vec<f32> {
-        let around = |i: usize| (0..=2 * radius).map(move |j| (i + length + j - radius) % length);
-        (0..length)
-            .map(|i| around(i).map(|j| values[j]).reduce(pick).expect("at least itself"))
-            .collect()
+    let radius = radius.min(values.len() / 2);
+    let around = |values: &[f32]| -> Vec<f32> {
+        let (first, last) = (&values[..radius], &values[values.len() - radius..]);
+        [last, values, first].concat()
     };
-    extremes(&extremes(values, f32::min), f32::max)
+    let least = extremes_of_windows(around(values), 2 * radius + 1, f32::min);
+    extremes_of_windows(around(&least), 2 * radius + 1, f32::max)
+}
+
+/// The smallest or the largest of each `length` successive values.
+fn extremes_of_windows(
+    mut values: Vec<f32>,
+    length: usize,
+    pick: impl Fn(f32, f32) -> f32,
+) -> Vec<f32> {
+    // Each step joins two windows, which may overlap.
+    let mut joined = 1;
+    while joined < length {
+        let step = joined.min(length - joined);
+        let count = values.len() - step;
+        for i in 0..count {
+            values[i] = pick(values[i], values[i + step]);
+        }
+        values.truncate(count);
+        joined += step;
+    }
+    values
+}
+
+/// The values that a reconstruction carries along a row, in both directions.
+struct Carried {
+    right: Vec<f32>,
+    left: Vec<f32>,
+}
+
+impl Carried {
+    fn new(width: usize) -> Self {
+        Self { right: vec![0.0; width], left: vec![0.0; width] }
+    }
+
+    /// Carries values from one row to the next one, and then along that row in both directions.
+    /// Returns whether the row changes.
+    fn carry(&mut self, from: &[f32], to: &mut [f32], under: &[f32]) -> bool {
+        // Without NaN, these are faster than the functions of the standard library.
+        let max = |a: f32, b: f32| if a > b { a } else { b };
+        let min = |a: f32, b: f32| if a < b { a } else { b };
+        let start = |((to, from), under): ((&f32, &f32), &f32)| max(*to, min(*from, *under));
+        let pixels = to.iter().zip(from).zip(under);
+        let rightwards = pixels.clone().zip(&mut self.right);
+        let leftwards = pixels.zip(&mut self.left).rev();
+        let mut last = (f32::NEG_INFINITY, f32::NEG_INFINITY);
+        for ((a, right), (b, left)) in rightwards.zip(leftwards) {
+            last = (max(start(a), min(last.0, *a.1)), max(start(b), min(last.1, *b.1)));
+            (*right, *left) = last;
+        }
+        let mut changes = false;
+        for ((to, right), left) in to.iter_mut().zip(&self.right).zip(&self.left) {
+            let value = max(*right, *left);
+            changes |= value != *to;
+            *to = value;
+        }
+        changes
+    }
 }
