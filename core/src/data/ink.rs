@@ -83,9 +83,9 @@ impl Ink {
         let (colours, alpha) = Colours::of(picture, step);
         let mut best: Option<(Self, [f32; 3])> = None;
         for direction in colours.direction().into_iter().flat_map(|d| [d, d.map(|d| -d)]) {
-            let (mut ink, differences) = colours.ink(direction);
+            let [mut ink, values, paper] = colours.ink(direction);
             let Some(level) = ink.normalise() else { continue };
-            let contrast = differences.mean_where(&ink);
+            let contrast = ink.contrast(&values, &paper);
             let stroke = ink.stroke();
             // The opposite direction is better only in two cases: its ink has much more contrast
             // and does not lie within the first ink; or its strokes are much finer and the first
@@ -110,11 +110,12 @@ impl Ink {
         ink.normalise().map(|_| (ink, step))
     }
 
-    /// The mean of the values in the pixels that are ink.
-    fn mean_where(&self, ink: &Self) -> f32 {
+    /// The mean difference between the values of the ink and the paper.
+    fn contrast(&self, values: &Self, paper: &Self) -> f32 {
         let (mut sum, mut count) = (0.0, f32::MIN_POSITIVE);
-        for (value, _) in self.values.iter().zip(&ink.values).filter(|(_, ink)| **ink > 0.5) {
-            sum += value;
+        let pairs = values.values.iter().zip(&paper.values);
+        for ((value, paper), _) in pairs.zip(&self.values).filter(|(_, ink)| **ink > 0.5) {
+            sum += value - paper;
             count += 1.0;
         }
         sum / count
@@ -408,20 +409,20 @@ impl Colours {
         self.pixels.len() / self.width
     }
 
-    /// The ink in each pixel for a direction in colour space from paper to ink, in two forms: as a
-    /// fraction of the largest possible difference from the paper, and as the difference itself.
-    fn ink(&self, direction: [f32; 3]) -> (Ink, Ink) {
+    /// The ink in each pixel for a direction in colour space from paper to ink, as a fraction of the
+    /// largest possible difference from the paper. Also returns the values of the picture and of
+    /// the paper along this direction.
+    fn ink(&self, direction: [f32; 3]) -> [Ink; 3] {
         let along = |pixel: &[f32; 3]| -> f32 {
             pixel.iter().zip(direction).map(|(channel, d)| channel * d).sum()
         };
         let most: f32 = direction.iter().map(|d| d.max(0.0)).sum();
         let values = Ink::new(self.width, self.pixels.iter().map(along).collect());
         let paper = values.opened();
-        let pairs = || values.values.iter().zip(&paper.values);
+        let pairs = values.values.iter().zip(&paper.values);
         // If the paper is about as bright or dark as ink can be, hardly any difference is possible.
-        let parts = pairs().map(|(value, paper)| (value - paper) / (most - paper).max(0.3));
-        let differences = pairs().map(|(value, paper)| value - paper);
-        (Ink::new(self.width, parts.collect()), Ink::new(self.width, differences.collect()))
+        let parts = pairs.map(|(value, paper)| (value - paper) / (most - paper).max(0.3));
+        [Ink::new(self.width, parts.collect()), values, paper]
     }
 
     /// The direction in colour space, of length 1, in which narrow parts differ from their

@@ -318,6 +318,15 @@ struct BitReader<'a> {
 
 impl BitReader<'_> {
     fn fill(&mut self) {
+        // Mostly, the next four bytes are plain data.
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        if let Some(four) = rest.first_chunk::<4>().filter(|four| !four.contains(&0xff))
+            && self.count <= 32
+        {
+            self.buffer |= u64::from(u32::from_be_bytes(*four)) << (32 - self.count);
+            (self.at, self.count) = (self.at + 4, self.count + 32);
+            return;
+        }
         while self.count <= 56 {
             let (byte, length) = match self.bytes.get(self.at..) {
                 Some([0xff, 0, ..]) => (0xff, 2),
