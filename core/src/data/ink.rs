@@ -83,9 +83,9 @@ impl Ink {
         let (colours, alpha) = Colours::of(picture, step);
         let mut best: Option<(Self, [f32; 3])> = None;
         for direction in colours.direction().into_iter().flat_map(|d| [d, d.map(|d| -d)]) {
-            let (mut ink, differences) = colours.ink(direction);
+            let [mut ink, values, paper] = colours.ink(direction);
             let Some(level) = ink.normalise() else { continue };
-            let contrast = differences.mean_where(&ink);
+            let contrast = ink.contrast(&values, &paper);
             let stroke = ink.stroke();
             // The opposite direction is better only in two cases: its ink has much more contrast
             // and does not lie within the first ink; or its strokes are much finer and the first
@@ -110,11 +110,12 @@ impl Ink {
         ink.normalise().map(|_| (ink, step))
     }
 
-    /// The mean of the values in the pixels that are ink.
-    fn mean_where(&self, ink: &Self) -> f32 {
+    /// The mean difference between the values of the ink and the paper.
+    fn contrast(&self, values: &Self, paper: &Self) -> f32 {
         let (mut sum, mut count) = (0.0, f32::MIN_POSITIVE);
-        for (value, _) in self.values.iter().zip(&ink.values).filter(|(_, ink)| **ink > 0.5) {
-            sum += value;
+        let pairs = values.values.iter().zip(&paper.values);
+        for ((value, paper), _) in pairs.zip(&self.values).filter(|(_, ink)| **ink > 0.5) {
+            sum += value - paper;
             count += 1.0;
         }
         sum / count
@@ -327,70 +328,72 @@ struct Colours {
     pixels: Vec<[f32; 3]>,
 }
 
+/// The sums of red, green, blue and alpha over blocks of `step` x `step` pixels.
+struct BlockSums {
+    sums: Vec<[f32; 4]>,
+    /// The number of blocks in a row.
+    columns: usize,
+    /// The number of pixels in a row.
+    width: usize,
+    step: usize,
+}
+
+impl BlockSums {
+    /// Adds all pixels, which consist of N values each, row by row. `convert` converts a pixel to
+    /// red, green, blue and alpha.
+    fn add<T: Copy, const N: usize>(&mut self, values: &[T], convert: impl Fn([T; N]) -> [f32; 4]) {
+        let pixels = values.as_chunks().0;
+        for (y, row) in pixels.chunks_exact(self.width).enumerate() {
+            let sums = &mut self.sums[y / self.step * self.columns..];
+            for (sum, block) in sums.iter_mut().zip(row.chunks(self.step)) {
+                for pixel in block {
+                    let values = convert(*pixel);
+                    *sum = [0, 1, 2, 3].map(|i| sum[i] + values[i]);
+                }
+            }
+        }
+    }
+}
+
 impl Colours {
     /// Draws a picture on white and averages blocks of `step` x `step` pixels. Also returns the
     /// mean opacity of the blocks.
     fn of(picture: &Picture, step: u32) -> (Self, Ink) {
         let (width, height) = (picture.width(), picture.height());
         let (columns, rows) = (width.div_ceil(step), height.div_ceil(step));
-        let mut sums = vec![[0.0_f32; 4]; (columns * rows) as usize];
-        let (mut x, mut column, mut columns_left) = (0, 0, step);
-        let (mut row_start, mut rows_left) = (0, step);
-        // Adds the pixels one after another, row by row.
-        let mut add = |colour: [f32; 3], alpha: f32| {
-            let sum = &mut sums[row_start + column];
-            for (sum, channel) in sum.iter_mut().zip(colour) {
-                *sum += 1.0 - alpha + alpha * channel.clamp(0.0, 1.0);
-            }
-            sum[3] += alpha;
-            (x, columns_left) = (x + 1, columns_left - 1);
-            if columns_left == 0 {
-                (column, columns_left) = (column + 1, step);
-            }
-            if x == width {
-                (x, column, columns_left, rows_left) = (0, 0, step, rows_left - 1);
-                if rows_left == 0 {
-                    (row_start, rows_left) = (row_start + columns as usize, step);
-                }
-            }
+        let mut sums = BlockSums {
+            sums: vec![[0.0; 4]; (columns * rows) as usize],
+            columns: columns as usize,
+            width: width as usize,
+            step: step as usize,
         };
         let byte = |value: u8| f32::from(value) / 255.0;
         let word = |value: u16| f32::from(value) / 65535.0;
+        let opaque = |[r, g, b]: [f32; 3]| [r, g, b, 1.0];
+        let on_white = |colour: [f32; 3], alpha: f32| {
+            let [r, g, b] = colour.map(|channel| 1.0 - alpha + alpha * channel.clamp(0.0, 1.0));
+            [r, g, b, alpha]
+        };
         match &picture.pixels {
-            Pixels::Grey8(grey) => grey.iter().for_each(|grey| add([byte(*grey); 3], 1.0)),
-            Pixels::Grey16(grey) => grey.iter().for_each(|grey| add([word(*grey); 3], 1.0)),
-            Pixels::Rgb8(colours) => {
-                colours.as_chunks().0.iter().for_each(|pixel| add(pixel.map(byte), 1.0));
-            }
-            Pixels::Rgb16(colours) => {
-                colours.as_chunks().0.iter().for_each(|pixel| add(pixel.map(word), 1.0));
-            }
+            Pixels::Grey8(grey) => sums.add(grey, |[grey]| opaque([byte(grey); 3])),
+            Pixels::Grey16(grey) => sums.add(grey, |[grey]| opaque([word(grey); 3])),
+            Pixels::Rgb8(colours) => sums.add(colours, |pixel| opaque(pixel.map(byte))),
+            Pixels::Rgb16(colours) => sums.add(colours, |pixel| opaque(pixel.map(word))),
             Pixels::GreyAlpha8(grey) => {
-                for pixel in grey.as_chunks().0 {
-                    let [grey, alpha] = pixel.map(byte);
-                    add([grey; 3], alpha);
-                }
+                sums.add(grey, |[grey, alpha]| on_white([byte(grey); 3], byte(alpha)));
             }
             Pixels::Rgba8(colours) => {
-                for pixel in colours.as_chunks().0 {
-                    let [r, g, b, alpha] = pixel.map(byte);
-                    add([r, g, b], alpha);
-                }
+                sums.add(colours, |[r, g, b, alpha]| on_white([r, g, b].map(byte), byte(alpha)));
             }
             Pixels::Rgba16(colours) => {
-                for pixel in colours.as_chunks().0 {
-                    let [r, g, b, alpha] = pixel.map(word);
-                    add([r, g, b], alpha);
-                }
+                sums.add(colours, |[r, g, b, alpha]| on_white([r, g, b].map(word), word(alpha)));
             }
             Pixels::RgbaF32(colours) => {
-                for [r, g, b, alpha] in colours.as_chunks().0 {
-                    add([*r, *g, *b], alpha.clamp(0.0, 1.0));
-                }
+                sums.add(colours, |[r, g, b, alpha]| on_white([r, g, b], alpha.clamp(0.0, 1.0)));
             }
         }
         let side = |i: u32, length: u32| (length - i * step).min(step) as f32;
-        let scaled = sums.iter().enumerate().map(|(i, sum)| {
+        let scaled = sums.sums.iter().enumerate().map(|(i, sum)| {
             let (x, y) = (i as u32 % columns, i as u32 / columns);
             sum.map(|sum| sum / (side(x, width) * side(y, height)))
         });
@@ -406,20 +409,20 @@ impl Colours {
         self.pixels.len() / self.width
     }
 
-    /// The ink in each pixel for a direction in colour space from paper to ink, in two forms: as a
-    /// fraction of the largest possible difference from the paper, and as the difference itself.
-    fn ink(&self, direction: [f32; 3]) -> (Ink, Ink) {
+    /// The ink in each pixel for a direction in colour space from paper to ink, as a fraction of the
+    /// largest possible difference from the paper. Also returns the values of the picture and of
+    /// the paper along this direction.
+    fn ink(&self, direction: [f32; 3]) -> [Ink; 3] {
         let along = |pixel: &[f32; 3]| -> f32 {
             pixel.iter().zip(direction).map(|(channel, d)| channel * d).sum()
         };
         let most: f32 = direction.iter().map(|d| d.max(0.0)).sum();
         let values = Ink::new(self.width, self.pixels.iter().map(along).collect());
         let paper = values.opened();
-        let pairs = || values.values.iter().zip(&paper.values);
+        let pairs = values.values.iter().zip(&paper.values);
         // If the paper is about as bright or dark as ink can be, hardly any difference is possible.
-        let parts = pairs().map(|(value, paper)| (value - paper) / (most - paper).max(0.3));
-        let differences = pairs().map(|(value, paper)| value - paper);
-        (Ink::new(self.width, parts.collect()), Ink::new(self.width, differences.collect()))
+        let parts = pairs.map(|(value, paper)| (value - paper) / (most - paper).max(0.3));
+        [Ink::new(self.width, parts.collect()), values, paper]
     }
 
     /// The direction in colour space, of length 1, in which narrow parts differ from their
@@ -512,44 +515,42 @@ impl Ink {
     fn reconstructed(mut self, under: &Self) -> Self {
         const PASSES: usize = 3;
         let (width, height) = (self.width, self.height());
-        // Carries values from one row to the next, then along that row in both directions.
-        let step = |from: &[f32], to: &mut [f32], under: &[f32]| {
-            for ((to, from), under) in to.iter_mut().zip(from).zip(under) {
-                *to = to.max(from.min(*under));
-            }
-            let mut last = f32::NEG_INFINITY;
-            for (to, under) in to.iter_mut().zip(under) {
-                last = to.max(last.min(*under));
-                *to = last;
-            }
-            for (to, under) in to.iter_mut().zip(under).rev() {
-                last = to.max(last.min(*under));
-                *to = last;
-            }
-        };
-        let row = |y: usize| y * width..(y + 1) * width;
+        let under = |y: usize| &under.values[y * width..(y + 1) * width];
+        let mut carried = Carried::new(width);
+        // Whether each row has changed since it was last carried down, or up.
+        let [mut down, mut up] = [vec![true; height], vec![true; height]];
         for _ in 0..PASSES {
             for y in 1..height {
                 let (before, to) = self.values.split_at_mut(y * width);
-                step(&before[row(y - 1)], &mut to[..width], &under.values[row(y)]);
+                if std::mem::take(&mut down[y - 1])
+                    && carried.carry(&before[(y - 1) * width..], &mut to[..width], under(y))
+                {
+                    (down[y], up[y]) = (true, true);
+                }
             }
-            for y in (1..height).rev() {
-                let (to, after) = self.values.split_at_mut(y * width);
-                step(&after[..width], &mut to[row(y - 1)], &under.values[row(y - 1)]);
+            for y in (0..height - 1).rev() {
+                let (to, after) = self.values.split_at_mut((y + 1) * width);
+                if std::mem::take(&mut up[y + 1])
+                    && carried.carry(&after[..width], &mut to[y * width..], under(y))
+                {
+                    (down[y], up[y]) = (true, true);
+                }
             }
         }
         self
     }
 
-    /// The smallest or the largest value in squares of 2 x `radius` + 1 pixels.
-    fn extremes(&self, radius: usize, pick: fn(f32, f32) -> f32) -> Self {
+    /// The smallest or the largest value in squares of 2 x `radius` + 1 pixels, which are cut off
+    /// at the border.
+    fn extremes(&self, radius: usize, pick: impl Fn(f32, f32) -> f32 + Copy) -> Self {
         let rows = |image: &Self| {
             let mut values = Vec::with_capacity(image.values.len());
             for row in image.values.chunks_exact(image.width) {
-                values.extend((0..row.len()).map(|x| {
-                    let (first, end) = (x.saturating_sub(radius), (x + radius + 1).min(row.len()));
-                    row[first + 1..end].iter().copied().fold(row[first], pick)
-                }));
+                // Copies of the outer values do not change the extremes.
+                let mut padded = vec![row[0]; radius];
+                padded.extend(row);
+                padded.resize(row.len() + 2 * radius, row[row.len() - 1]);
+                values.extend(extremes_of_windows(padded, 2 * radius + 1, pick));
             }
             Self { width: image.width, values }
         };
@@ -578,13 +579,67 @@ fn ring(width: usize, height: usize) -> Vec<usize> {
 
 /// Removes from values around a ring everything that is shorter than 2 x `radius` + 1.
 fn opened_around(values: &[f32], radius: usize) -> Vec<f32> {
-    let length = values.len();
-    let radius = radius.min(length / 2);
-    let extremes = |values: &[f32], pick: fn(f32, f32) -> f32| -> Vec<f32> {
-        let around = |i: usize| (0..=2 * radius).map(move |j| (i + length + j - radius) % length);
-        (0..length)
-            .map(|i| around(i).map(|j| values[j]).reduce(pick).expect("at least itself"))
-            .collect()
+    let radius = radius.min(values.len() / 2);
+    let around = |values: &[f32]| -> Vec<f32> {
+        let (first, last) = (&values[..radius], &values[values.len() - radius..]);
+        [last, values, first].concat()
     };
-    extremes(&extremes(values, f32::min), f32::max)
+    let least = extremes_of_windows(around(values), 2 * radius + 1, f32::min);
+    extremes_of_windows(around(&least), 2 * radius + 1, f32::max)
+}
+
+/// The smallest or the largest of each `length` successive values.
+fn extremes_of_windows(
+    mut values: Vec<f32>,
+    length: usize,
+    pick: impl Fn(f32, f32) -> f32,
+) -> Vec<f32> {
+    // Each step joins two windows, which may overlap.
+    let mut joined = 1;
+    while joined < length {
+        let step = joined.min(length - joined);
+        let count = values.len() - step;
+        for i in 0..count {
+            values[i] = pick(values[i], values[i + step]);
+        }
+        values.truncate(count);
+        joined += step;
+    }
+    values
+}
+
+/// The values that a reconstruction carries along a row, in both directions.
+struct Carried {
+    right: Vec<f32>,
+    left: Vec<f32>,
+}
+
+impl Carried {
+    fn new(width: usize) -> Self {
+        Self { right: vec![0.0; width], left: vec![0.0; width] }
+    }
+
+    /// Carries values from one row to the next one, and then along that row in both directions.
+    /// Returns whether the row changes.
+    fn carry(&mut self, from: &[f32], to: &mut [f32], under: &[f32]) -> bool {
+        // Without NaN, these are faster than the functions of the standard library.
+        let max = |a: f32, b: f32| if a > b { a } else { b };
+        let min = |a: f32, b: f32| if a < b { a } else { b };
+        let start = |((to, from), under): ((&f32, &f32), &f32)| max(*to, min(*from, *under));
+        let pixels = to.iter().zip(from).zip(under);
+        let rightwards = pixels.clone().zip(&mut self.right);
+        let leftwards = pixels.zip(&mut self.left).rev();
+        let mut last = (f32::NEG_INFINITY, f32::NEG_INFINITY);
+        for ((a, right), (b, left)) in rightwards.zip(leftwards) {
+            last = (max(start(a), min(last.0, *a.1)), max(start(b), min(last.1, *b.1)));
+            (*right, *left) = last;
+        }
+        let mut changes = false;
+        for ((to, right), left) in to.iter_mut().zip(&self.right).zip(&self.left) {
+            let value = max(*right, *left);
+            changes |= value != *to;
+            *to = value;
+        }
+        changes
+    }
 }

@@ -280,6 +280,8 @@ struct HuffmanTable {
     /// The number that gives the index of the value when it is added to a code of this length.
     offsets: [isize; 16],
     values: Vec<u8>,
+    /// For each value of the next 8 bits, the number of lengths in `ends` that are too short.
+    shorter: Vec<usize>,
 }
 
 impl HuffmanTable {
@@ -297,6 +299,8 @@ impl HuffmanTable {
             }
             code <<= 1;
         }
+        let shorter = |bits: u32| table.ends.iter().take_while(|end| bits << 8 >= **end).count();
+        table.shorter = (0..256).map(shorter).collect();
         Some(table)
     }
 }
@@ -314,6 +318,15 @@ struct BitReader<'a> {
 
 impl BitReader<'_> {
     fn fill(&mut self) {
+        // Mostly, the next four bytes are plain data.
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        if let Some(four) = rest.first_chunk::<4>().filter(|four| !four.contains(&0xff))
+            && self.count <= 32
+        {
+            self.buffer |= u64::from(u32::from_be_bytes(*four)) << (32 - self.count);
+            (self.at, self.count) = (self.at + 4, self.count + 32);
+            return;
+        }
         while self.count <= 56 {
             let (byte, length) = match self.bytes.get(self.at..) {
                 Some([0xff, 0, ..]) => (0xff, 2),
@@ -355,9 +368,14 @@ impl BitReader<'_> {
             self.fill();
         }
         let next = (self.buffer >> 48) as u32;
-        let Some(length) = table.ends.iter().position(|end| next < *end) else {
+        // A table that the file does not define has no codes.
+        let mut length = table.shorter.get(next as usize >> 8).copied().unwrap_or(16);
+        while table.ends.get(length).is_some_and(|end| next >= *end) {
+            length += 1;
+        }
+        if length == table.ends.len() {
             return Err(if self.count < 16 { Fault::EndsEarly } else { Fault::Broken });
-        };
+        }
         let code = self.take(length as u32 + 1)?;
         let index = table.offsets[length] + code as isize;
         Ok(table.values[index as usize])

@@ -24,12 +24,18 @@ impl Component {
     }
 }
 
+/// The directions to the eight pixels around a pixel, row by row.
+const AROUND: [(isize, isize); 8] =
+    [(-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1)];
+
 /// Returns the up to eight pixels around a pixel.
 pub fn neighbours(pixel: usize, width: usize, pixels: usize) -> impl Iterator<Item = usize> {
-    let (x, y) = (pixel % width, pixel / width);
-    let rows = y.saturating_sub(1)..(y + 2).min(pixels / width);
-    let columns = move || x.saturating_sub(1)..(x + 2).min(width);
-    rows.flat_map(move |y| columns().map(move |x| y * width + x)).filter(move |i| *i != pixel)
+    let (x, y, height) = (pixel % width, pixel / width, pixels / width);
+    AROUND.into_iter().filter_map(move |(dx, dy)| {
+        // A position to the left of or above the picture wraps around to a huge one.
+        let (x, y) = (x.wrapping_add_signed(dx), y.wrapping_add_signed(dy));
+        (x < width && y < height).then_some(y * width + x)
+    })
 }
 
 /// Returns the components of a mask. Diagonal neighbours are connected.

@@ -86,37 +86,22 @@ impl Graph {
     ///
     /// # Errors
     /// If the budget is exhausted.
-    pub fn of(ink: &Ink, pieces: &Pieces, line: &Line, budget: &mut Budget) -> Result<Self> {
+    pub fn of(ink: &Ink, pieces: &Pieces, line: &Line, budget: &Budget) -> Result<Self> {
         let height = line.height.max(1);
         let mut pen = 0.0;
         if let Some(area) = pieces.area(&line.pieces) {
             budget.spend(area.width * area.height)?;
             pen = strokes::width(&pieces.cut_out(ink, &line.pieces, &area));
         }
-        let mut edges = Vec::new();
-        for to in 1..=line.pieces.len() {
-            for from in (to.saturating_sub(MAX_PIECES_PER_DIGIT)..to).rev() {
-                let numbers = &line.pieces[from..to];
-                let Some(area) = pieces.area(numbers) else { continue };
-                // Pieces wider than any digit, or with a wider gap than any digit has, are no
-                // digit.
-                let [a, b] = [&line.pieces[from], &line.pieces[(from + 1).min(to - 1)]];
-                let [a, b] = [a, b].map(|number| pieces.areas[usize::from(*number) - 1]);
-                if 2 * b.left.saturating_sub(a.right()) > height {
-                    break;
-                }
-                if to > from + 1 && 4 * area.width > 9 * height.max(area.height) {
-                    break;
-                }
-                budget.spend(area.width * area.height)?;
-                let digit = strokes::redrawn(pieces.cut_out(ink, numbers, &area), pen);
-                if let Some(pixels) = to_mnist(&digit) {
-                    let whole = pieces.are_whole(numbers);
-                    let cut = pieces.is_cut(&line.pieces, to);
-                    edges.push(Edge { from, to, area, pixels, whole, cut });
-                }
-            }
-        }
+        let edges = budget.map(&candidates(pieces, line), |&(from, to, area)| {
+            budget.spend(area.width * area.height)?;
+            let numbers = &line.pieces[from..to];
+            let digit = strokes::redrawn(pieces.cut_out(ink, numbers, &area), pen);
+            let whole = pieces.are_whole(numbers);
+            let cut = pieces.is_cut(&line.pieces, to);
+            Ok(to_mnist(&digit).map(|pixels| Edge { from, to, area, pixels, whole, cut }))
+        })?;
+        let edges = edges.into_iter().flatten().collect();
         let areas =
             line.pieces.iter().map(|number| pieces.areas[usize::from(*number) - 1]).collect();
         Ok(Self { edges, areas, height })
@@ -311,4 +296,27 @@ mod tests {
         assert!(best("7").is_none());
         assert_eq!(best("1").expect("a path").digits, [(0, 1)]);
     }
+}
+
+/// The pieces in a row of a line that may be one digit, in the order of the last piece: the index
+/// of the first piece, the index after the last one, and their bounding box.
+fn candidates(pieces: &Pieces, line: &Line) -> Vec<(usize, usize, Area)> {
+    let height = line.height.max(1);
+    let mut candidates = Vec::new();
+    for to in 1..=line.pieces.len() {
+        for from in (to.saturating_sub(MAX_PIECES_PER_DIGIT)..to).rev() {
+            let Some(area) = pieces.area(&line.pieces[from..to]) else { continue };
+            // Pieces wider than any digit, or with a wider gap than any digit has, are no digit.
+            let [a, b] = [&line.pieces[from], &line.pieces[(from + 1).min(to - 1)]];
+            let [a, b] = [a, b].map(|number| pieces.areas[usize::from(*number) - 1]);
+            if 2 * b.left.saturating_sub(a.right()) > height {
+                break;
+            }
+            if to > from + 1 && 4 * area.width > 9 * height.max(area.height) {
+                break;
+            }
+            candidates.push((from, to, area));
+        }
+    }
+    candidates
 }

@@ -334,7 +334,8 @@ impl Recognizer {
     ) -> Vec<Result<Reading>> {
         let find = |source| {
             let picture = open(source)?;
-            find(picture.borrow(), Budget::new(self.time_limit))
+            let budget = Budget::new(self.time_limit).all_cores(sources.len() == 1);
+            find(picture.borrow(), budget)
         };
         let found: Vec<_> = sources.par_iter().with_max_len(1).map(find).collect();
         let graphs = || found.iter().flatten().flat_map(|found| &found.lines);
@@ -450,55 +451,72 @@ fn find(picture: &Picture, mut budget: Budget) -> Result<LineGraphs> {
         let lines = vec![Graph::of_digit(area, pixels)];
         return Ok(LineGraphs { lines, left_out: Vec::new(), step: 1.0 });
     }
-    let nothing = |what: &str| Err(Error::Picture(format!("expected digits, found {what}")));
-    let mut found = nothing("an empty picture: nothing in it stands out from its background");
+    let longest = picture.width().max(picture.height());
+    let nothing = |what: &str| Error::Picture(format!("expected digits, found {what}"));
+    let mut error = nothing("an empty picture: nothing in it stands out from its background");
+    let mut low = None;
     for side in LONGEST_SIDES {
         budget.check_time()?;
         let Some((ink, step)) = Ink::of(picture, side) else { continue };
         budget.allow(ink.values().len());
-        match graphs(ink, step as f32, &mut budget) {
-            Ok(Some((now, low))) => {
-                found = Ok(now);
-                let largest = picture.width().max(picture.height());
-                if largest <= side || !low {
-                    break;
-                }
+        error = match InkInPieces::of(ink, step, &mut budget) {
+            Ok(Some(found)) if found.is_low() && longest > side && low.is_none() => {
+                low = Some(found);
+                continue;
             }
-            // The result of the smaller picture remains.
-            Ok(None) => found = found.or_else(|_| nothing("nothing that looks like writing")),
-            Err(error) => {
-                budget.check_time()?;
-                found = found.or(Err(error));
-            }
+            Ok(Some(found)) => match found.graphs(&budget) {
+                Ok(graphs) => return Ok(graphs),
+                Err(error) => error,
+            },
+            Ok(None) => nothing("nothing that looks like writing"),
+            Err(error) => error,
+        };
+        budget.check_time()?;
+    }
+    // The result of the smaller picture remains.
+    let Some(found) = low else { return Err(error) };
+    budget.allow(found.ink.values().len());
+    found.graphs(&budget)
+}
+
+/// Ink that is cut into pieces.
+struct InkInPieces {
+    ink: Ink,
+    pieces: Pieces,
+    /// The side of a pixel of ink in pixels of the picture.
+    step: f32,
+}
+
+impl InkInPieces {
+    /// Cuts ink into pieces, after reducing it so that digits are at most [`MAX_HEIGHT`] high.
+    /// `step` is the side of a pixel of ink in pixels of the picture. Returns `None` if there is no
+    /// writing.
+    fn of(ink: Ink, step: u32, budget: &mut Budget) -> Result<Option<Self>> {
+        let step = step as f32;
+        let Some(pieces) = Pieces::of(&ink, budget)? else { return Ok(None) };
+        let heights = pieces.lines.iter().map(|line| line.height);
+        let Some(height) = heights.max() else { return Ok(None) };
+        if height <= MAX_HEIGHT {
+            return Ok(Some(Self { ink, pieces, step }));
         }
+        let factor = height as f32 / MAX_HEIGHT as f32;
+        let side = |length: usize| ((length as f32 / factor).round() as usize).max(1);
+        let ink = ink.resized(side(ink.width()), side(ink.height()));
+        let pieces = Pieces::of(&ink, budget)?.filter(|pieces| !pieces.lines.is_empty());
+        Ok(pieces.map(|pieces| Self { ink, pieces, step: step * factor }))
     }
-    found
-}
 
-/// The graphs of all lines of ink, and whether a line is too small to be read well. `step` is the
-/// side of a pixel of ink in pixels of the picture. `None` if there is no writing.
-fn graphs(ink: Ink, step: f32, budget: &mut Budget) -> Result<Option<(LineGraphs, bool)>> {
-    let Some((ink, pieces, reduced)) = reduced_pieces(ink, budget)? else { return Ok(None) };
-    let lines = pieces.lines.iter().map(|line| Graph::of(&ink, &pieces, line, budget));
-    let lines = lines.collect::<Result<_>>()?;
-    let low = pieces.lines.iter().any(|line| line.height < MIN_HEIGHT);
-    let left_out = pieces.left_out.clone();
-    Ok(Some((LineGraphs { lines, left_out, step: step * reduced }, low)))
-}
-
-/// Cuts ink into pieces, after reducing it so that digits are at most [`MAX_HEIGHT`] high. Returns
-/// the reduced ink, the pieces and the reduction factor.
-fn reduced_pieces(ink: Ink, budget: &mut Budget) -> Result<Option<(Ink, Pieces, f32)>> {
-    let Some(pieces) = Pieces::of(&ink, budget)? else { return Ok(None) };
-    let Some(height) = pieces.lines.iter().map(|line| line.height).max() else { return Ok(None) };
-    if height <= MAX_HEIGHT {
-        return Ok(Some((ink, pieces, 1.0)));
+    /// Returns whether a line is too small to be read well.
+    fn is_low(&self) -> bool {
+        self.pieces.lines.iter().any(|line| line.height < MIN_HEIGHT)
     }
-    let factor = height as f32 / MAX_HEIGHT as f32;
-    let side = |length: usize| ((length as f32 / factor).round() as usize).max(1);
-    let ink = ink.resized(side(ink.width()), side(ink.height()));
-    let pieces = Pieces::of(&ink, budget)?.filter(|pieces| !pieces.lines.is_empty());
-    Ok(pieces.map(|pieces| (ink, pieces, factor)))
+
+    /// Builds the graphs of all lines.
+    fn graphs(self, budget: &Budget) -> Result<LineGraphs> {
+        let Self { ink, pieces, step } = self;
+        let lines = budget.map(&pieces.lines, |line| Graph::of(&ink, &pieces, line, budget))?;
+        Ok(LineGraphs { lines, left_out: pieces.left_out, step })
+    }
 }
 
 fn to_picture_box(area: &Area, step: f32) -> [u32; 4] {

@@ -90,11 +90,14 @@ impl Pieces {
         };
         for indices in lines(&writing) {
             let height = typical_height(indices.iter().map(|i| &writing[*i]));
-            let mut numbers = Vec::new();
-            for index in indices {
-                let Area { width, height: rows, .. } = writing[index].area;
+            let cuts = budget.map(&indices, |index| {
+                let Area { width, height: rows, .. } = writing[*index].area;
                 budget.spend(width * rows)?;
-                numbers.extend(pieces.add(&writing[index], height, ink));
+                Ok(cuts(&writing[*index], height, ink))
+            })?;
+            let mut numbers = Vec::new();
+            for (index, cuts) in indices.into_iter().zip(cuts) {
+                numbers.extend(pieces.add(&writing[index], &cuts, ink));
                 if pieces.areas.len() > MAX_PIECES {
                     return Ok(None);
                 }
@@ -114,11 +117,15 @@ impl Pieces {
         Ok(Some(pieces))
     }
 
-    /// Cuts a component of a line of this height into pieces, adds them, and returns their numbers.
-    fn add(&mut self, component: &Component, height: usize, ink: &Ink) -> std::ops::Range<u16> {
+    /// Adds the pieces into which cuts divide a component, and returns their numbers.
+    fn add(
+        &mut self,
+        component: &Component,
+        cuts: &[Vec<usize>],
+        ink: &Ink,
+    ) -> std::ops::Range<u16> {
         let first = self.areas.len() as u16 + 1;
         let area = &component.area;
-        let cuts = cuts(component, height, ink);
         let mut found: Vec<Option<([usize; 2], [usize; 2])>> = vec![None; cuts.len() + 1];
         let mut kept = Vec::with_capacity(component.pixels.len());
         for &pixel in &component.pixels {
@@ -232,23 +239,27 @@ fn seam(ink: &Ink, column: usize) -> (f32, Vec<usize>) {
     let row = |y: usize| &ink.values()[y * width + first..y * width + end];
     let away = |i: usize| 0.01 * (first + i).abs_diff(column) as f32;
     let mut costs: Vec<f32> = row(0).iter().enumerate().map(|(i, v)| v + away(i)).collect();
-    let mut previous = Vec::with_capacity(height);
+    // For each row from the second one on, and each column, the column in the row before.
+    let mut previous: Vec<usize> = Vec::with_capacity(height * costs.len());
     for y in 1..height {
         let from = |i: usize| {
             let cost = |j: usize| costs[j] + if i == j { 0.0 } else { sideways };
             let near = i.saturating_sub(1)..(i + 2).min(costs.len());
             near.min_by(|a, b| cost(*a).total_cmp(&cost(*b))).map_or((i, 0.0), |j| (j, cost(j)))
         };
-        let steps: Vec<(usize, f32)> = (0..costs.len()).map(from).collect();
-        costs = row(y).iter().enumerate().map(|(i, v)| v + away(i) + steps[i].1).collect();
-        previous.push(steps);
+        let step = |(i, value): (usize, &f32)| {
+            let (before, cost) = from(i);
+            previous.push(before);
+            value + away(i) + cost
+        };
+        costs = row(y).iter().enumerate().map(step).collect();
     }
     let best = |a: &usize, b: &usize| costs[*a].total_cmp(&costs[*b]);
     let mut at = (0..costs.len()).min_by(best).unwrap_or(0);
     let cost = costs[at];
     let mut path = vec![first + at];
-    for steps in previous.iter().rev() {
-        at = steps[at].0;
+    for columns in previous.rchunks(costs.len()) {
+        at = columns[at];
         path.push(first + at);
     }
     path.reverse();
