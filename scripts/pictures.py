@@ -324,7 +324,7 @@ class LinesMaker:
         """2 to 4 lines, digits of different heights"""
         height, lines = self.rng.uniform(40, 100), []
         for count in self.rng.integers(3, 8, self.rng.integers(2, 5)):
-            lines.append(self.line(count, height * self.rng.uniform(0.6, 1.4), (0.6, 1.4)))
+            lines.append(self.line(count, height * self.rng.uniform(0.6, 1.4), (0.7, 1.3)))
         return self.on_white(*self.page(lines, height))
 
     def apart(self):

@@ -14,6 +14,7 @@ mod lines;
 mod marks;
 mod pieces;
 pub mod training;
+mod turn;
 
 use std::borrow::Borrow;
 use std::path::Path;
@@ -32,6 +33,7 @@ use budget::Budget;
 use classifier::Classifier;
 use graph::{Edge, Graph};
 use pieces::Pieces;
+use turn::Turn;
 
 /// The longest sides to which pictures are reduced. The second one is tried if the digits are too
 /// small in the first.
@@ -47,6 +49,11 @@ pub const REJECT_BELOW: f32 = 0.05;
 
 /// If a picture has more than three digits and all confidences are below this, it shows no digits.
 const MIN_CONFIDENCE_OF_MANY: f32 = 0.01;
+
+/// If the mean confidence of several digits is below this, the picture may lie on its side.
+const MIN_MEAN_CONFIDENCE: f32 = 0.5;
+/// A picture is turned if then it has so many digits with such a mean confidence.
+const MIN_TURNED: (usize, f32) = (3, 0.7);
 
 /// Reads the digits in pictures. Several threads can share a recognizer.
 ///
@@ -144,6 +151,40 @@ struct LineGraphs {
     left_out: Vec<Area>,
     /// The side of a pixel of the graphs' areas, in pixels of the picture.
     step: f32,
+    /// How the picture was turned, and its width and height before that.
+    turn: (Turn, [u32; 2]),
+    /// The rest of the time limit.
+    remaining_time: Option<Duration>,
+}
+
+impl LineGraphs {
+    /// Converts an area to a box in the picture.
+    fn to_picture_box(&self, area: &Area) -> [u32; 4] {
+        let scaled = |length: usize| (length as f32 * self.step).round() as u32;
+        let (left, top) = (scaled(area.left), scaled(area.top));
+        let (turn, size) = self.turn;
+        turn.undo([left, top, scaled(area.right()) - left, scaled(area.bottom()) - top], size)
+    }
+}
+
+impl Reading {
+    /// The mean confidence of the digits.
+    fn mean_confidence(&self) -> f32 {
+        let sum: f32 = self.digits.iter().map(|digit| digit.confidence).sum();
+        sum / self.digits.len() as f32
+    }
+
+    /// Whether the picture may lie on its side. The direction of a single digit is not known.
+    fn is_doubtful(&self) -> bool {
+        self.digits.len() > 1 && self.mean_confidence() < MIN_MEAN_CONFIDENCE
+    }
+
+    /// Whether this reading of the turned picture replaces another one.
+    fn is_clearer_than(&self, other: &Self) -> bool {
+        let (count, confidence) = MIN_TURNED;
+        self.digits.len() >= count
+            && self.mean_confidence() >= confidence.max(other.mean_confidence())
+    }
 }
 
 /// Joins digits to a text, line by line. If there are more than ten classes, spaces separate the
@@ -229,11 +270,39 @@ impl Recognizer {
         sources: &'a [T],
         open: impl Fn(&'a T) -> Result<P> + Sync,
     ) -> Vec<Result<Reading>> {
-        let find = |source| {
+        let find = |source, turn, time| {
             let picture = open(source)?;
-            find(picture.borrow(), Budget::new(self.time_limit))
+            find(picture.borrow(), turn, Budget::new(time))
         };
-        let found: Vec<_> = sources.par_iter().with_max_len(1).map(find).collect();
+        let upright = sources.par_iter().with_max_len(1);
+        let upright = upright.map(|source| find(source, Turn::None, self.time_limit)).collect();
+        let (mut readings, times) = self.read_found(upright);
+        // Weights of other classes may have low confidences in all pictures.
+        let doubtful = |reading: &Result<Reading>| reading.as_ref().is_ok_and(Reading::is_doubtful);
+        let doubtful: Vec<usize> = (0..sources.len())
+            .filter(|i| self.config().classes == 10 && doubtful(&readings[*i]))
+            .collect();
+        for turn in [Turn::Left, Turn::Right] {
+            let turned = doubtful.par_iter().with_max_len(1);
+            let turned = turned.map(|i| find(&sources[*i], turn, times[*i])).collect();
+            for (i, turned) in doubtful.iter().zip(self.read_found(turned).0) {
+                match (&readings[*i], turned) {
+                    (Ok(reading), Ok(turned)) if turned.is_clearer_than(reading) => {
+                        readings[*i] = Ok(turned);
+                    }
+                    _ => (),
+                }
+            }
+        }
+        readings
+    }
+
+    /// Reads the digits in the graphs of several pictures, in one batch. Also returns the rest of
+    /// each picture's time limit.
+    fn read_found(
+        &self,
+        found: Vec<Result<LineGraphs>>,
+    ) -> (Vec<Result<Reading>>, Vec<Option<Duration>>) {
         let graphs = || found.iter().flatten().flat_map(|found| &found.lines);
         let all: Vec<_> =
             graphs().flat_map(|graph| graph.edges.iter().map(|edge| edge.pixels)).collect();
@@ -243,13 +312,17 @@ impl Recognizer {
         found
             .into_iter()
             .map(|found| {
-                let found = found?;
+                let found = match found {
+                    Ok(found) => found,
+                    Err(error) => return (Err(error), None),
+                };
                 let edges: usize = found.lines.iter().map(|line| line.edges.len()).sum();
                 let range = first..first + edges;
                 first += edges;
-                self.resolve(&found, &reject_classes[range.clone()], &classes[range])
+                let reading = self.resolve(&found, &reject_classes[range.clone()], &classes[range]);
+                (reading, found.remaining_time)
             })
-            .collect()
+            .unzip()
     }
 
     /// The likeliest reading of the graphs, by the reject network's and the classifier's
@@ -291,7 +364,7 @@ impl Recognizer {
                         label: label.unwrap_or(0),
                         confidence,
                         probabilities,
-                        area: to_picture_box(area, found.step),
+                        area: found.to_picture_box(area),
                         line: line_index,
                         rejected,
                         pixels: *pixels,
@@ -314,7 +387,7 @@ impl Recognizer {
         });
         let left_out = others.iter().filter_map(|mark| {
             let line = marks::line_of(mark, &accepted)?;
-            Some(Mark { area: to_picture_box(mark, found.step), line })
+            Some(Mark { area: found.to_picture_box(mark), line })
         });
         Ok(Reading {
             text,
@@ -333,7 +406,7 @@ impl Recognizer {
 }
 
 /// Finds everything that may be a digit in a picture.
-fn find(picture: &Picture, mut budget: Budget) -> Result<LineGraphs> {
+fn find(picture: &Picture, turn: Turn, mut budget: Budget) -> Result<LineGraphs> {
     if let Some(pixels) = as_in_mnist(picture) {
         let ink = Ink::of_pixels(&pixels);
         let margin = (picture.width() as usize - SIDE) / 2;
@@ -341,7 +414,9 @@ fn find(picture: &Picture, mut budget: Budget) -> Result<LineGraphs> {
         area.left += margin;
         area.top += margin;
         let lines = vec![Graph::of_digit(area, pixels)];
-        return Ok(LineGraphs { lines, left_out: Vec::new(), step: 1.0 });
+        let turn = (Turn::None, [picture.width(), picture.height()]);
+        let remaining_time = budget.remaining_time();
+        return Ok(LineGraphs { lines, left_out: Vec::new(), step: 1.0, turn, remaining_time });
     }
     let nothing = |what: &str| Err(Error::Picture(format!("expected digits, found {what}")));
     let mut found = nothing("an empty picture: nothing in it stands out from its background");
@@ -349,7 +424,7 @@ fn find(picture: &Picture, mut budget: Budget) -> Result<LineGraphs> {
         budget.check_time()?;
         let Some((ink, step)) = Ink::of(picture, side) else { continue };
         budget.allow(ink.values().len());
-        match graphs(ink, step as f32, &mut budget) {
+        match graphs(ink, step, turn, &mut budget) {
             Ok(Some((now, low))) => {
                 found = Ok(now);
                 let largest = picture.width().max(picture.height());
@@ -368,15 +443,30 @@ fn find(picture: &Picture, mut budget: Budget) -> Result<LineGraphs> {
     found
 }
 
-/// The graphs of all lines of ink, and whether a line is too small to be read well. `step` is the
-/// side of a pixel of ink in pixels of the picture. `None` if there is no writing.
-fn graphs(ink: Ink, step: f32, budget: &mut Budget) -> Result<Option<(LineGraphs, bool)>> {
-    let Some((ink, pieces, reduced)) = reduced_pieces(ink, budget)? else { return Ok(None) };
+/// The graphs of all lines of ink after turning it, and whether a line is too small to be read
+/// well. `step` is the side of a pixel of ink in pixels of the picture. `None` if there is no
+/// writing.
+fn graphs(
+    ink: Ink,
+    step: u32,
+    turn: Turn,
+    budget: &mut Budget,
+) -> Result<Option<(LineGraphs, bool)>> {
+    let size = [ink.width(), ink.height()].map(|side| side as u32 * step);
+    let Some((ink, pieces, reduced)) = reduced_pieces(turn.ink(ink), budget)? else {
+        return Ok(None);
+    };
     let lines = pieces.lines.iter().map(|line| Graph::of(&ink, &pieces, line, budget));
     let lines = lines.collect::<Result<_>>()?;
     let low = pieces.lines.iter().any(|line| line.height < MIN_HEIGHT);
-    let left_out = pieces.left_out.clone();
-    Ok(Some((LineGraphs { lines, left_out, step: step * reduced }, low)))
+    let found = LineGraphs {
+        lines,
+        left_out: pieces.left_out,
+        step: step as f32 * reduced,
+        turn: (turn, size),
+        remaining_time: budget.remaining_time(),
+    };
+    Ok(Some((found, low)))
 }
 
 /// Cuts ink into pieces, after reducing it so that digits are at most [`MAX_HEIGHT`] high. Returns
@@ -392,10 +482,4 @@ fn reduced_pieces(ink: Ink, budget: &mut Budget) -> Result<Option<(Ink, Pieces, 
     let ink = ink.resized(side(ink.width()), side(ink.height()));
     let pieces = Pieces::of(&ink, budget)?.filter(|pieces| !pieces.lines.is_empty());
     Ok(pieces.map(|pieces| (ink, pieces, factor)))
-}
-
-fn to_picture_box(area: &Area, step: f32) -> [u32; 4] {
-    let scaled = |length: usize| (length as f32 * step).round() as u32;
-    let (left, top) = (scaled(area.left), scaled(area.top));
-    [left, top, scaled(area.right()) - left, scaled(area.bottom()) - top]
 }
