@@ -261,10 +261,8 @@ fn marks_around_digits_are_not_read() {
     }
 }
 
-/// A large number on white paper, made of the test images with the highest confidence; and the boxes of its signs and
-/// points: left, top, width and height.
-fn number(text: &str) -> (GrayImage, Vec<[u32; 4]>) {
-    const SCALE: u32 = 4;
+/// For each class, the test image with the highest confidence, without empty columns: white on black, 28 rows.
+fn surest_digits() -> Vec<GrayImage> {
     let (digits, labels) = digits(200);
     let pictures: Vec<_> = digits.iter().map(grey).collect();
     let readings: Vec<_> =
@@ -274,6 +272,32 @@ fn number(text: &str) -> (GrayImage, Vec<[u32; 4]>) {
         let confidence = |i: &usize| readings[*i].digits[0].confidence;
         of_label.max_by(|a, b| confidence(a).total_cmp(&confidence(b))).unwrap()
     };
+    (0..10)
+        .map(|label| {
+            let seen = &readings[surest(label)].digits[0];
+            let [column, _, width, _] = seen.area;
+            let small = GrayImage::from_raw(28, 28, seen.pixels.to_vec()).unwrap();
+            image::imageops::crop_imm(&small, column, 0, width, 28).to_image()
+        })
+        .collect()
+}
+
+/// Draws a digit on a sheet of white paper, enlarged so that its 28 rows become `height` rows. Returns its width.
+fn draw(sheet: &mut GrayImage, digit: &GrayImage, [left, top]: [u32; 2], height: u32) -> u32 {
+    let width = digit.width() * height / 28;
+    let filter = image::imageops::FilterType::CatmullRom;
+    let ink = image::imageops::resize(digit, width, height, filter);
+    for (x, y, grey) in ink.enumerate_pixels() {
+        let pixel = sheet.get_pixel_mut(left + x, top + y);
+        pixel.0[0] = pixel.0[0].min(250 - grey.0[0].min(230));
+    }
+    width
+}
+
+/// A large number on white paper, made of the test images with the highest confidence; and the boxes of its signs and
+/// points: left, top, width and height.
+fn number(text: &str) -> (GrayImage, Vec<[u32; 4]>) {
+    let surest = surest_digits();
     let mut sheet = GrayImage::from_pixel(text.len() as u32 * 110 + 80, 240, image::Luma([250]));
     let (mut left, mut marks) = (40, Vec::new());
     // A digit's ink is 80 high, from row 76 on; the pen is about 12 wide.
@@ -283,17 +307,8 @@ fn number(text: &str) -> (GrayImage, Vec<[u32; 4]>) {
             '.' => &[[0, 142, 14, 14]],
             ',' => &[[0, 144, 12, 26]],
             digit => {
-                let Reading { digits: seen, .. } =
-                    &readings[surest(digit.to_digit(10).unwrap() as u8)];
-                let [column, _, width, _] = seen[0].area;
-                let small = GrayImage::from_raw(28, 28, seen[0].pixels.to_vec()).unwrap();
-                let ink = image::imageops::crop_imm(&small, column, 0, width, 28).to_image();
-                let filter = image::imageops::FilterType::CatmullRom;
-                let ink = image::imageops::resize(&ink, SCALE * width, SCALE * 28, filter);
-                for (x, y, grey) in ink.enumerate_pixels() {
-                    sheet.put_pixel(left + x, 60 + y, image::Luma([250 - grey.0[0].min(230)]));
-                }
-                left += SCALE * width + 16;
+                let digit = &surest[digit.to_digit(10).unwrap() as usize];
+                left += draw(&mut sheet, digit, [left, 60], 112) + 16;
                 continue;
             }
         };
@@ -577,6 +592,106 @@ fn the_score_compares_readings() {
     assert!(plain < 0.0 && plain > -1.0, "{plain}");
     assert_eq!((score("###"), score("407"), score("4#7")), (plain, plain, plain));
     assert!(score("###-#") < plain && score("5##") < plain);
+}
+
+/// A line of digits.
+struct Row<'a> {
+    text: &'a str,
+    left: u32,
+    /// The row of the picture on which the first digit stands.
+    base: u32,
+    /// The heights of the digits in pixels; they repeat.
+    heights: &'a [u32],
+    /// The gap between digits in pixels.
+    gap: u32,
+    /// The rows by which the line falls in each column.
+    slope: f32,
+}
+
+/// Lines of digits on white paper.
+fn page(rows: &[Row]) -> GrayImage {
+    let surest = surest_digits();
+    let mut sheet = GrayImage::from_pixel(1000, 600, image::Luma([250]));
+    for &Row { text, mut left, base, heights, gap, slope } in rows {
+        let first = left;
+        for (digit, height) in text.bytes().zip(heights.iter().cycle()) {
+            let base = base as f32 + slope * (left - first) as f32;
+            // A digit takes 20 of its 28 rows.
+            let (height, top) = (height * 28 / 20, base as u32 - height * 24 / 20);
+            left += draw(&mut sheet, &surest[usize::from(digit - b'0')], [left, top], height) + gap;
+        }
+    }
+    sheet
+}
+
+#[test]
+fn lines_as_a_person_reads_them() {
+    let row = |text, left, base, heights, gap| Row { text, left, base, heights, gap, slope: 0.0 };
+    let sloping = |text, base, slope| Row { slope, ..row(text, 60, base, &[70], 30) };
+    let layouts: &[(&str, &[Row])] = &[
+        (
+            "digits of different heights",
+            &[row("40718", 60, 160, &[110, 65, 90], 25), row("2653", 40, 330, &[60, 100], 25)],
+        ),
+        ("a small line", &[row("4071", 60, 200, &[140], 30), row("26530", 80, 290, &[45], 20)]),
+        ("digits far apart", &[row("4071", 60, 150, &[60], 180), row("265", 90, 250, &[60], 230)]),
+        (
+            "a short last line at the right",
+            &[row("40718", 60, 150, &[70], 25), row("2", 400, 250, &[70], 0)],
+        ),
+        ("falling lines", &[sloping("4071826", 150, 0.13), sloping("265", 250, 0.13)]),
+        ("rising lines", &[sloping("4071826", 250, -0.13), sloping("265", 350, -0.13)]),
+        ("close lines", &[row("40718", 60, 150, &[70], 20), row("26533", 60, 225, &[70], 20)]),
+    ];
+    let recognizer = shipped();
+    for (name, rows) in layouts {
+        let text: Vec<_> = rows.iter().map(|row| row.text).collect();
+        let reading = read(&recognizer, &page(rows).into()).unwrap();
+        assert_eq!(reading.text, text.join("\n"), "{name}");
+    }
+}
+
+#[test]
+fn a_table_is_read_row_by_row() {
+    let mut sheet = page(&[
+        Row { text: "4071", left: 130, base: 130, heights: &[60], gap: 110, slope: 0.0 },
+        Row { text: "2653", left: 110, base: 245, heights: &[60], gap: 120, slope: 0.0 },
+        Row { text: "830", left: 120, base: 340, heights: &[60], gap: 115, slope: 0.0 },
+    ]);
+    for (x, y, pixel) in sheet.enumerate_pixels_mut() {
+        let inside = (80..745).contains(&x) && (50..355).contains(&y);
+        if inside && ((x - 80) % 165 < 5 || (y - 50) % 100 < 5) {
+            pixel.0[0] = 40;
+        }
+    }
+    assert_eq!(read(&shipped(), &sheet.into()).unwrap().text, "4071\n2653\n830");
+}
+
+#[test]
+fn a_picture_on_its_side_is_turned() {
+    let row = |text, base| Row { text, left: 60, base, heights: &[70], gap: 25, slope: 0.0 };
+    let sheet = DynamicImage::from(page(&[row("40718", 150), row("2653", 260)]));
+    let recognizer = shipped();
+    let upright = read(&recognizer, &sheet).unwrap();
+    assert_eq!(upright.text, "40718\n2653");
+    let [width, height] = [sheet.width(), sheet.height()];
+    for (turned, is_right) in [(sheet.rotate90(), true), (sheet.rotate270(), false)] {
+        let reading = read(&recognizer, &turned).unwrap();
+        assert_eq!(reading.text, upright.text);
+        for (digit, upright) in reading.digits.iter().zip(&upright.digits) {
+            let [left, top, columns, rows] = upright.area;
+            let expected = match is_right {
+                true => [height - top - rows, left, rows, columns],
+                false => [top, width - left - columns, rows, columns],
+            };
+            let near = digit.area.iter().zip(expected).all(|(a, b)| a.abs_diff(b) <= 4);
+            assert!(near, "{:?} for {expected:?}", digit.area);
+        }
+    }
+    // A single digit is not turned.
+    let nine = DynamicImage::from(page(&[row("9", 150)]));
+    let reading = read(&recognizer, &nine.rotate90()).unwrap();
+    assert_eq!(reading.digits.len(), 1);
 }
 
 #[test]

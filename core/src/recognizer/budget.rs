@@ -33,6 +33,11 @@ impl Budget {
         self
     }
 
+    /// Returns the rest of the time limit.
+    pub fn remaining_time(&self) -> Option<Duration> {
+        self.end.map(|(end, _)| end.saturating_duration_since(Instant::now()))
+    }
+
     /// Sets the work that a picture of this number of pixels may take.
     pub fn allow(&mut self, pixels: usize) {
         *self.pixels.get_mut() = WORK * pixels.max(1 << 16);

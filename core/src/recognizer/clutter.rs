@@ -22,18 +22,18 @@ pub fn writing(
 ) -> Result<Option<Vec<Component>>> {
     let height = mask.len() / width;
     let whole = Area { left: 0, top: 0, width, height };
-    erase_lines(mask, width, &whole, [width / 4, height / 4], |rule, length| {
-        10 * rule.area.width >= 9 * length
-    });
     let mut found = components(mask, width);
     let frames: Vec<Area> =
         found.iter().filter(|component| is_frame(component, width)).map(|c| c.area).collect();
+    let mut erased = erase_lines(mask, width, &whole, [width / 4, height / 4], |rule, length| {
+        10 * rule.area.width >= 9 * length
+    });
     for area in &frames {
         budget.spend(area.width * area.height)?;
         let shortest = 3 * area.width.min(area.height) / 5;
-        erase_lines(mask, width, area, [shortest; 2], |_, _| true);
+        erased |= erase_lines(mask, width, area, [shortest; 2], |_, _| true);
     }
-    if !frames.is_empty() {
+    if erased {
         found = components(mask, width);
     }
     let large: Vec<Area> = found.iter().filter(|c| !is_speck(c)).map(|c| c.area).collect();
@@ -49,7 +49,11 @@ pub fn writing(
         found.iter().filter(|c| c.area.height >= 20).map(Component::stroke).collect();
     strokes.sort_by(f32::total_cmp);
     if let Some(&usual) = strokes.get(strokes.len() / 2) {
-        keep(&mut found, |component| component.stroke() < 2.5 * usual);
+        // A large digit may have thicker strokes than the others, but it is no blot.
+        keep(&mut found, |component| {
+            let side = component.area.width.min(component.area.height);
+            component.stroke() < (2.5 * usual).max(0.3 * side as f32)
+        });
     }
     Ok(Some(found))
 }
@@ -110,45 +114,55 @@ fn is_frame(component: &Component, width: usize) -> bool {
 
 /// Erases thin lines in an area, across and down. They consist of runs of at least `shortest`
 /// pixels, and `is_rule` holds for them and the area's length in their direction. Pixels where
-/// other ink crosses a line remain.
+/// other ink crosses a line remain. Returns whether anything is erased.
 fn erase_lines(
     mask: &mut [bool],
     width: usize,
     area: &Area,
     shortest: [usize; 2],
     is_rule: impl Fn(&Component, usize) -> bool,
-) {
+) -> bool {
     let Area { left, top, width: columns, height: rows } = *area;
     let at = |x: usize, y: usize| (top + y) * width + left + x;
-    let part = |across: usize, down: usize, turned: bool| -> Vec<bool> {
-        let pixel = move |i: usize| match turned {
-            false => at(i % across, i / across),
-            true => at(i / across, i % across),
-        };
-        (0..across * down).map(|i| mask[pixel(i)]).collect()
+    let part: Vec<bool> = (0..rows).flat_map(|y| &mask[at(0, y)..][..columns]).copied().collect();
+    let rules = |part: &[bool], across: usize, shortest: usize| {
+        long_lines(part, across, shortest, |rule| is_rule(rule, across))
     };
-    let lines = |part: &[bool], across: usize, shortest: usize| {
-        let thickest = (part.len() / across / 30).max(2);
-        long_lines(part, across, shortest, thickest, |rule| is_rule(rule, across))
-    };
-    let across = lines(&part(columns, rows, false), columns, shortest[0]);
-    let down = lines(&part(rows, columns, true), rows, shortest[1]);
-    for pixel in across {
+    let turned = turned(&part, columns);
+    let (across, down) = (rules(&part, columns, shortest[0]), rules(&turned, rows, shortest[1]));
+    // Where lines cross each other, no other ink is in the way.
+    let mut others = [part, turned];
+    for rule in &across {
+        for pixel in &rule.pixels {
+            others[1][pixel % columns * rows + pixel / columns] = false;
+        }
+    }
+    for rule in &down {
+        for pixel in &rule.pixels {
+            others[0][pixel % rows * columns + pixel / rows] = false;
+        }
+    }
+    for pixel in across.iter().flat_map(|rule| uncrossed(rule, &others[0], columns)) {
         mask[at(pixel % columns, pixel / columns)] = false;
     }
-    for pixel in down {
+    for pixel in down.iter().flat_map(|rule| uncrossed(rule, &others[1], rows)) {
         mask[at(pixel / rows, pixel % rows)] = false;
     }
+    !across.is_empty() || !down.is_empty()
 }
 
-/// The pixels of thin lines across a mask, which consist of runs of at least `shortest` pixels.
+/// A mask with its columns as rows.
+fn turned(mask: &[bool], width: usize) -> Vec<bool> {
+    (0..width).flat_map(|x| mask[x..].iter().step_by(width)).copied().collect()
+}
+
+/// The thin lines across a mask, which consist of runs of at least `shortest` pixels.
 fn long_lines(
     mask: &[bool],
     width: usize,
     shortest: usize,
-    thickest: usize,
     is_rule: impl Fn(&Component) -> bool,
-) -> Vec<usize> {
+) -> Vec<Component> {
     let mut long = vec![false; mask.len()];
     for (row, long) in mask.chunks_exact(width).zip(long.chunks_exact_mut(width)) {
         let mut from = 0;
@@ -159,26 +173,26 @@ fn long_lines(
             from += run.len();
         }
     }
-    let mut erased = Vec::new();
-    for rule in components(&long, width) {
-        if rule.pixels.len() > rule.area.width * thickest || !is_rule(&rule) {
-            continue;
-        }
-        let thickness = rule.pixels.len().div_ceil(rule.area.width);
-        // In a column where other ink crosses the line, no pixel is erased.
-        let reaches = |pixel: usize, back: bool| {
-            let mut at = pixel;
-            for _ in 0..=thickness {
-                let next = if back { at.checked_sub(width) } else { Some(at + width) };
-                match next.filter(|next| mask.get(*next) == Some(&true)) {
-                    Some(next) => at = next,
-                    None => return false,
-                }
+    let thickest = (shortest / 8).max(2);
+    let mut rules = components(&long, width);
+    rules.retain(|rule| rule.pixels.len() <= rule.area.width * thickest && is_rule(rule));
+    rules
+}
+
+/// The pixels of a line across a mask, except in columns where other ink crosses the line.
+fn uncrossed(rule: &Component, mask: &[bool], width: usize) -> impl Iterator<Item = usize> {
+    let thickness = rule.pixels.len().div_ceil(rule.area.width);
+    let reaches = move |pixel: usize, back: bool| {
+        let mut at = pixel;
+        for _ in 0..=thickness {
+            let next = if back { at.checked_sub(width) } else { Some(at + width) };
+            match next.filter(|next| mask.get(*next) == Some(&true)) {
+                Some(next) => at = next,
+                None => return false,
             }
-            true
-        };
-        let pixels = rule.pixels.iter().copied();
-        erased.extend(pixels.filter(|pixel| !reaches(*pixel, true) && !reaches(*pixel, false)));
-    }
-    erased
+        }
+        true
+    };
+    let pixels = rule.pixels.iter().copied();
+    pixels.filter(move |pixel| !(reaches(*pixel, true) && reaches(*pixel, false)))
 }

@@ -71,10 +71,15 @@ pub fn components(mask: &[bool], width: usize) -> Vec<Component> {
     components
 }
 
-/// Returns the typical height of components. Each component counts in proportion to its height, so
-/// that specks hardly matter.
+/// Returns the typical height of components.
 pub fn typical_height<'a>(components: impl Iterator<Item = &'a Component>) -> usize {
-    let mut heights: Vec<usize> = components.map(|component| component.area.height).collect();
+    typical(components.map(|component| component.area.height))
+}
+
+/// Returns the typical one of some heights. Each counts in proportion to its value, so that specks
+/// hardly matter.
+pub fn typical(heights: impl Iterator<Item = usize>) -> usize {
+    let mut heights: Vec<usize> = heights.collect();
     heights.sort_unstable();
     let half = heights.iter().sum::<usize>().div_ceil(2);
     let mut sum = 0;

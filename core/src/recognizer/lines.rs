@@ -1,68 +1,144 @@
 //! Groups components into lines of writing.
+//!
+//! Components that are as tall as the ones beside them are taken from left to right. Each joins the
+//! line whose last components share most of its rows, or starts a new line. A slope that all lines
+//! have in common is removed first.
 
-use super::component::{Component, typical_height};
+use super::component::{Component, typical};
 use crate::data::ink::Area;
 
-/// A line of writing.
-struct LineOfComponents {
-    /// The indices of its components.
-    components: Vec<usize>,
-    /// The bounding boxes of its tall components.
-    areas: Vec<Area>,
+/// The steepest slope of lines, about 10 degrees.
+const MAX_SLOPE: f32 = 0.18;
+/// The smallest number of pairs of neighbours from which a slope is estimated.
+const MIN_NEIGHBOURS: usize = 4;
+/// The number of components at the end of a line that the next one is compared with.
+const COMPARED: usize = 3;
+
+/// A tall component, which is a digit or a large part of one.
+#[derive(Clone, Copy)]
+struct Tall {
+    /// The index of the component.
+    index: usize,
+    area: Area,
+    /// The typical height of the components beside it.
+    around: usize,
+    /// Its rows after removing the slope of the lines: the first one, and the one after the last.
+    rows: [f32; 2],
 }
 
 /// Groups components into lines, from top to bottom. A small component that is near a tall one, and
 /// above, below or within it, is a part of a digit. Other small components (a comma, a dash, an
 /// underline, a speck) are left out. Returns the indices of each line's components.
 pub fn lines(components: &[Component]) -> Vec<Vec<usize>> {
-    let height = typical_height(components.iter());
-    let (mut tall, small): (Vec<_>, Vec<_>) =
-        (0..components.len()).partition(|i| 5 * components[*i].area.height >= 2 * height);
-    tall.sort_by_key(|i| components[*i].area.top + components[*i].area.bottom());
-    let mut lines: Vec<LineOfComponents> = Vec::new();
-    for i in tall {
-        let area = components[i].area;
-        // Joins the line of the nearest component that belongs to it.
-        let nearest = |line: &LineOfComponents| {
-            let beside = line.areas.iter().filter(|other| are_in_line(&area, other));
-            beside.map(|other| gaps(&area, other)[0]).min()
-        };
-        match (0..lines.len()).filter_map(|l| Some((nearest(&lines[l])?, l))).min() {
-            Some((_, line)) => {
-                lines[line].components.push(i);
-                lines[line].areas.push(area);
-            }
-            None => lines.push(LineOfComponents { components: vec![i], areas: vec![area] }),
-        }
-    }
-    for i in small {
-        let area = components[i].area;
-        let is_part = |other: &Area| {
-            let [across, down] = gaps(&area, other);
-            let columns = shared([area.left, area.right()], [other.left, other.right()]);
-            let rows = shared([area.top, area.bottom()], [other.top, other.bottom()]);
-            let underline = area.width > height && rows == 0;
-            let near = 25 * (across * across + down * down) <= 4 * height * height;
-            near && 2 * columns >= area.width && !underline
-        };
-        if let Some(line) = lines.iter_mut().find(|line| line.areas.iter().any(is_part)) {
-            line.components.push(i);
-        }
-    }
-    lines.sort_by_key(|LineOfComponents { areas, .. }| {
-        areas.iter().map(|area| area.top + area.bottom()).sum::<usize>() / areas.len()
+    let areas: Vec<Area> = components.iter().map(|component| component.area).collect();
+    let around = heights_around(&areas);
+    let lowest = typical(areas.iter().map(|area| area.height)).div_ceil(4);
+    let is_tall = |i: &usize| {
+        let height = areas[*i].height;
+        5 * height >= 2 * around[*i] && height >= lowest
+    };
+    let (tall, small): (Vec<_>, Vec<_>) = (0..areas.len()).partition(is_tall);
+    let slope = slope(&tall.iter().map(|i| areas[*i]).collect::<Vec<_>>());
+    let tall = tall.into_iter().map(|index| {
+        let area = areas[index];
+        let shift = slope * (area.left + area.right()) as f32 / 2.0;
+        let rows = [area.top, area.bottom()].map(|row| row as f32 - shift);
+        Tall { index, area, around: around[index], rows }
     });
-    lines.into_iter().map(|line| line.components).collect()
+    let lines = lines_of_tall(tall.collect());
+    let mut found: Vec<Vec<usize>> =
+        lines.iter().map(|line| line.iter().map(|tall| tall.index).collect()).collect();
+    for i in small {
+        let distances = lines.iter().enumerate().flat_map(|(number, line)| {
+            let near = line.iter().filter_map(|tall| distance_to_whole(&areas[i], tall));
+            near.map(move |distance| (distance, number))
+        });
+        if let Some((_, line)) = distances.min() {
+            found[line].push(i);
+        }
+    }
+    found
 }
 
-/// Whether two areas are in one line: they share half of the rows of the shorter one. Or they are
-/// parts of one digit: they share half of the columns of the narrower one, with hardly any gap
-/// between them.
-fn are_in_line(a: &Area, b: &Area) -> bool {
-    let rows = shared([a.top, a.bottom()], [b.top, b.bottom()]);
-    let columns = shared([a.left, a.right()], [b.left, b.right()]);
-    let broken = 2 * columns >= a.width.min(b.width) && 8 * gaps(a, b)[1] <= a.height.max(b.height);
-    2 * rows >= a.height.min(b.height) || broken
+/// For each area, the typical height of the areas beside it and its own; that of all areas if none
+/// is beside it.
+fn heights_around(areas: &[Area]) -> Vec<usize> {
+    let all = typical(areas.iter().map(|area| area.height));
+    let around = |area: &Area| {
+        let beside = |other: &&Area| {
+            let height = area.height.max(other.height);
+            gaps(area, other)[0] <= 2 * height
+                && 4 * shared_rows(area, other) >= area.height.min(other.height)
+        };
+        let heights: Vec<usize> = areas.iter().filter(beside).map(|area| area.height).collect();
+        if heights.len() > 1 { typical(heights.into_iter()) } else { all }
+    };
+    areas.iter().map(around).collect()
+}
+
+/// The slope of the lines, in rows per column: the median of the slopes between neighbours.
+fn slope(areas: &[Area]) -> f32 {
+    let to_neighbour = |area: &Area| {
+        let right = |other: &&Area| {
+            other.left >= area.right()
+                && 2 * shared_rows(area, other) >= area.height.min(other.height)
+        };
+        let next = areas.iter().filter(right).min_by_key(|other| other.left)?;
+        let columns = (next.left + next.right()) as f32 - (area.left + area.right()) as f32;
+        Some(2.0 * (next.bottom() as f32 - area.bottom() as f32) / columns)
+    };
+    let mut slopes: Vec<f32> = areas.iter().filter_map(to_neighbour).collect();
+    slopes.sort_by(f32::total_cmp);
+    let middle = slopes.get(slopes.len() / 2).filter(|_| slopes.len() >= MIN_NEIGHBOURS);
+    middle.copied().unwrap_or(0.0).clamp(-MAX_SLOPE, MAX_SLOPE)
+}
+
+/// Groups tall components into lines, from top to bottom.
+fn lines_of_tall(mut tall: Vec<Tall>) -> Vec<Vec<Tall>> {
+    tall.sort_by_key(|tall| tall.area.left);
+    let mut lines: Vec<Vec<Tall>> = Vec::new();
+    for next in tall {
+        let fit = |line: &Vec<Tall>| {
+            let last = line.iter().rev().take(COMPARED);
+            last.filter_map(|last| fit(last, &next)).max_by(f32::total_cmp)
+        };
+        let fits = lines.iter_mut().filter_map(|line| Some((fit(line)?, line)));
+        match fits.max_by(|(a, _), (b, _)| a.total_cmp(b)) {
+            Some((_, line)) => line.push(next),
+            None => lines.push(vec![next]),
+        }
+    }
+    let middle = |line: &Vec<Tall>| {
+        line.iter().map(|Tall { rows, .. }| rows[0] + rows[1]).sum::<f32>() / line.len() as f32
+    };
+    lines.sort_by(|a, b| middle(a).total_cmp(&middle(b)));
+    lines
+}
+
+/// How well two components fit in one line: the rows that both have, as a part of the rows that
+/// either has. `None` if they share less than a third of the rows of the shorter one, and are not
+/// parts of one digit either.
+fn fit(a: &Tall, b: &Tall) -> Option<f32> {
+    let [from, to] = [0, 1].map(|i| [a.rows[i].min(b.rows[i]), a.rows[i].max(b.rows[i])]);
+    let (shared, whole) = ((to[0] - from[1]).max(0.0), to[1] - from[0]);
+    let shorter = a.area.height.min(b.area.height) as f32;
+    let columns = shared_columns(&a.area, &b.area);
+    let stacked = 2 * columns >= a.area.width.min(b.area.width);
+    let height = a.area.with(&b.area).height;
+    let near = 8 * gaps(&a.area, &b.area)[1] <= a.area.height.max(b.area.height);
+    let broken = stacked && near && 5 * height <= 7 * a.around.max(b.around);
+    (3.0 * shared >= shorter || broken).then_some(shared / whole)
+}
+
+/// The squared distance between a small area and a tall component, if it may be a part of the same
+/// digit.
+fn distance_to_whole(small: &Area, Tall { area, around, .. }: &Tall) -> Option<usize> {
+    let [across, down] = gaps(small, area);
+    let distance = across * across + down * down;
+    let underline = small.width > *around && shared_rows(small, area) == 0;
+    let near = 25 * distance <= 4 * around * around;
+    let stacked = 2 * shared_columns(small, area) >= small.width;
+    (near && stacked && !underline).then_some(distance)
 }
 
 /// The horizontal and the vertical gap between two areas, in pixels.
@@ -71,7 +147,12 @@ fn gaps(a: &Area, b: &Area) -> [usize; 2] {
     [gap([a.left, a.right()], [b.left, b.right()]), gap([a.top, a.bottom()], [b.top, b.bottom()])]
 }
 
-/// The length that two ranges share.
-fn shared(a: [usize; 2], b: [usize; 2]) -> usize {
-    a[1].min(b[1]).saturating_sub(a[0].max(b[0]))
+/// The number of rows that both areas have.
+fn shared_rows(a: &Area, b: &Area) -> usize {
+    a.bottom().min(b.bottom()).saturating_sub(a.top.max(b.top))
+}
+
+/// The number of columns that both areas have.
+fn shared_columns(a: &Area, b: &Area) -> usize {
+    a.right().min(b.right()).saturating_sub(a.left.max(b.left))
 }

@@ -15,6 +15,7 @@ mod marks;
 mod pattern;
 mod pieces;
 pub mod training;
+mod turn;
 
 use std::borrow::Borrow;
 use std::path::Path;
@@ -34,6 +35,7 @@ use classifier::Classifier;
 use graph::{Edge, Graph, Path as GraphPath};
 pub use pattern::Pattern;
 use pieces::Pieces;
+use turn::Turn;
 
 /// The longest sides to which pictures are reduced. The second one is tried if the digits are too
 /// small in the first.
@@ -53,6 +55,10 @@ const MIN_CONFIDENCE_OF_MANY: f32 = 0.01;
 /// A line fits a pattern if its score is at most this much below its score without the pattern. Of
 /// strings of five digits that do not overlap, 6 to 10 % fit if the pattern says four or six.
 const MAX_LOSS: f32 = 6.0;
+/// If the mean confidence of several digits is below this, the picture may lie on its side.
+const MIN_MEAN_CONFIDENCE: f32 = 0.5;
+/// A picture is turned if then it has so many digits with such a mean confidence.
+const MIN_TURNED: (usize, f32) = (3, 0.7);
 
 /// Reads the digits in pictures. Several threads can share a recognizer.
 ///
@@ -156,6 +162,40 @@ struct LineGraphs {
     left_out: Vec<Area>,
     /// The side of a pixel of the graphs' areas, in pixels of the picture.
     step: f32,
+    /// How the picture was turned, and its width and height before that.
+    turn: (Turn, [u32; 2]),
+    /// The rest of the time limit.
+    remaining_time: Option<Duration>,
+}
+
+impl LineGraphs {
+    /// Converts an area to a box in the picture.
+    fn to_picture_box(&self, area: &Area) -> [u32; 4] {
+        let scaled = |length: usize| (length as f32 * self.step).round() as u32;
+        let (left, top) = (scaled(area.left), scaled(area.top));
+        let (turn, size) = self.turn;
+        turn.undo([left, top, scaled(area.right()) - left, scaled(area.bottom()) - top], size)
+    }
+}
+
+impl Reading {
+    /// The mean confidence of the digits.
+    fn mean_confidence(&self) -> f32 {
+        let sum: f32 = self.digits.iter().map(|digit| digit.confidence).sum();
+        sum / self.digits.len() as f32
+    }
+
+    /// Whether the picture may lie on its side. The direction of a single digit is not known.
+    fn is_doubtful(&self) -> bool {
+        self.digits.len() > 1 && self.mean_confidence() < MIN_MEAN_CONFIDENCE
+    }
+
+    /// Whether this reading of the turned picture replaces another one.
+    fn is_clearer_than(&self, other: &Self) -> bool {
+        let (count, confidence) = MIN_TURNED;
+        self.digits.len() >= count
+            && self.mean_confidence() >= confidence.max(other.mean_confidence())
+    }
 }
 
 /// A segmentation graph with the probabilities of its edges.
@@ -332,30 +372,64 @@ impl Recognizer {
         open: impl Fn(&'a T) -> Result<P> + Sync,
         pattern: impl Fn(&'a T) -> &'p Pattern,
     ) -> Vec<Result<Reading>> {
-        let find = |source| {
+        let find = |source, turn, time| {
             let picture = open(source)?;
-            let budget = Budget::new(self.time_limit).all_cores(sources.len() == 1);
-            find(picture.borrow(), budget)
+            let budget = Budget::new(time).all_cores(sources.len() == 1);
+            find(picture.borrow(), turn, budget)
         };
-        let found: Vec<_> = sources.par_iter().with_max_len(1).map(find).collect();
+        let upright = sources.par_iter().with_max_len(1);
+        let upright = upright.map(|source| find(source, Turn::None, self.time_limit)).collect();
+        let (mut readings, times) = self.read_found(upright, sources.iter().map(&pattern));
+        // Weights of other classes may have low confidences in all pictures.
+        let doubtful = |reading: &Result<Reading>| reading.as_ref().is_ok_and(Reading::is_doubtful);
+        let doubtful: Vec<usize> = (0..sources.len())
+            .filter(|i| self.config().classes == 10 && doubtful(&readings[*i]))
+            .collect();
+        for turn in [Turn::Left, Turn::Right] {
+            let turned = doubtful.par_iter().with_max_len(1);
+            let turned = turned.map(|i| find(&sources[*i], turn, times[*i])).collect();
+            let patterns = doubtful.iter().map(|i| pattern(&sources[*i]));
+            for (i, turned) in doubtful.iter().zip(self.read_found(turned, patterns).0) {
+                match (&readings[*i], turned) {
+                    (Ok(reading), Ok(turned)) if turned.is_clearer_than(reading) => {
+                        readings[*i] = Ok(turned);
+                    }
+                    _ => (),
+                }
+            }
+        }
+        readings
+    }
+
+    /// Reads the digits in the graphs of several pictures by their patterns, in one batch. Also
+    /// returns the rest of each picture's time limit.
+    fn read_found<'p>(
+        &self,
+        found: Vec<Result<LineGraphs>>,
+        patterns: impl Iterator<Item = &'p Pattern>,
+    ) -> (Vec<Result<Reading>>, Vec<Option<Duration>>) {
         let graphs = || found.iter().flatten().flat_map(|found| &found.lines);
         let all: Vec<_> =
             graphs().flat_map(|graph| graph.edges.iter().map(|edge| edge.pixels)).collect();
         let (reject_classes, classes) =
             (self.reject_network.probabilities(&all), self.classifier.probabilities(&all));
         let mut first = 0;
-        sources
-            .iter()
-            .zip(found)
-            .map(|(source, found)| {
-                let found = found?;
+        found
+            .into_iter()
+            .zip(patterns)
+            .map(|(found, pattern)| {
+                let found = match found {
+                    Ok(found) => found,
+                    Err(error) => return (Err(error), None),
+                };
                 let edges: usize = found.lines.iter().map(|line| line.edges.len()).sum();
                 let range = first..first + edges;
                 first += edges;
                 let (reject_classes, classes) = (&reject_classes[range.clone()], &classes[range]);
-                self.resolve(&found, reject_classes, classes, pattern(source))
+                let reading = self.resolve(&found, reject_classes, classes, pattern);
+                (reading, found.remaining_time)
             })
-            .collect()
+            .unzip()
     }
 
     /// The likeliest reading of the graphs that fits a pattern, by the reject network's and the
@@ -395,7 +469,7 @@ impl Recognizer {
                         label,
                         confidence,
                         probabilities,
-                        area: to_picture_box(area, found.step),
+                        area: found.to_picture_box(area),
                         line: line_index,
                         rejected,
                         pixels: *pixels,
@@ -420,7 +494,7 @@ impl Recognizer {
         });
         let left_out = others.iter().filter_map(|mark| {
             let line = marks::line_of(mark, &accepted)?;
-            Some(Mark { area: to_picture_box(mark, found.step), line })
+            Some(Mark { area: found.to_picture_box(mark), line })
         });
         Ok(Reading {
             text,
@@ -441,7 +515,7 @@ impl Recognizer {
 }
 
 /// Finds everything that may be a digit in a picture.
-fn find(picture: &Picture, mut budget: Budget) -> Result<LineGraphs> {
+fn find(picture: &Picture, turn: Turn, mut budget: Budget) -> Result<LineGraphs> {
     if let Some(pixels) = as_in_mnist(picture) {
         let ink = Ink::of_pixels(&pixels);
         let margin = (picture.width() as usize - SIDE) / 2;
@@ -449,7 +523,9 @@ fn find(picture: &Picture, mut budget: Budget) -> Result<LineGraphs> {
         area.left += margin;
         area.top += margin;
         let lines = vec![Graph::of_digit(area, pixels)];
-        return Ok(LineGraphs { lines, left_out: Vec::new(), step: 1.0 });
+        let turn = (Turn::None, [picture.width(), picture.height()]);
+        let remaining_time = budget.remaining_time();
+        return Ok(LineGraphs { lines, left_out: Vec::new(), step: 1.0, turn, remaining_time });
     }
     let longest = picture.width().max(picture.height());
     let nothing = |what: &str| Error::Picture(format!("expected digits, found {what}"));
@@ -459,7 +535,7 @@ fn find(picture: &Picture, mut budget: Budget) -> Result<LineGraphs> {
         budget.check_time()?;
         let Some((ink, step)) = Ink::of(picture, side) else { continue };
         budget.allow(ink.values().len());
-        error = match InkInPieces::of(ink, step, &mut budget) {
+        error = match InkInPieces::of(ink, step, turn, &mut budget) {
             Ok(Some(found)) if found.is_low() && longest > side && low.is_none() => {
                 low = Some(found);
                 continue;
@@ -485,25 +561,28 @@ struct InkInPieces {
     pieces: Pieces,
     /// The side of a pixel of ink in pixels of the picture.
     step: f32,
+    /// How the picture was turned, and its width and height before that.
+    turn: (Turn, [u32; 2]),
 }
 
 impl InkInPieces {
-    /// Cuts ink into pieces, after reducing it so that digits are at most [`MAX_HEIGHT`] high.
-    /// `step` is the side of a pixel of ink in pixels of the picture. Returns `None` if there is no
-    /// writing.
-    fn of(ink: Ink, step: u32, budget: &mut Budget) -> Result<Option<Self>> {
-        let step = step as f32;
+    /// Turns ink and cuts it into pieces, after reducing it so that digits are at most
+    /// [`MAX_HEIGHT`] high. `step` is the side of a pixel of ink in pixels of the picture. Returns
+    /// `None` if there is no writing.
+    fn of(ink: Ink, step: u32, turn: Turn, budget: &mut Budget) -> Result<Option<Self>> {
+        let turn_of = (turn, [ink.width(), ink.height()].map(|side| side as u32 * step));
+        let (ink, step) = (turn.ink(ink), step as f32);
         let Some(pieces) = Pieces::of(&ink, budget)? else { return Ok(None) };
         let heights = pieces.lines.iter().map(|line| line.height);
         let Some(height) = heights.max() else { return Ok(None) };
         if height <= MAX_HEIGHT {
-            return Ok(Some(Self { ink, pieces, step }));
+            return Ok(Some(Self { ink, pieces, step, turn: turn_of }));
         }
         let factor = height as f32 / MAX_HEIGHT as f32;
         let side = |length: usize| ((length as f32 / factor).round() as usize).max(1);
         let ink = ink.resized(side(ink.width()), side(ink.height()));
         let pieces = Pieces::of(&ink, budget)?.filter(|pieces| !pieces.lines.is_empty());
-        Ok(pieces.map(|pieces| Self { ink, pieces, step: step * factor }))
+        Ok(pieces.map(|pieces| Self { ink, pieces, step: step * factor, turn: turn_of }))
     }
 
     /// Returns whether a line is too small to be read well.
@@ -513,14 +592,9 @@ impl InkInPieces {
 
     /// Builds the graphs of all lines.
     fn graphs(self, budget: &Budget) -> Result<LineGraphs> {
-        let Self { ink, pieces, step } = self;
+        let Self { ink, pieces, step, turn } = self;
         let lines = budget.map(&pieces.lines, |line| Graph::of(&ink, &pieces, line, budget))?;
-        Ok(LineGraphs { lines, left_out: pieces.left_out, step })
+        let (left_out, remaining_time) = (pieces.left_out, budget.remaining_time());
+        Ok(LineGraphs { lines, left_out, step, turn, remaining_time })
     }
-}
-
-fn to_picture_box(area: &Area, step: f32) -> [u32; 4] {
-    let scaled = |length: usize| (length as f32 * step).round() as u32;
-    let (left, top) = (scaled(area.left), scaled(area.top));
-    [left, top, scaled(area.right()) - left, scaled(area.bottom()) - top]
 }
