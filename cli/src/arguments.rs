@@ -124,16 +124,34 @@ impl WeightsArguments {
     /// # Errors
     /// The errors of [`Weights::read`] and [`Weights::set`].
     pub fn open(&self, path: Option<&Path>, shipped: Network) -> Result<Weights> {
-        let Some(path) = path else {
-            if let Some(key) = &self.key {
-                return Err(Error::Config(format!(
-                    "--key {key}: expected a file of several networks, by --weights"
-                )));
-            }
-            let mut weights = Weights::shipped(shipped)?;
-            weights.set(&self.model.options())?;
-            return Ok(weights);
-        };
-        self.read(path)
+        match self.own(path, || Weights::shipped(shipped))? {
+            Some(weights) => Ok(weights),
+            None => Weights::shipped(shipped),
+        }
+    }
+
+    /// Reads a file as [`WeightsArguments::read`] does. If `path` is `None`, returns shipped weights
+    /// with the settings that were given, or `None` if there are none.
+    ///
+    /// # Errors
+    /// The errors of [`Weights::read`] and [`Weights::set`].
+    pub fn own(
+        &self,
+        path: Option<&Path>,
+        shipped: impl FnOnce() -> Result<Weights>,
+    ) -> Result<Option<Weights>> {
+        if let Some(path) = path {
+            return self.read(path).map(Some);
+        }
+        if self.key.is_some() {
+            return Err(Error::Config("--key goes with a file of weights".to_owned()));
+        }
+        let options = self.model.options();
+        if options == ModelOptions::default() {
+            return Ok(None);
+        }
+        let mut weights = shipped()?;
+        weights.set(&options)?;
+        Ok(Some(weights))
     }
 }

@@ -117,12 +117,12 @@ impl Stop {
 }
 
 impl Server {
-    /// Starts to listen. Requests that name no network, or the network of these weights, are read with these weights;
-    /// requests that name the other network are read with its shipped weights.
+    /// Starts to listen. Requests that name no network, or the network of `own` weights, are read with these weights;
+    /// all others are read with the shipped weights.
     ///
     /// # Errors
     /// If the service cannot listen on the address, or the weights do not fit their settings.
-    pub fn bind(options: &ServiceOptions, weights: &Weights) -> Result<Self> {
+    pub fn bind(options: &ServiceOptions, own: Option<&Weights>) -> Result<Self> {
         lenet5_cli::system::return_memory();
         // Quick checks come first.
         let fail = |error| Error::Config(format!("listening on {}: {error}", options.addr));
@@ -136,16 +136,10 @@ impl Server {
         let runtime = runtime::Builder::new_multi_thread().enable_all().build().map_err(fail)?;
 
         let metrics = Arc::new(ServiceMetrics::default());
-        let default = weights.config.network;
+        let default = own.map_or_else(Network::default, |weights| weights.config.network);
         let reader = |network| {
-            let shipped;
-            let weights = if network == default {
-                weights
-            } else {
-                shipped = Weights::shipped(network)?;
-                &shipped
-            };
-            NetworkReader::start(weights, options, &metrics)
+            let own = own.filter(|weights| weights.config.network == network);
+            NetworkReader::start(network, own, options, &metrics)
         };
         let (modern, original) = (reader(Network::Modern)?, reader(Network::Original)?);
         let limits = RequestLimits::new(options);

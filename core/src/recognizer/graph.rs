@@ -6,6 +6,7 @@
 //! composed with a grammar. Source: LeCun et al. 1998, sections V and VI.
 
 use super::budget::Budget;
+use super::networks::Rating;
 use super::pattern::{Pattern, Symbol};
 use super::pieces::{Line, Pieces};
 use crate::Result;
@@ -113,16 +114,9 @@ impl Graph {
         Self { edges, areas: vec![area], height: area.height }
     }
 
-    /// Finds the likeliest path that fits a pattern; `None` if there is none. `digits` are the
-    /// probabilities that the edges are digits, `classes` those of their classes. With
-    /// `allow_blots` a component may be a blot and no digit.
-    pub fn best(
-        &self,
-        digits: &[f32],
-        classes: &[Vec<f32>],
-        pattern: &Pattern,
-        allow_blots: bool,
-    ) -> Option<Path> {
+    /// Finds the likeliest path that fits a pattern; `None` if there is none. `ratings` are those of
+    /// the edges. With `allow_blots` a component may be a blot and no digit.
+    pub fn best(&self, ratings: &[Rating], pattern: &Pattern, allow_blots: bool) -> Option<Path> {
         let log = |probability: f32| probability.max(1e-9).ln();
         let mut start = vec![Step::NONE; pattern.states()];
         start[0].sum = 0.0;
@@ -140,15 +134,16 @@ impl Graph {
             while let Some((index, edge)) = edges.next_if(|(_, edge)| edge.to == last + 1) {
                 let cut = if edge.cut { CUT_COST } else { 0.0 };
                 let part = edge.area.height.max(edge.area.width) as f32 / self.height as f32;
-                let no_digit = log(1.0 - digits[index]);
+                let Rating { is_digit, classes } = &ratings[index];
+                let no_digit = log(1.0 - is_digit);
                 let blot = BLOT_COST.0 + BLOT_COST.1 * part + no_digit;
-                let like_mark = classes[index].get(LIKE_MARKS).copied().unwrap_or(0.0);
-                let may_be_mark = edge.whole && digits[index] * (1.0 - like_mark) < 0.5;
-                let likeliest = likeliest(&classes[index]);
+                let like_mark = classes.get(LIKE_MARKS).copied().unwrap_or(0.0);
+                let may_be_mark = edge.whole && is_digit * (1.0 - like_mark) < 0.5;
+                let likeliest = likeliest(classes);
                 // The state after the edge, its class if it is read as a digit, and the cost.
                 let read = |class: usize, next: usize| {
-                    let probability = classes[index].get(class)?;
-                    Some((next, Some(class), cut + log(digits[index] * probability)))
+                    let probability = classes.get(class)?;
+                    Some((next, Some(class), cut + log(is_digit * probability)))
                 };
                 for (state, Step { sum, .. }) in best[edge.from].iter().enumerate() {
                     let expected = pattern.next(state).and_then(|(symbol, next)| match symbol {
@@ -232,19 +227,21 @@ mod tests {
         Graph { edges, areas, height: 28 }
     }
 
-    /// The probabilities of ten classes: one class has most.
-    fn classes(class: usize, most: f32) -> Vec<f32> {
+    /// The ratings of edges: the probability that each is a digit, and its likeliest class.
+    fn ratings(edges: [(f32, usize); 5], most: f32) -> Vec<Rating> {
         let other = (1.0 - most) / 9.0;
-        (0..10).map(|i| if i == class { most } else { other }).collect()
+        let classes = |class| (0..10).map(|i| if i == class { most } else { other }).collect();
+        let rating = |(is_digit, class)| Rating { is_digit, classes: classes(class) };
+        edges.map(rating).into()
     }
 
     /// The classes on the best path through three components, which look like 4, 0 and 7. The
     /// last two together look a little like a 9.
     fn best(pattern: &Pattern) -> Option<(String, usize)> {
         // The edges: 4, 0, 4 and 0, 7, 0 and 7.
-        let digits = [0.99, 0.99, 0.001, 0.99, 0.02];
-        let classes = [4, 0, 8, 7, 9].map(|class| classes(class, 0.9));
-        let path = graph(3).best(&digits, &classes, pattern, true)?;
+        let edges = [(0.99, 4), (0.99, 0), (0.001, 8), (0.99, 7), (0.02, 9)];
+        let ratings = ratings(edges, 0.9);
+        let path = graph(3).best(&ratings, pattern, true)?;
         assert!(path.score < 0.0);
         let text = path.digits.iter().map(|(_, class)| class.to_string()).collect();
         Some((text, path.left_out.len()))
@@ -272,9 +269,8 @@ mod tests {
     #[test]
     fn marks_are_left_out_where_the_pattern_has_them() {
         let best = |middle: usize, pattern: &str| {
-            let digits = [0.99, 0.9, 0.0, 0.99, 0.0];
-            let classes = [4, middle, 8, 7, 9].map(|class| classes(class, 0.99));
-            let path = graph(3).best(&digits, &classes, &pattern.parse().unwrap(), true);
+            let edges = [(0.99, 4), (0.9, middle), (0.0, 8), (0.99, 7), (0.0, 9)];
+            let path = graph(3).best(&ratings(edges, 0.99), &pattern.parse().unwrap(), true);
             path.expect("a path")
         };
         // A slash looks like a 1.
@@ -290,9 +286,9 @@ mod tests {
 
     #[test]
     fn a_digit_that_the_network_does_not_know_is_not_read() {
-        let classes = [vec![0.5, 0.5]];
+        let ratings = [Rating { is_digit: 0.9, classes: vec![0.5, 0.5] }];
         let graph = graph(1);
-        let best = |pattern: &str| graph.best(&[0.9], &classes, &pattern.parse().unwrap(), true);
+        let best = |pattern: &str| graph.best(&ratings, &pattern.parse().unwrap(), true);
         assert!(best("7").is_none());
         assert_eq!(best("1").expect("a path").digits, [(0, 1)]);
     }

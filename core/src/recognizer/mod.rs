@@ -12,6 +12,7 @@ mod component;
 mod graph;
 mod lines;
 mod marks;
+mod networks;
 mod pattern;
 mod pieces;
 pub mod training;
@@ -31,8 +32,8 @@ use crate::model::{ModelConfig, Network};
 use crate::weights::Weights;
 use crate::{Error, Result};
 use budget::Budget;
-use classifier::Classifier;
 use graph::{Edge, Graph, Path as GraphPath};
+use networks::{Networks, Rating};
 pub use pattern::Pattern;
 use pieces::Pieces;
 use turn::Turn;
@@ -78,10 +79,7 @@ const MIN_TURNED: (usize, f32) = (3, 0.7);
 /// # fn main() {}
 /// ```
 pub struct Recognizer {
-    /// The network that classifies digits.
-    classifier: Classifier,
-    /// The reject network, which separates digits from everything else.
-    reject_network: Classifier,
+    networks: Networks,
     reject_below: f32,
     time_limit: Option<Duration>,
 }
@@ -198,23 +196,20 @@ impl Reading {
     }
 }
 
-/// A segmentation graph with the probabilities of its edges.
+/// A segmentation graph with the ratings of its edges.
 struct RatedGraph<'a> {
     graph: &'a Graph,
-    /// For each edge, the probability that it is a digit.
-    is_digit: &'a [f32],
-    /// For each edge, the probabilities of the classes.
-    classes: &'a [Vec<f32>],
+    ratings: &'a [Rating],
 }
 
 impl RatedGraph<'_> {
     fn best(&self, pattern: &Pattern, allow_blots: bool) -> Option<GraphPath> {
-        self.graph.best(self.is_digit, self.classes, pattern, allow_blots)
+        self.graph.best(self.ratings, pattern, allow_blots)
     }
 
     /// The digits of a path.
     fn text(&self, path: &GraphPath) -> String {
-        let long = self.classes.iter().any(|classes| classes.len() > 10);
+        let long = self.ratings.iter().any(|rating| rating.classes.len() > 10);
         let labels = path.digits.iter().map(|(_, label)| label.to_string());
         labels.collect::<Vec<_>>().join(if long { " " } else { "" })
     }
@@ -281,41 +276,42 @@ impl Recognizer {
         Self::new(&Weights::read(path.as_ref())?)
     }
 
-    /// Creates a recognizer with the weights that ship with the program.
+    /// Creates a recognizer with the weights that ship with the program for reading: those of
+    /// [`Weights::for_reading`] and of the reject network.
     ///
     /// # Errors
     /// Only if the build is broken: the tests read these weights.
     pub fn shipped(network: Network) -> Result<Self> {
-        Self::new(&Weights::shipped(network)?)
+        let weights = Weights::for_reading(network)?;
+        match network {
+            Network::Modern => Self::with_reject_network(&weights, &Weights::reject_network()?),
+            Network::Original => Self::new(&weights),
+        }
     }
 
-    /// Creates a recognizer with these weights.
+    /// Creates a recognizer with these weights. They alone decide on the class of a digit.
     ///
     /// # Errors
     /// If the tensors do not fit the settings.
     pub fn new(weights: &Weights) -> Result<Self> {
-        Self::with_reject_network(weights, &Weights::reject_network()?)
+        Ok(Self::with(Networks::new(weights, &Weights::reject_network()?, false)?))
     }
 
-    /// Creates a recognizer with these weights, and with those of a reject network: eleven classes,
-    /// of which the last one is everything that is no digit.
+    /// Creates a recognizer with these weights, and with those of a reject network of eleven
+    /// classes, the last of which is everything that is no digit. The two networks decide on the
+    /// class of a digit together.
     ///
     /// # Errors
-    /// If the tensors do not fit the settings, or the reject network has other than eleven classes.
+    /// If the tensors do not fit the settings, or the networks do not have ten and eleven classes.
     pub fn with_reject_network(weights: &Weights, reject: &Weights) -> Result<Self> {
-        let classes = reject.config.classes;
-        if classes != usize::from(training::REJECT_CLASS) + 1 {
-            return Err(Error::Config(format!(
-                "expected a reject network of eleven classes, found one of {classes}"
-            )));
-        }
-        Ok(Self {
-            classifier: Classifier::new(weights)?,
-            reject_network: Classifier::new(reject)?,
-            // The reject network only knows digits, so with other classes nothing is rejected.
-            reject_below: if weights.config.classes == 10 { REJECT_BELOW } else { 0.0 },
-            time_limit: None,
-        })
+        Ok(Self::with(Networks::new(weights, reject, true)?))
+    }
+
+    fn with(networks: Networks) -> Self {
+        // The reject network only knows digits, so with other classes nothing is rejected.
+        let ten = networks.reading.config().classes == 10;
+        let reject_below = if ten { REJECT_BELOW } else { 0.0 };
+        Self { networks, reject_below, time_limit: None }
     }
 
     /// Limits the time for reading a picture, without decoding; reading fails if it takes longer.
@@ -335,7 +331,7 @@ impl Recognizer {
 
     /// Returns the settings of the network.
     pub fn config(&self) -> &ModelConfig {
-        self.classifier.config()
+        self.networks.reading.config()
     }
 
     /// Reads the digits in a picture.
@@ -411,8 +407,7 @@ impl Recognizer {
         let graphs = || found.iter().flatten().flat_map(|found| &found.lines);
         let all: Vec<_> =
             graphs().flat_map(|graph| graph.edges.iter().map(|edge| edge.pixels)).collect();
-        let (reject_classes, classes) =
-            (self.reject_network.probabilities(&all), self.classifier.probabilities(&all));
+        let ratings = self.networks.rate(&all);
         let mut first = 0;
         found
             .into_iter()
@@ -425,31 +420,25 @@ impl Recognizer {
                 let edges: usize = found.lines.iter().map(|line| line.edges.len()).sum();
                 let range = first..first + edges;
                 first += edges;
-                let (reject_classes, classes) = (&reject_classes[range.clone()], &classes[range]);
-                let reading = self.resolve(&found, reject_classes, classes, pattern);
+                let reading = self.resolve(&found, &ratings[range], pattern);
                 (reading, found.remaining_time)
             })
             .unzip()
     }
 
-    /// The likeliest reading of the graphs that fits a pattern, by the reject network's and the
-    /// classifier's probabilities for all edges.
+    /// The likeliest reading of the graphs that fits a pattern, by the ratings of all edges.
     fn resolve(
         &self,
         found: &LineGraphs,
-        reject_classes: &[Vec<f32>],
-        classes: &[Vec<f32>],
+        ratings: &[Rating],
         pattern: &Pattern,
     ) -> Result<Reading> {
-        let is_digit: Vec<f32> =
-            reject_classes.iter().map(|p| 1.0 - p[usize::from(training::REJECT_CLASS)]).collect();
         let mut first = 0;
         let mut lines = Vec::new();
         for graph in &found.lines {
             let range = first..first + graph.edges.len();
             first = range.end;
-            let (is_digit, classes) = (&is_digit[range.clone()], &classes[range]);
-            lines.push(RatedGraph { graph, is_digit, classes });
+            lines.push(RatedGraph { graph, ratings: &ratings[range] });
         }
         let (paths, other_lines) = fitting_paths(&lines, pattern);
         let (mut digits, mut accepted) = (Vec::new(), Vec::new());
@@ -461,14 +450,14 @@ impl Recognizer {
                 others.extend(path.left_out);
                 for (edge, label) in path.digits {
                     let Edge { area, pixels, .. } = &line.graph.edges[edge];
-                    let probabilities = line.classes[edge].clone();
-                    let confidence = line.is_digit[edge] * probabilities[label];
+                    let Rating { is_digit, classes } = &line.ratings[edge];
+                    let confidence = is_digit * classes[label];
                     let rejected = confidence < self.reject_below;
                     areas.extend((!rejected).then_some(*area));
                     digits.push(Digit {
                         label,
                         confidence,
-                        probabilities,
+                        probabilities: classes.clone(),
                         area: found.to_picture_box(area),
                         line: line_index,
                         rejected,
@@ -510,7 +499,7 @@ impl Recognizer {
     /// Computes the outputs of all layers for [`Digit::pixels`]. The first one is the input as the
     /// network takes it.
     pub fn layers(&self, pixels: &[u8; PIXELS]) -> Vec<LayerOutput> {
-        self.classifier.layers(pixels)
+        self.networks.reading.layers(pixels)
     }
 }
 

@@ -149,27 +149,42 @@ impl Weights {
     }
 
     /// Returns the weights that ship with the program: `weights/lenet5.safetensors`, or
-    /// `weights/lenet5-1998.safetensors` for the original network.
+    /// `weights/lenet5-1998.safetensors` for the original network. They have the lowest error on
+    /// MNIST.
     ///
     /// # Errors
     /// Only if the build is broken: the tests read these weights.
     pub fn shipped(network: Network) -> Result<Self> {
-        let bytes: &[u8] = match network {
+        Self::built_in(match network {
             Network::Modern => include_bytes!("../../weights/lenet5.safetensors"),
             Network::Original => include_bytes!("../../weights/lenet5-1998.safetensors"),
-        };
-        Self::from_bytes(bytes, &Limits::default())
-            .map_err(|message| Error::file(Path::new("shipped weights"), message))
+        })
+    }
+
+    /// Returns the weights that ship with the program for reading pictures:
+    /// `weights/lenet5-reading.safetensors`, which learned from more hands than MNIST's, or
+    /// `weights/lenet5-1998.safetensors` for the original network.
+    ///
+    /// # Errors
+    /// Only if the build is broken: the tests read these weights.
+    pub fn for_reading(network: Network) -> Result<Self> {
+        match network {
+            Network::Modern => {
+                Self::built_in(include_bytes!("../../weights/lenet5-reading.safetensors"))
+            }
+            Network::Original => Self::shipped(network),
+        }
     }
 
     /// Returns the reject network that ships with the program: the modern network with an eleventh
     /// class for pictures that show no digit.
     pub(crate) fn reject_network() -> Result<Self> {
-        Self::from_bytes(
-            include_bytes!("../../weights/lenet5-reject.safetensors"),
-            &Limits::default(),
-        )
-        .map_err(|message| Error::file(Path::new("shipped weights"), message))
+        Self::built_in(include_bytes!("../../weights/lenet5-reject.safetensors"))
+    }
+
+    fn built_in(bytes: &[u8]) -> Result<Self> {
+        Self::from_bytes(bytes, &Limits::default())
+            .map_err(|message| Error::file(Path::new("shipped weights"), message))
     }
 
     /// Reads the bytes of a file of any supported format.

@@ -41,7 +41,9 @@ pub struct PredictArguments {
     /// Which shipped weights: of the modern network, or of the network of 1998.
     #[arg(long, default_value = "modern", value_parser = cli::choice::<Network>(), conflicts_with = "weights")]
     model: Network,
-    /// Weights of another reject network, which has eleven classes [default: the shipped one]
+    /// Weights of a reject network for these weights, of eleven classes [default: the shipped one]
+    ///
+    /// The two networks then decide on the class of a digit together, as the shipped ones do.
     #[arg(long, value_name = "FILE")]
     reject_weights: Option<PathBuf>,
     #[command(flatten)]
@@ -97,10 +99,15 @@ pub struct PredictArguments {
 /// command: its error is printed, and the exit code is 1.
 pub fn run(arguments: &PredictArguments) -> anyhow::Result<ExitCode> {
     cli::set_pool(arguments.threads)?;
-    let weights = arguments.read.open(arguments.weights.as_deref(), arguments.model)?;
-    let recognizer = match &arguments.reject_weights {
-        Some(file) => Recognizer::with_reject_network(&weights, &Weights::read(file)?)?,
-        None => Recognizer::new(&weights)?,
+    let shipped = || Weights::for_reading(arguments.model);
+    let own = arguments.read.own(arguments.weights.as_deref(), shipped)?;
+    let recognizer = match (&own, &arguments.reject_weights) {
+        (None, None) => Recognizer::shipped(arguments.model)?,
+        (Some(own), None) => Recognizer::new(own)?,
+        (_, Some(file)) => {
+            let reading = own.map_or_else(shipped, Ok)?;
+            Recognizer::with_reject_network(&reading, &Weights::read(file)?)?
+        }
     };
     let recognizer = recognizer.reject_below(arguments.reject_below);
     let recognizer = recognizer.time_limit(Duration::from_secs(arguments.max_seconds));

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use lenet5_cli::{self as cli, WeightsArguments};
-use lenet5_core::Network;
+use lenet5_core::{Network, Weights};
 
 use crate::serve::{LogFormat, Server, ServiceOptions, Shutdown};
 
@@ -56,8 +56,9 @@ pub struct ServeArguments {
 pub fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
     cli::set_pool(arguments.threads)?;
     let file = arguments.file.as_ref().or(arguments.weights.as_ref());
-    let weights = arguments.read.open(file.map(PathBuf::as_path), Network::default())?;
-    let server = Server::bind(&arguments.service, &weights)?;
+    let shipped = || Weights::for_reading(Network::default());
+    let own = arguments.read.own(file.map(PathBuf::as_path), shipped)?;
+    let server = Server::bind(&arguments.service, own.as_ref())?;
     arguments.log.start();
     let stop = server.stop();
     // The exit code is 0 after any signal: finishing the accepted requests is success.

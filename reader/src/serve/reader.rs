@@ -67,16 +67,19 @@ impl RequestLimits {
 }
 
 impl NetworkReader {
-    /// Starts the network's queue.
+    /// Starts the network's queue. It reads with the shipped weights if `own` is `None`.
     pub fn start(
-        weights: &Weights,
+        network: Network,
+        own: Option<&Weights>,
         options: &ServiceOptions,
         metrics: &Arc<ServiceMetrics>,
     ) -> Result<Self> {
-        let recognizer = Recognizer::new(weights)?.reject_below(options.reject_below);
-        let recognizer = recognizer.time_limit(options.timeout);
-        let recognizer = Arc::new(recognizer);
-        let network = weights.config.network;
+        let (recognizer, codes) = match own {
+            Some(weights) => (Recognizer::new(weights)?, codes(weights)),
+            None => (Recognizer::shipped(network)?, codes(&Weights::for_reading(network)?)),
+        };
+        let recognizer = recognizer.reject_below(options.reject_below);
+        let recognizer = Arc::new(recognizer.time_limit(options.timeout));
         let metrics = Arc::clone(metrics);
         let batcher = Batcher::start(
             Arc::clone(&recognizer),
@@ -85,7 +88,7 @@ impl NetworkReader {
             move |size| metrics.batch(network, size),
         )
         .map_err(|error| Error::Config(format!("starting a thread: {error}")))?;
-        Ok(Self { network, recognizer, batcher, codes: codes(weights) })
+        Ok(Self { network, recognizer, batcher, codes })
     }
 
     /// Reads the picture that a body holds, whose lines have the form of `pattern`.

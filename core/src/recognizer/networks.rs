@@ -1,0 +1,133 @@
+//! The two networks that judge what may be a digit: one reads digits, the other one also knows what
+//! is no digit.
+
+use super::classifier::Classifier;
+use super::training::REJECT_CLASS;
+use crate::data::digit::{PIXELS, SIDE};
+use crate::weights::Weights;
+use crate::{Error, Result};
+
+/// If the networks are less sure than this of the class of a picture, they look at it again, turned
+/// to either side.
+const SURE: f32 = 0.9;
+/// The angle in degrees by which pictures are turned then.
+const ANGLE: f32 = 7.5;
+/// Pictures that are digits with a lower probability are not looked at again.
+const MIN_DIGIT: f32 = 0.01;
+
+/// The networks.
+pub struct Networks {
+    /// The network that classifies digits.
+    pub reading: Classifier,
+    /// The reject network, which separates digits from everything else.
+    reject: Classifier,
+    /// Whether the reject network takes part in the decision on the class.
+    both: bool,
+}
+
+/// The judgement of the networks on a picture in MNIST's form.
+pub struct Rating {
+    /// The probability that it is a digit.
+    pub is_digit: f32,
+    /// The probabilities of the classes if it is one.
+    pub classes: Vec<f32>,
+}
+
+impl Networks {
+    /// Creates the networks. With `both`, the two networks decide on the class together.
+    ///
+    /// # Errors
+    /// If tensors do not fit the settings, or the networks have other classes than expected.
+    pub fn new(reading: &Weights, reject: &Weights, both: bool) -> Result<Self> {
+        let expect = |what: &str, expected: usize, found: usize| match found == expected {
+            true => Ok(()),
+            false => Err(Error::Config(format!(
+                "expected a {what} network of {expected} classes, found one of {found}"
+            ))),
+        };
+        expect("reject", usize::from(REJECT_CLASS) + 1, reject.config.classes)?;
+        if both {
+            expect("reading", usize::from(REJECT_CLASS), reading.config.classes)?;
+        }
+        Ok(Self { reading: Classifier::new(reading)?, reject: Classifier::new(reject)?, both })
+    }
+
+    /// Judges pictures in MNIST's form.
+    pub fn rate(&self, pictures: &[[u8; PIXELS]]) -> Vec<Rating> {
+        let reject = self.reject.probabilities(pictures);
+        let reading = self.reading.probabilities(pictures);
+        let is_digit = reject.iter().map(|p| 1.0 - p[usize::from(REJECT_CLASS)]);
+        if !self.both {
+            let ratings = is_digit.zip(reading);
+            return ratings.map(|(is_digit, classes)| Rating { is_digit, classes }).collect();
+        }
+        let mut opinions: Vec<Opinions> = reading.iter().zip(&reject).map(Opinions::of).collect();
+        let mut ratings: Vec<Rating> = is_digit
+            .zip(&opinions)
+            .map(|(is_digit, opinions)| Rating { is_digit, classes: opinions.mean() })
+            .collect();
+        let unsure = |rating: &Rating| {
+            rating.is_digit >= MIN_DIGIT && rating.classes.iter().all(|p| *p < SURE)
+        };
+        let again: Vec<usize> = (0..ratings.len()).filter(|i| unsure(&ratings[*i])).collect();
+        for angle in [-ANGLE, ANGLE] {
+            let turned: Vec<_> = again.iter().map(|i| turned(&pictures[*i], angle)).collect();
+            let found = self.reading.probabilities(&turned);
+            let found = found.iter().zip(self.reject.probabilities(&turned));
+            for (i, (reading, reject)) in again.iter().zip(found) {
+                opinions[*i].add(&Opinions::of((reading, &reject)));
+            }
+        }
+        for i in again {
+            ratings[i].classes = opinions[i].mean();
+        }
+        ratings
+    }
+}
+
+/// The sums of the logarithms of several probabilities of each digit.
+struct Opinions {
+    sums: [f32; 10],
+    count: f32,
+}
+
+impl Opinions {
+    /// The opinions of the reading and of the reject network.
+    fn of((reading, reject): (&Vec<f32>, &Vec<f32>)) -> Self {
+        let log = |p: f32| p.max(f32::MIN_POSITIVE).ln();
+        Self { sums: std::array::from_fn(|i| log(reading[i]) + log(reject[i])), count: 2.0 }
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (sum, more) in self.sums.iter_mut().zip(other.sums) {
+            *sum += more;
+        }
+        self.count += other.count;
+    }
+
+    /// The geometric means, scaled so that their sum is 1.
+    fn mean(&self) -> Vec<f32> {
+        let most = self.sums.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let powers = self.sums.map(|sum| ((sum - most) / self.count).exp());
+        let sum: f32 = powers.iter().sum();
+        powers.iter().map(|power| power / sum).collect()
+    }
+}
+
+/// Turns a picture by an angle in degrees around its middle. Values are interpolated linearly.
+fn turned(pixels: &[u8; PIXELS], degrees: f32) -> [u8; PIXELS] {
+    let (sin, cos) = degrees.to_radians().sin_cos();
+    let middle = (SIDE as f32 - 1.0) / 2.0;
+    let value = |x: f32, y: f32| match x >= 0.0 && y >= 0.0 && x < SIDE as f32 && y < SIDE as f32 {
+        true => f32::from(pixels[y as usize * SIDE + x as usize]),
+        false => 0.0,
+    };
+    std::array::from_fn(|i| {
+        let (x, y) = ((i % SIDE) as f32 - middle, (i / SIDE) as f32 - middle);
+        let (x, y) = (cos * x + sin * y + middle, cos * y - sin * x + middle);
+        let (left, top) = (x.floor(), y.floor());
+        let (across, down) = (x - left, y - top);
+        let row = |y: f32| value(left, y) * (1.0 - across) + value(left + 1.0, y) * across;
+        (row(top) * (1.0 - down) + row(top + 1.0) * down).round() as u8
+    })
+}
