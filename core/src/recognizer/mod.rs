@@ -12,6 +12,7 @@ mod component;
 mod graph;
 mod lines;
 mod marks;
+mod numbers;
 mod pieces;
 pub mod training;
 
@@ -31,6 +32,7 @@ use crate::{Error, Result};
 use budget::Budget;
 use classifier::Classifier;
 use graph::{Edge, Graph};
+use numbers::Parts;
 use pieces::Pieces;
 
 /// The longest sides to which pictures are reduced. The second one is tried if the digits are too
@@ -109,7 +111,7 @@ pub struct Digit {
     /// The class with the largest probability.
     pub label: usize,
     /// The confidence, 0 to 1: the probability of the class, times the probability that this is a
-    /// digit at all.
+    /// digit at all; 0 if most of its line or of the picture is no number.
     pub confidence: f32,
     /// The probability of each class; their sum is 1.
     pub probabilities: Vec<f32>,
@@ -265,6 +267,9 @@ impl Recognizer {
         let top_class: Vec<f32> =
             classes.iter().map(|p| p.iter().copied().fold(0.0, f32::max)).collect();
         let (mut digits, mut accepted, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let mut parts = Vec::new();
+        // A limit of 0 accepts everything, so that each line may be a number.
+        let limit = self.reject_below.min(REJECT_BELOW);
         // If nothing seems to be a digit, the second attempt does not allow blots, so that
         // something has to be a digit.
         for allow_blots in [true, false] {
@@ -272,11 +277,14 @@ impl Recognizer {
                 break;
             }
             (accepted, others) = (Vec::new(), found.left_out.clone());
+            parts.clear();
             let mut first = 0;
             for (line_index, line) in found.lines.iter().enumerate() {
                 let range = first..first + line.edges.len();
                 let (path, left_out) =
                     line.best(&is_digit[range.clone()], &top_class[range.clone()], allow_blots);
+                let mut line_parts: Vec<_> =
+                    left_out.iter().map(|area| (0.0, area.height)).collect();
                 others.extend(left_out);
                 let mut areas = Vec::new();
                 for edge in path {
@@ -286,6 +294,7 @@ impl Recognizer {
                     let probabilities = classes[edge].clone();
                     let label = probabilities.iter().position(|p| *p == top_class[edge]);
                     let rejected = confidence < self.reject_below;
+                    line_parts.push((confidence, area.height));
                     areas.extend((!rejected).then_some(*area));
                     digits.push(Digit {
                         label: label.unwrap_or(0),
@@ -298,6 +307,7 @@ impl Recognizer {
                     });
                 }
                 accepted.push(marks::AcceptedDigits { areas, height: line.height });
+                parts.push(Parts::of_line(&line_parts, line.height, limit));
                 first = range.end;
             }
         }
@@ -305,6 +315,12 @@ impl Recognizer {
         let largest_confidence = digits.iter().map(|digit| digit.confidence).fold(0.0, f32::max);
         if digits.is_empty() || digits.len() > 3 && largest_confidence < MIN_CONFIDENCE_OF_MANY {
             return Err(Error::Picture("expected digits, found nothing that is one".to_owned()));
+        }
+        let picture = Parts::of_picture(&parts);
+        let is_number = |line: usize| picture.may_be_number() && parts[line].may_be_number();
+        for digit in digits.iter_mut().filter(|digit| !is_number(digit.line)) {
+            (digit.confidence, digit.rejected) = (0.0, true);
+            accepted[digit.line].areas.clear();
         }
         let text = joined(&digits, |digit| digit.label.to_string());
         let rejected = digits.iter().any(|digit| digit.rejected);
