@@ -1,5 +1,5 @@
 # `make` lists the targets. Each target first sets up what it needs: see scripts/setup.sh.
-.PHONY: help setup train test test-all lint cross-check check-versions export reproduce bench pictures time-pictures load-test docs package audit fuzz miri clean
+.PHONY: help setup train test test-all lint cross-check check-versions export reproduce bench pictures no-digits time-pictures load-test docs package audit fuzz miri clean
 .DEFAULT_GOAL := help
 
 # With MAKEFLAGS cargo would look for make's job server, and warn that it cannot reach it.
@@ -73,6 +73,10 @@ bench: setup ## compare the speed with PyTorch, TensorFlow, JAX and onnxruntime;
 pictures: setup ## measure how well `predict` reads pictures of many kinds; ARGS="--count 1000"
 	cargo build --release
 	$(PY) scripts/pictures.py $(ARGS)
+
+no-digits: setup ## measure how often `predict` reads digits where there are none; ARGS="--count 100"
+	cargo build --release
+	$(PY) scripts/no_digits.py $(ARGS)
 
 time-pictures: setup ## measure how long a photo and a sheet of digits take; ARGS="--runs 5"
 	cargo build --release

@@ -376,6 +376,33 @@ fn signs_need_a_digit_beside_them() {
     assert_eq!(reading.left_out, []);
 }
 
+/// A number with letters E after it.
+fn with_letters(text: &str, letters: u32) -> DynamicImage {
+    let (number, _) = number(text);
+    let (width, height) = number.dimensions();
+    let picture = GrayImage::from_fn(width + letters * 90, height, |x, y| {
+        if let Some(pixel) = number.get_pixel_checked(x, y) {
+            return *pixel;
+        }
+        let (column, row) = ((x - width) % 90, y.wrapping_sub(76));
+        let letter = column < 50 && row < 80 && (column < 10 || row % 35 < 10);
+        image::Luma([if letter { 20 } else { 250 }])
+    });
+    picture.into()
+}
+
+#[test]
+fn a_line_of_other_ink_is_no_number() {
+    let accepted = |recognizer: &Recognizer, text, letters| {
+        read(recognizer, &with_letters(text, letters)).unwrap().accepted
+    };
+    let recognizer = shipped();
+    assert!(accepted(&recognizer, "26427", 1).starts_with("26427"));
+    assert!(accepted(&recognizer, "2", 5).chars().all(|digit| digit == '?'));
+    // Without a limit, digits are shown in any case.
+    assert!(accepted(&recognizer.reject_below(0.0), "2", 5).starts_with('2'));
+}
+
 /// The mark that a palm leaves on a sheet of paper.
 fn palm() -> DynamicImage {
     let ink = |x: u32, y: u32| {

@@ -13,6 +13,7 @@ mod graph;
 mod lines;
 mod marks;
 mod networks;
+mod numbers;
 mod pattern;
 mod pieces;
 pub mod training;
@@ -34,6 +35,7 @@ use crate::{Error, Result};
 use budget::Budget;
 use graph::{Edge, Graph, Path as GraphPath};
 use networks::{Networks, Rating};
+use numbers::Parts;
 pub use pattern::Pattern;
 use pieces::Pieces;
 use turn::Turn;
@@ -125,7 +127,7 @@ pub struct Digit {
     /// The class with the largest probability, or the one that the pattern states.
     pub label: usize,
     /// The confidence, 0 to 1: the probability of the class, times the probability that this is a
-    /// digit at all.
+    /// digit at all; 0 if most of its line or of the picture is no number.
     pub confidence: f32,
     /// The probability of each class; their sum is 1.
     pub probabilities: Vec<f32>,
@@ -443,16 +445,21 @@ impl Recognizer {
         let (paths, other_lines) = fitting_paths(&lines, pattern);
         let (mut digits, mut accepted) = (Vec::new(), Vec::new());
         let (mut others, mut score) = (found.left_out.clone(), 0.0);
+        let mut parts = Vec::new();
+        // A limit of 0 accepts everything, so that each line may be a number.
+        let limit = self.reject_below.min(REJECT_BELOW);
         for (line_index, (line, path)) in lines.iter().zip(paths).enumerate() {
-            let mut areas = Vec::new();
+            let (mut areas, mut line_parts) = (Vec::new(), Vec::new());
             if let Some(path) = path {
                 score += path.score;
+                line_parts.extend(path.left_out.iter().map(|area| (0.0, area.height)));
                 others.extend(path.left_out);
                 for (edge, label) in path.digits {
                     let Edge { area, pixels, .. } = &line.graph.edges[edge];
                     let Rating { is_digit, classes } = &line.ratings[edge];
                     let confidence = is_digit * classes[label];
                     let rejected = confidence < self.reject_below;
+                    line_parts.push((confidence, area.height));
                     areas.extend((!rejected).then_some(*area));
                     digits.push(Digit {
                         label,
@@ -465,7 +472,9 @@ impl Recognizer {
                     });
                 }
             }
-            accepted.push(marks::AcceptedDigits { areas, height: line.graph.height });
+            let height = line.graph.height;
+            accepted.push(marks::AcceptedDigits { areas, height });
+            parts.push(Parts::of_line(&line_parts, height, limit));
         }
         if digits.is_empty() && !other_lines.is_empty() {
             return Err(no_line_fits(pattern, &other_lines));
@@ -474,6 +483,12 @@ impl Recognizer {
         let largest_confidence = digits.iter().map(|digit| digit.confidence).fold(0.0, f32::max);
         if digits.is_empty() || digits.len() > 3 && largest_confidence < MIN_CONFIDENCE_OF_MANY {
             return Err(Error::Picture("expected digits, found nothing that is one".to_owned()));
+        }
+        let picture = Parts::of_picture(&parts);
+        let is_number = |line: usize| picture.may_be_number() && parts[line].may_be_number();
+        for digit in digits.iter_mut().filter(|digit| !is_number(digit.line)) {
+            (digit.confidence, digit.rejected) = (0.0, true);
+            accepted[digit.line].areas.clear();
         }
         let text = joined(&digits, |digit| digit.label.to_string());
         let rejected = digits.iter().any(|digit| digit.rejected);
