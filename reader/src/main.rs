@@ -18,7 +18,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    Predict(PredictArguments),
+    Predict(Box<PredictArguments>),
     Serve(Box<ServeArguments>),
     Inspect(InspectArguments),
 }
