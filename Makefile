@@ -82,8 +82,8 @@ time-pictures: setup ## measure how long a photo and a sheet of digits take; ARG
 	cargo build --release
 	$(PY) scripts/time_pictures.py $(ARGS)
 
-reading-weights: setup ## make the weights that read pictures; SEMEION=semeion.data.gz; needs npm
-	scripts/reading_weights.sh $(SEMEION)
+reading-weights: setup ## make the weights that read pictures; SEMEION=semeion.data.gz ZIP=zip.train.gz; needs npm
+	SEMEION="$(SEMEION)" ZIP="$(ZIP)" scripts/reading_weights.sh
 
 load-test: setup ## measure the HTTP service's requests per second; ARGS="--soak 60"; needs oha
 	cargo build --release --bins --example inference

@@ -1,14 +1,15 @@
 """Draws digits of many hands: training data of the networks that read pictures.
 
-Run: .venv/bin/python scripts/hands.py OUT --semeion semeion.data.gz --fonts FOLDER
+Run: .venv/bin/python scripts/hands.py OUT --fonts FOLDER --semeion semeion.data.gz
 Writes: OUT/NAME-images (IDX, N x 80 x 80, 0 for paper to 255 for ink) and OUT/NAME-labels for the
-sources pen, fonts, mnist and semeion. Runs with the same seed draw the same digits.
+sources pen, fonts, mnist, semeion and zip. Runs with the same seed draw the same digits.
 
 - pen: strokes along the path of a pen, in the forms of training_forms.py
 - fonts: fonts that imitate handwriting, `FOLDER/**/*-latin-{400,700}-normal.woff2`
 - mnist: MNIST's training digits, reshaped as data sets and people do: wider, narrower, thicker
 - semeion: digits of 80 Italian writers (UCI, CC BY 4.0), a line for each: 256 pixels, then a
   column for each class
+- zip: digits of US zip codes, a line for each: the label, then 256 pixels from -1 to 1
 
 All are slanted, turned and warped a little. Some are drawn as a picture of few pixels would show
 them, or out of focus.
@@ -30,7 +31,7 @@ from training_forms import FORMS
 
 SIDE = 80
 MARGIN = 4
-COUNTS = {"pen": 70_000, "fonts": 30_000, "mnist": 60_000, "semeion": 16_000}
+COUNTS = {"pen": 70_000, "fonts": 30_000, "mnist": 60_000, "semeion": 16_000, "zip": 30_000}
 # The digits 1, 4, 5, 7 and 9 have more forms than the others.
 SHARES = np.array([0.07, 0.16, 0.09, 0.08, 0.14, 0.1, 0.08, 0.11, 0.07, 0.1])
 
@@ -199,13 +200,11 @@ def font(digit: int, path: Path, r: np.random.Generator) -> Image.Image:
     return warped(centred(image.resize(tuple(size), Image.Resampling.BICUBIC)), r, 0.25, 1, digit)
 
 
-def semeion(digit: int, pixels: np.ndarray, r: np.random.Generator) -> Image.Image:
-    """Redraws a digit of Semeion, which fills a square, as narrow as it may have been."""
-    blurred = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
-    ink = sharpened(blurred.filter(ImageFilter.GaussianBlur(r.uniform(0.4, 2))), r)
-    if r.random() < 0.7:
-        ink = centred(ink.resize((round(SIDE * r.uniform(0.45, 1)), SIDE)))
-    return warped(ink, r, 0.12, 0.6, digit)
+def redrawn(pixels: np.ndarray, r: np.random.Generator) -> Image.Image:
+    """Draws a digit of 16x16 values, 0 to 1, large and sharp."""
+    small = Image.fromarray((255 * pixels).astype(np.uint8).reshape(16, 16))
+    large = small.resize((64, 64), Image.Resampling.BICUBIC)
+    return sharpened(large.filter(ImageFilter.GaussianBlur(r.uniform(0.4, 2))), r)
 
 
 class Source:
@@ -220,7 +219,10 @@ class Source:
         )
         if arguments.semeion:
             with gzip.open(arguments.semeion, "rt") as lines:
-                self.table = np.array([[float(value) for value in line.split()] for line in lines])
+                self.semeion_rows = np.loadtxt(lines)
+        if arguments.zip:
+            with gzip.open(arguments.zip, "rt") as lines:
+                self.zip_rows = np.loadtxt(lines)
 
     def pen(self, _, r):
         digit = int(r.choice(10, p=SHARES))
@@ -236,9 +238,17 @@ class Source:
         return digit, warped(ink, r, 0.2, 0.6, digit)
 
     def semeion(self, index, r):
-        row = self.table[index % len(self.table)]
+        row = self.semeion_rows[index % len(self.semeion_rows)]
         digit = int(row[256:266].argmax())
-        return digit, semeion(digit, (255 * row[:256]).astype(np.uint8).reshape(16, 16), r)
+        ink = redrawn(row[:256], r)
+        if r.random() < 0.7:  # these digits fill a square: make it as narrow as it may have been
+            ink = centred(ink.resize((round(SIDE * r.uniform(0.45, 1)), SIDE)))
+        return digit, warped(ink, r, 0.12, 0.6, digit)
+
+    def zip(self, index, r):
+        row = self.zip_rows[index % len(self.zip_rows)]
+        digit = int(row[0])
+        return digit, warped(redrawn((row[1:257] + 1) / 2, r), r, 0.12, 0.6, digit)
 
 
 def drawn(draw: Callable, seed: list[int], index: int) -> tuple[int, np.ndarray]:
@@ -253,12 +263,13 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--fonts", type=Path, help="folder of WOFF2 fonts")
     parser.add_argument("--semeion", type=Path, help="semeion.data.gz")
+    parser.add_argument("--zip", type=Path, help="zip.train.gz")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     source = Source(arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name, count in COUNTS.items():
-        if name in ("fonts", "semeion") and not getattr(arguments, name):
+        if name in ("fonts", "semeion", "zip") and not getattr(arguments, name):
             continue
         draw = partial(drawn, getattr(source, name), [arguments.seed, *name.encode()])
         # The data travel to the processes once for each chunk.

@@ -135,7 +135,7 @@ fn add_candidates(digits: &[Example], examples: &mut Vec<Example>, random: &mut 
             let Some(main) = (0..parts.len()).max_by(most) else { continue };
             let [all, held] = parts[main];
             let foreign = parts.iter().map(|part| part[1]).sum::<f32>() - held;
-            if held > 0.93 * all && foreign < 0.07 * all {
+            if held > 0.9 * all && foreign < 0.1 * all {
                 examples.push((edge.pixels, chosen[main].1));
             } else if held < 0.75 * all || foreign > 0.2 * all {
                 examples.push((edge.pixels, REJECT_CLASS));
