@@ -28,6 +28,6 @@ def test_packages(tmp_path):
     with tarfile.open(archives[f"lenet5-core-{version}.crate"]) as archive:
         files = {member.name.partition("/")[2]: member for member in archive.getmembers()}
     # The weights are files there, not links out of the package.
-    for name in ["lenet5", "lenet5-1998", "lenet5-reject"]:
+    for name in ["lenet5", "lenet5-1998", "lenet5-reading", "lenet5-reject"]:
         assert files[f"weights/{name}.safetensors"].size > 200_000
     assert "data/codes_1998.txt" in files

@@ -636,7 +636,7 @@ struct Row<'a> {
 }
 
 /// Lines of digits on white paper.
-fn page(rows: &[Row]) -> GrayImage {
+fn lined_page(rows: &[Row]) -> GrayImage {
     let surest = surest_digits();
     let mut sheet = GrayImage::from_pixel(1000, 600, image::Luma([250]));
     for &Row { text, mut left, base, heights, gap, slope } in rows {
@@ -673,14 +673,14 @@ fn lines_as_a_person_reads_them() {
     let recognizer = shipped();
     for (name, rows) in layouts {
         let text: Vec<_> = rows.iter().map(|row| row.text).collect();
-        let reading = read(&recognizer, &page(rows).into()).unwrap();
+        let reading = read(&recognizer, &lined_page(rows).into()).unwrap();
         assert_eq!(reading.text, text.join("\n"), "{name}");
     }
 }
 
 #[test]
 fn a_table_is_read_row_by_row() {
-    let mut sheet = page(&[
+    let mut sheet = lined_page(&[
         Row { text: "4071", left: 130, base: 130, heights: &[60], gap: 110, slope: 0.0 },
         Row { text: "2653", left: 110, base: 245, heights: &[60], gap: 120, slope: 0.0 },
         Row { text: "830", left: 120, base: 340, heights: &[60], gap: 115, slope: 0.0 },
@@ -697,7 +697,7 @@ fn a_table_is_read_row_by_row() {
 #[test]
 fn a_picture_on_its_side_is_turned() {
     let row = |text, base| Row { text, left: 60, base, heights: &[70], gap: 25, slope: 0.0 };
-    let sheet = DynamicImage::from(page(&[row("40718", 150), row("2653", 260)]));
+    let sheet = DynamicImage::from(lined_page(&[row("40718", 150), row("2653", 260)]));
     let recognizer = shipped();
     let upright = read(&recognizer, &sheet).unwrap();
     assert_eq!(upright.text, "40718\n2653");
@@ -716,7 +716,7 @@ fn a_picture_on_its_side_is_turned() {
         }
     }
     // A single digit is not turned.
-    let nine = DynamicImage::from(page(&[row("9", 150)]));
+    let nine = DynamicImage::from(lined_page(&[row("9", 150)]));
     let reading = read(&recognizer, &nine.rotate90()).unwrap();
     assert_eq!(reading.digits.len(), 1);
 }
