@@ -1,8 +1,8 @@
 //! Groups components into lines of writing.
 //!
-//! Components that are as tall as the ones beside them are taken from left to right. Each joins the
-//! line whose last components share most of its rows, or starts a new line. A slope that all lines
-//! have in common is removed first.
+//! Components that are as tall as the ones beside them are taken from left to right, and then the
+//! lower ones. Each joins the line whose nearest components share most of its rows, or starts a new
+//! line. A slope that all lines have in common is removed first.
 
 use super::component::{Component, typical};
 use crate::data::ink::Area;
@@ -11,7 +11,7 @@ use crate::data::ink::Area;
 const MAX_SLOPE: f32 = 0.18;
 /// The smallest number of pairs of neighbours from which a slope is estimated.
 const MIN_NEIGHBOURS: usize = 4;
-/// The number of components at the end of a line that the next one is compared with.
+/// The number of components of a line that another one is compared with.
 const COMPARED: usize = 3;
 
 /// A tall component, which is a digit or a large part of one.
@@ -20,8 +20,8 @@ struct Tall {
     /// The index of the component.
     index: usize,
     area: Area,
-    /// The typical height of the components beside it.
-    around: usize,
+    /// The typical height of the components beside it and its own; `None` if none is beside it.
+    around: Option<usize>,
     /// Its rows after removing the slope of the lines: the first one, and the one after the last.
     rows: [f32; 2],
 }
@@ -31,11 +31,11 @@ struct Tall {
 /// underline, a speck) are left out. Returns the indices of each line's components.
 pub fn lines(components: &[Component]) -> Vec<Vec<usize>> {
     let areas: Vec<Area> = components.iter().map(|component| component.area).collect();
-    let around = heights_around(&areas);
-    let lowest = typical(areas.iter().map(|area| area.height)).div_ceil(4);
+    let around: Vec<Option<usize>> = areas.iter().map(|area| height_around(area, &areas)).collect();
+    let all = typical(areas.iter().map(|area| area.height));
     let is_tall = |i: &usize| {
         let height = areas[*i].height;
-        5 * height >= 2 * around[*i] && height >= lowest
+        5 * height >= 2 * around[*i].unwrap_or(all) && 4 * height >= all
     };
     let (tall, small): (Vec<_>, Vec<_>) = (0..areas.len()).partition(is_tall);
     let slope = slope(&tall.iter().map(|i| areas[*i]).collect::<Vec<_>>());
@@ -50,7 +50,9 @@ pub fn lines(components: &[Component]) -> Vec<Vec<usize>> {
         lines.iter().map(|line| line.iter().map(|tall| tall.index).collect()).collect();
     for i in small {
         let distances = lines.iter().enumerate().flat_map(|(number, line)| {
-            let near = line.iter().filter_map(|tall| distance_to_whole(&areas[i], tall));
+            let near = line.iter().filter_map(|Tall { area, around, .. }| {
+                distance_to_whole(&areas[i], area, around.unwrap_or(all))
+            });
             near.map(move |distance| (distance, number))
         });
         if let Some((_, line)) = distances.min() {
@@ -60,20 +62,20 @@ pub fn lines(components: &[Component]) -> Vec<Vec<usize>> {
     found
 }
 
-/// For each area, the typical height of the areas beside it and its own; that of all areas if none
-/// is beside it.
-fn heights_around(areas: &[Area]) -> Vec<usize> {
-    let all = typical(areas.iter().map(|area| area.height));
-    let around = |area: &Area| {
-        let beside = |other: &&Area| {
-            let height = area.height.max(other.height);
-            gaps(area, other)[0] <= 2 * height
-                && 4 * shared_rows(area, other) >= area.height.min(other.height)
-        };
-        let heights: Vec<usize> = areas.iter().filter(beside).map(|area| area.height).collect();
-        if heights.len() > 1 { typical(heights.into_iter()) } else { all }
+/// The typical height of the areas beside one, and its own; `None` if none is beside it.
+fn height_around(area: &Area, areas: &[Area]) -> Option<usize> {
+    let beside = |other: &&Area| {
+        let height = area.height.max(other.height);
+        gaps(area, other)[0] <= 2 * height
+            && 4 * shared_rows(area, other) >= area.height.min(other.height)
+            && !are_stacked(area, other)
     };
-    areas.iter().map(around).collect()
+    let mut heights: Vec<usize> = areas.iter().filter(beside).map(|area| area.height).collect();
+    if heights.is_empty() {
+        return None;
+    }
+    heights.push(area.height);
+    Some(typical(heights.into_iter()))
 }
 
 /// The slope of the lines, in rows per column: the median of the slopes between neighbours.
@@ -95,12 +97,16 @@ fn slope(areas: &[Area]) -> f32 {
 
 /// Groups tall components into lines, from top to bottom.
 fn lines_of_tall(mut tall: Vec<Tall>) -> Vec<Vec<Tall>> {
-    tall.sort_by_key(|tall| tall.area.left);
+    tall.sort_by_key(|Tall { area, around, .. }| {
+        (around.is_some_and(|around| 4 * area.height < 3 * around), area.left)
+    });
     let mut lines: Vec<Vec<Tall>> = Vec::new();
     for next in tall {
         let fit = |line: &Vec<Tall>| {
-            let last = line.iter().rev().take(COMPARED);
-            last.filter_map(|last| fit(last, &next)).max_by(f32::total_cmp)
+            let mut nearest: Vec<&Tall> = line.iter().collect();
+            nearest.sort_by_key(|tall| gaps(&tall.area, &next.area)[0]);
+            let nearest = nearest.into_iter().take(COMPARED);
+            nearest.filter_map(|tall| fit(tall, &next)).max_by(f32::total_cmp)
         };
         let fits = lines.iter_mut().filter_map(|line| Some((fit(line)?, line)));
         match fits.max_by(|(a, _), (b, _)| a.total_cmp(b)) {
@@ -122,23 +128,27 @@ fn fit(a: &Tall, b: &Tall) -> Option<f32> {
     let [from, to] = [0, 1].map(|i| [a.rows[i].min(b.rows[i]), a.rows[i].max(b.rows[i])]);
     let (shared, whole) = ((to[0] - from[1]).max(0.0), to[1] - from[0]);
     let shorter = a.area.height.min(b.area.height) as f32;
-    let columns = shared_columns(&a.area, &b.area);
-    let stacked = 2 * columns >= a.area.width.min(b.area.width);
     let height = a.area.with(&b.area).height;
     let near = 8 * gaps(&a.area, &b.area)[1] <= a.area.height.max(b.area.height);
-    let broken = stacked && near && 5 * height <= 7 * a.around.max(b.around);
+    let as_tall = a.around.max(b.around).is_none_or(|around| 5 * height <= 7 * around);
+    let broken = are_stacked(&a.area, &b.area) && near && as_tall;
     (3.0 * shared >= shorter || broken).then_some(shared / whole)
 }
 
-/// The squared distance between a small area and a tall component, if it may be a part of the same
-/// digit.
-fn distance_to_whole(small: &Area, Tall { area, around, .. }: &Tall) -> Option<usize> {
-    let [across, down] = gaps(small, area);
+/// The squared distance between a small area and a tall one, if the small one may be a part of the
+/// same digit. `height` is the typical height of digits there.
+fn distance_to_whole(small: &Area, tall: &Area, height: usize) -> Option<usize> {
+    let [across, down] = gaps(small, tall);
     let distance = across * across + down * down;
-    let underline = small.width > *around && shared_rows(small, area) == 0;
-    let near = 25 * distance <= 4 * around * around;
-    let stacked = 2 * shared_columns(small, area) >= small.width;
+    let underline = small.width > height && shared_rows(small, tall) == 0;
+    let near = 25 * distance <= 4 * height * height;
+    let stacked = 2 * shared_columns(small, tall) >= small.width;
     (near && stacked && !underline).then_some(distance)
+}
+
+/// Whether two areas share half of the columns of the narrower one.
+fn are_stacked(a: &Area, b: &Area) -> bool {
+    2 * shared_columns(a, b) >= a.width.min(b.width)
 }
 
 /// The horizontal and the vertical gap between two areas, in pixels.
