@@ -93,7 +93,7 @@ pub fn examples(
         budget.allow(text.ink.values().len());
         let Ok(Some(pieces)) = Pieces::of(&text.ink, &mut budget) else { continue };
         for line in &pieces.lines {
-            let Ok(graph) = Graph::of(&text.ink, &pieces, line, &mut budget) else { continue };
+            let Ok(graph) = Graph::of(&text.ink, &pieces, line, &budget) else { continue };
             for edge in graph.edges {
                 let numbers = &line.pieces[edge.from..edge.to];
                 // For each digit: the sum of its ink, and the sum within the edge.
