@@ -51,7 +51,7 @@ pub fn writing(
     if let Some(&usual) = strokes.get(strokes.len() / 2) {
         // A large digit may have thicker strokes than the others, but it is no blot.
         keep(&mut found, |component| {
-            let side = component.area.width.min(component.area.height);
+            let side = component.area.width.max(component.area.height);
             component.stroke() < (2.5 * usual).max(0.3 * side as f32)
         });
     }
