@@ -206,6 +206,29 @@ fn likeliest(classes: &[f32]) -> usize {
     classes.iter().position(|probability| *probability == most).unwrap_or(0)
 }
 
+/// The pieces in a row of a line that may be one digit, in the order of the last piece: the index
+/// of the first piece, the index after the last one, and their bounding box.
+fn candidates(pieces: &Pieces, line: &Line) -> Vec<(usize, usize, Area)> {
+    let height = line.height.max(1);
+    let mut candidates = Vec::new();
+    for to in 1..=line.pieces.len() {
+        for from in (to.saturating_sub(MAX_PIECES_PER_DIGIT)..to).rev() {
+            let Some(area) = pieces.area(&line.pieces[from..to]) else { continue };
+            // Pieces wider than any digit, or with a wider gap than any digit has, are no digit.
+            let [a, b] = [&line.pieces[from], &line.pieces[(from + 1).min(to - 1)]];
+            let [a, b] = [a, b].map(|number| pieces.areas[usize::from(*number) - 1]);
+            if 2 * b.left.saturating_sub(a.right()) > height {
+                break;
+            }
+            if to > from + 1 && 4 * area.width > 9 * height.max(area.height) {
+                break;
+            }
+            candidates.push((from, to, area));
+        }
+    }
+    candidates
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,27 +315,4 @@ mod tests {
         assert!(best("7").is_none());
         assert_eq!(best("1").expect("a path").digits, [(0, 1)]);
     }
-}
-
-/// The pieces in a row of a line that may be one digit, in the order of the last piece: the index
-/// of the first piece, the index after the last one, and their bounding box.
-fn candidates(pieces: &Pieces, line: &Line) -> Vec<(usize, usize, Area)> {
-    let height = line.height.max(1);
-    let mut candidates = Vec::new();
-    for to in 1..=line.pieces.len() {
-        for from in (to.saturating_sub(MAX_PIECES_PER_DIGIT)..to).rev() {
-            let Some(area) = pieces.area(&line.pieces[from..to]) else { continue };
-            // Pieces wider than any digit, or with a wider gap than any digit has, are no digit.
-            let [a, b] = [&line.pieces[from], &line.pieces[(from + 1).min(to - 1)]];
-            let [a, b] = [a, b].map(|number| pieces.areas[usize::from(*number) - 1]);
-            if 2 * b.left.saturating_sub(a.right()) > height {
-                break;
-            }
-            if to > from + 1 && 4 * area.width > 9 * height.max(area.height) {
-                break;
-            }
-            candidates.push((from, to, area));
-        }
-    }
-    candidates
 }

@@ -115,7 +115,7 @@ fn add_candidates(digits: &[Example], examples: &mut Vec<Example>, random: &mut 
     budget.allow(text.ink.values().len());
     let Ok(Some(pieces)) = Pieces::of(&text.ink, &mut budget) else { return };
     for line in &pieces.lines {
-        let Ok(graph) = Graph::of(&text.ink, &pieces, line, &mut budget) else { continue };
+        let Ok(graph) = Graph::of(&text.ink, &pieces, line, &budget) else { continue };
         for edge in graph.edges {
             let numbers = &line.pieces[edge.from..edge.to];
             // For each digit: the sum of its ink, and the sum within the edge.
