@@ -37,4 +37,4 @@ def test_distance():
     assert pictures.distance("", "12") == 2
     assert pictures.distance("1234", "134") == 1
     assert pictures.distance("17", "71") == 2
-    assert pictures.digits_right([("1234", "134"), ("5", "5")]) == 0.8
+    assert pictures.digits_right([("1234", "134", ""), ("5", "5", "")]) == 0.8
