@@ -11,17 +11,15 @@ installed.
 
 import argparse
 import importlib.util
-import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from pictures import readings
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from things import CLOTHES, SYMBOLS, THINGS, Thing
 
-ROOT = Path(__file__).parent.parent
 FONTS = sorted(Path("/usr/share/fonts/truetype/dejavu").glob("*.ttf"))
 WORDS = """apple banana cat dog elephant forest garden house island jungle kitchen lemon mountain
 night ocean paper queen river sunshine table umbrella valley window yellow zebra Lieber Freund
@@ -91,13 +89,19 @@ def outline(draw: ImageDraw.ImageDraw, thing: Thing, pen: float, ink: Colour) ->
         draw.line(line, ink, max(1, round(pen)), "curve")
 
 
-def outlines(r: Random) -> Image.Image:
-    """drawings of things, in outline"""
+def drawn(r: Random, things: list, pens: tuple[float, float]) -> Image.Image:
+    """Draws one of the things in lines. `pens` is the range of the pen's width, relative to the
+    shorter side of the picture."""
     ink, paper = ink_and_paper(r)
     picture = sheet(r, paper, 40)
-    thing = place(r, r.choice(THINGS)(r), picture.size)
-    outline(ImageDraw.Draw(picture), thing, min(picture.size) * r.uniform(0.008, 0.04), ink)
+    thing = place(r, r.choice(things)(r), picture.size)
+    outline(ImageDraw.Draw(picture), thing, min(picture.size) * r.uniform(*pens), ink)
     return photographed(r, picture)
+
+
+def outlines(r: Random) -> Image.Image:
+    """drawings of things, in outline"""
+    return drawn(r, THINGS, pens=(0.008, 0.04))
 
 
 def coloured(r: Random) -> Image.Image:
@@ -129,11 +133,7 @@ def clothes(r: Random) -> Image.Image:
 
 def symbols(r: Random) -> Image.Image:
     """arrows, notes, smileys, crosses, plots"""
-    ink, paper = ink_and_paper(r)
-    picture = sheet(r, paper, 40)
-    symbol = place(r, r.choice(SYMBOLS)(r), picture.size)
-    outline(ImageDraw.Draw(picture), symbol, min(picture.size) * r.uniform(0.01, 0.06), ink)
-    return photographed(r, picture)
+    return drawn(r, SYMBOLS, pens=(0.01, 0.06))
 
 
 def font(r: Random, height: float) -> ImageFont.FreeTypeFont:
@@ -350,13 +350,8 @@ def make(folder: Path, kinds: list, count: int, seed: int) -> None:
 
 def read(folder: Path, arguments: list[str]) -> dict[str, dict[str, str]]:
     """Returns, by kind, for each picture the accepted text, such as 4?7; empty for none."""
-    program = ROOT / "target" / "release" / "predict"
-    command = [program, "--json", *arguments, folder]
-    output = subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout
     found = {}
-    for line in output.splitlines():
-        reading = json.loads(line)
-        path = Path(reading["file"])
+    for path, reading in readings(folder, arguments):
         accepted = any(not digit["rejected"] for digit in reading.get("digits", []))
         text = reading["accepted"] if accepted else ""
         found.setdefault(path.parent.name, {})[path.name] = text

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from fontTools.ttLib import TTFont
 from mnist import write_idx
+from pen import curve
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from scipy import ndimage
 from scipy.spatial import ConvexHull
@@ -25,6 +26,7 @@ from torch import from_numpy
 
 SIDE = 96
 CANVAS = 256
+STEPS = 14  # the points that a curve has for each one that is given
 # Letters that look like no digit in any hand.
 LETTERS = "EFHKMNPRVWXCAacdefkmprtvwxÆæ"
 # In joined writing, more letters look like digits.
@@ -376,28 +378,11 @@ def pen(draw, points, width):
         draw.ellipse([x - width / 2, y - width / 2, x + width / 2, y + width / 2], fill=255)
 
 
-def spline(points: np.ndarray, steps: int = 14) -> np.ndarray:
-    p = np.concatenate([[2 * points[0] - points[1]], points, [2 * points[-1] - points[-2]]])
-    t = np.linspace(0, 1, steps)[:, None]
-    parts = []
-    for a, b, c, d in zip(p, p[1:], p[2:], p[3:], strict=False):
-        parts.append(
-            0.5
-            * (
-                2 * b
-                + (c - a) * t
-                + (2 * a - 5 * b + 4 * c - d) * t**2
-                + (3 * b - a - 3 * c + d) * t**3
-            )
-        )
-    return np.concatenate(parts)
-
-
 def scribble(r):
     """A long curve that crosses itself many times."""
     image, draw = blank()
     points = r.uniform(30, 226, (int(r.integers(8, 18)), 2))
-    line = spline(points) if r.random() < 0.7 else points
+    line = curve(points, STEPS) if r.random() < 0.7 else points
     pen(draw, line, r.integers(4, 26))
     return image
 
@@ -471,7 +456,7 @@ def hatch(r):
         y = 40 + 176 * i / (2 * count) + r.normal(0, 2)
         points.append((40 + r.normal(0, 8) if i % 2 else 216 + r.normal(0, 8), y))
     line = np.array(points)
-    pen(draw, spline(line) if r.random() < 0.5 else line, r.integers(3, 14))
+    pen(draw, curve(line, STEPS) if r.random() < 0.5 else line, r.integers(3, 14))
     return bent(r, image, 180, 0.3)
 
 
@@ -507,13 +492,8 @@ def dash(r):
     image, draw = blank()
     long = r.uniform(60, 110)
     bow = r.normal(0, 12)
-    pen(
-        draw,
-        spline(
-            np.array([(128 - long, 128), (128, 128 + bow), (128 + long, 128 + r.normal(0, 12))])
-        ),
-        r.uniform(8, 60),
-    )
+    points = [(128 - long, 128), (128, 128 + bow), (128 + long, 128 + r.normal(0, 12))]
+    pen(draw, curve(points, STEPS), r.uniform(8, 60))
     return bent(r, image, 20, 0.2)
 
 

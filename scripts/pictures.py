@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -437,16 +438,21 @@ def make(folder: Path, kinds: list[str], count: int, seed: int) -> None:
             picture.save(folder / kind / f"{number:05}-{text}.{suffix}", **options)
 
 
-def read(folder: Path, arguments: list[str]) -> dict[str, list[tuple[str, str, str]]]:
-    """Returns, by kind, each picture's text, the text that `predict` reads, and the text with a
-    question mark for each rejected digit."""
+def readings(folder: Path, arguments: list[str]) -> Iterator[tuple[Path, dict]]:
+    """Runs `predict` on a folder; yields each picture's path and what `--json` prints about it."""
     program = ROOT / "target" / "release" / "predict"
     command = [program, "--json", *arguments, folder]
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout
-    found = {}
     for line in output.splitlines():
         reading = json.loads(line)
-        path = Path(reading["file"])
+        yield Path(reading["file"]), reading
+
+
+def read(folder: Path, arguments: list[str]) -> dict[str, list[tuple[str, str, str]]]:
+    """Returns, by kind, each picture's text, the text that `predict` reads, and the text with a
+    question mark for each rejected digit."""
+    found = {}
+    for path, reading in readings(folder, arguments):
         text = path.stem.partition("-")[2].replace("_", "\n")
         answers = (reading.get("text", ""), reading.get("accepted", ""))
         found.setdefault(path.parent.name, []).append((text, *answers))

@@ -8,15 +8,13 @@ on white paper. Prints the error, and the error of the accepted digits if 9 % ar
 
 import argparse
 import gzip
-import json
-import subprocess
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from pictures import readings
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
 ENLARGED, MARGIN = 8, 32
 
 
@@ -40,15 +38,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for index, values in enumerate(table[:, 1:257]):
             picture(values).save(Path(folder) / f"{index:05d}.png")
-        command = [ROOT / "target" / "release" / "predict", "--json", "--reject-below", "0", folder]
-        output = subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout
-    readings = [json.loads(line) for line in output.splitlines()]
-    assert len(readings) == len(labels)
+        found = [reading for _, reading in readings(folder, ["--reject-below", "0"])]
+    assert len(found) == len(labels)
     right = np.array(
-        [reading.get("text") == str(label) for reading, label in zip(readings, labels, strict=True)]
+        [reading.get("text") == str(label) for reading, label in zip(found, labels, strict=True)]
     )
     confidences = np.array(
-        [min((d["confidence"] for d in r.get("digits", [])), default=0.0) for r in readings]
+        [min((d["confidence"] for d in r.get("digits", [])), default=0.0) for r in found]
     )
     accepted = np.argsort(-confidences, kind="stable")[: round(0.91 * len(labels))]
     print(f"{len(labels)} digits, {100 * (1 - right.mean()):.2f} % misclassified")
