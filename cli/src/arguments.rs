@@ -143,8 +143,10 @@ impl WeightsArguments {
         if let Some(path) = path {
             return self.read(path).map(Some);
         }
-        if self.key.is_some() {
-            return Err(Error::Config("--key goes with a file of weights".to_owned()));
+        if let Some(key) = &self.key {
+            return Err(Error::Config(format!(
+                "--key {key}: expected a file of several networks, by --weights"
+            )));
         }
         let options = self.model.options();
         if options == ModelOptions::default() {

@@ -102,13 +102,13 @@ fn lines_of_tall(mut tall: Vec<Tall>) -> Vec<Vec<Tall>> {
     });
     let mut lines: Vec<Vec<Tall>> = Vec::new();
     for next in tall {
-        let fit = |line: &Vec<Tall>| {
+        let best_fit = |line: &Vec<Tall>| {
             let mut nearest: Vec<&Tall> = line.iter().collect();
             nearest.sort_by_key(|tall| gaps(&tall.area, &next.area)[0]);
             let nearest = nearest.into_iter().take(COMPARED);
             nearest.filter_map(|tall| fit(tall, &next)).max_by(f32::total_cmp)
         };
-        let fits = lines.iter_mut().filter_map(|line| Some((fit(line)?, line)));
+        let fits = lines.iter_mut().filter_map(|line| Some((best_fit(line)?, line)));
         match fits.max_by(|(a, _), (b, _)| a.total_cmp(b)) {
             Some((_, line)) => line.push(next),
             None => lines.push(vec![next]),

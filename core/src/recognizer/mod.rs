@@ -211,9 +211,8 @@ impl RatedGraph<'_> {
 
     /// The digits of a path.
     fn text(&self, path: &GraphPath) -> String {
-        let long = self.ratings.iter().any(|rating| rating.classes.len() > 10);
-        let labels = path.digits.iter().map(|(_, label)| label.to_string());
-        labels.collect::<Vec<_>>().join(if long { " " } else { "" })
+        let classes = self.ratings.iter().map(|rating| rating.classes.len()).max();
+        joined_labels(path.digits.iter().map(|(_, label)| label.to_string()), classes)
     }
 }
 
@@ -258,12 +257,17 @@ fn no_line_fits(pattern: &Pattern, others: &[String]) -> Error {
     Error::Picture(format!("expected a line of {pattern}, found {first}{more}"))
 }
 
-/// Joins digits to a text, line by line. If there are more than ten classes, spaces separate the
-/// labels.
+/// Joins the labels of a line. If there are more than ten classes, spaces separate them.
+fn joined_labels(labels: impl Iterator<Item = String>, classes: Option<usize>) -> String {
+    let long = classes.is_some_and(|classes| classes > 10);
+    labels.collect::<Vec<_>>().join(if long { " " } else { "" })
+}
+
+/// Joins digits to a text, line by line.
 fn joined(digits: &[Digit], show: impl Fn(&Digit) -> String) -> String {
     let lines = digits.chunk_by(|a, b| a.line == b.line).map(|line| {
-        let long = line.iter().any(|digit| digit.probabilities.len() > 10);
-        line.iter().map(&show).collect::<Vec<_>>().join(if long { " " } else { "" })
+        let classes = line.iter().map(|digit| digit.probabilities.len()).max();
+        joined_labels(line.iter().map(&show), classes)
     });
     lines.collect::<Vec<_>>().join("\n")
 }

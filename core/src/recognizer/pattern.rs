@@ -34,7 +34,7 @@ pub struct Pattern {
     shortest: usize,
     /// Whether the last symbol repeats without end.
     repeats: bool,
-    /// What a line has to be, for messages.
+    /// A description of the lines that fit, for error messages: "5 digits", "the form ##-##".
     description: String,
 }
 
