@@ -661,7 +661,7 @@ fn lines_as_a_person_reads_them() {
             "digits of different heights",
             &[row("40718", 60, 160, &[110, 65, 90], 25), row("2653", 40, 330, &[60, 100], 25)],
         ),
-        ("a small line", &[row("4071", 60, 200, &[140], 30), row("26530", 80, 290, &[45], 20)]),
+        ("a small line", &[row("4071", 60, 200, &[105], 30), row("26530", 80, 290, &[45], 20)]),
         ("digits far apart", &[row("4071", 60, 150, &[60], 180), row("265", 90, 250, &[60], 230)]),
         (
             "a short last line at the right",

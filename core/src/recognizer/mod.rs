@@ -59,7 +59,7 @@ const MIN_CONFIDENCE_OF_MANY: f32 = 0.01;
 /// strings of five digits that do not overlap, 6 to 10 % fit if the pattern says four or six.
 const MAX_LOSS: f32 = 6.0;
 /// If the mean confidence of several digits is below this, the picture may lie on its side.
-const MIN_MEAN_CONFIDENCE: f32 = 0.5;
+const MIN_MEAN_CONFIDENCE: f32 = 0.6;
 /// A picture is turned if then it has so many digits with such a mean confidence.
 const MIN_TURNED: (usize, f32) = (3, 0.7);
 
