@@ -226,6 +226,17 @@ impl Ink {
         (x / mass, y / mass)
     }
 
+    /// Moves each row to the right by its shift in columns; the width grows by the largest shift.
+    pub fn with_shifted_rows(&self, shifts: &[usize]) -> Self {
+        let width = self.width + shifts.iter().max().unwrap_or(&0);
+        let mut values = vec![0.0; width * self.height()];
+        let rows = self.values.chunks_exact(self.width).zip(values.chunks_exact_mut(width));
+        for ((row, to), shift) in rows.zip(shifts) {
+            to[*shift..shift + self.width].copy_from_slice(row);
+        }
+        Self::new(width, values)
+    }
+
     /// Scales the ink. When it gets smaller, each value is the mean over the values that it covers;
     /// when it gets larger, values are interpolated linearly.
     pub fn resized(&self, width: usize, height: usize) -> Self {
@@ -642,4 +653,12 @@ impl Carried {
         }
         changes
     }
+}
+
+/// The shifts of rows, see [`Ink::with_shifted_rows`], that turn upright lines into lines of a slope:
+/// the columns to the right for each row upwards.
+pub fn shifts_to_slope(slope: f32, height: usize) -> Vec<usize> {
+    let shift = |row: usize| (slope * (height - 1 - row) as f32).round() as isize;
+    let least = shift(0).min(0);
+    (0..height).map(|row| (shift(row) - least) as usize).collect()
 }

@@ -16,7 +16,7 @@ use crate::data::strokes;
 use crate::data::to_mnist;
 
 /// The largest number of pieces of a digit.
-const MAX_PIECES_PER_DIGIT: usize = 5;
+const MAX_PIECES_PER_DIGIT: usize = 8;
 /// The cost of a cut through a component, as the logarithm of a likelihood. The other costs have
 /// the same unit.
 const CUT_COST: f32 = -1.5;
@@ -222,6 +222,12 @@ fn candidates(pieces: &Pieces, line: &Line) -> Vec<(usize, usize, Area)> {
             }
             if to > from + 1 && 4 * area.width > 9 * height.max(area.height) {
                 break;
+            }
+            // So are lower or wider parts of a component than those of digits that touch.
+            let is_part = [from, to].iter().any(|node| pieces.is_cut(&line.pieces, *node));
+            let side = height.max(area.height);
+            if is_part && (2 * area.height < side || 2 * area.width > 3 * side) {
+                continue;
             }
             candidates.push((from, to, area));
         }

@@ -142,7 +142,8 @@ fn distance_to_whole(small: &Area, tall: &Area, height: usize) -> Option<usize> 
     let distance = across * across + down * down;
     let underline = small.width > height && shared_rows(small, tall) == 0;
     let near = 25 * distance <= 4 * height * height;
-    let stacked = 2 * shared_columns(small, tall) >= small.width;
+    let stacked = 2 * shared_columns(small, tall) >= small.width
+        || small.bottom() <= tall.top + tall.height / 3 && small.right() > tall.right();
     (near && stacked && !underline).then_some(distance)
 }
 

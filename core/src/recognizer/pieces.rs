@@ -6,7 +6,7 @@ use super::component::{Component, components, neighbours, typical_height};
 use super::lines::lines;
 use super::marks;
 use crate::Result;
-use crate::data::ink::{Area, Ink};
+use crate::data::ink::{Area, Ink, shifts_to_slope};
 use crate::data::strokes::STRONG;
 
 /// Ink above this value, on a scale from 0 to 1, belongs to the piece that it touches.
@@ -15,6 +15,12 @@ pub const WEAK: f32 = 0.15;
 const MAX_FADING: usize = 2;
 /// The height in pixels to which components are reduced to find cuts.
 const CUT_HEIGHT: usize = 32;
+/// The slopes of cuts: columns to the right for each row upwards.
+const SLOPES: [f32; 4] = [-0.25, 0.0, 0.25, 0.5];
+/// The cost of a cut with a slope of 1, in pixels of ink that it crosses.
+const SLOPE_COST: f32 = 5.0;
+/// The largest cost of a cut, as a part of the component's height.
+const MAX_CUT: f32 = 0.6;
 /// The largest number of pieces of a picture; one that has more shows no writing.
 const MAX_PIECES: usize = 2000;
 
@@ -191,8 +197,8 @@ impl Pieces {
 }
 
 /// The cuts through a component, from left to right. A cut is, for each row of the component, the
-/// first column to its right. Cuts run downwards where they cross the least ink, with small shifts
-/// to the left or right.
+/// first column to its right. Cuts run downwards, upright or at a slope, where they cross little
+/// ink, with small shifts to the left or right.
 fn cuts(component: &Component, line: usize, ink: &Ink) -> Vec<Vec<usize>> {
     let area = &component.area;
     // A narrower component is a single digit, and a lower one is a part of a digit.
@@ -208,19 +214,22 @@ fn cuts(component: &Component, line: usize, ink: &Ink) -> Vec<Vec<usize>> {
     let height = area.height.min(CUT_HEIGHT);
     let width = (area.width * height / area.height).max(1);
     let small = own.resized(width, height);
-    let seams: Vec<(f32, Vec<usize>)> = (0..width).map(|x| seam(&small, x)).collect();
-    let max_cost = 0.4 * height as f32;
-    let radius = (height.max(line * height / area.height) / 8).max(1);
+    let sloping = SLOPES.map(|slope| seams(&small, slope));
+    let cost = |a: &&Seam, b: &&Seam| a.cost.total_cmp(&b.cost);
+    let seams: Vec<&Seam> =
+        (0..width).filter_map(|x| sloping.iter().map(|seams| &seams[x]).min_by(cost)).collect();
+    let max_cost = MAX_CUT * height as f32;
+    let radius = (height.max(line * height / area.height) / 12).max(1);
     let mut cuts: Vec<Vec<usize>> = Vec::new();
     let mut last = None;
     for x in radius..width.saturating_sub(radius) {
-        let cost = seams[x].0;
-        let around = &seams[x - radius..=(x + radius).min(width - 1)];
-        let best = around.iter().all(|(other, _)| cost <= *other);
-        if best && cost <= max_cost && last.is_none_or(|last| x > last + radius) {
+        let Seam { cost, columns } = seams[x];
+        let mut around = seams[x - radius..=(x + radius).min(width - 1)].iter();
+        let best = around.all(|other| *cost <= other.cost);
+        if best && *cost <= max_cost && last.is_none_or(|last| x > last + radius) {
             last = Some(x);
             let column = |row: usize| {
-                let column = seams[x].1[row * height / area.height];
+                let column = columns[row * height / area.height];
                 area.left + (2 * column + 1) * area.width / (2 * width)
             };
             cuts.push((0..area.height).map(column).collect());
@@ -229,15 +238,37 @@ fn cuts(component: &Component, line: usize, ink: &Ink) -> Vec<Vec<usize>> {
     cuts
 }
 
-/// The path from top to bottom near a column that crosses the least ink: its cost, which is mainly
-/// that ink, and its column in each row.
-fn seam(ink: &Ink, column: usize) -> (f32, Vec<usize>) {
+/// A path from the top to the bottom of ink.
+struct Seam {
+    /// The ink that it crosses, and additional costs of its slope and its shifts.
+    cost: f32,
+    /// Its column in each row.
+    columns: Vec<usize>,
+}
+
+/// The cheapest seam near the line of this slope through each column's middle row.
+fn seams(ink: &Ink, slope: f32) -> Vec<Seam> {
     let (width, height) = (ink.width(), ink.height());
-    let radius = height / 6;
+    let shifts = shifts_to_slope(-slope, height);
+    let upright = ink.with_shifted_rows(&shifts);
+    let seam = |x: usize| {
+        let Seam { cost, mut columns } = seam(&upright, x + shifts[height / 2]);
+        for (column, shift) in columns.iter_mut().zip(&shifts) {
+            *column = column.saturating_sub(*shift).min(width);
+        }
+        Seam { cost: cost + SLOPE_COST * slope.abs(), columns }
+    };
+    (0..width).map(seam).collect()
+}
+
+/// The cheapest seam near a column.
+fn seam(ink: &Ink, column: usize) -> Seam {
+    let (width, height) = (ink.width(), ink.height());
+    let radius = height / 8;
     let (first, end) = (column.saturating_sub(radius), (column + radius + 1).min(width));
     let sideways = 0.1;
     let row = |y: usize| &ink.values()[y * width + first..y * width + end];
-    let away = |i: usize| 0.01 * (first + i).abs_diff(column) as f32;
+    let away = |i: usize| 0.2 * (first + i).abs_diff(column) as f32;
     let mut costs: Vec<f32> = row(0).iter().enumerate().map(|(i, v)| v + away(i)).collect();
     // For each row from the second one on, and each column, the column in the row before.
     let mut previous: Vec<usize> = Vec::with_capacity(height * costs.len());
@@ -257,11 +288,11 @@ fn seam(ink: &Ink, column: usize) -> (f32, Vec<usize>) {
     let best = |a: &usize, b: &usize| costs[*a].total_cmp(&costs[*b]);
     let mut at = (0..costs.len()).min_by(best).unwrap_or(0);
     let cost = costs[at];
-    let mut path = vec![first + at];
-    for columns in previous.rchunks(costs.len()) {
-        at = columns[at];
-        path.push(first + at);
+    let mut columns = vec![first + at];
+    for before in previous.rchunks(costs.len()) {
+        at = before[at];
+        columns.push(first + at);
     }
-    path.reverse();
-    (cost, path)
+    columns.reverse();
+    Seam { cost, columns }
 }

@@ -7,7 +7,7 @@ use super::budget::Budget;
 use super::graph::Graph;
 use super::pieces::{Pieces, WEAK};
 use crate::data::digit::{PIXELS, SIDE};
-use crate::data::ink::Ink;
+use crate::data::ink::{Ink, shifts_to_slope};
 use crate::data::{strokes, to_mnist};
 pub use crate::random::Random;
 
@@ -60,10 +60,20 @@ impl Text {
         Self { ink: Ink::new(width, all), layers }
     }
 
+    /// Changes the ink of all digits and of each one.
+    fn map(&self, change: impl Fn(&Ink) -> Ink) -> Self {
+        Self { ink: change(&self.ink), layers: self.layers.iter().map(change).collect() }
+    }
+
     fn scaled(&self, by: f32) -> Self {
         let side = |length: usize| (length as f32 * by).round() as usize;
-        let scale = |ink: &Ink| ink.resized(side(ink.width()), side(ink.height()));
-        Self { ink: scale(&self.ink), layers: self.layers.iter().map(scale).collect() }
+        self.map(|ink| ink.resized(side(ink.width()), side(ink.height())))
+    }
+
+    /// Gives upright lines a slope: columns to the right for each row upwards.
+    fn sheared(&self, slope: f32) -> Self {
+        let shifts = shifts_to_slope(slope, self.ink.height());
+        self.map(|ink| ink.with_shifted_rows(&shifts))
     }
 }
 
@@ -108,6 +118,9 @@ fn add_candidates(digits: &[Example], examples: &mut Vec<Example>, random: &mut 
     if random.unit() < 0.6 {
         // The string is redrawn as with a finer or a broader pen.
         text = text.scaled(1.0 + 4.0 * random.unit());
+        if random.unit() < 0.5 {
+            text = text.sheared(0.8 * random.unit() - 0.3);
+        }
         let threshold = 0.2 + 0.45 * random.unit();
         text.ink = text.ink.map(|value| (5.0 * (value - threshold) + 0.5).clamp(0.0, 1.0));
     }
