@@ -128,10 +128,17 @@ fn fit(a: &Tall, b: &Tall) -> Option<f32> {
     let [from, to] = [0, 1].map(|i| [a.rows[i].min(b.rows[i]), a.rows[i].max(b.rows[i])]);
     let (shared, whole) = ((to[0] - from[1]).max(0.0), to[1] - from[0]);
     let shorter = a.area.height.min(b.area.height) as f32;
-    let height = a.area.with(&b.area).height;
-    let near = 8 * gaps(&a.area, &b.area)[1] <= a.area.height.max(b.area.height);
-    let as_tall = a.around.max(b.around).is_none_or(|around| 5 * height <= 7 * around);
-    let broken = are_stacked(&a.area, &b.area) && near && as_tall;
+    let Area { width, height: together, .. } = a.area.with(&b.area);
+    let [across, down] = gaps(&a.area, &b.area);
+    let near = 6 * across.max(down) <= together;
+    let broken = match a.around.max(b.around) {
+        Some(around) => near && 5 * together <= 7 * around,
+        // Two digits above each other are taller than they are wide.
+        None => {
+            near && 5 * together <= 8 * width
+                || are_stacked(&a.area, &b.area) && 10 * down <= together
+        }
+    };
     (3.0 * shared >= shorter || broken).then_some(shared / whole)
 }
 
