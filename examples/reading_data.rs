@@ -1,5 +1,5 @@
 //! Creates the training data of the two networks that read pictures: MNIST's digits, digits of
-//! other hands, and, for the reject network, what is no digit.
+//! other hands, digits cut out of strings, and, for the reject network, what is no digit.
 //!
 //! Run: `cargo run --release --example reading_data -- HANDS OUT`. The files `HANDS/*-images` and
 //! `HANDS/*-labels` (IDX) hold ink as `scripts/hands.py` draws it; label 10 is no digit. The data
@@ -20,21 +20,25 @@ fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1).map(PathBuf::from);
     let usage = "usage: reading_data HANDS OUT";
     let (hands, out) = (arguments.next().context(usage)?, arguments.next().context(usage)?);
-    let (digits, others) = split(read_hands(&hands)?);
-    for (split, name, count) in [(Split::Train, "train", 400_000), (Split::Test, "t10k", 20_000)] {
-        let mut reading = mnist(split)?;
-        if split == Split::Train {
+    let (hands, others) = split(read_hands(&hands)?);
+    for (split_name, name, [cut, wrong]) in
+        [(Split::Train, "train", [60_000, 400_000]), (Split::Test, "t10k", [3000, 20_000])]
+    {
+        let mut digits = mnist(split_name)?;
+        if split_name == Split::Train {
             // MNIST's own form counts twice, as most other digits are reshaped.
-            reading.extend_from_within(..);
-            reading.extend(&digits);
+            digits.extend_from_within(..);
+            digits.extend(&hands);
         }
-        write(&out.join("reading"), name, &reading)?;
-        let mut reject = candidates(&reading, count, count as u64);
-        reject.extend(&reading);
-        if split == Split::Train {
-            reject.extend(&others);
+        // About a tenth of the candidates are digits.
+        let (cut_out, no_digits) = split(candidates(&digits, 12 * cut, cut as u64));
+        digits.extend(&cut_out[..cut.min(cut_out.len())]);
+        write(&out.join("reading"), name, &digits)?;
+        digits.extend(&no_digits[..wrong.min(no_digits.len())]);
+        if split_name == Split::Train {
+            digits.extend(&others);
         }
-        write(&out.join("reject"), name, &reject)?;
+        write(&out.join("reject"), name, &digits)?;
     }
     Ok(())
 }

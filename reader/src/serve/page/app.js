@@ -7,7 +7,8 @@
  *   box: [left: number, top: number, width: number, height: number]}} Digit
  * @typedef {{box: [left: number, top: number, width: number, height: number]}} Mark  ink that is not read
  * @typedef {{text: string, accepted: string, digits: Digit[], rejected: boolean,
- *   left_out: Mark[]}} Reading  `accepted` has a question mark for each digit that is rejected
+ *   left_out: Mark[], other_lines: string[], score: number}} Reading  `accepted` has a question mark for each
+ *   digit that is rejected; a higher `score` is a likelier reading
  * @typedef {{name: string, shape: number[], values: number[]}} Layer  its values, row by row, map after map
  * @typedef {{model: string, reading: Reading, digit: number, layers: Layer[],
  *   codes?: number[][]}} Result  a response of /v1/activations, with the layers of one digit
