@@ -48,6 +48,8 @@ def one(r) -> list[Points]:
     end = r.random()
     if end < 0.28:  # a base line
         left, right, tilt = r.uniform(0.08, 0.4), r.uniform(0.08, 0.4), r.normal(0, 0.03)
+        if r.random() < 0.3:
+            left, right, tilt = r.uniform(0.2, 0.6), r.uniform(0.2, 0.6), r.uniform(-0.05, 0.2)
         y = 1 - r.uniform(0, 0.04)
         strokes.append([(foot[0] - left, y + tilt), (foot[0] + right, y - tilt)])
     elif end < 0.45:  # the foot bends
@@ -282,10 +284,13 @@ def eight(r) -> list[Points]:
 
 
 def nine(r) -> list[Points]:
-    """A loop, and a leg that is straight, curved, or ends in a flag or a curl; in one of 25 cases
-    the loop is on the right."""
+    """A round or flat loop, and a leg that is straight, curved, or ends in a flag or a curl; in one
+    of 25 cases the loop is on the right."""
     x, y = r.uniform(0.4, 0.55), r.uniform(0.22, 0.32)
     width, height = r.uniform(0.22, 0.42), min(r.uniform(0.16, 0.32), y + 0.02)
+    if r.random() < 0.12:  # a flat loop, which a thick pen fills
+        height = r.uniform(0.06, 0.15)
+        y = height + r.uniform(0, 0.06)
     if r.random() < 0.04:
         left = x - width
         loop = oval(x, y, width, height, 180, r.uniform(0.85, 1.05))
@@ -305,6 +310,8 @@ def nine(r) -> list[Points]:
         return [[*loop, joint, *leg, (x - r.uniform(0, 0.4), r.uniform(0.9, 1.02))]]
     end = [(x - r.uniform(0, 0.2), 1 - r.uniform(0, 0.06))]
     end.append((x - r.uniform(0.25, 0.6), r.uniform(0.72, 1.0)))
+    if r.random() < 0.2:
+        end.append((x - r.uniform(0, 0.2), r.uniform(0.64, 0.76)))
     if r.random() < 0.3:  # as a g: the leg starts below the loop
         loop = oval(x, y, width, height, 60, -r.uniform(0.9, 1.05))
         leg = [
