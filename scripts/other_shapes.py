@@ -5,8 +5,8 @@ Reads: fonts and icons in PACKAGES/node_modules, which npm installs (reading_pac
 Writes: OUT/others-images (IDX, N x 96 x 96, 0 for paper to 255 for ink) and OUT/others-labels, all
 10. Runs with the same seed draw the same shapes.
 
-Letters that are like no digit, signs, icons, curves, polygons, nets and blobs. Each is one
-connected piece of ink, as the reader finds them. What a person may take for a digit is left out.
+Letters that are like no digit, signs, icons, curves, polygons, nets, blobs and simple drawings of
+things. Each is one connected piece of ink, as the reader finds them. What a person may take for a digit is left out.
 """
 
 import argparse
@@ -861,7 +861,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("packages", type=Path)
-    parser.add_argument("--count", type=int, default=60_000)
+    parser.add_argument("--count", type=int, default=120_000)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

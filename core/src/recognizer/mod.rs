@@ -127,7 +127,7 @@ pub struct Digit {
     /// The class with the largest probability, or the one that the pattern states.
     pub label: usize,
     /// The confidence, 0 to 1: the probability of the class, times the probability that this is a
-    /// digit at all; 0 if most of its line or of the picture is no number.
+    /// digit at all; 0 if its line or the picture seems to be no number.
     pub confidence: f32,
     /// The probability of each class; their sum is 1.
     pub probabilities: Vec<f32>,
@@ -459,9 +459,9 @@ impl Recognizer {
                 line_parts.extend(path.left_out.iter().map(|area| (0.0, area.height)));
                 others.extend(path.left_out);
                 for (edge, label) in path.digits {
-                    let Edge { area, pixels, .. } = &line.graph.edges[edge];
+                    let Edge { area, pixels, legible, .. } = &line.graph.edges[edge];
                     let Rating { is_digit, classes } = &line.ratings[edge];
-                    let confidence = is_digit * classes[label];
+                    let confidence = if *legible { is_digit * classes[label] } else { 0.0 };
                     let rejected = confidence < self.reject_below;
                     line_parts.push((confidence, area.height));
                     areas.extend((!rejected).then_some(*area));

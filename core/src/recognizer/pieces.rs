@@ -22,6 +22,8 @@ const MAX_PIECES: usize = 2000;
 pub struct Pieces {
     /// For each pixel of the ink, row by row, the number of its piece; 0 for paper.
     pub labels: Vec<u16>,
+    /// The number of pixels in a row.
+    width: usize,
     /// The bounding boxes of the pieces, from piece 1 on.
     pub areas: Vec<Area>,
     /// For each piece, from piece 1 on, the first and the last piece that were cut from the same
@@ -65,6 +67,11 @@ impl Pieces {
         areas.reduce(|a, b| a.with(&b))
     }
 
+    /// Returns the bounding box of all pieces.
+    fn area_of_all(&self) -> Option<Area> {
+        self.areas.iter().copied().reduce(|a, b| a.with(&b))
+    }
+
     /// Cuts ink into pieces. Returns `None` if it has too many parts to be writing.
     ///
     /// # Errors
@@ -83,6 +90,7 @@ impl Pieces {
         }
         let mut pieces = Self {
             labels: vec![0; strong.len()],
+            width: ink.width(),
             areas: Vec::new(),
             origins: Vec::new(),
             lines: Vec::new(),
@@ -163,6 +171,24 @@ impl Pieces {
         let [first, last] = self.origins[usize::from(numbers[0]) - 1];
         numbers.len() == usize::from(last - first) + 1
             && numbers.iter().all(|number| (first..=last).contains(number))
+    }
+
+    /// Whether pieces within `area` are cut off by the border of the picture: a large part of them
+    /// lies along it. If the lines reach all four borders, the picture is cropped tightly, and
+    /// nothing is cut off.
+    pub fn are_cut_off(&self, numbers: &[u16], area: &Area) -> bool {
+        let (width, height) = (self.width, self.labels.len() / self.width);
+        let touches = |area: &Area| {
+            [area.left == 0, area.top == 0, area.right() == width, area.bottom() == height]
+        };
+        if touches(area) == [false; 4] || self.area_of_all().is_some_and(|all| touches(&all) == [true; 4]) {
+            return false;
+        }
+        let is_ink = |x: usize, y: usize| numbers.contains(&self.labels[y * width + x]);
+        let (columns, rows) = (area.left..area.right(), area.top..area.bottom());
+        let along = columns.filter(|x| is_ink(*x, 0) || is_ink(*x, height - 1)).count()
+            + rows.filter(|y| is_ink(0, *y) || is_ink(width - 1, *y)).count();
+        10 * along > 3 * area.width.max(area.height)
     }
 
     /// Adds the fading border around strong ink to its piece.
