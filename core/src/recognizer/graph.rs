@@ -47,7 +47,7 @@ pub struct Edge {
     /// Whether it consists of one whole component and nothing else.
     whole: bool,
     /// Whether it ends at a cut through a component.
-    cut: bool,
+    pub cut: bool,
 }
 
 /// The segmentation graph of a line.

@@ -453,17 +453,18 @@ impl Recognizer {
         // A limit of 0 accepts everything, so that each line may be a number.
         let limit = self.reject_below.min(REJECT_BELOW);
         for (line_index, (line, path)) in lines.iter().zip(paths).enumerate() {
-            let (mut areas, mut line_parts) = (Vec::new(), Vec::new());
+            let (mut areas, mut line_parts, mut is_cut) = (Vec::new(), Vec::new(), false);
             if let Some(path) = path {
                 score += path.score;
                 line_parts.extend(path.left_out.iter().map(|area| (0.0, area.height)));
                 others.extend(path.left_out);
                 for (edge, label) in path.digits {
-                    let Edge { area, pixels, legible, .. } = &line.graph.edges[edge];
+                    let Edge { area, pixels, legible, cut, .. } = &line.graph.edges[edge];
                     let Rating { is_digit, classes } = &line.ratings[edge];
                     let confidence = if *legible { is_digit * classes[label] } else { 0.0 };
                     let rejected = confidence < self.reject_below;
                     line_parts.push((confidence, area.height));
+                    is_cut |= cut;
                     areas.extend((!rejected).then_some(*area));
                     digits.push(Digit {
                         label,
@@ -478,7 +479,7 @@ impl Recognizer {
             }
             let height = line.graph.height;
             accepted.push(marks::AcceptedDigits { areas, height });
-            evidence.push(Evidence::of_line(&line_parts, height, limit));
+            evidence.push(Evidence::of_line(&line_parts, height, is_cut, limit));
         }
         if digits.is_empty() && !other_lines.is_empty() {
             return Err(no_line_fits(pattern, &other_lines));

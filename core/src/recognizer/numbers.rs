@@ -10,6 +10,9 @@ const NEUTRAL: f32 = 1.5;
 /// The range of the evidence of a part. So it takes three clear digits to outweigh one part that is
 /// none, such as a smudge.
 const RANGE: (f32, f32) = (-6.0, 2.5);
+/// The evidence of cuts through connected ink, once for a line: drawings are cut into digits more
+/// often than digits touch.
+const CUT: f32 = -3.0;
 
 /// The evidence that a line or a picture is a number: the logarithm of a ratio of likelihoods.
 #[derive(Clone, Copy)]
@@ -22,13 +25,15 @@ pub struct Evidence {
 impl Evidence {
     /// Adds up the evidence of the parts of a line, given the confidence (0 for a blot) and the
     /// height of each. Parts below the limit of confidence do not count if they are less than half
-    /// as high as the line. A lone digit at that limit just makes a number.
-    pub fn of_line(parts: &[(f32, usize)], line_height: usize, limit: f32) -> Self {
+    /// as high as the line. A lone digit at that limit just makes a number. `is_cut` tells whether
+    /// digits were cut from connected ink.
+    pub fn of_line(parts: &[(f32, usize)], line_height: usize, is_cut: bool, limit: f32) -> Self {
         let counts = |part: &&(f32, usize)| part.0 >= limit || 2 * part.1 >= line_height;
         let evidence = |(confidence, _): &(f32, usize)| {
             relative_log_odds(*confidence).clamp(RANGE.0, RANGE.1)
         };
-        let sum = parts.iter().filter(counts).map(evidence).sum();
+        let sum: f32 = parts.iter().filter(counts).map(evidence).sum();
+        let sum = if is_cut { sum + CUT } else { sum };
         Self { sum, least: relative_log_odds(limit) }
     }
 
@@ -53,7 +58,7 @@ mod tests {
     use super::Evidence;
 
     fn line(parts: &[(f32, usize)]) -> Evidence {
-        Evidence::of_line(parts, 40, 0.05)
+        Evidence::of_line(parts, 40, false, 0.05)
     }
 
     #[test]
@@ -69,6 +74,15 @@ mod tests {
     }
 
     #[test]
+    fn digits_that_touch_must_be_clearer() {
+        let is_number = |parts: &[(f32, usize)]| {
+            [false, true].map(|is_cut| Evidence::of_line(parts, 40, is_cut, 0.05).is_number())
+        };
+        assert_eq!(is_number(&[(0.99, 40), (0.8, 40)]), [true, true]);
+        assert_eq!(is_number(&[(0.5, 40), (0.4, 40)]), [true, false]);
+    }
+
+    #[test]
     fn a_lone_digit_needs_the_limit_of_confidence() {
         assert!(line(&[(0.05, 40)]).is_number());
         assert!(!line(&[(0.049, 40)]).is_number());
@@ -77,6 +91,6 @@ mod tests {
         assert!(!line(&[(0.3, 40), (0.0, 20)]).is_number());
         assert!(line(&[(1.0, 40)]).is_number());
         // A limit of 0 accepts everything.
-        assert!(Evidence::of_line(&[(0.0, 40); 9], 40, 0.0).is_number());
+        assert!(Evidence::of_line(&[(0.0, 40); 9], 40, true, 0.0).is_number());
     }
 }
