@@ -12,7 +12,7 @@ const NEUTRAL: f32 = 1.5;
 const RANGE: (f32, f32) = (-6.0, 2.5);
 /// The evidence of cuts through connected ink, once for a line: drawings are cut into digits more
 /// often than digits touch.
-const CUT: f32 = -3.0;
+const CUT: f32 = -4.5;
 
 /// The evidence that a line or a picture is a number: the logarithm of a ratio of likelihoods.
 #[derive(Clone, Copy)]
