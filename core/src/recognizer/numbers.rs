@@ -29,9 +29,8 @@ impl Evidence {
     /// digits were cut from connected ink.
     pub fn of_line(parts: &[(f32, usize)], line_height: usize, is_cut: bool, limit: f32) -> Self {
         let counts = |part: &&(f32, usize)| part.0 >= limit || 2 * part.1 >= line_height;
-        let evidence = |(confidence, _): &(f32, usize)| {
-            relative_log_odds(*confidence).clamp(RANGE.0, RANGE.1)
-        };
+        let evidence =
+            |(confidence, _): &(f32, usize)| relative_log_odds(*confidence).clamp(RANGE.0, RANGE.1);
         let sum: f32 = parts.iter().filter(counts).map(evidence).sum();
         let sum = if is_cut { sum + CUT } else { sum };
         Self { sum, least: relative_log_odds(limit) }

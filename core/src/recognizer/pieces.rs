@@ -181,7 +181,9 @@ impl Pieces {
         let touches = |area: &Area| {
             [area.left == 0, area.top == 0, area.right() == width, area.bottom() == height]
         };
-        if touches(area) == [false; 4] || self.area_of_all().is_some_and(|all| touches(&all) == [true; 4]) {
+        if touches(area) == [false; 4]
+            || self.area_of_all().is_some_and(|all| touches(&all) == [true; 4])
+        {
             return false;
         }
         let is_ink = |x: usize, y: usize| numbers.contains(&self.labels[y * width + x]);
