@@ -293,3 +293,28 @@ fn seam(ink: &Ink, column: usize) -> (f32, Vec<usize>) {
     path.reverse();
     (cost, path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ink_along_the_border_is_cut_off() {
+        let is_cut_off = |area: Area, others: &[Area]| {
+            let mut labels = vec![0; 400];
+            for y in area.top..area.bottom() {
+                labels[20 * y + area.left..20 * y + area.right()].fill(1);
+            }
+            let areas = [&[area], others].concat();
+            let (origins, lines, left_out) = (Vec::new(), Vec::new(), Vec::new());
+            Pieces { labels, width: 20, areas, origins, lines, left_out }.are_cut_off(&[1], &area)
+        };
+        let area = |left, width| Area { left, top: 5, width, height: 10 };
+        assert!(is_cut_off(area(0, 6), &[]));
+        assert!(!is_cut_off(area(1, 6), &[]));
+        // The tip of a stroke may touch the border.
+        assert!(!is_cut_off(Area { left: 5, top: 0, width: 3, height: 12 }, &[]));
+        // Writing that reaches all four borders is cropped tightly.
+        assert!(!is_cut_off(area(0, 6), &[Area { left: 10, top: 0, width: 10, height: 20 }]));
+    }
+}
