@@ -5,8 +5,8 @@ Reads: fonts and icons in PACKAGES/node_modules, which npm installs (reading_pac
 Writes: OUT/others-images (IDX, N x 96 x 96, 0 for paper to 255 for ink) and OUT/others-labels, all
 10. Runs with the same seed draw the same shapes.
 
-Letters that are like no digit, signs, icons, curves, polygons, nets and blobs. Each is one
-connected piece of ink, as the reader finds them. What a person may take for a digit is left out.
+Letters that are like no digit, signs, icons, curves, polygons, nets, blobs and simple drawings of
+things. Each is one connected piece of ink, as the reader finds them. What a person may take for a digit is left out.
 """
 
 import argparse
@@ -544,6 +544,192 @@ def plain(r):
             return bent(r, image, 45, 0.1)
 
 
+def outlined(r, draw, points: np.ndarray, width: int) -> None:
+    """Draws a closed line, or fills it."""
+    if r.random() < 0.5:
+        draw.polygon([tuple(p) for p in points], fill=255)
+    else:
+        pen(draw, np.concatenate([points, points[:1]]), width)
+
+
+def symmetrical(r):
+    """A thing with equal sides, such as a vase, a dress, trousers, a leaf or a bell."""
+    image, draw = blank()
+    count, low = int(r.integers(3, 8)), r.uniform(110, 228)
+    y = np.linspace(28, low, count) + r.normal(0, 8, count)
+    half = r.uniform(45, 100) * r.uniform(0.15, 1, count) ** r.uniform(0.5, 1.2)
+    side = np.stack([half, y], 1)
+    if r.random() < 0.5:
+        side = curve(side, STEPS)
+    width = int(r.integers(3, 18))
+    lines = [y[r.integers(count)] for _ in range(r.integers(0, 4))]
+    foot = [(0, low - r.uniform(0.2, 0.7) * (low - 28))] if r.random() < 0.4 else []
+    whole = np.concatenate([side, np.array(foot).reshape(-1, 2), (side * [-1, 1])[::-1]])
+    outlined(r, draw, whole + [128, 0], width)
+    for level in lines:
+        reach = np.interp(level, side[:, 1], side[:, 0])
+        pen(draw, [(128 - reach, level), (128 + reach, level)], width)
+    return bent(r, image, 25, 0.1)
+
+
+def oval(x: float, y: float, w: float, h: float) -> np.ndarray:
+    a = np.linspace(0, 2 * np.pi, 40)
+    return np.stack([x + w * np.cos(a), y + h * np.sin(a)], 1)
+
+
+def face(r):
+    """A round line with small marks in it, such as eyes, and often hairs around it."""
+    image, draw = blank()
+    w, h = r.uniform(60, 100, 2)
+    width = int(r.integers(3, 13))
+    ring = oval(0, 0, w, h) * (1 + r.uniform(0, 0.15) * smooth_steps(r, 40))[:, None]
+    pen(draw, np.concatenate([ring, ring[:1]]) + 128, width)
+    for _ in range(int(r.integers(2, 7))):
+        a, away = r.uniform(0, 2 * np.pi), r.uniform(0.1, 0.65)
+        x, y = 128 + w * away * np.cos(a), 128 + h * away * np.sin(a)
+        mark = oval(x, y, *r.uniform(2, 14, 2))
+        match r.integers(3):
+            case 0:
+                draw.polygon([tuple(p) for p in mark], fill=255)
+            case 1:
+                pen(draw, mark, width)
+            case _:
+                pen(draw, mark[: int(r.integers(10, 25))], width)
+    for a in r.uniform(-np.pi, 0, int(r.integers(0, 9))):
+        edge = np.array([w * np.cos(a), h * np.sin(a)])
+        pen(draw, [128 + edge, 128 + edge * r.uniform(1.1, 1.3)], width)
+    return bent(r, image, 20, 0.1)
+
+
+def smooth_steps(r, count: int) -> np.ndarray:
+    """A smooth closed curve of values around 0."""
+    a = np.linspace(0, 2 * np.pi, count)
+    return sum(r.normal() / k * np.cos(k * a + r.uniform(0, 7)) for k in range(1, 4))
+
+
+# Closed lines in a box of width 1 and height 1: a bolt, a thick arrow, a thick cross, a house, a
+# boot, a shirt, and a leaf that lies.
+CLOSED = [
+    [(0.6, 0), (0.1, 0.55), (0.45, 0.5), (0.25, 1), (0.9, 0.38), (0.5, 0.42), (0.85, 0)],
+    [(0, 0.35), (0.6, 0.35), (0.55, 0.1), (1, 0.5), (0.55, 0.9), (0.6, 0.65), (0, 0.65)],
+    [(0.35, 0), (0.65, 0), (0.65, 0.35), (1, 0.35), (1, 0.65), (0.65, 0.65), (0.65, 1), (0.35, 1)]
+    + [(0.35, 0.65), (0, 0.65), (0, 0.35), (0.35, 0.35)],
+    [(0.5, 0), (1, 0.4), (0.9, 0.4), (0.9, 1), (0.6, 1), (0.6, 0.6), (0.4, 0.6), (0.4, 1)]
+    + [(0.1, 1), (0.1, 0.4), (0, 0.4)],
+    [(0.05, 0), (0.45, 0), (0.5, 0.6), (0.95, 0.75), (1, 1), (0, 1)],
+    [(0.3, 0), (0.7, 0), (1, 0.25), (0.85, 0.45), (0.75, 0.35), (0.75, 1), (0.25, 1)]
+    + [(0.25, 0.35), (0.15, 0.45), (0, 0.25)],
+    [(0, 0.3), (0.3, 0.55), (0.7, 0.55), (1, 0.2), (0.8, 0.75), (0.5, 0.9), (0.2, 0.75)],
+]
+
+
+def sign_in_outline(r):
+    """One of `CLOSED`, often mirrored or turned, with lines across in some."""
+    image, draw = blank()
+    points = np.array(pick(r, CLOSED)) + r.normal(0, 0.03, (1, 2))
+    points = points + r.normal(0, 0.025, points.shape)
+    if r.random() < 0.5:
+        points[:, 0] = 1 - points[:, 0]
+    size = r.uniform(120, 200, 2)
+    width = int(r.integers(3, 18))
+    line = (points - 0.5) * size + 128
+    if r.random() < 0.3:
+        line = curve(np.concatenate([line, line[:1]]), STEPS)
+    outlined(r, draw, line, width)
+    for _ in range(int(r.integers(0, 4)) if r.random() < 0.4 else 0):
+        a, b = r.integers(len(points), size=2)
+        pen(draw, [line[a], (line[a] + line[b]) / 2], width)
+    return bent(r, image, pick(r, [15, 15, 180]), 0.1)
+
+
+def tick(r):
+    """A tick, or a line with an arrow's head."""
+    image, draw = blank()
+    width = int(r.integers(3, 22))
+    if r.random() < 0.5:
+        short = r.uniform(0.25, 0.6)
+        start = (128 - 90 * short, 128 + r.uniform(0, 50))
+        points = np.array([start, (128 - 10, 218), (128 + r.uniform(50, 100), r.uniform(30, 80))])
+        pen(draw, points, width)
+        return bent(r, image, 8, 0.1)
+    head, half = r.uniform(25, 60), r.uniform(70, 100)
+    pen(draw, [(128, 128 - half), (128, 128 + half)], width)
+    top = 128 - half
+    pen(draw, [(128 - head, top + head), (128, top), (128 + head, top + head)], width)
+    return bent(r, image, pick(r, [20, 180]), 0.1)
+
+
+def joined_rings(r):
+    """Three or more rings or dots that are joined by lines, as in a drawing of a graph or a car."""
+    image, draw = blank()
+    count, width = int(r.integers(3, 8)), int(r.integers(3, 12))
+    points = np.stack([r.uniform(40, 216, count), r.uniform(60, 196, count)], 1)
+    for i in range(1, count):
+        for j in {int(r.integers(i)), int(r.integers(i))}:
+            pen(draw, [points[i], points[j]], width)
+    radius = r.uniform(8, 28)
+    inside = int(r.random() < 0.4) * 255
+    for x, y in points:
+        draw.ellipse([x - radius, y - radius, x + radius, y + radius], inside, 255, width)
+    return bent(r, image, 20, 0.1)
+
+
+def animal(r):
+    """Ovals on top of each other, with ears, legs and a tail: two filled ones, which are like no 8,
+    or three."""
+    image, draw = blank()
+    filled, width = r.random() < 0.6, int(r.integers(3, 14))
+    low = 50 + r.uniform(0, 20)
+    x = 128 + r.normal(0, 15)
+    for _ in range(2 if filled and r.random() < 0.5 else 3):
+        w, h = r.uniform(30, 70), r.uniform(22, 45)
+        body = oval(x, low + h, w, h)
+        draw.polygon([tuple(p) for p in body], fill=255) if filled else pen(draw, body, width)
+        for side in (-1, 1):
+            if r.random() < 0.6:
+                root = np.array([x + side * w * 0.7, low + h * r.uniform(0.2, 1)])
+                tip = root + [side * r.uniform(5, 50), r.uniform(-50, 30)]
+                other = root - [side * r.uniform(10, 25), 0]
+                if r.random() < 0.5:
+                    draw.polygon([tuple(root), tuple(tip), tuple(other)], fill=255)
+                else:
+                    pen(draw, [root, tip], width)
+        low += 2 * h - r.uniform(2, 10)
+        x += r.normal(0, 10)
+    for side in (-1, 1):
+        pen(draw, [(x + side * 20, low - 10), (x + side * 22, low + r.uniform(10, 30))], width)
+    return bent(r, image, 15, 0.1)
+
+
+def solid(r):
+    """Filled ovals, boxes and triangles that overlap, often cut off as by the picture's border."""
+    image, draw = blank()
+    for _ in range(int(r.integers(1, 5))):
+        x, y = r.uniform(80, 176, 2)
+        w, h = r.uniform(25, 90, 2)
+        match r.integers(3):
+            case 0:
+                draw.ellipse([x - w, y - h, x + w, y + h], fill=255)
+            case 1:
+                draw.rectangle([x - w, y - h, x + w, y + h], fill=255)
+            case _:
+                draw.polygon([tuple(p) for p in [x, y] + r.uniform(-1, 1, (3, 2)) * [w, h]], 255)
+    turned = bent(r, image, 180, 0.1)
+    return windowed(r, turned, 40, 110) if r.random() < 0.5 else turned
+
+
+def shaded(r):
+    """A round thing with light and shade, such as a flower or a ball with a pattern."""
+    a, away = np.meshgrid(np.arange(CANVAS) - 128.0, np.arange(CANVAS) - 128.0)
+    radius, angle = np.hypot(a, away), np.arctan2(away, a)
+    rings = np.cos(radius / r.uniform(4, 16)) * np.cos(r.integers(3, 16) * angle + radius / 9)
+    field = pick(r, [0, 0.4, 1]) * rings + smooth(r, r.uniform(1, 4)) + r.uniform(-0.3, 1)
+    edge = r.uniform(60, 110) * (1 + 0.06 * np.cos(r.integers(3, 16) * angle))
+    light = r.normal(0, 0.012, 2) @ np.stack([a, away]).reshape(2, -1)
+    seen = (field + light.reshape(a.shape) > 0) & (radius < edge)
+    return Image.fromarray((255 * seen).astype(np.uint8))
+
+
 # How often each kind is drawn.
 KINDS = {
     letter: 26,
@@ -568,6 +754,14 @@ KINDS = {
     polygon: 1.5,
     dash: 1,
     plain: 1.5,
+    symmetrical: 16,
+    face: 10,
+    sign_in_outline: 16,
+    tick: 5,
+    joined_rings: 6,
+    animal: 8,
+    solid: 8,
+    shaded: 8,
 }
 
 
@@ -584,7 +778,8 @@ def is_ring(mask: np.ndarray) -> bool:
 
 
 def piece(r, image: Image.Image, kind: str) -> np.ndarray | None:
-    """The largest connected part, in a picture of SIDE x SIDE; None if it is like a 1 or a 0."""
+    """The largest connected part, of a face all parts, in a picture of SIDE x SIDE; None if it is
+    like a 1 or a 0."""
     grey = np.asarray(image if image.width < CANVAS else image.reduce(2))
     numbers, count = ndimage.label(grey > 100, np.ones((3, 3)))
     if not count:
@@ -596,10 +791,14 @@ def piece(r, image: Image.Image, kind: str) -> np.ndarray | None:
         kind in ("letter", "cyrillic", "kanji", "sign") and sizes[largest] < 0.75 * sizes.sum()
     ):
         return None
+    if kind == "face":
+        numbers, largest = (numbers > 0).astype(int), 1
     rows, columns = ndimage.find_objects(numbers)[largest - 1]
     mask = numbers[rows, columns] == largest
     height, width = mask.shape
-    if height > 2.6 * width or (kind != "polygon" and min(mask.shape) > 5 and is_ring(mask)):
+    if height > 2.6 * width or (
+        kind not in ("polygon", "face") and min(mask.shape) > 5 and is_ring(mask)
+    ):
         return None
     if kind in ("cutout", "blob", "contour", "edges", "cells") and max(mask.shape) < 20:
         return None
@@ -662,7 +861,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("packages", type=Path)
-    parser.add_argument("--count", type=int, default=60_000)
+    parser.add_argument("--count", type=int, default=120_000)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,8 @@ const BLOT_COST: (f32, f32) = (-3.0, -6.0);
 const MARK_COST: f32 = -1.0;
 /// The class that marks such as `/` and `(` look like. What looks like another digit is no mark.
 const LIKE_MARKS: usize = 1;
+/// The smallest height of digits that can be read, in pixels.
+const MIN_HEIGHT: usize = 6;
 /// The cost of leaving out a piece.
 const LEFT_OUT_COST: f32 = -30.0;
 
@@ -40,10 +42,12 @@ pub struct Edge {
     pub area: Area,
     /// The digit in MNIST's form.
     pub pixels: [u8; PIXELS],
+    /// Whether it is high enough to be read, and not cut off by the border of the picture.
+    pub legible: bool,
     /// Whether it consists of one whole component and nothing else.
     whole: bool,
     /// Whether it ends at a cut through a component.
-    cut: bool,
+    pub cut: bool,
 }
 
 /// The segmentation graph of a line.
@@ -100,7 +104,9 @@ impl Graph {
             let digit = strokes::redrawn(pieces.cut_out(ink, numbers, &area), pen);
             let whole = pieces.are_whole(numbers);
             let cut = pieces.is_cut(&line.pieces, to);
-            Ok(to_mnist(&digit).map(|pixels| Edge { from, to, area, pixels, whole, cut }))
+            let legible = area.height >= MIN_HEIGHT && !pieces.are_cut_off(numbers, &area);
+            let edge = |pixels| Edge { from, to, area, pixels, legible, whole, cut };
+            Ok(to_mnist(&digit).map(edge))
         })?;
         let edges = edges.into_iter().flatten().collect();
         let areas =
@@ -110,7 +116,8 @@ impl Graph {
 
     /// Builds the graph of a single digit.
     pub fn of_digit(area: Area, pixels: [u8; PIXELS]) -> Self {
-        let edges = vec![Edge { from: 0, to: 1, area, pixels, whole: false, cut: false }];
+        let (whole, cut) = (false, false);
+        let edges = vec![Edge { from: 0, to: 1, area, pixels, legible: true, whole, cut }];
         Self { edges, areas: vec![area], height: area.height }
     }
 
@@ -250,7 +257,8 @@ mod tests {
             for from in (to.saturating_sub(2)..to).rev() {
                 let area = areas[from].with(&areas[to - 1]);
                 let whole = to == from + 1;
-                edges.push(Edge { from, to, area, pixels: NO_PIXELS, whole, cut: false });
+                let (pixels, legible, cut) = (NO_PIXELS, true, false);
+                edges.push(Edge { from, to, area, pixels, legible, whole, cut });
             }
         }
         Graph { edges, areas, height: 28 }

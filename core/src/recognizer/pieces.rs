@@ -28,6 +28,8 @@ const MAX_PIECES: usize = 2000;
 pub struct Pieces {
     /// For each pixel of the ink, row by row, the number of its piece; 0 for paper.
     pub labels: Vec<u16>,
+    /// The number of pixels in a row.
+    width: usize,
     /// The bounding boxes of the pieces, from piece 1 on.
     pub areas: Vec<Area>,
     /// For each piece, from piece 1 on, the first and the last piece that were cut from the same
@@ -71,6 +73,11 @@ impl Pieces {
         areas.reduce(|a, b| a.with(&b))
     }
 
+    /// Returns the bounding box of all pieces.
+    fn area_of_all(&self) -> Option<Area> {
+        self.areas.iter().copied().reduce(|a, b| a.with(&b))
+    }
+
     /// Cuts ink into pieces. Returns `None` if it has too many parts to be writing.
     ///
     /// # Errors
@@ -89,6 +96,7 @@ impl Pieces {
         }
         let mut pieces = Self {
             labels: vec![0; strong.len()],
+            width: ink.width(),
             areas: Vec::new(),
             origins: Vec::new(),
             lines: Vec::new(),
@@ -169,6 +177,26 @@ impl Pieces {
         let [first, last] = self.origins[usize::from(numbers[0]) - 1];
         numbers.len() == usize::from(last - first) + 1
             && numbers.iter().all(|number| (first..=last).contains(number))
+    }
+
+    /// Whether pieces within `area` are cut off by the border of the picture: a large part of them
+    /// lies along it. If the lines reach all four borders, the picture is cropped tightly, and
+    /// nothing is cut off.
+    pub fn are_cut_off(&self, numbers: &[u16], area: &Area) -> bool {
+        let (width, height) = (self.width, self.labels.len() / self.width);
+        let touches = |area: &Area| {
+            [area.left == 0, area.top == 0, area.right() == width, area.bottom() == height]
+        };
+        if touches(area) == [false; 4]
+            || self.area_of_all().is_some_and(|all| touches(&all) == [true; 4])
+        {
+            return false;
+        }
+        let is_ink = |x: usize, y: usize| numbers.contains(&self.labels[y * width + x]);
+        let (columns, rows) = (area.left..area.right(), area.top..area.bottom());
+        let along = columns.filter(|x| is_ink(*x, 0) || is_ink(*x, height - 1)).count()
+            + rows.filter(|y| is_ink(0, *y) || is_ink(width - 1, *y)).count();
+        10 * along > 3 * area.width.max(area.height)
     }
 
     /// Adds the fading border around strong ink to its piece.
@@ -295,4 +323,29 @@ fn seam(ink: &Ink, column: usize) -> Seam {
     }
     columns.reverse();
     Seam { cost, columns }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ink_along_the_border_is_cut_off() {
+        let is_cut_off = |area: Area, others: &[Area]| {
+            let mut labels = vec![0; 400];
+            for y in area.top..area.bottom() {
+                labels[20 * y + area.left..20 * y + area.right()].fill(1);
+            }
+            let areas = [&[area], others].concat();
+            let (origins, lines, left_out) = (Vec::new(), Vec::new(), Vec::new());
+            Pieces { labels, width: 20, areas, origins, lines, left_out }.are_cut_off(&[1], &area)
+        };
+        let area = |left, width| Area { left, top: 5, width, height: 10 };
+        assert!(is_cut_off(area(0, 6), &[]));
+        assert!(!is_cut_off(area(1, 6), &[]));
+        // The tip of a stroke may touch the border.
+        assert!(!is_cut_off(Area { left: 5, top: 0, width: 3, height: 12 }, &[]));
+        // Writing that reaches all four borders is cropped tightly.
+        assert!(!is_cut_off(area(0, 6), &[Area { left: 10, top: 0, width: 10, height: 20 }]));
+    }
 }
