@@ -48,20 +48,19 @@ const MIN_HEIGHT: usize = 48;
 /// The height in pixels to which taller digits are reduced before they are cut.
 const MAX_HEIGHT: usize = 128;
 
-/// The default confidence below which digits are rejected. This rejects 0.5 % of MNIST's test
-/// digits, a fifth of them misclassified.
-pub const REJECT_BELOW: f32 = 0.05;
+/// The default confidence below which digits are rejected: those that are rather wrong than right.
+pub const REJECT_BELOW: f32 = 0.5;
 
 /// If a picture has more than three digits and all confidences are below this, it shows no digits.
-const MIN_CONFIDENCE_OF_MANY: f32 = 0.01;
+const MIN_CONFIDENCE_OF_MANY: f32 = 0.2;
 
 /// A line fits a pattern if its score is at most this much below its score without the pattern. Of
 /// strings of five digits that do not overlap, 6 to 10 % fit if the pattern says four or six.
 const MAX_LOSS: f32 = 6.0;
 /// If the mean confidence of several digits is below this, the picture may lie on its side.
-const MIN_MEAN_CONFIDENCE: f32 = 0.6;
+static MIN_MEAN_CONFIDENCE: std::sync::LazyLock<f32> = std::sync::LazyLock::new(|| std::env::var("MEAN").map_or(0.8, |v| v.parse().unwrap()));
 /// A picture is turned if then it has so many digits with such a mean confidence.
-const MIN_TURNED: (usize, f32) = (3, 0.7);
+static MIN_TURNED: std::sync::LazyLock<(usize, f32)> = std::sync::LazyLock::new(|| (3, std::env::var("TURNED").map_or(0.9, |v| v.parse().unwrap())));
 
 /// Reads the digits in pictures. Several threads can share a recognizer.
 ///
@@ -126,8 +125,8 @@ pub struct Mark {
 pub struct Digit {
     /// The class with the largest probability, or the one that the pattern states.
     pub label: usize,
-    /// The confidence, 0 to 1: the probability of the class, times the probability that this is a
-    /// digit at all; 0 if its line or the picture seems to be no number.
+    /// The confidence, 0 to 1: the chance that the label is right, if this is a picture of digits;
+    /// 0 if its line or the picture seems to be no number.
     pub confidence: f32,
     /// The probability of each class; their sum is 1.
     pub probabilities: Vec<f32>,
@@ -187,12 +186,12 @@ impl Reading {
 
     /// Whether the picture may lie on its side. The direction of a single digit is not known.
     fn is_doubtful(&self) -> bool {
-        self.digits.len() > 1 && self.mean_confidence() < MIN_MEAN_CONFIDENCE
+        self.digits.len() > 1 && self.mean_confidence() < *MIN_MEAN_CONFIDENCE
     }
 
     /// Whether this reading of the turned picture replaces another one.
     fn is_clearer_than(&self, other: &Self) -> bool {
-        let (count, confidence) = MIN_TURNED;
+        let (count, confidence) = *MIN_TURNED;
         self.digits.len() >= count
             && self.mean_confidence() >= confidence.max(other.mean_confidence())
     }
@@ -451,7 +450,7 @@ impl Recognizer {
         let (mut others, mut score) = (found.left_out.clone(), 0.0);
         let mut evidence = Vec::new();
         // A limit of 0 accepts everything, so that each line may be a number.
-        let limit = self.reject_below.min(REJECT_BELOW);
+        let limit = networks::likeness_at(self.reject_below.min(REJECT_BELOW));
         for (line_index, (line, path)) in lines.iter().zip(paths).enumerate() {
             let (mut areas, mut line_parts, mut is_cut) = (Vec::new(), Vec::new(), false);
             if let Some(path) = path {
@@ -460,16 +459,19 @@ impl Recognizer {
                 others.extend(path.left_out);
                 for (edge, label) in path.digits {
                     let Edge { area, pixels, legible, cut, .. } = &line.graph.edges[edge];
-                    let Rating { is_digit, classes } = &line.ratings[edge];
-                    let confidence = if *legible { is_digit * classes[label] } else { 0.0 };
+                    let rating = &line.ratings[edge];
+                    let (likeness, confidence) = match legible {
+                        true => (rating.likeness(label), rating.confidence(label)),
+                        false => (0.0, 0.0),
+                    };
                     let rejected = confidence < self.reject_below;
-                    line_parts.push((confidence, area.height));
+                    line_parts.push((likeness, area.height));
                     is_cut |= cut;
                     areas.extend((!rejected).then_some(*area));
                     digits.push(Digit {
                         label,
                         confidence,
-                        probabilities: classes.clone(),
+                        probabilities: rating.classes.clone(),
                         area: found.to_picture_box(area),
                         line: line_index,
                         rejected,

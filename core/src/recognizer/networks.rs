@@ -9,11 +9,18 @@ use crate::{Error, Result};
 
 /// If the networks are less sure than this of the class of a picture, they look at it again, turned
 /// to either side.
-const SURE: f32 = 0.9;
+const SURE: f32 = 0.95;
 /// The angle in degrees by which pictures are turned then.
 const ANGLE: f32 = 7.5;
 /// Pictures that are digits with a lower probability are not looked at again.
 const MIN_DIGIT: f32 = 0.01;
+/// The power to which the mean of several probabilities is raised. Networks that agree are right
+/// more often than each of them alone. Chosen as [`DIGIT_ODDS`] is.
+const SHARPNESS: f32 = 1.3;
+/// Among the candidates in pictures of digits, the odds of a digit are about so many times those
+/// that the reject network learned, whose examples are half other things. Chosen for confidences
+/// that are the chance to be right, on the development pictures and half of Optdigits.
+const DIGIT_ODDS: f32 = 20.0;
 
 /// The networks.
 pub struct Networks {
@@ -31,6 +38,25 @@ pub struct Rating {
     pub is_digit: f32,
     /// The probabilities of the classes if it is one.
     pub classes: Vec<f32>,
+}
+
+impl Rating {
+    /// Returns how much the picture looks like a digit of this class, 0 to 1: the probability of
+    /// the class, times the probability that this is a digit.
+    pub fn likeness(&self, class: usize) -> f32 {
+        self.is_digit * self.classes[class]
+    }
+
+    /// Returns the confidence that the class is right, 0 to 1, in a picture of digits.
+    pub fn confidence(&self, class: usize) -> f32 {
+        let odds_part = DIGIT_ODDS * self.is_digit;
+        odds_part / (odds_part + 1.0 - self.is_digit) * self.classes[class]
+    }
+}
+
+/// Returns the likeness of a clear class that has this confidence.
+pub fn likeness_at(confidence: f32) -> f32 {
+    confidence / (confidence + DIGIT_ODDS * (1.0 - confidence))
 }
 
 impl Networks {
@@ -105,10 +131,10 @@ impl Opinions {
         self.count += other.count;
     }
 
-    /// The geometric means, scaled so that their sum is 1.
+    /// The geometric means, sharpened, and scaled so that their sum is 1.
     fn mean(&self) -> Vec<f32> {
         let most = self.sums.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let powers = self.sums.map(|sum| ((sum - most) / self.count).exp());
+        let powers = self.sums.map(|sum| ((sum - most) * SHARPNESS / self.count).exp());
         let sum: f32 = powers.iter().sum();
         powers.iter().map(|power| power / sum).collect()
     }

@@ -4,7 +4,7 @@
 //! ink that it is something else. The evidence of all parts is added up, as are logarithms of
 //! likelihoods.
 
-/// The logarithm of the odds at which a part is no evidence for either: a confidence of 0.82, as
+/// The logarithm of the odds at which a part is no evidence for either: a likeness of 0.82, as
 /// letters reach half as often as digits miss it.
 const NEUTRAL: f32 = 1.5;
 /// The range of the evidence of a part. So it takes three clear digits to outweigh one part that is
@@ -23,14 +23,14 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Adds up the evidence of the parts of a line, given the confidence (0 for a blot) and the
-    /// height of each. Parts below the limit of confidence do not count if they are less than half
+    /// Adds up the evidence of the parts of a line, given the likeness to a digit (0 for a blot) and the
+    /// height of each. Parts below the limit do not count if they are less than half
     /// as high as the line. A lone digit at that limit just makes a number. `is_cut` tells whether
     /// digits were cut from connected ink.
     pub fn of_line(parts: &[(f32, usize)], line_height: usize, is_cut: bool, limit: f32) -> Self {
         let counts = |part: &&(f32, usize)| part.0 >= limit || 2 * part.1 >= line_height;
         let evidence =
-            |(confidence, _): &(f32, usize)| relative_log_odds(*confidence).clamp(RANGE.0, RANGE.1);
+            |(likeness, _): &(f32, usize)| relative_log_odds(*likeness).clamp(RANGE.0, RANGE.1);
         let sum: f32 = parts.iter().filter(counts).map(evidence).sum();
         let sum = if is_cut { sum + CUT } else { sum };
         Self { sum, least: relative_log_odds(limit) }
@@ -47,9 +47,9 @@ impl Evidence {
     }
 }
 
-/// The logarithm of the odds of a confidence, relative to [`NEUTRAL`].
-fn relative_log_odds(confidence: f32) -> f32 {
-    (confidence / (1.0 - confidence)).ln() - NEUTRAL
+/// The logarithm of the odds of a likeness, relative to [`NEUTRAL`].
+fn relative_log_odds(likeness: f32) -> f32 {
+    (likeness / (1.0 - likeness)).ln() - NEUTRAL
 }
 
 #[cfg(test)]
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_digit_needs_the_limit_of_confidence() {
+    fn a_lone_digit_needs_the_limit() {
         assert!(line(&[(0.05, 40)]).is_number());
         assert!(!line(&[(0.049, 40)]).is_number());
         // A low blot, such as a dash, does not count; a high one does.
