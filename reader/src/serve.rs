@@ -79,7 +79,7 @@ pub struct ServiceOptions {
     /// With 0 a batch is the pictures that arrived while the batch before it was read.
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=10_000_000))]
     pub batch_wait: u64,
-    /// Reject digits of a lower confidence; 0 rejects none [default: 0.05]
+    /// Reject digits of a lower confidence; 0 rejects none [default: 0.5]
     ///
     /// The confidence is a number from 0 to 1. The default is 0 for networks that do not have ten classes.
     #[arg(long, value_name = "X", value_parser = lenet5_cli::confidence)]

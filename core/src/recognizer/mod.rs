@@ -51,16 +51,16 @@ const MAX_HEIGHT: usize = 128;
 /// The default confidence below which digits are rejected: those that are rather wrong than right.
 pub const REJECT_BELOW: f32 = 0.5;
 
-/// If a picture has more than three digits and all confidences are below this, it shows no digits.
-const MIN_CONFIDENCE_OF_MANY: f32 = 0.2;
+/// If a picture has more than three digits and all likenesses are below this, it shows no digits.
+const MIN_LIKENESS_OF_MANY: f32 = 0.01;
 
 /// A line fits a pattern if its score is at most this much below its score without the pattern. Of
 /// strings of five digits that do not overlap, 6 to 10 % fit if the pattern says four or six.
 const MAX_LOSS: f32 = 6.0;
-/// If the mean confidence of several digits is below this, the picture may lie on its side.
-static MIN_MEAN_CONFIDENCE: std::sync::LazyLock<f32> = std::sync::LazyLock::new(|| std::env::var("MEAN").map_or(0.8, |v| v.parse().unwrap()));
-/// A picture is turned if then it has so many digits with such a mean confidence.
-static MIN_TURNED: std::sync::LazyLock<(usize, f32)> = std::sync::LazyLock::new(|| (3, std::env::var("TURNED").map_or(0.9, |v| v.parse().unwrap())));
+/// If the mean likeness of several digits is below this, the picture may lie on its side.
+const MIN_MEAN_LIKENESS: f32 = 0.6;
+/// A picture is turned if then it has so many digits with such a mean likeness.
+const MIN_TURNED: (usize, f32) = (3, 0.7);
 
 /// Reads the digits in pictures. Several threads can share a recognizer.
 ///
@@ -106,6 +106,10 @@ pub struct Reading {
     /// The logarithm of the likelihood of the paths through the segmentation graphs, at most 0.
     /// It compares readings of the same picture.
     pub score: f32,
+    /// The mean likeness of the digits. It counts as 0 in lines that are no numbers, and for digits
+    /// that are cut from connected ink, as letters on their side can be cut into digits.
+    #[serde(skip)]
+    mean_likeness: f32,
 }
 
 /// Ink beside digits that was not read.
@@ -178,22 +182,15 @@ impl LineGraphs {
 }
 
 impl Reading {
-    /// The mean confidence of the digits.
-    fn mean_confidence(&self) -> f32 {
-        let sum: f32 = self.digits.iter().map(|digit| digit.confidence).sum();
-        sum / self.digits.len() as f32
-    }
-
     /// Whether the picture may lie on its side. The direction of a single digit is not known.
     fn is_doubtful(&self) -> bool {
-        self.digits.len() > 1 && self.mean_confidence() < *MIN_MEAN_CONFIDENCE
+        self.digits.len() > 1 && self.mean_likeness < MIN_MEAN_LIKENESS
     }
 
     /// Whether this reading of the turned picture replaces another one.
     fn is_clearer_than(&self, other: &Self) -> bool {
-        let (count, confidence) = *MIN_TURNED;
-        self.digits.len() >= count
-            && self.mean_confidence() >= confidence.max(other.mean_confidence())
+        let (count, likeness) = MIN_TURNED;
+        self.digits.len() >= count && self.mean_likeness >= likeness.max(other.mean_likeness)
     }
 }
 
@@ -446,9 +443,9 @@ impl Recognizer {
             lines.push(RatedGraph { graph, ratings: &ratings[range] });
         }
         let (paths, other_lines) = fitting_paths(&lines, pattern);
-        let (mut digits, mut accepted) = (Vec::new(), Vec::new());
+        let (mut digits, mut likenesses, mut accepted) = (Vec::new(), Vec::new(), Vec::new());
         let (mut others, mut score) = (found.left_out.clone(), 0.0);
-        let mut evidence = Vec::new();
+        let (mut evidence, mut largest_likeness) = (Vec::new(), 0.0_f32);
         // A limit of 0 accepts everything, so that each line may be a number.
         let limit = networks::likeness_at(self.reject_below.min(REJECT_BELOW));
         for (line_index, (line, path)) in lines.iter().zip(paths).enumerate() {
@@ -466,6 +463,8 @@ impl Recognizer {
                     };
                     let rejected = confidence < self.reject_below;
                     line_parts.push((likeness, area.height));
+                    largest_likeness = largest_likeness.max(likeness);
+                    likenesses.push(if *cut { 0.0 } else { likeness });
                     is_cut |= cut;
                     areas.extend((!rejected).then_some(*area));
                     digits.push(Digit {
@@ -487,14 +486,14 @@ impl Recognizer {
             return Err(no_line_fits(pattern, &other_lines));
         }
         // Pictures of stars, leaves or cloth have many parts, none of which is like a digit.
-        let largest_confidence = digits.iter().map(|digit| digit.confidence).fold(0.0, f32::max);
-        if digits.is_empty() || digits.len() > 3 && largest_confidence < MIN_CONFIDENCE_OF_MANY {
+        if digits.is_empty() || digits.len() > 3 && largest_likeness < MIN_LIKENESS_OF_MANY {
             return Err(Error::Picture("expected digits, found nothing that is one".to_owned()));
         }
         let is_picture_of_number = Evidence::of_picture(&evidence).is_some_and(Evidence::is_number);
         let is_number = |line: usize| is_picture_of_number && evidence[line].is_number();
-        for digit in digits.iter_mut().filter(|digit| !is_number(digit.line)) {
-            (digit.confidence, digit.rejected) = (0.0, true);
+        let all = digits.iter_mut().zip(&mut likenesses);
+        for (digit, likeness) in all.filter(|(digit, _)| !is_number(digit.line)) {
+            (digit.confidence, digit.rejected, *likeness) = (0.0, true, 0.0);
             accepted[digit.line].areas.clear();
         }
         let text = joined(&digits, |digit| digit.label.to_string());
@@ -515,6 +514,7 @@ impl Recognizer {
             left_out: left_out.collect(),
             other_lines,
             score,
+            mean_likeness: likenesses.iter().sum::<f32>() / likenesses.len() as f32,
         })
     }
 

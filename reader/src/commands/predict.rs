@@ -70,12 +70,10 @@ pub struct PredictArguments {
     /// If a name is not UTF-8, file_bytes has its bytes.
     #[arg(long)]
     json: bool,
-    /// Print digits of a lower confidence as ?; 0 rejects none [default: 0.05]
+    /// Print digits of a lower confidence as ?; 0 rejects none [default: 0.5]
     ///
-    /// The confidence is a number from 0 to 1. The default is 0 for networks that do not have ten classes. With the shipped
-    /// weights, 0.05 rejects 0.5 % of MNIST's test digits and leaves 0.35 % error among the others (0.45 % without
-    /// rejection), 0.5 rejects 3.2 % and leaves 0.17 %, 0.7 rejects 6.1 % and leaves 0.05 %, 0.9 rejects 15.9 % and
-    /// leaves 0.01 %.
+    /// The confidence is a number from 0 to 1: the chance that the digit is right. The default is 0 for networks that do
+    /// not have ten classes. The book has a table of what other values reject.
     #[arg(long, value_name = "X", value_parser = cli::confidence)]
     reject_below: Option<f32>,
     /// Write each digit as the network sees it to PNG files in DIR, a new or empty folder.
