@@ -12,6 +12,7 @@ import gzip
 import importlib.util
 import tempfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +112,7 @@ def main() -> None:
             continue
         confidences, right = (np.concatenate(column) for column in zip(*parts, strict=True))
         bins = np.digitize(confidences, BINS[1:-1])
-        for index, (low, high) in enumerate(zip(BINS[:-1], BINS[1:], strict=True)):
+        for index, (low, high) in enumerate(pairwise(BINS)):
             inside = (bins == index) & (confidences > 0)
             if inside.any():
                 means = f"{percent(confidences[inside])} | {percent(right[inside])}"
