@@ -662,3 +662,18 @@ pub fn shifts_to_slope(slope: f32, height: usize) -> Vec<usize> {
     let least = shift(0).min(0);
     (0..height).map(|row| (shift(row) - least) as usize).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_shifted_to_a_slope() {
+        assert_eq!(shifts_to_slope(1.0, 3), [2, 1, 0]);
+        assert_eq!(shifts_to_slope(-1.0, 3), [0, 1, 2]);
+        let ink = Ink::new(2, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let shifted = ink.with_shifted_rows(&[2, 1, 0]);
+        assert_eq!(shifted.width(), 4);
+        assert_eq!(shifted.values(), [0.0, 0.0, 1.0, 2.0, 0.0, 3.0, 4.0, 0.0, 5.0, 6.0, 0.0, 0.0]);
+    }
+}

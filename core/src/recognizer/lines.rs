@@ -136,7 +136,7 @@ fn fit(a: &Tall, b: &Tall) -> Option<f32> {
         // Two digits above each other are taller than they are wide.
         None => {
             near && 5 * together <= 8 * width
-                || are_stacked(&a.area, &b.area) && 10 * down <= together
+                || are_stacked(&a.area, &b.area) && 8 * down <= a.area.height.max(b.area.height)
         }
     };
     (3.0 * shared >= shorter || broken).then_some(shared / whole)
@@ -173,4 +173,44 @@ fn shared_rows(a: &Area, b: &Area) -> usize {
 /// The number of columns that both areas have.
 fn shared_columns(a: &Area, b: &Area) -> usize {
     a.right().min(b.right()).saturating_sub(a.left.max(b.left))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The number of lines of components with these left, top, width and height.
+    fn count(areas: &[[usize; 4]]) -> usize {
+        let component = |&[left, top, width, height]: &[usize; 4]| Component {
+            area: Area { left, top, width, height },
+            pixels: Vec::new(),
+            border: 0,
+        };
+        lines(&areas.iter().map(component).collect::<Vec<_>>()).len()
+    }
+
+    #[test]
+    fn parts_of_a_broken_digit_are_in_one_line() {
+        // A 5 whose upper half is a part of its own, to the right of the rest.
+        assert_eq!(count(&[[8, 7, 16, 9], [4, 16, 8, 9]]), 1);
+        // A 5 whose bar does not touch it, and other digits.
+        assert_eq!(count(&[[4, 9, 10, 16], [15, 6, 9, 3], [40, 5, 12, 20], [70, 5, 12, 20]]), 1);
+        // Two digits above each other.
+        assert_eq!(count(&[[4, 4, 14, 20], [4, 28, 14, 20]]), 2);
+        assert_eq!(count(&[[4, 4, 14, 20], [30, 4, 14, 20], [4, 26, 14, 20], [30, 26, 14, 20]]), 2);
+    }
+
+    #[test]
+    fn a_dash_is_no_part_of_a_digit() {
+        let digits = [[4, 5, 12, 20], [50, 5, 12, 20]];
+        let of_line = |dash| {
+            let components = [digits[0], dash, digits[1]].map(|[left, top, width, height]| {
+                let area = Area { left, top, width, height };
+                Component { area, pixels: Vec::new(), border: 0 }
+            });
+            lines(&components).concat().len()
+        };
+        assert_eq!(of_line([22, 14, 10, 3]), 2);
+        assert_eq!(of_line([17, 5, 10, 3]), 3);
+    }
 }

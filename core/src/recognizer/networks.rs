@@ -157,3 +157,21 @@ fn turned(pixels: &[u8; PIXELS], degrees: f32) -> [u8; PIXELS] {
         (row(top) * (1.0 - down) + row(top + 1.0) * down).round() as u8
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn confidence_grows_with_likeness() {
+        let rating = |is_digit| Rating { is_digit, classes: vec![0.0, 1.0] };
+        for (is_digit, confidence) in
+            [(0.0, 0.0), (1.0 / 21.0, 0.5), (0.5, 20.0 / 21.0), (1.0, 1.0)]
+        {
+            let rating = rating(is_digit);
+            assert!((rating.confidence(1) - confidence).abs() < 1e-6);
+            assert!((likeness_at(confidence) - rating.likeness(1)).abs() < 1e-6);
+            assert_eq!(rating.confidence(0), 0.0);
+        }
+    }
+}

@@ -329,6 +329,39 @@ fn seam(ink: &Ink, column: usize) -> Seam {
 mod tests {
     use super::*;
 
+    /// The cuts through two strokes of this slope that a bar joins, and how often a cut separates
+    /// them in all rows above and below the bar.
+    fn cuts_between_strokes(slope: f32) -> (usize, usize) {
+        const SIDE: usize = 40;
+        let shift = |y: usize| (slope * (20.0 - y as f32)).round() as isize;
+        let is_stroke = |x: usize, y: usize, left: usize| {
+            let x = (x as isize - shift(y)) as usize;
+            (8..32).contains(&y) && (left..left + 3).contains(&x)
+        };
+        let is_bar = |x: usize, y: usize| (19..21).contains(&y) && (14..26).contains(&x);
+        let is_ink = |x, y| is_stroke(x, y, 12) || is_stroke(x, y, 25) || is_bar(x, y);
+        let value = |i: usize| if is_ink(i % SIDE, i / SIDE) { 1.0 } else { 0.0 };
+        let ink = Ink::new(SIDE, (0..SIDE * SIDE).map(value).collect());
+        let mask: Vec<bool> = ink.values().iter().map(|value| *value > 0.0).collect();
+        let [component] = &components(&mask, SIDE)[..] else { panic!("the strokes are joined") };
+        let found = cuts(component, 24, &ink);
+        let between = |cut: &&Vec<usize>| {
+            cut.iter().zip(component.area.top..).all(|(column, y)| {
+                let (left, right) = (15 + shift(y), 25 + shift(y));
+                (left..=right).contains(&(*column as isize))
+            })
+        };
+        (found.len(), found.iter().filter(between).count())
+    }
+
+    #[test]
+    fn cuts_run_along_the_slope() {
+        for slope in [-0.25, 0.0, 0.25, 0.5] {
+            let (cuts, between) = cuts_between_strokes(slope);
+            assert!(between >= 1, "{slope}: none of {cuts} cuts");
+        }
+    }
+
     #[test]
     fn ink_along_the_border_is_cut_off() {
         let is_cut_off = |area: Area, others: &[Area]| {
