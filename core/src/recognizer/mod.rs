@@ -55,7 +55,7 @@ pub const REJECT_BELOW: f32 = 0.5;
 const MIN_LIKENESS_OF_MANY: f32 = 0.01;
 
 /// A line fits a pattern if its score is at most this much below its score without the pattern. Of
-/// strings of five digits that do not overlap, 6 to 10 % fit if the pattern says four or six.
+/// strings of five digits that do not overlap, 2 to 8 % fit if the pattern says four or six.
 const MAX_LOSS: f32 = 6.0;
 /// If the mean likeness of several digits is below this, the picture may lie on its side.
 const MIN_MEAN_LIKENESS: f32 = 0.6;
