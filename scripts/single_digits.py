@@ -1,6 +1,6 @@
 """Measures how well `predict` reads single digits of many hands, and whether its confidences hold.
 
-Run: .venv/bin/python scripts/single_digits.py --zip zip.test.gz
+Run: .venv/bin/python scripts/single_digits.py zip.test.gz
 The data are MNIST's test digits as they are, Optdigits (8x8 pixels, from scikit-learn, if it is
 installed), and US zip codes of 1988. The zip codes' file accompanies the book "The Elements of
 Statistical Learning": a line holds a label and 16x16 grey values from -1 to 1. Digits of 8x8 and
@@ -83,7 +83,7 @@ def error(results: Results, rejected: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--zip", type=Path, help="zip.test.gz, to read zip codes too")
+    parser.add_argument("zip", type=Path, nargs="?", help="zip.test.gz, to read zip codes too")
     arguments = parser.parse_args()
     results = {"MNIST, test digits": read(mnist())}
     if importlib.util.find_spec("sklearn"):

@@ -26,10 +26,14 @@ def readings(tmp_path_factory) -> dict[str, list[tuple[str, str, str]]]:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", pictures.KNOWN)
 def test_most_are_read_right(readings, kind):
-    assert len(readings[kind]) == COUNT
-    wrong = [f"{text} as {answer!r}" for text, answer, _ in readings[kind] if text != answer]
-    most = {"gap-1": 9, "gap0": 5}.get(kind, 3)
-    assert len(wrong) <= most, wrong
+    found = readings[kind]
+    assert len(found) == COUNT
+    wrong = [f"{text} as {answer!r}" for text, answer, _ in found if text != answer]
+    if kind in pictures.LINES:  # up to 50 digits in a picture
+        assert pictures.digits_right(found) >= 0.97, wrong
+    else:
+        most = {"gap-1": 6, "gap0": 4}.get(kind, 3)
+        assert len(wrong) <= most, wrong
 
 
 def test_distance():
