@@ -37,7 +37,7 @@ DIGIT_LIKE_EMOJI = {
     *"🔞🔟🔠🔡🔢🔣💯💰💲🪙🏅🥇🥈🥉♠♾\u2796➰➿〰",
     *"🎱🎳🏑🏸🥍🐍🦚🦢🦩🥚🥜💉💍🔍🔎🦯🩰🪝",
 }
-# The same for icons: beginnings of words in their names.
+# An icon may look like a digit, or show one, if a word in its name begins with one of these.
 DIGIT_LIKE_WORDS = """
 [0-9] digit number numeric counter tally zero one two three four five six seven eight nine roman
 letter alpha beta gamma delta theta lambda sigma phi omega pi- text font format script notes quote

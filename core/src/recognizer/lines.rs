@@ -27,8 +27,9 @@ struct Tall {
 }
 
 /// Groups components into lines, from top to bottom. A small component that is near a tall one, and
-/// above, below or within it, is a part of a digit. Other small components (a comma, a dash, an
-/// underline, a speck) are left out. Returns the indices of each line's components.
+/// above, below or within it, or at the upper right, as the bar of a 5, is a part of a digit. Other
+/// small components (a comma, a dash, an underline, a speck) are left out. Returns the indices of
+/// each line's components.
 pub fn lines(components: &[Component]) -> Vec<Vec<usize>> {
     let areas: Vec<Area> = components.iter().map(|component| component.area).collect();
     let around: Vec<Option<usize>> = areas.iter().map(|area| height_around(area, &areas)).collect();
@@ -149,9 +150,9 @@ fn distance_to_whole(small: &Area, tall: &Area, height: usize) -> Option<usize> 
     let distance = across * across + down * down;
     let underline = small.width > height && shared_rows(small, tall) == 0;
     let near = 25 * distance <= 4 * height * height;
-    let stacked = 2 * shared_columns(small, tall) >= small.width
-        || small.bottom() <= tall.top + tall.height / 3 && small.right() > tall.right();
-    (near && stacked && !underline).then_some(distance)
+    let stacked = 2 * shared_columns(small, tall) >= small.width;
+    let upper_right = small.bottom() <= tall.top + tall.height / 3 && small.right() > tall.right();
+    (near && (stacked || upper_right) && !underline).then_some(distance)
 }
 
 /// Whether two areas share half of the columns of the narrower one.
@@ -179,18 +180,19 @@ fn shared_columns(a: &Area, b: &Area) -> usize {
 mod tests {
     use super::*;
 
-    /// The number of lines of components with these left, top, width and height.
-    fn count(areas: &[[usize; 4]]) -> usize {
+    /// The lines of components with these left, top, width and height.
+    fn lines_of(areas: &[[usize; 4]]) -> Vec<Vec<usize>> {
         let component = |&[left, top, width, height]: &[usize; 4]| Component {
             area: Area { left, top, width, height },
             pixels: Vec::new(),
             border: 0,
         };
-        lines(&areas.iter().map(component).collect::<Vec<_>>()).len()
+        lines(&areas.iter().map(component).collect::<Vec<_>>())
     }
 
     #[test]
     fn parts_of_a_broken_digit_are_in_one_line() {
+        let count = |areas: &[[usize; 4]]| lines_of(areas).len();
         // A 5 whose upper half is a part of its own, to the right of the rest.
         assert_eq!(count(&[[8, 7, 16, 9], [4, 16, 8, 9]]), 1);
         // A 5 whose bar does not touch it, and other digits.
@@ -202,15 +204,10 @@ mod tests {
 
     #[test]
     fn a_dash_is_no_part_of_a_digit() {
-        let digits = [[4, 5, 12, 20], [50, 5, 12, 20]];
-        let of_line = |dash| {
-            let components = [digits[0], dash, digits[1]].map(|[left, top, width, height]| {
-                let area = Area { left, top, width, height };
-                Component { area, pixels: Vec::new(), border: 0 }
-            });
-            lines(&components).concat().len()
-        };
-        assert_eq!(of_line([22, 14, 10, 3]), 2);
-        assert_eq!(of_line([17, 5, 10, 3]), 3);
+        let components_with =
+            |dash| lines_of(&[[4, 5, 12, 20], dash, [50, 5, 12, 20]]).concat().len();
+        assert_eq!(components_with([22, 14, 10, 3]), 2);
+        // At this place it is the bar of a 5.
+        assert_eq!(components_with([17, 5, 10, 3]), 3);
     }
 }
