@@ -14,6 +14,9 @@ use super::picture::{Picture, Pixels};
 const MAX_SIDE_FOR_COLOURS: usize = 128;
 /// The smallest difference from the paper, on a scale from 0 to 1, that counts as ink.
 const MIN_CONTRAST: f32 = 0.06;
+/// The smallest part of a rectangle that a sheet of paper covers, with digits on it. Broad digits
+/// with small holes cover less.
+const MIN_SHEET: f32 = 0.9;
 
 /// A map of ink, row by row: 0 for paper to 1 for the strongest ink.
 #[derive(Clone, Debug)]
@@ -121,12 +124,16 @@ impl Ink {
         sum / count
     }
 
-    /// Whether the ink covers an eighth of the picture without large gaps: its area is about that
-    /// of a rectangle with the same standard deviations.
+    /// Whether the ink covers an eighth of the picture, and about all of a rectangle.
     fn is_sheet(&self) -> bool {
-        let area = self.values.iter().filter(|value| **value > 0.5).count() as f32;
-        let [(_, across), (_, down)] = self.spreads();
-        8.0 * area > self.values.len() as f32 && area > 0.87 * 12.0 * across * down
+        let step = (self.values.len() as f32 / 20_000.0).sqrt().ceil().max(1.0) as usize;
+        let mut points = Vec::new();
+        for (y, row) in self.values.chunks_exact(self.width).enumerate().step_by(step) {
+            let inside = row.iter().enumerate().step_by(step).filter(|(_, value)| **value > 0.5);
+            points.extend(inside.map(|(x, _)| (x as f32, y as f32)));
+        }
+        let area = points.len() * step * step;
+        8 * area > self.values.len() && area as f32 > MIN_SHEET * smallest_rectangle(&points)
     }
 
     /// The approximate width of the strokes in pixels: twice the area, divided by the length of the
@@ -287,6 +294,17 @@ impl Ink {
         }
         Some(level)
     }
+}
+
+/// The area of the smallest rectangle, in any direction, that contains about all points.
+fn smallest_rectangle(points: &[(f32, f32)]) -> f32 {
+    let side = |degrees: f32| {
+        let (sin, cos) = degrees.to_radians().sin_cos();
+        let mut along: Vec<f32> = points.iter().map(|(x, y)| x * cos + y * sin).collect();
+        quantile(&mut along, 0.99) - quantile(&mut along, 0.01)
+    };
+    let areas = (0..18).map(|i| 5.0 * i as f32).map(|angle| side(angle) * side(angle + 90.0));
+    areas.fold(f32::INFINITY, f32::min)
 }
 
 /// For each scaled value, the index of the first original value that it depends on, and the weights
@@ -675,5 +693,29 @@ mod tests {
         let shifted = ink.with_shifted_rows(&[2, 1, 0]);
         assert_eq!(shifted.width(), 4);
         assert_eq!(shifted.values(), [0.0, 0.0, 1.0, 2.0, 0.0, 3.0, 4.0, 0.0, 5.0, 6.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn sheets_are_rectangles_in_any_direction() {
+        const SIDE: usize = 100;
+        let is_sheet = |inside: &dyn Fn(f32, f32) -> bool| {
+            let position = |i: usize| i as f32 - SIDE as f32 / 2.0;
+            let value = |i: usize| f32::from(u8::from(inside(position(i % SIDE), position(i / SIDE))));
+            Ink::new(SIDE, (0..SIDE * SIDE).map(value).collect()).is_sheet()
+        };
+        for degrees in [0.0_f32, 13.0, 45.0, 80.0] {
+            let (sin, cos) = degrees.to_radians().sin_cos();
+            let rectangle = |x: f32, y: f32, width: f32, height: f32| {
+                (x * cos + y * sin).abs() < width && (y * cos - x * sin).abs() < height
+            };
+            assert!(is_sheet(&|x, y| rectangle(x, y, 40.0, 20.0)));
+            // With a digit on it.
+            assert!(is_sheet(&|x, y| rectangle(x, y, 40.0, 20.0) && !rectangle(x, y, 2.0, 12.0)));
+            // Too small.
+            assert!(!is_sheet(&|x, y| rectangle(x, y, 20.0, 10.0)));
+        }
+        // A 0 with a small hole.
+        let oval = |x: f32, y: f32, size: f32| (x / 0.7).hypot(y) < size;
+        assert!(!is_sheet(&|x, y| oval(x, y, 45.0) && !oval(x, y, 8.0)));
     }
 }
