@@ -700,7 +700,8 @@ mod tests {
         const SIDE: usize = 100;
         let is_sheet = |inside: &dyn Fn(f32, f32) -> bool| {
             let position = |i: usize| i as f32 - SIDE as f32 / 2.0;
-            let value = |i: usize| f32::from(u8::from(inside(position(i % SIDE), position(i / SIDE))));
+            let value =
+                |i: usize| f32::from(u8::from(inside(position(i % SIDE), position(i / SIDE))));
             Ink::new(SIDE, (0..SIDE * SIDE).map(value).collect()).is_sheet()
         };
         for degrees in [0.0_f32, 13.0, 45.0, 80.0] {
