@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 fn main() {
-    for source in ["shim.cpp", "shim.h", "guarded.h", "cuda_shim.cpp"] {
+    for source in ["shim.cpp", "shim.h", "c10d.cpp", "c10d.h", "guarded.h", "cuda_shim.cpp", "gloo"] {
         println!("cargo::rerun-if-changed=src/libtorch/{source}");
     }
     println!("cargo::rerun-if-env-changed=CUDA_HOME");
@@ -19,7 +19,11 @@ fn main() {
     );
     let root = env::var_os("LIBTORCH_INCLUDE")
         .map_or_else(|| lib.parent().expect("lib/ has a parent").to_owned(), PathBuf::from);
-    compiler(&root).file("src/libtorch/shim.cpp").compile("lenet5_shim");
+    compiler(&root)
+        .include("src/libtorch") // declarations in place of gloo's headers
+        .define("USE_C10D_GLOO", None)
+        .files(["src/libtorch/shim.cpp", "src/libtorch/c10d.cpp"])
+        .compile("lenet5_shim");
     link(&lib);
     let built = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("cuda_shim.so");
     match cuda_headers(&root) {

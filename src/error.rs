@@ -16,6 +16,9 @@ pub enum Error {
     /// libtorch reported an error. The text is the first line of its message that is not empty.
     #[error("libtorch: {0}")]
     Torch(String),
+    /// An error of a job of several processes.
+    #[error("{0}")]
+    Job(String),
     /// A chart could not be drawn.
     #[error("chart: {0}")]
     Chart(String),

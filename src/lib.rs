@@ -20,6 +20,7 @@
 pub mod charts;
 pub mod data;
 pub mod detect;
+pub mod distributed;
 pub mod engine;
 mod error;
 pub mod evaluate;

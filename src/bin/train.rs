@@ -1,21 +1,27 @@
 //! Trains LeNet-5: `cargo run --release --bin train`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, ValueEnum};
+use lenet5::distributed::{Launch, Peers};
+use lenet5::engine::Place;
 use lenet5::model::{C5, ModelConfig, ModelOptions, Network, Summary};
 use lenet5::recipe::{
     Distortions, EngineChoice, Loss, OptimizerConfig, Order, Precision, Schedule, TrainConfig,
 };
-use lenet5::train::{EpochMetrics, Outcome, Progress, Run, new_run_folder, read_config};
+use lenet5::train::{
+    EpochMetrics, Outcome, Progress, Run, checkpoint_path, new_run_folder, read_config,
+};
 use lenet5::weights::Weights;
 use lenet5::{DeviceChoice, libtorch};
 use lenet5_cli::{self as cli, ModelArguments};
 use lenet5_core::files;
+use tch::Device;
 
 /// Trains LeNet-5 on MNIST, or on another data set in IDX files.
 ///
@@ -50,6 +56,11 @@ struct TrainArguments {
     /// CPU threads [default: all cores]
     #[arg(long, help_heading = "Computation")]
     threads: Option<i32>,
+    /// Seconds after which another process that does not answer is given up [default: 60]
+    ///
+    /// For a job of several processes, started by torchrun or Slurm.
+    #[arg(long, value_name = "S", help_heading = "Computation")]
+    timeout: Option<u64>,
     /// Print at the end how long each part of a step took.
     ///
     /// By layer and direction, on a GPU by kernel. For the fused engine and the modern network.
@@ -281,12 +292,14 @@ impl Settings {
         })
     }
 
-    /// Reads the weights of --init.
-    fn init(&self, options: &ModelOptions) -> anyhow::Result<Option<Weights>> {
+    /// Reads the weights of --init. Notes about them are printed if `prints`.
+    fn init(&self, options: &ModelOptions, prints: bool) -> anyhow::Result<Option<Weights>> {
         let Some(path) = &self.init else { return Ok(None) };
         let mut weights = Weights::read(path)?;
         weights.set(options)?;
-        cli::note_all(path, &weights);
+        if prints {
+            cli::note_all(path, &weights);
+        }
         Ok(Some(weights))
     }
 
@@ -378,65 +391,214 @@ impl Settings {
 
 fn main() -> ExitCode {
     let arguments: TrainArguments = cli::parse();
-    cli::run(|| train(arguments))
+    cli::run(|| {
+        if arguments.is_deterministic()? {
+            set_deterministic()?;
+        }
+        match Launch::from_env()? {
+            None => train(arguments, None),
+            Some(launch) => train_with_others(arguments, launch),
+        }
+    })
 }
 
-fn train(arguments: TrainArguments) -> anyhow::Result<ExitCode> {
+/// Trains as one of several processes. An error is told to the others, and to torchrun.
+fn train_with_others(arguments: TrainArguments, launch: Launch) -> anyhow::Result<ExitCode> {
+    let (rank, error_file) = (launch.rank, launch.error_file.clone());
+    let connect = || {
+        let signal = stop_on_signal()?;
+        let timeout = Duration::from_secs(arguments.timeout.unwrap_or(60).max(1));
+        let peers = Arc::new(Peers::connect(launch, timeout, Arc::clone(&signal.received))?);
+        anyhow::Ok((signal, peers))
+    };
+    let result = connect().and_then(|(signal, peers)| {
+        let result = train(arguments, Some((signal, Arc::clone(&peers))));
+        match &result {
+            Ok(_) => peers.finish(),
+            Err(error) => peers.report(&format!("{error:#}")),
+        }
+        result
+    });
+    result.map_err(|error| {
+        if let Some(file) = error_file {
+            let message = serde_json::json!({ "message": format!("rank {rank}: {error:#}") });
+            let _ = std::fs::write(file, message.to_string());
+        }
+        error.context(format!("rank {rank}"))
+    })
+}
+
+fn train(
+    arguments: TrainArguments,
+    others: Option<(StopSignal, Arc<Peers>)>,
+) -> anyhow::Result<ExitCode> {
+    let (signal, peers) = match others {
+        Some((signal, peers)) => (signal, Some(peers)),
+        None => (stop_on_signal()?, None),
+    };
+    let peers = peers.as_ref();
+    let prints = peers.is_none_or(|peers| peers.is_first());
     let options = arguments.model.options();
-    let init = arguments.settings.init(&options)?;
-    let mut config = match &arguments.resume {
-        Some(folder) => read_config(folder)?,
-        None => arguments.settings.config(&options, init.as_ref())?,
+    let init = arguments.settings.init(&options, prints)?;
+    let folder = match peers {
+        None => arguments.folder()?,
+        Some(peers) => arguments.shared_folder(peers)?,
+    };
+    let mut config = match &folder {
+        Folder::Old(folder) => read_config(folder)?,
+        Folder::New(_) | Folder::Numbered(_) => {
+            arguments.settings.config(&options, init.as_ref())?
+        }
     };
     config.epochs = arguments.epochs.unwrap_or(config.epochs);
     config.device = arguments.device.unwrap_or(config.device);
     config.threads = arguments.threads.or(config.threads);
-    if config.deterministic {
-        set_deterministic()?;
-    }
-    libtorch::set_threads(config.threads)?;
     let (device, device_name) = config.device.open()?;
-    let signal = stop_on_signal()?;
-    let (folder, mut run) = match (arguments.resume, arguments.out) {
-        (Some(folder), _) => (folder.clone(), Run::resume(config, &folder, device)?),
-        (None, Some(folder)) => (folder.clone(), Run::start(config, init, &folder, device)?),
-        (None, None) => {
-            let folder = new_run_folder("runs".as_ref())?;
-            let run = Run::start(config, init, &folder, device).inspect_err(|_| {
+    let place = match peers {
+        None => Place::from(device),
+        Some(peers) => {
+            let threads = config.threads.or_else(|| threads_of_rank(peers.launch()));
+            libtorch::set_threads(threads)?;
+            Place { device: device_of_rank(device, peers.launch()), peers: Some(Arc::clone(peers)) }
+        }
+    };
+    if peers.is_none() {
+        libtorch::set_threads(config.threads)?;
+    }
+    let path = folder.path().to_owned();
+    let mut run = match folder {
+        Folder::Old(folder) => Run::resume(config, &folder, place)?,
+        Folder::New(folder) => Run::start(config, init, &folder, place)?,
+        Folder::Numbered(folder) => {
+            Run::start(config, init, &folder, place).inspect_err(|_| {
                 // The folder is removed only if it is still empty.
                 let _ = std::fs::remove_dir(&folder);
-            })?;
-            (folder, run)
+            })?
         }
     };
     if arguments.profile {
         run.measure()?;
     }
-    let (train, test) = run.samples();
-    let kind = if run.config().validation.is_some() { "validation" } else { "test" };
-    let table = EpochTable::new(run.config(), console::Term::stdout().size_checked());
-    let parameters = Summary::new(&run.config().model).total.parameters;
-    let _ = cli::print(format!(
-        "LeNet-5, {parameters} parameters; {train} training and {test} {kind} images; device {device_name}\n\
-         {} to go; results in {}\n{}\n",
-        epochs(run.config().epochs.saturating_sub(run.epoch())),
-        files::shown(&folder),
-        table.header(),
-    ));
-    let outcome = run.train(&signal.received, &mut Display { table, bar: None })?;
-    if let Some(table) = run.profile()? {
+    let stop = peers.map_or(&*signal.received, |peers| peers.stop_agreed());
+    let outcome = if prints {
+        let (train, test) = run.samples();
+        let kind = if run.config().validation.is_some() { "validation" } else { "test" };
+        let table = EpochTable::new(run.config(), console::Term::stdout().size_checked());
+        let parameters = Summary::new(&run.config().model).total.parameters;
+        let ranks = peers.map_or_else(String::new, |peers| {
+            format!(" on each of {} processes", peers.launch().size)
+        });
+        let _ = cli::print(format!(
+            "LeNet-5, {parameters} parameters; {train} training and {test} {kind} images; device \
+             {device_name}{ranks}\n{} to go; results in {}\n{}\n",
+            epochs(run.config().epochs.saturating_sub(run.epoch())),
+            files::shown(&path),
+            table.header(),
+        ));
+        run.train(stop, &mut Display { table, bar: None })?
+    } else {
+        run.train(stop, &mut ())?
+    };
+    if let Some(table) = run.profile()?.filter(|_| prints) {
         let _ = cli::print(table);
     }
     Ok(match outcome {
         Outcome::Finished => ExitCode::SUCCESS,
         Outcome::Interrupted => {
-            cli::note(format_args!(
-                "stopped; go on with: train --resume {}",
-                files::shown(&folder)
-            ));
-            ExitCode::from(*signal.exit_code.wait())
+            if prints {
+                cli::note(format_args!(
+                    "stopped; go on with: train --resume {}",
+                    files::shown(&path)
+                ));
+            }
+            match peers {
+                None => ExitCode::from(*signal.exit_code.wait()),
+                // The signal may have reached another process only.
+                Some(_) => ExitCode::from(*signal.exit_code.get().unwrap_or(&130)),
+            }
         }
     })
+}
+
+/// The folder of a run.
+enum Folder {
+    /// It holds a run, which goes on.
+    Old(PathBuf),
+    /// It is for a new run.
+    New(PathBuf),
+    /// It is for a new run, and was made for it.
+    Numbered(PathBuf),
+}
+
+impl Folder {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Old(path) | Self::New(path) | Self::Numbered(path) => path,
+        }
+    }
+}
+
+impl TrainArguments {
+    /// Whether only deterministic kernels are allowed.
+    fn is_deterministic(&self) -> anyhow::Result<bool> {
+        Ok(match &self.resume {
+            Some(folder) => read_config(folder)?.deterministic,
+            None => self.settings.deterministic,
+        })
+    }
+
+    fn folder(&self) -> lenet5::Result<Folder> {
+        Ok(match (&self.resume, &self.out) {
+            (Some(folder), _) => Folder::Old(folder.clone()),
+            (None, Some(folder)) => Folder::New(folder.clone()),
+            (None, None) => Folder::Numbered(new_run_folder("runs".as_ref())?),
+        })
+    }
+
+    /// The folder that rank 0 chooses. If torchrun has restarted the job, the run goes on from its
+    /// checkpoint.
+    fn shared_folder(&self, peers: &Peers) -> anyhow::Result<Folder> {
+        const KEY: &str = "folder";
+        let mut chosen = None;
+        if peers.is_first() {
+            let before = if peers.launch().restarts > 0 { peers.remembered(KEY)? } else { None };
+            let folder = match (before, &self.resume) {
+                (Some(bytes), None) => {
+                    let path = PathBuf::from(String::from_utf8(bytes)?);
+                    let has_checkpoint = checkpoint_path(&path).exists();
+                    if has_checkpoint { Folder::Old(path) } else { Folder::New(path) }
+                }
+                _ => self.folder()?,
+            };
+            let path = std::path::absolute(folder.path())?;
+            let path = path.to_str().context("expected a folder whose path is UTF-8")?;
+            peers.remember(KEY, path.as_bytes())?;
+            let is_old = matches!(folder, Folder::Old(_));
+            chosen = Some((folder, serde_json::to_vec(&(is_old, path))?));
+        }
+        let shared = peers.from_first(KEY, chosen.as_ref().map(|(_, shared)| shared.as_slice()))?;
+        if let Some((folder, _)) = chosen {
+            return Ok(folder);
+        }
+        let (is_old, path): (bool, PathBuf) = serde_json::from_slice(&shared)?;
+        Ok(if is_old { Folder::Old(path) } else { Folder::New(path) })
+    }
+}
+
+/// The CPU threads of a process that shares its machine with others, if nothing else sets them.
+fn threads_of_rank(launch: &Launch) -> Option<i32> {
+    let cores = std::thread::available_parallelism().ok()?.get();
+    let unset = std::env::var_os("OMP_NUM_THREADS").is_none();
+    unset.then(|| (cores / launch.local_size).clamp(1, 1024) as i32)
+}
+
+/// The GPU of a process that shares its machine with others.
+fn device_of_rank(device: Device, launch: &Launch) -> Device {
+    let gpus = tch::Cuda::device_count().max(1) as usize;
+    match device {
+        Device::Cuda(0) => Device::Cuda(launch.local_rank % gpus),
+        other => other,
+    }
 }
 
 /// Shows a run on the terminal: a bar for the current epoch, and a row for each epoch that is done.

@@ -1,5 +1,7 @@
 //! Trains the modern network on the CPU with the core's SIMD kernels.
 
+use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use lenet5_core::kernels::batch::{
@@ -7,7 +9,7 @@ use lenet5_core::kernels::batch::{
 };
 use tch::{Device, Kind, Tensor};
 
-use super::{AfterStep, Data, Engine, Epoch, OptimizerState, State, Totals};
+use super::{AfterStep, Data, Engine, Epoch, OptimizerState, Reducer, State, Totals};
 use crate::data::Dataset;
 use crate::libtorch::with_threads;
 use crate::model::ModelConfig;
@@ -29,6 +31,7 @@ pub struct FusedEngine {
     distorted_side: usize,
     test: GreyImages,
     test_count: usize,
+    reducer: Option<Arc<dyn Reducer>>,
 }
 
 impl FusedEngine {
@@ -50,31 +53,48 @@ impl FusedEngine {
             test_count: data.test.len() as usize,
             parameters,
             recipe: recipe.clone(),
+            reducer: None,
         })
+    }
+
+    /// Shares each batch with other processes.
+    pub fn reduced_by(self, reducer: Option<Arc<dyn Reducer>>) -> Self {
+        Self { reducer, ..self }
     }
 }
 
 impl Engine for FusedEngine {
     fn train(&mut self, epoch: &Epoch, after_step: &mut AfterStep) -> Result<Totals> {
-        let Self { recipe, kernels, parameters, gradient, optimizer, train, labels, .. } = self;
+        let Self { recipe, kernels, parameters, gradient, optimizer, train, labels, reducer, .. } =
+            self;
         let distortion = recipe.distortion(self.distorted_side, epoch.number);
         let mut steps = epoch.steps(recipe.batch_size as usize);
         let mut totals = Totals::default();
         kernels.within(|kernels| {
-            steps.any(|(step, indices)| {
-                let labels: Vec<_> = indices.iter().map(|index| labels[*index as usize]).collect();
-                let images = match &distortion {
-                    None => BatchImages::Grey(train, indices),
-                    Some(distortion) => BatchImages::Distorted(train, indices, distortion),
-                };
-                let mean = kernels.gradient(parameters, images, &labels, gradient);
-                totals.loss += mean * labels.len() as f64;
-                totals.misclassified += kernels.misclassified();
+            steps.try_for_each(|(step, indices)| {
+                let own = reducer.as_ref().map_or(indices, |reducer| reducer.part(indices));
+                if !own.is_empty() {
+                    let labels: Vec<_> = own.iter().map(|index| labels[*index as usize]).collect();
+                    let images = match &distortion {
+                        None => BatchImages::Grey(train, own),
+                        Some(distortion) => BatchImages::Distorted(train, own, distortion),
+                    };
+                    let mean = kernels.gradient(parameters, images, &labels, gradient);
+                    totals.loss += mean * own.len() as f64;
+                    totals.misclassified += kernels.misclassified();
+                }
+                if let Some(reducer) = reducer {
+                    let part = own.len() as f32 / indices.len() as f32;
+                    let summed = sum(reducer.as_ref(), &mut gradient.0, part);
+                    summed.map_or_else(|error| ControlFlow::Break(Err(error)), ControlFlow::Continue)?;
+                }
                 let learning_rate = epoch.learning_rates[step as usize];
                 kernels.update(parameters, gradient, optimizer, learning_rate);
-                after_step(step + 1).is_break()
+                after_step(step + 1).map_break(Ok)
             })
-        });
+        })
+        .break_value()
+        .unwrap_or(Ok(()))?;
         Ok(totals)
     }
 
@@ -103,6 +123,20 @@ impl Engine for FusedEngine {
         };
         Ok(self.kernels.profile().map(table))
     }
+}
+
+/// Replaces the mean gradient over this process's part of a batch by that over the whole batch.
+///
+/// # Errors
+/// If another process is lost.
+fn sum(reducer: &dyn Reducer, gradient: &mut [f32], part: f32) -> Result<()> {
+    for value in &mut *gradient {
+        // The gradient of an empty part is that of the step before.
+        *value = if part > 0.0 { *value * part } else { 0.0 };
+    }
+    let summed = reducer.sum(vec![Tensor::f_from_slice(gradient)?])?;
+    summed[0].f_copy_data(gradient, gradient.len())?;
+    Ok(())
 }
 
 /// Creates the kernels for a network, with as many threads as libtorch uses.

@@ -1,12 +1,14 @@
 //! The reference engine: autograd on libtorch's kernels, with operations in the order of a PyTorch
 //! script.
 
+use std::sync::Arc;
+
 use lenet5_core::kernels::pattern::PatternParameters;
 use tch::nn::Module;
 use tch::{Device, Kind, Tensor};
 
 use super::sdlm::parameter_rates;
-use super::{AfterStep, Data, Engine, Epoch, State, Totals, batch, curvature, model};
+use super::{AfterStep, Data, Engine, Epoch, Reducer, State, Totals, batch, curvature, model};
 use crate::Result;
 use crate::data::Dataset;
 use crate::evaluate;
@@ -22,6 +24,7 @@ pub struct LibtorchEngine {
     optimizer: Box<dyn Optimizer>,
     train: Dataset,
     test: Dataset,
+    reducer: Option<Arc<dyn Reducer>>,
 }
 
 impl LibtorchEngine {
@@ -39,13 +42,19 @@ impl LibtorchEngine {
             train: data.train.resized(&recipe.model)?.to_device(device),
             test: data.test.resized(&recipe.model)?.to_device(device),
             model,
+            reducer: None,
         })
+    }
+
+    /// Shares each batch with other processes.
+    pub fn reduced_by(self, reducer: Option<Arc<dyn Reducer>>) -> Self {
+        Self { reducer, ..self }
     }
 }
 
 impl Engine for LibtorchEngine {
     fn train(&mut self, epoch: &Epoch, after_step: &mut AfterStep) -> Result<Totals> {
-        let Self { recipe, model, optimizer, train, .. } = self;
+        let Self { recipe, model, optimizer, train, reducer, .. } = self;
         let mut totals = Totals::default();
         if let OptimizerConfig::Sdlm { .. } = recipe.optimizer {
             if epoch.done == 0 {
@@ -64,16 +73,31 @@ impl Engine for LibtorchEngine {
         let parameters = model.parameter_tensors();
         let (mut losses, mut misclassified) = (Vec::new(), Vec::new());
         for (step, indices) in epoch.steps(recipe.batch_size as usize) {
-            let (images, labels) = batch(recipe, train, epoch.number, indices);
-            let logits = forward(recipe.precision, model, &images)?;
-            let loss = loss(recipe.loss, &logits, &labels);
-            let gradients = Tensor::f_run_backward(&[&loss], &parameters, false, false)?;
-            optimizer.step(&gradients, epoch.learning_rates[step as usize])?;
-            losses.push((loss.detach(), labels.size()[0]));
-            if recipe.train_error {
-                let wrong = logits.argmax(1, false).not_equal_tensor(&labels);
-                misclassified.push(wrong.sum(Kind::Int64));
+            let own = reducer.as_ref().map_or(indices, |reducer| reducer.part(indices));
+            let mut gradients = Vec::new();
+            if !own.is_empty() {
+                let (images, labels) = batch(recipe, train, epoch.number, own);
+                let logits = forward(recipe.precision, model, &images)?;
+                let mean = loss(recipe.loss, &logits, &labels);
+                // The loss is the mean over the whole batch, of which this is a part.
+                let part = match own.len() == indices.len() {
+                    true => mean.shallow_clone(),
+                    false => &mean * (own.len() as f64 / indices.len() as f64),
+                };
+                gradients = Tensor::f_run_backward(&[&part], &parameters, false, false)?;
+                losses.push((mean.detach(), own.len() as i64));
+                if recipe.train_error {
+                    let wrong = logits.argmax(1, false).not_equal_tensor(&labels);
+                    misclassified.push(wrong.sum(Kind::Int64));
+                }
             }
+            if let Some(reducer) = reducer {
+                if own.is_empty() {
+                    gradients = parameters.iter().map(Tensor::zeros_like).collect();
+                }
+                gradients = reducer.sum(gradients)?;
+            }
+            optimizer.step(&gradients, epoch.learning_rates[step as usize])?;
             if after_step(step + 1).is_break() {
                 break;
             }

@@ -18,6 +18,7 @@ mod libtorch;
 mod sdlm;
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use tch::{Device, Tensor};
 
@@ -31,6 +32,7 @@ pub(crate) use sdlm::logits as sdlm_logits;
 pub use sdlm::{SdlmEngine, curvature};
 
 use crate::data::Dataset;
+use crate::distributed::{DataParallelEngine, Peers};
 use crate::libtorch::cuda::has_graphs;
 use crate::model::{LeNet5, ModelConfig, Network};
 use crate::recipe::{EngineChoice, Loss, OptimizerConfig, Precision, TrainConfig};
@@ -98,6 +100,41 @@ pub struct Totals {
 
 /// A function that is called after each step with the number of steps of the epoch that are done.
 pub type AfterStep<'a> = dyn FnMut(u64) -> ControlFlow<()> + Send + 'a;
+
+/// What joins an engine with those of other processes that train the same network, each on its part
+/// of every batch.
+pub trait Reducer: Send + Sync {
+    /// Returns the part of a batch that is for this process; it may be empty.
+    fn part<'a>(&self, batch: &'a [i64]) -> &'a [i64];
+
+    /// Returns the sums of tensors of one type over all processes, with the same bits for all.
+    ///
+    /// # Errors
+    /// If another process is lost.
+    fn sum(&self, tensors: Vec<Tensor>) -> Result<Vec<Tensor>>;
+}
+
+/// Where a run trains.
+#[derive(Clone)]
+pub struct Place {
+    /// The device.
+    pub device: Device,
+    /// The other processes that share the work; `None` if there are none.
+    pub peers: Option<Arc<Peers>>,
+}
+
+impl Place {
+    /// Returns whether this process writes the files of the run.
+    pub fn writes(&self) -> bool {
+        self.peers.as_ref().is_none_or(|peers| peers.is_first())
+    }
+}
+
+impl From<Device> for Place {
+    fn from(device: Device) -> Self {
+        Self { device, peers: None }
+    }
+}
 
 /// A training engine, with its data.
 pub trait Engine {
@@ -239,7 +276,30 @@ impl Preparation {
         recipe: &TrainConfig,
         state: &State,
         data: &Data,
+        place: &Place,
+    ) -> Result<Box<dyn Engine>> {
+        let Some(peers) = &place.peers else {
+            return self.open_own(recipe, state, data, place.device, None);
+        };
+        if !matches!(self.kind, EngineKind::Libtorch | EngineKind::Fused) {
+            return Err(Error::config(
+                "several processes need --engine libtorch, or fused with the modern network on the \
+                 CPU",
+            ));
+        }
+        let reducer: Arc<dyn Reducer> = peers.clone();
+        let open = |data: &Data| self.open_own(recipe, state, data, place.device, Some(reducer));
+        Ok(Box::new(DataParallelEngine::open(peers, recipe, state, data, open)?))
+    }
+
+    /// Opens the engine of this process.
+    fn open_own(
+        self,
+        recipe: &TrainConfig,
+        state: &State,
+        data: &Data,
         device: Device,
+        reducer: Option<Arc<dyn Reducer>>,
     ) -> Result<Box<dyn Engine>> {
         if device.is_cuda() {
             // libtorch has one flag for the whole process, which an earlier run may have set.
@@ -247,9 +307,11 @@ impl Preparation {
         }
         Ok(match (self.kind, self.compiling) {
             (EngineKind::Libtorch, _) => {
-                Box::new(LibtorchEngine::open(recipe, state, data, device)?)
+                Box::new(LibtorchEngine::open(recipe, state, data, device)?.reduced_by(reducer))
             }
-            (EngineKind::Fused, _) => Box::new(FusedEngine::open(recipe, state, data)?),
+            (EngineKind::Fused, _) => {
+                Box::new(FusedEngine::open(recipe, state, data)?.reduced_by(reducer))
+            }
             (EngineKind::Sdlm, _) => Box::new(SdlmEngine::open(recipe, state, data)?),
             (EngineKind::Graph, _) => Box::new(GraphEngine::open(recipe, state, data, device)?),
             (EngineKind::Cuda, Some(compiling)) => {

@@ -2,6 +2,7 @@
 //! choice of a device; conversions between tensors and the core's arrays.
 #![allow(unsafe_code)]
 
+mod c10d;
 pub mod cuda;
 mod device;
 mod generator;
@@ -13,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use tch::{Device, Tensor};
 use torch_sys::C_tensor;
 
+pub(crate) use c10d::{Group, Store};
 pub use device::DeviceChoice;
 pub use generator::Generator;
 pub use tensors::{sizes, to_array, to_arrays, to_tensor, to_tensors};

@@ -19,7 +19,9 @@ use folder::RunFolder;
 
 use crate::charts::{self, CurvePoint};
 use crate::data::{Dataset, Split};
-use crate::engine::{self, Data, Engine, Epoch, OptimizerState, Preparation, State, Totals};
+use crate::engine::{
+    self, Data, Engine, Epoch, OptimizerState, Place, Preparation, State, Totals,
+};
 use crate::evaluate::Evaluation;
 use crate::libtorch::Generator;
 use crate::model::LeNet5;
@@ -97,7 +99,7 @@ pub struct Run {
     folder: PathBuf,
     /// The lock that keeps other processes out of the folder.
     lock: Option<RunFolder>,
-    device: Device,
+    place: Place,
     /// The engine; `None` if no epoch is left to train.
     engine: Option<Box<dyn Engine>>,
     state: State,
@@ -122,7 +124,8 @@ struct Partial {
 
 impl Run {
     /// Starts a run in a new folder: reads the data, draws the weights or takes `init` with its
-    /// network, and writes `config.json`.
+    /// network, and writes `config.json`. `place` is where it trains: a device, perhaps together
+    /// with other processes, of which one writes the files.
     ///
     /// # Errors
     /// If a setting is out of range, a file cannot be read, or `folder` already holds a run.
@@ -130,13 +133,17 @@ impl Run {
         config: TrainConfig,
         init: Option<Weights>,
         folder: &Path,
-        device: Device,
+        place: impl Into<Place>,
     ) -> Result<Self> {
+        let place = place.into();
         let config = match &init {
             Some(weights) => TrainConfig { model: weights.config.clone(), ..config },
             None => config,
         };
         config.validate()?;
+        if !place.writes() {
+            return Self::initialise(config, folder, place, init);
+        }
         let lock = RunFolder::open(folder)?;
         // A run that was killed at its start has settings and no checkpoint yet. It may start
         // again.
@@ -153,7 +160,7 @@ impl Run {
             ));
         }
         let config = TrainConfig { run: Some(folder::new_run_id()), ..config };
-        let run = match Self::initialise(config, folder, device, init) {
+        let run = match Self::initialise(config, folder, place, init) {
             Ok(run) => Self { lock: Some(lock), ..run },
             Err(error) => {
                 drop(lock);
@@ -172,7 +179,7 @@ impl Run {
     fn initialise(
         config: TrainConfig,
         folder: &Path,
-        device: Device,
+        place: Place,
         init: Option<Weights>,
     ) -> Result<Self> {
         let mut generator = Generator::seeded(config.seed)?;
@@ -182,7 +189,7 @@ impl Run {
         };
         let tensors = weights.tensors.into_iter().map(|(_, array)| array).collect();
         let state = State { tensors, optimizer: OptimizerState::Empty };
-        Self::open(config, folder, device, state, generator, 0)
+        Self::open(config, folder, place, state, generator, 0)
     }
 
     /// Continues the run in `folder` from its checkpoint. The results have the same bits as those
@@ -191,11 +198,13 @@ impl Run {
     ///
     /// # Errors
     /// If `folder` holds no run, or a file in it is damaged.
-    pub fn resume(config: TrainConfig, folder: &Path, device: Device) -> Result<Self> {
+    pub fn resume(config: TrainConfig, folder: &Path, place: impl Into<Place>) -> Result<Self> {
+        let place = place.into();
         config.validate()?;
         let path = checkpoint_path(folder);
         fs::metadata(&path).map_err(Error::io(&path))?;
-        let lock = RunFolder::open(folder)?;
+        let writes = place.writes();
+        let lock = writes.then(|| RunFolder::open(folder)).transpose()?;
         let checkpoint = Checkpoint::read(&path)?;
         if let Some(settings) = &checkpoint.settings {
             let made_with: TrainConfig = serde_json::from_str(settings).map_err(|error| {
@@ -213,8 +222,8 @@ impl Run {
             .map_err(|error| Error::file(&path, format!("rng_state: {error}")))?;
         let tensors = checkpoint.weights.tensors.into_iter().map(|(_, array)| array).collect();
         let state = State { tensors, optimizer: checkpoint.optimizer };
-        let mut run = Self::open(config, folder, device, state, generator, checkpoint.epoch)?;
-        run.lock = Some(lock);
+        let mut run = Self::open(config, folder, place, state, generator, checkpoint.epoch)?;
+        run.lock = lock;
         run.partial = Partial {
             step: checkpoint.step,
             loss_sum: checkpoint.loss_sum,
@@ -227,6 +236,9 @@ impl Run {
                 &path,
                 format!("expected a step below {steps}, found {}: other data?", checkpoint.step),
             ));
+        }
+        if !writes {
+            return Ok(run);
         }
         let lines = read_metrics(folder)?;
         run.metrics = folder::repair_metrics(folder, lines, run.epoch, run.config.run.as_deref())?;
@@ -243,22 +255,22 @@ impl Run {
     fn open(
         config: TrainConfig,
         folder: &Path,
-        device: Device,
+        place: Place,
         state: State,
         generator: Generator,
         epoch: u32,
     ) -> Result<Self> {
         let left = epoch < config.epochs;
         // The settings are checked even if no epoch is left.
-        let kind = engine::choose(&config, device)?;
-        let preparation = left.then(|| Preparation::start(kind, &config, device));
+        let kind = engine::choose(&config, place.device)?;
+        let preparation = left.then(|| Preparation::start(kind, &config, place.device));
         let data = read_data(&config)?;
         let engine =
-            preparation.map(|engine| engine.open(&config, &state, &data, device)).transpose()?;
+            preparation.map(|engine| engine.open(&config, &state, &data, &place)).transpose()?;
         Ok(Self {
             folder: folder.to_owned(),
             lock: None,
-            device,
+            place,
             engine,
             state,
             generator,
@@ -312,7 +324,9 @@ impl Run {
             }
         }
         let points: Vec<_> = self.metrics.iter().map(EpochMetrics::curve_point).collect();
-        charts::curve(&self.folder.join("curve.png"), &points)?;
+        if self.place.writes() {
+            charts::curve(&self.folder.join("curve.png"), &points)?;
+        }
         Ok(Outcome::Finished)
     }
 
@@ -414,8 +428,10 @@ impl Run {
             run: self.config.run.clone(),
         };
         self.metrics.push(metrics.clone());
-        self.write_metrics()?;
-        self.write_model()?;
+        if self.place.writes() {
+            self.write_metrics()?;
+            self.write_model()?;
+        }
         self.save(&self.generator.state()?)?;
         Ok(metrics)
     }
@@ -456,7 +472,7 @@ impl Run {
 
     /// Returns the device of training.
     pub fn device(&self) -> Device {
-        self.device
+        self.place.device
     }
 
     /// Returns the numbers of training and test images.
@@ -479,6 +495,9 @@ impl Run {
     }
 
     fn save(&self, generator: &crate::Array) -> Result<()> {
+        if !self.place.writes() {
+            return Ok(());
+        }
         let checkpoint = Checkpoint {
             weights: self.weights()?,
             optimizer: self.state.optimizer.clone(),
