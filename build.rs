@@ -8,7 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 fn main() {
-    for source in ["shim.cpp", "shim.h", "c10d.cpp", "c10d.h", "guarded.h", "cuda_shim.cpp", "gloo"] {
+    for source in ["shim.cpp", "shim.h", "c10d.cpp", "c10d.h", "guarded.h", "cuda_shim.cpp", "gloo"]
+    {
         println!("cargo::rerun-if-changed=src/libtorch/{source}");
     }
     println!("cargo::rerun-if-env-changed=CUDA_HOME");

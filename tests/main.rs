@@ -15,6 +15,7 @@ mod idx; // the reader of data sets: good files, broken files, the embedded MNIS
 mod model; // layers, shapes, counts, loading of parameters
 mod original; // the network of 1998: counts, codes, losses, commands
 mod parity; // the same bits as PyTorch: weights, logits, gradients, optimizers, learning rates
+mod ranks; // several processes that train one network: the same result, clear errors
 mod sdlm; // second-order training of the network of 1998, by both engines and by PyTorch
 mod util; // programs, Python, temporary folders, comparison of bits
 mod weights; // files of weights, from Python and to Python

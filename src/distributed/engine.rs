@@ -1,11 +1,10 @@
 //! An engine whose work several processes share.
 
-use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 use super::{Launch, Peers};
@@ -41,22 +40,7 @@ impl DataParallelEngine {
         data: &Data,
         open: impl FnOnce(&Data) -> Result<Box<dyn Engine>>,
     ) -> Result<Self> {
-        let settings = serde_json::to_value(recipe).expect("settings are plain data");
-        let mut facts: BTreeMap<&str, Value> = settings
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(name, _)| !OWN_SETTINGS.contains(&name.as_str()))
-            .map(|(name, value)| (name.as_str(), value.clone()))
-            .collect();
-        facts.extend([
-            ("version of lenet5", json!(env!("CARGO_PKG_VERSION"))),
-            ("version of libtorch", json!(libtorch::VERSION)),
-            ("checksum of the training images", json!(dataset_checksum(&data.train)?)),
-            ("checksum of the test images", json!(dataset_checksum(&data.test)?)),
-            ("checksum of the weights and the optimizer's state", json!(state_checksum(state))),
-        ]);
-        peers.join(&facts)?;
+        peers.join(&facts(recipe, state, data)?)?;
         let test_count = data.test.len() as usize;
         let Launch { rank, size, .. } = *peers.launch();
         let test_part = test_count * rank / size..test_count * (rank + 1) / size;
@@ -117,6 +101,26 @@ impl Engine for DataParallelEngine {
     fn profile(&self) -> Result<Option<String>> {
         self.own.profile()
     }
+}
+
+/// What must be the same for all ranks.
+fn facts(recipe: &TrainConfig, state: &State, data: &Data) -> Result<Map<String, Value>> {
+    let mut facts = Map::new();
+    let mut add = |name: &str, value: Value| facts.insert(name.to_owned(), value);
+    add("the version of lenet5", json!(env!("CARGO_PKG_VERSION")));
+    add("the version of libtorch", json!(libtorch::VERSION));
+    let settings = serde_json::to_value(recipe).expect("settings are plain data");
+    for (name, value) in settings.as_object().into_iter().flatten() {
+        if !OWN_SETTINGS.contains(&name.as_str()) {
+            add(name, value.clone());
+        }
+    }
+    add("the number of training images", json!(data.train.len()));
+    add("the number of test images", json!(data.test.len()));
+    add("the checksum of the training images", json!(dataset_checksum(&data.train)?));
+    add("the checksum of the test images", json!(dataset_checksum(&data.test)?));
+    add("the checksum of the parameters", json!(state_checksum(state)));
+    Ok(facts)
 }
 
 /// A checksum of all images and labels.

@@ -42,9 +42,10 @@ impl Launch {
     fn from(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<Self>> {
         let number = |name: &str| -> Result<Option<u64>> {
             let Some(text) = variable(name) else { return Ok(None) };
-            text.trim().parse().map(Some).map_err(|_| {
-                Error::config(format!("{name}: expected a number, found {text:?}"))
-            })
+            text.trim()
+                .parse()
+                .map(Some)
+                .map_err(|_| Error::config(format!("{name}: expected a number, found {text:?}")))
         };
         let required = |name: &str, other: &str| {
             number(name)?.ok_or_else(|| {
@@ -61,9 +62,9 @@ impl Launch {
             local_rank = number("SLURM_LOCALID")?;
             // It looks like `4(x2),3`, with the counts of all nodes. This node has one of them.
             let counts = variable("SLURM_STEP_TASKS_PER_NODE").unwrap_or_default();
-            let largest = counts.split(',').filter_map(|count| {
-                count.split('(').next().and_then(|count| count.parse().ok())
-            });
+            let largest = counts
+                .split(',')
+                .filter_map(|count| count.split('(').next().and_then(|count| count.parse().ok()));
             local_size = largest.max();
             host = variable("SLURM_STEP_NODELIST").as_deref().map(first_host);
         } else {
@@ -82,7 +83,9 @@ impl Launch {
                 Error::config(format!("MASTER_PORT: expected 1 to 65535, found {port}"))
             })?,
             // Jobs that share a machine should not share a port.
-            None => number("SLURM_JOB_ID")?.map_or(DEFAULT_PORT, |job| 20_000 + (job % 10_000) as u16),
+            None => {
+                number("SLURM_JOB_ID")?.map_or(DEFAULT_PORT, |job| 20_000 + (job % 10_000) as u16)
+            }
         };
         Ok(Some(Self {
             rank: rank as usize,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tch::{Kind, Tensor};
 
 use super::Launch;
@@ -51,13 +51,16 @@ impl Peers {
             .to_socket_addrs()
             .map_err(|error| failed("expected the host of rank 0, found no such host", &error))?;
         let serves = launch.rank == 0 && !launch.agent_store;
-        let store = Store::open((host, port), serves, "lenet5", timeout).map_err(|error| {
-            let what = match serves {
-                true => "rank 0 cannot open its store there",
-                false => "no store of rank 0 or of torchrun answers there",
-            };
-            failed(what, &error)
-        })?;
+        let what = match serves {
+            true => "rank 0 cannot open its store there",
+            false => "no store of rank 0 or of torchrun answers there",
+        };
+        let address = launch.address.clone();
+        let open = move || Store::open((&address.0, address.1), serves, "lenet5", timeout);
+        let store = match within(timeout + PATIENCE, open) {
+            Some(store) => store.map_err(|error| failed(what, &error))?,
+            None => return Err(failed(what, &"it accepts a connection, and is silent")),
+        };
         Ok(Self {
             launch,
             timeout,
@@ -119,13 +122,13 @@ impl Peers {
     ///
     /// # Errors
     /// If a rank does not arrive within the timeout, or its facts differ; the message names it.
-    pub fn join(&self, facts: &BTreeMap<&str, Value>) -> Result<()> {
+    pub fn join(&self, facts: &Map<String, Value>) -> Result<()> {
         let text = serde_json::to_vec(facts).expect("facts are plain data");
         self.store.set(&self.key(&format!("facts/{}", self.launch.rank)), &text)?;
-        let mut first: Option<BTreeMap<String, Value>> = None;
+        let mut first: Option<Map<String, Value>> = None;
         for rank in 0..self.launch.size {
             let text = self.wait_for(rank, &format!("facts/{rank}"))?;
-            let found: BTreeMap<String, Value> = serde_json::from_slice(&text)
+            let found: Map<String, Value> = serde_json::from_slice(&text)
                 .map_err(|error| Error::Job(format!("rank {rank} is another program: {error}")))?;
             let expected = first.get_or_insert_with(|| found.clone());
             if let Some(difference) = difference(expected, &found) {
@@ -149,7 +152,11 @@ impl Peers {
         let _ = self.store.set(&self.key(&format!("done/{}", self.launch.rank)), b"1");
         if self.is_first() {
             let others = 1..self.launch.size;
-            self.wait_for_all(others.collect(), &["done", "fault"], self.timeout.min(10 * PATIENCE));
+            self.wait_for_all(
+                others.collect(),
+                &["done", "fault"],
+                self.timeout.min(10 * PATIENCE),
+            );
         }
     }
 
@@ -159,8 +166,9 @@ impl Peers {
         let (store, key) = (Arc::clone(&self.store), self.key(&format!("failed/{rank}")));
         let message = error.to_owned();
         let told = within(PATIENCE, move || store.set(&key, message.as_bytes()));
+        let told = told.is_some_and(|told| told.is_ok());
         *self.group() = None;
-        if told.is_some() && self.is_first() && !self.launch.agent_store {
+        if told && self.is_first() && !self.launch.agent_store {
             // The store ends with this process, so the others are given time to look into it.
             self.wait_for_all((1..self.launch.size).collect(), &["fault", "failed"], PATIENCE);
         }
@@ -229,7 +237,8 @@ impl Peers {
                 }
                 std::thread::sleep(PAUSE);
             }
-        })
+        })?
+        .ok()
     }
 
     /// Finds out which rank a lost connection is due to. Each rank that notices it closes its own
@@ -240,12 +249,15 @@ impl Peers {
         let (store, key) = (Arc::clone(&self.store), self.key(&format!("fault/{rank}")));
         let told = within(PATIENCE, move || store.set(&key, b"1"));
         let others: Vec<usize> = (0..size).filter(|other| *other != rank).collect();
-        let answers = told.and_then(|()| {
-            self.wait_for_all(others.clone(), &["failed", "fault"], PATIENCE)
-        });
+        let answers = match told {
+            Some(Ok(())) => self.wait_for_all(others.clone(), &["failed", "fault"], PATIENCE),
+            _ => None,
+        };
         let Some(answers) = answers else {
             let holder = if agent_store { "torchrun" } else { "rank 0" };
-            return Error::Job(format!("{holder}, which holds the store, does not answer ({error})"));
+            return Error::Job(format!(
+                "{holder}, which holds the store, does not answer ({error})"
+            ));
         };
         let failed = answers.iter().find(|(_, (key, _))| *key == "failed");
         if let Some((rank, (_, message))) = failed {
@@ -293,21 +305,22 @@ impl Reducer for Peers {
 }
 
 /// The first fact that differs, with both values.
-fn difference(expected: &BTreeMap<String, Value>, found: &BTreeMap<String, Value>) -> Option<String> {
+fn difference(expected: &Map<String, Value>, found: &Map<String, Value>) -> Option<String> {
     let keys = expected.keys().chain(found.keys());
-    let shown = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), Value::to_string);
+    let shown =
+        |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), Value::to_string);
     keys.map(|key| (key, expected.get(key), found.get(key)))
         .find(|(_, expected, found)| expected != found)
         .map(|(key, a, b)| format!("{key} is {} for rank 0 and {}", shown(a), shown(b)))
 }
 
 /// Runs work on the store in a thread of its own, as a store that hangs never answers. `None` if it
-/// fails or takes longer.
+/// takes longer.
 fn within<T: Send + 'static>(
     time: Duration,
     work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Option<T> {
+) -> Option<Result<T>> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send(work()));
-    receiver.recv_timeout(time).ok()?.ok()
+    receiver.recv_timeout(time).ok()
 }

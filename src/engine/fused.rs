@@ -65,36 +65,42 @@ impl FusedEngine {
 
 impl Engine for FusedEngine {
     fn train(&mut self, epoch: &Epoch, after_step: &mut AfterStep) -> Result<Totals> {
-        let Self { recipe, kernels, parameters, gradient, optimizer, train, labels, reducer, .. } =
-            self;
+        let Self {
+            recipe, kernels, parameters, gradient, optimizer, train, labels, reducer, ..
+        } = self;
         let distortion = recipe.distortion(self.distorted_side, epoch.number);
         let mut steps = epoch.steps(recipe.batch_size as usize);
         let mut totals = Totals::default();
-        kernels.within(|kernels| {
-            steps.try_for_each(|(step, indices)| {
-                let own = reducer.as_ref().map_or(indices, |reducer| reducer.part(indices));
-                if !own.is_empty() {
-                    let labels: Vec<_> = own.iter().map(|index| labels[*index as usize]).collect();
-                    let images = match &distortion {
-                        None => BatchImages::Grey(train, own),
-                        Some(distortion) => BatchImages::Distorted(train, own, distortion),
-                    };
-                    let mean = kernels.gradient(parameters, images, &labels, gradient);
-                    totals.loss += mean * own.len() as f64;
-                    totals.misclassified += kernels.misclassified();
-                }
-                if let Some(reducer) = reducer {
-                    let part = own.len() as f32 / indices.len() as f32;
-                    let summed = sum(reducer.as_ref(), &mut gradient.0, part);
-                    summed.map_or_else(|error| ControlFlow::Break(Err(error)), ControlFlow::Continue)?;
-                }
-                let learning_rate = epoch.learning_rates[step as usize];
-                kernels.update(parameters, gradient, optimizer, learning_rate);
-                after_step(step + 1).map_break(Ok)
+        kernels
+            .within(|kernels| {
+                steps.try_for_each(|(step, indices)| {
+                    let own = reducer.as_ref().map_or(indices, |reducer| reducer.part(indices));
+                    if !own.is_empty() {
+                        let labels: Vec<_> =
+                            own.iter().map(|index| labels[*index as usize]).collect();
+                        let images = match &distortion {
+                            None => BatchImages::Grey(train, own),
+                            Some(distortion) => BatchImages::Distorted(train, own, distortion),
+                        };
+                        let mean = kernels.gradient(parameters, images, &labels, gradient);
+                        totals.loss += mean * own.len() as f64;
+                        totals.misclassified += kernels.misclassified();
+                    }
+                    if let Some(reducer) = reducer {
+                        let part = own.len() as f32 / indices.len() as f32;
+                        let summed = sum(reducer.as_ref(), &mut gradient.0, part);
+                        summed.map_or_else(
+                            |error| ControlFlow::Break(Err(error)),
+                            ControlFlow::Continue,
+                        )?;
+                    }
+                    let learning_rate = epoch.learning_rates[step as usize];
+                    kernels.update(parameters, gradient, optimizer, learning_rate);
+                    after_step(step + 1).map_break(Ok)
+                })
             })
-        })
-        .break_value()
-        .unwrap_or(Ok(()))?;
+            .break_value()
+            .unwrap_or(Ok(()))?;
         Ok(totals)
     }
 

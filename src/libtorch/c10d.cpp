@@ -19,6 +19,10 @@ GroupPointer &group_of(Group *pointer) { return *static_cast<GroupPointer *>(poi
 char *lenet5_store_open(const char *host, uint16_t port, int serve, const char *prefix,
                         int64_t timeout_ms, Store **store) {
   return guarded([&] {
+    // c10d logs each error with a backtrace, which users of PyTorch turn on by this variable.
+    if (!std::getenv("TORCH_CPP_LOG_LEVEL")) {
+      FLAGS_caffe2_log_level = c10::GLOG_FATAL;
+    }
     c10d::TCPStoreOptions options;
     options.port = port;
     options.isServer = serve;

@@ -19,9 +19,7 @@ use folder::RunFolder;
 
 use crate::charts::{self, CurvePoint};
 use crate::data::{Dataset, Split};
-use crate::engine::{
-    self, Data, Engine, Epoch, OptimizerState, Place, Preparation, State, Totals,
-};
+use crate::engine::{self, Data, Engine, Epoch, OptimizerState, Place, Preparation, State, Totals};
 use crate::evaluate::Evaluation;
 use crate::libtorch::Generator;
 use crate::model::LeNet5;
