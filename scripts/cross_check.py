@@ -149,6 +149,28 @@ def check_training(table, temporary: Path, threads: int, optimizer: str, images,
     table.state(threads, optimizer, "weights after 2 epochs", ours, model.state_dict())
 
 
+def check_ranks(table: Table, temporary: Path, images: Tensor) -> None:
+    """Compares two ranks with DistributedDataParallel. The last batch is not full."""
+    limit = min(len(images), 20 * BATCH_SIZE + 40)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    settings = [f"--batch-size={BATCH_SIZE}", f"--seed={SEED}", f"--limit={limit}", "--lr=0.05"]
+    ours, reference = temporary / "ranks", temporary / "ddp.pth"
+    script = Path(__file__).parent / "ddp_reference.py"
+    for command in (
+        [
+            "--no-python", BINARIES / "train", *settings, f"--out={ours}", "--engine=libtorch",
+            "--device=cpu", "--threads=1", "--epochs=1", "--schedule=constant",
+        ],
+        [script, *settings, f"--out={reference}"],
+    ):  # fmt: skip
+        result = subprocess.run([*launch, *command], capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            raise SystemExit(result.stderr)
+    weights = torch.load(ours / "checkpoint.pth", weights_only=True)["model"]
+    reference = torch.load(reference, weights_only=True)
+    table.state(1, "sgd", "weights of 2 ranks, 21 steps, and DDP", weights, reference)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="3,000 training images instead of all")
@@ -162,6 +184,8 @@ def main() -> int:
             check_first_batch(table, Path(temporary), threads, images, labels)
             for optimizer in OPTIMIZERS:
                 check_training(table, Path(temporary), threads, optimizer, images, labels)
+    with tempfile.TemporaryDirectory() as temporary:
+        check_ranks(table, Path(temporary), images)
     print(f"{table.rows} rows, {table.different} differ")
     return 1 if table.different else 0
 

@@ -285,6 +285,87 @@ fn a_rank_that_is_lost_is_named_by_the_others() {
     }
 }
 
+/// The results of a sweep without times: for each run its folder, and the error and the loss or the
+/// reason of its failure.
+fn sweep_results(out: &Path) -> Vec<[String; 3]> {
+    let text = std::fs::read_to_string(out.join("sweep.json")).unwrap();
+    let sweep: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let runs = sweep["runs"].as_array().unwrap().iter().map(|run| {
+        let outcome = &run["outcome"];
+        let metric = |name: &str| outcome["Ok"][name].to_string();
+        match outcome["Err"].as_str() {
+            Some(error) => [run["folder"].to_string(), "failed".to_owned(), error.to_owned()],
+            None => [run["folder"].to_string(), metric("test_error_percent"), metric("test_loss")],
+        }
+    });
+    runs.collect()
+}
+
+#[test]
+fn ranks_share_the_runs_of_a_sweep() {
+    let folder = temp();
+    let (alone, shared) = (folder.path().join("alone"), folder.path().join("shared"));
+    let settings = ["--epochs=2", "--seeds=1..3", "--grid", "lr=0.02,0.05"];
+    let output = Ended::from(train(&settings, &alone).output().unwrap()).success();
+    let table: Vec<&str> = output.lines().rev().take(2).collect();
+    assert!(table.iter().all(|line| line.contains(" 3  ") && line.contains(" ± ")), "{output}");
+    let expected = sweep_results(&alone);
+    assert_eq!(expected.len(), 6);
+    assert_eq!(expected[5][0], "\"lr=0.05,seed=3\"");
+    // The process of this run alone gives the same result.
+    let one = folder.path().join("one");
+    let one_run = ["--epochs=2", "--seed=3", "--lr=0.05"];
+    Ended::from(train(&one_run, &one).output().unwrap()).success();
+    assert_eq!(read_metrics(&one).unwrap()[1].test_loss.to_string(), expected[5][2]);
+
+    let ended = Job::start(2, |_| train(&settings, &shared)).end();
+    for (rank, ended) in ended.into_iter().enumerate() {
+        let shown = ended.success();
+        let its_table: Vec<&str> = shown.lines().rev().take(2).collect();
+        assert_eq!(its_table, if rank == 0 { table.clone() } else { Vec::new() });
+    }
+    assert_eq!(sweep_results(&shared), expected);
+}
+
+#[test]
+fn a_sweep_goes_on_and_shows_runs_that_fail() {
+    let folder = temp();
+    let out = folder.path().join("sweep");
+    let settings = ["--epochs=30", "--seeds=1..2", "--grid=lr=0.01,100000"];
+    let job = Job::start(1, |_| train(&settings, &out));
+    job.until_first_epoch(&out.join("lr=0.01,seed=2"));
+    send("TERM", &job.0[0]);
+    let ended = job.end().remove(0);
+    assert_eq!(ended.code, Some(143), "{ended:?}");
+    assert!(ended.stderr.contains("the same command with the same --out goes on"));
+    let first = std::fs::metadata(out.join("lr=0.01,seed=1/curve.png")).unwrap().modified();
+    let ended: Ended = train(&settings, &out).output().unwrap().into();
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("2 of 4 runs failed"), "{}", ended.stderr);
+    let results = sweep_results(&out);
+    assert!(results[2][2].contains("training diverged"), "{results:?}");
+    assert_eq!(read_metrics(&out.join("lr=0.01,seed=2")).unwrap().len(), 30);
+    assert!(first.is_ok());
+}
+
+#[test]
+fn options_of_a_sweep_are_checked() {
+    let folder = temp();
+    for (settings, expected) in [
+        (&["--seeds=3..1"][..], "the first one is not above the last one"),
+        (&["--seeds=1..2", "--seed=3"], "cannot be used with"),
+        (&["--grid=lr"], "expected an option and its values"),
+        (&["--grid=nonsense=1,2"], "unexpected argument '--nonsense'"),
+        (&["--grid=lr=fast"], "invalid value 'fast'"),
+        (&["--lr=0.1", "--grid=lr=0.1,0.2"], "cannot be used multiple times"),
+    ] {
+        let ended: Ended = train(settings, &folder.path().join("run")).output().unwrap().into();
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+        assert!(!folder.path().join("run").exists());
+    }
+}
+
 /// The parameters of a network of LeNet-5's form in float64 after 100 steps on MNIST's images, the
 /// last one on a single image. `reducer` shares each batch.
 fn trained_in_float64(reducer: Option<&dyn Reducer>) -> Vec<f64> {

@@ -92,10 +92,7 @@ impl Peers {
     /// # Errors
     /// If the connection to the store is lost.
     pub fn remembered(&self, key: &str) -> Result<Option<Vec<u8>>> {
-        match self.store.has(key)? {
-            true => Ok(Some(self.store.get(key, self.timeout)?)),
-            false => Ok(None),
-        }
+        self.look(key)
     }
 
     /// Sets a key that is kept when torchrun restarts the job.
@@ -103,7 +100,65 @@ impl Peers {
     /// # Errors
     /// If the connection to the store is lost.
     pub fn remember(&self, key: &str, value: &[u8]) -> Result<()> {
-        self.store.set(key, value)
+        self.put(key, value)
+    }
+
+    /// Sets the value of a key.
+    ///
+    /// # Errors
+    /// If the connection to the store is lost.
+    pub fn set(&self, key: &str, value: &[u8]) -> Result<()> {
+        self.put(&self.key(key), value)
+    }
+
+    /// Shows the other ranks that this one is alive, once a second from now on, in work that needs
+    /// no other connection. If the store is lost, it sets `lost` and `stop`.
+    pub fn show_life(self: &Arc<Self>, lost: Arc<AtomicBool>, stop: Arc<AtomicBool>) {
+        let peers = Arc::downgrade(self);
+        std::thread::spawn(move || {
+            for beat in 0_u64.. {
+                let Some(peers) = peers.upgrade() else { break };
+                let (store, timeout) = (Arc::clone(&peers.store), peers.timeout);
+                let key = peers.key(&format!("alive/{}", peers.launch.rank));
+                drop(peers);
+                let shown = within(timeout, move || store.set(&key, beat.to_string().as_bytes()));
+                if !matches!(shown, Some(Ok(()))) {
+                    lost.store(true, Ordering::Relaxed);
+                    stop.store(true, Ordering::Relaxed);
+                    break;
+                }
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        });
+    }
+
+    /// Waits for a value that a rank sets, as long as the rank shows that it is alive. `None` if
+    /// `stop` is set.
+    ///
+    /// # Errors
+    /// If the rank has failed, or shows no life within the timeout.
+    pub fn wait_alive(&self, rank: usize, key: &str, stop: &AtomicBool) -> Result<Option<Vec<u8>>> {
+        let (value, alive) = (self.key(key), self.key(&format!("alive/{rank}")));
+        let failed = self.key(&format!("failed/{rank}"));
+        let (mut last, mut since) = (Vec::new(), Instant::now());
+        while !stop.load(Ordering::Relaxed) {
+            if let Some(value) = self.look(&value)? {
+                return Ok(Some(value));
+            }
+            if let Some(message) = self.look(&failed)? {
+                let message = String::from_utf8_lossy(&message);
+                return Err(Error::Job(format!("rank {rank} failed: {message}")));
+            }
+            let beat = self.look(&alive)?.unwrap_or_default();
+            if beat != last {
+                (last, since) = (beat, Instant::now());
+            }
+            if since.elapsed() > self.timeout {
+                return Err(Error::Job(format!("rank {rank} does not answer")));
+            }
+            std::thread::sleep(5 * PAUSE);
+        }
+        Ok(None)
     }
 
     /// Returns the value that rank 0 states; the other ranks wait for it.
@@ -112,7 +167,7 @@ impl Peers {
     /// If rank 0 does not state it within the timeout, or has failed.
     pub fn from_first(&self, key: &str, value: Option<&[u8]>) -> Result<Vec<u8>> {
         if let Some(value) = value {
-            self.store.set(&self.key(key), value)?;
+            self.put(&self.key(key), value)?;
             return Ok(value.to_vec());
         }
         self.wait_for(0, key)
@@ -124,7 +179,7 @@ impl Peers {
     /// If a rank does not arrive within the timeout, or its facts differ; the message names it.
     pub fn join(&self, facts: &Map<String, Value>) -> Result<()> {
         let text = serde_json::to_vec(facts).expect("facts are plain data");
-        self.store.set(&self.key(&format!("facts/{}", self.launch.rank)), &text)?;
+        self.put(&self.key(&format!("facts/{}", self.launch.rank)), &text)?;
         let mut first: Option<Map<String, Value>> = None;
         for rank in 0..self.launch.size {
             let text = self.wait_for(rank, &format!("facts/{rank}"))?;
@@ -141,15 +196,19 @@ impl Peers {
         let ranks = (self.launch.rank, self.launch.size);
         let interface = std::env::var("GLOO_SOCKET_IFNAME").ok();
         let prefix = self.key("gloo");
-        let group = Group::open(&self.store, &prefix, ranks, interface.as_deref(), self.timeout)
-            .map_err(|error| self.explained(error))?;
+        let (store, timeout) = (Arc::clone(&self.store), self.timeout);
+        let open = move || Group::open(&store, &prefix, ranks, interface.as_deref(), timeout);
+        let group = match within(timeout + PATIENCE, open) {
+            Some(group) => group.map_err(|error| self.explained(error))?,
+            None => return Err(self.store_is_lost("")),
+        };
         *self.group() = Some(group);
         Ok(())
     }
 
     /// Waits for the other ranks at the end of the job, so that the store stays open for them.
     pub fn finish(&self) {
-        let _ = self.store.set(&self.key(&format!("done/{}", self.launch.rank)), b"1");
+        let _ = self.put(&self.key(&format!("done/{}", self.launch.rank)), b"1");
         if self.is_first() {
             let others = 1..self.launch.size;
             self.wait_for_all(
@@ -174,6 +233,40 @@ impl Peers {
         }
     }
 
+    /// Works on the store, which may have died or hang with the process that holds it.
+    fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let store = Arc::clone(&self.store);
+        match within(self.timeout, move || work(&store)) {
+            Some(Ok(result)) => Ok(result),
+            Some(Err(error)) => Err(self.store_is_lost(&format!(" ({error})"))),
+            None => Err(self.store_is_lost("")),
+        }
+    }
+
+    /// The error for a store that does not answer.
+    fn store_is_lost(&self, cause: &str) -> Error {
+        let holder = if self.launch.agent_store { "torchrun" } else { "rank 0" };
+        Error::Job(format!("{holder}, which holds the store, does not answer{cause}"))
+    }
+
+    /// Returns the value of a key; `None` if it is not set.
+    fn look(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        let (key, timeout) = (key.to_owned(), self.timeout);
+        self.ask(move |store| match store.has(&key)? {
+            true => Ok(Some(store.get(&key, timeout)?)),
+            false => Ok(None),
+        })
+    }
+
+    /// Sets the value of a key.
+    fn put(&self, key: &str, value: &[u8]) -> Result<()> {
+        let (key, value) = (key.to_owned(), value.to_vec());
+        self.ask(move |store| store.set(&key, &value))
+    }
+
     /// A key of this start of the job. The store survives restarts.
     fn key(&self, key: &str) -> String {
         format!("{}/{key}", self.launch.restarts)
@@ -188,11 +281,10 @@ impl Peers {
         let start = Instant::now();
         let failed = self.key(&format!("failed/{rank}"));
         loop {
-            if self.store.has(&self.key(key))? {
-                return self.store.get(&self.key(key), self.timeout);
+            if let Some(value) = self.look(&self.key(key))? {
+                return Ok(value);
             }
-            if self.store.has(&failed)? {
-                let message = self.store.get(&failed, self.timeout)?;
+            if let Some(message) = self.look(&failed)? {
                 let message = String::from_utf8_lossy(&message);
                 return Err(Error::Job(format!("rank {rank} failed: {message}")));
             }
@@ -245,7 +337,7 @@ impl Peers {
     /// connections, so that all others notice it at once, and says in the store that it is alive.
     fn explained(&self, error: Error) -> Error {
         let _closed = self.group().take();
-        let Launch { rank, size, agent_store, .. } = self.launch;
+        let Launch { rank, size, .. } = self.launch;
         let (store, key) = (Arc::clone(&self.store), self.key(&format!("fault/{rank}")));
         let told = within(PATIENCE, move || store.set(&key, b"1"));
         let others: Vec<usize> = (0..size).filter(|other| *other != rank).collect();
@@ -254,10 +346,7 @@ impl Peers {
             _ => None,
         };
         let Some(answers) = answers else {
-            let holder = if agent_store { "torchrun" } else { "rank 0" };
-            return Error::Job(format!(
-                "{holder}, which holds the store, does not answer ({error})"
-            ));
+            return self.store_is_lost(&format!(" ({error})"));
         };
         let failed = answers.iter().find(|(_, (key, _))| *key == "failed");
         if let Some((rank, (_, message))) = failed {
