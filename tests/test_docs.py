@@ -35,6 +35,8 @@ NOT_RUN = {
     "cargo run --release --bin serve": "does not end; the test of curl starts it",
     "cargo test --release -p lenet5-core": "is a part of `make test`",
     "scripts/cuda_check.sh .*": "needs a GPU",
+    "srun .*": "needs Slurm",
+    "torchrun --nnodes=2 .*": "needs two machines; test_ranks.py starts two nodes on one",
 }
 
 
@@ -140,6 +142,9 @@ def test_options_exist():
         "--open",
     }
     known |= {"--soak", "--index-url", "--man", "--completions"}
+    # Of torchrun and srun.
+    known |= {"--nproc-per-node", "--no-python", "--nnodes", "--node-rank", "--master-addr"}
+    known |= {"--master-port", "--rdzv-backend", "--rdzv-endpoint", "--max-restarts", "--ntasks"}
     for page in PAGES:
         # The changelog names options of older versions too.
         if page.name != "CHANGELOG.md":
@@ -184,6 +189,9 @@ def test_command(command, shown, folder):
                 words = [PROGRAMS / "examples" / name]
             case _:
                 pytest.fail(f"unknown cargo command: {command}")
+    elif words[0] == "torchrun":
+        words[0:1] = [sys.executable, "-m", "torch.distributed.run"]
+        words = [PROGRAMS / "train" if word == "target/release/train" else word for word in words]
     elif words[0] == "lenet5":
         words[0] = PROGRAMS / "lenet5"
     server = None
