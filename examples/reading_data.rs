@@ -22,7 +22,7 @@ fn main() -> anyhow::Result<()> {
     let (hands, out) = (arguments.next().context(usage)?, arguments.next().context(usage)?);
     let (hands, others) = split(read_hands(&hands)?);
     for (split_name, name, [cut, wrong]) in
-        [(Split::Train, "train", [100_000, 400_000]), (Split::Test, "t10k", [5000, 20_000])]
+        [(Split::Train, "train", [60_000, 400_000]), (Split::Test, "t10k", [3000, 20_000])]
     {
         let mut digits = mnist(split_name)?;
         if split_name == Split::Train {

@@ -221,8 +221,8 @@ pub fn sweep(
     if rank != 0 {
         return Ok(ExitCode::SUCCESS);
     }
-    for index in 0..count {
-        if let (None, Some(peers)) = (&results[index], peers) {
+    for (index, found) in results.iter_mut().enumerate() {
+        if let (None, Some(peers)) = (&found, peers) {
             let Some(text) =
                 peers.wait_alive(index % size, &format!("sweep/{index}"), &signal.received)?
             else {
@@ -230,7 +230,7 @@ pub fn sweep(
             };
             let result: RunResult = serde_json::from_slice(&text)?;
             print(&result);
-            results[index] = Some(result);
+            *found = Some(result);
         }
     }
     let results: Vec<RunResult> = results.into_iter().flatten().collect();
