@@ -413,3 +413,22 @@ fn within<T: Send + 'static>(
     std::thread::spawn(move || sender.send(work()));
     receiver.recv_timeout(time).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_fact_that_differs_is_named() {
+        let facts = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap();
+        let ours = facts(r#"{"the version of lenet5": "0.1.0", "limit": null, "lr": 0.1}"#);
+        assert_eq!(difference(&ours, &ours), None);
+        let other_version = r#"{"the version of lenet5": "0.2.0", "limit": null, "lr": 0.2}"#;
+        assert_eq!(
+            difference(&ours, &facts(other_version)).unwrap(),
+            r#"the version of lenet5 is "0.1.0" for rank 0 and "0.2.0""#
+        );
+        let newer = r#"{"the version of lenet5": "0.1.0", "limit": null, "lr": 0.1, "new": 1}"#;
+        assert_eq!(difference(&ours, &facts(newer)).unwrap(), "new is nothing for rank 0 and 1");
+    }
+}
