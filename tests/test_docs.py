@@ -142,7 +142,7 @@ def test_options_exist():
         "--open",
     }
     known |= {"--soak", "--index-url", "--man", "--completions"}
-    # Of torchrun and srun.
+    # These are options of torchrun and srun.
     known |= {"--nproc-per-node", "--no-python", "--nnodes", "--node-rank", "--master-addr"}
     known |= {"--master-port", "--rdzv-backend", "--rdzv-endpoint", "--max-restarts", "--ntasks"}
     for page in PAGES:

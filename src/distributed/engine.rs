@@ -42,8 +42,7 @@ impl DataParallelEngine {
     ) -> Result<Self> {
         peers.join(&facts(recipe, state, data)?)?;
         let test_count = data.test.len() as usize;
-        let Launch { rank, size, .. } = *peers.launch();
-        let test_part = test_count * rank / size..test_count * (rank + 1) / size;
+        let test_part = peers.launch().part(test_count);
         let test = data.test.split(test_part.start as i64).1.first(test_part.len() as i64);
         let own = open(&Data { train: data.train.first(i64::MAX), test })?;
         let classes = recipe.model.classes;
@@ -103,7 +102,7 @@ impl Engine for DataParallelEngine {
     }
 }
 
-/// What must be the same for all ranks.
+/// Returns what must be the same for all ranks.
 fn facts(recipe: &TrainConfig, state: &State, data: &Data) -> Result<Map<String, Value>> {
     let mut facts = Map::new();
     let mut add = |name: &str, value: Value| facts.insert(name.to_owned(), value);

@@ -1,6 +1,7 @@
 //! How the processes of a job find each other: the environment variables that torchrun, Slurm or a
 //! script sets.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::{Error, Result};
@@ -30,6 +31,11 @@ pub struct Launch {
 }
 
 impl Launch {
+    /// Returns the part of `count` items that is for this process.
+    pub fn part(&self, count: usize) -> Range<usize> {
+        count * self.rank / self.size..count * (self.rank + 1) / self.size
+    }
+
     /// Reads the environment. `None` if this process is alone.
     ///
     /// # Errors

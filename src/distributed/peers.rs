@@ -139,16 +139,12 @@ impl Peers {
     /// If the rank has failed, or shows no life within the timeout.
     pub fn wait_alive(&self, rank: usize, key: &str, stop: &AtomicBool) -> Result<Option<Vec<u8>>> {
         let (value, alive) = (self.key(key), self.key(&format!("alive/{rank}")));
-        let failed = self.key(&format!("failed/{rank}"));
         let (mut last, mut since) = (Vec::new(), Instant::now());
         while !stop.load(Ordering::Relaxed) {
             if let Some(value) = self.look(&value)? {
                 return Ok(Some(value));
             }
-            if let Some(message) = self.look(&failed)? {
-                let message = String::from_utf8_lossy(&message);
-                return Err(Error::Job(format!("rank {rank} failed: {message}")));
-            }
+            self.check_failure(rank)?;
             let beat = self.look(&alive)?.unwrap_or_default();
             if beat != last {
                 (last, since) = (beat, Instant::now());
@@ -221,11 +217,7 @@ impl Peers {
 
     /// Tells the other ranks why this one ends.
     pub fn report(&self, error: &str) {
-        let rank = self.launch.rank;
-        let (store, key) = (Arc::clone(&self.store), self.key(&format!("failed/{rank}")));
-        let message = error.to_owned();
-        let told = within(PATIENCE, move || store.set(&key, message.as_bytes()));
-        let told = told.is_some_and(|told| told.is_ok());
+        let told = self.tell("failed", error.as_bytes());
         *self.group() = None;
         if told && self.is_first() && !self.launch.agent_store {
             // The store ends with this process, so the others are given time to look into it.
@@ -276,18 +268,33 @@ impl Peers {
         self.group.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns an error if a rank has said that it failed.
+    fn check_failure(&self, rank: usize) -> Result<()> {
+        match self.look(&self.key(&format!("failed/{rank}")))? {
+            None => Ok(()),
+            Some(message) => {
+                let message = String::from_utf8_lossy(&message);
+                Err(Error::Job(format!("rank {rank} failed: {message}")))
+            }
+        }
+    }
+
+    /// Sets a key of this rank for the others to see; returns whether the store took it in time.
+    fn tell(&self, key: &str, value: &[u8]) -> bool {
+        let (store, key) =
+            (Arc::clone(&self.store), self.key(&format!("{key}/{}", self.launch.rank)));
+        let value = value.to_vec();
+        matches!(within(PATIENCE, move || store.set(&key, &value)), Some(Ok(())))
+    }
+
     /// Waits until a rank has set a key.
     fn wait_for(&self, rank: usize, key: &str) -> Result<Vec<u8>> {
         let start = Instant::now();
-        let failed = self.key(&format!("failed/{rank}"));
         loop {
             if let Some(value) = self.look(&self.key(key))? {
                 return Ok(value);
             }
-            if let Some(message) = self.look(&failed)? {
-                let message = String::from_utf8_lossy(&message);
-                return Err(Error::Job(format!("rank {rank} failed: {message}")));
-            }
+            self.check_failure(rank)?;
             if start.elapsed() > self.timeout {
                 let seconds = self.timeout.as_secs();
                 let size = self.launch.size;
@@ -338,12 +345,10 @@ impl Peers {
     fn explained(&self, error: Error) -> Error {
         let _closed = self.group().take();
         let Launch { rank, size, .. } = self.launch;
-        let (store, key) = (Arc::clone(&self.store), self.key(&format!("fault/{rank}")));
-        let told = within(PATIENCE, move || store.set(&key, b"1"));
         let others: Vec<usize> = (0..size).filter(|other| *other != rank).collect();
-        let answers = match told {
-            Some(Ok(())) => self.wait_for_all(others.clone(), &["failed", "fault"], PATIENCE),
-            _ => None,
+        let answers = match self.tell("fault", b"1") {
+            true => self.wait_for_all(others.clone(), &["failed", "fault"], PATIENCE),
+            false => None,
         };
         let Some(answers) = answers else {
             return self.store_is_lost(&format!(" ({error})"));
@@ -367,8 +372,7 @@ impl Peers {
 
 impl Reducer for Peers {
     fn part<'a>(&self, batch: &'a [i64]) -> &'a [i64] {
-        let Launch { rank, size, .. } = self.launch;
-        &batch[batch.len() * rank / size..batch.len() * (rank + 1) / size]
+        &batch[self.launch.part(batch.len())]
     }
 
     fn sum(&self, tensors: Vec<Tensor>) -> Result<Vec<Tensor>> {

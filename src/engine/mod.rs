@@ -101,8 +101,8 @@ pub struct Totals {
 /// A function that is called after each step with the number of steps of the epoch that are done.
 pub type AfterStep<'a> = dyn FnMut(u64) -> ControlFlow<()> + Send + 'a;
 
-/// What joins an engine with those of other processes that train the same network, each on its part
-/// of every batch.
+/// Joins an engine with those of other processes that train the same network, each on its part of
+/// every batch.
 pub trait Reducer: Send + Sync {
     /// Returns the part of a batch that is for this process; it may be empty.
     fn part<'a>(&self, batch: &'a [i64]) -> &'a [i64];

@@ -1,14 +1,14 @@
 //! PyTorch's c10d: a key-value store that several processes share, and a group of processes that
 //! add up tensors over gloo.
 
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::time::Duration;
 
 use tch::Tensor;
 use torch_sys::C_tensor;
 
-use super::{check, lenet5_free};
-use crate::{Error, Result};
+use super::{c_string, check, lenet5_free};
+use crate::Result;
 
 unsafe extern "C" {
     fn lenet5_store_open(
@@ -45,10 +45,6 @@ unsafe extern "C" {
     ) -> *mut c_char;
     fn lenet5_group_sum_(group: *mut c_void, tensor: *mut C_tensor) -> *mut c_char;
     fn lenet5_group_close(group: *mut c_void);
-}
-
-fn c_string(text: &str) -> Result<CString> {
-    CString::new(text).map_err(|_| Error::Torch("NUL in a string".to_owned()))
 }
 
 fn milliseconds(time: Duration) -> i64 {

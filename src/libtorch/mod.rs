@@ -97,6 +97,14 @@ fn check(message: *mut c_char) -> Result<()> {
     Err(Error::libtorch(&text))
 }
 
+/// Converts a string for C.
+///
+/// # Errors
+/// If it contains NUL.
+fn c_string(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::Torch("NUL in a string".to_owned()))
+}
+
 /// Returns the system's reason why a library cannot be loaded.
 pub(crate) fn reason(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
@@ -312,8 +320,6 @@ pub fn torchscript(
     source: &str,
     (attribute, text): (&str, &str),
 ) -> Result<Vec<u8>> {
-    let c_string =
-        |text: &str| CString::new(text).map_err(|_| Error::Torch("NUL in a string".to_owned()));
     let names = tensors.iter().map(|(name, _)| c_string(name)).collect::<Result<Vec<_>>>()?;
     let name_pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
     let pointers: Vec<_> = tensors.iter().map(|(_, tensor)| tensor.as_ptr()).collect();

@@ -710,12 +710,12 @@ mod tests {
                 (x * cos + y * sin).abs() < width && (y * cos - x * sin).abs() < height
             };
             assert!(is_sheet(&|x, y| rectangle(x, y, 40.0, 20.0)));
-            // With a digit on it.
+            // It is still a sheet with a digit on it.
             assert!(is_sheet(&|x, y| rectangle(x, y, 40.0, 20.0) && !rectangle(x, y, 2.0, 12.0)));
-            // Too small.
+            // This one is too small.
             assert!(!is_sheet(&|x, y| rectangle(x, y, 20.0, 10.0)));
         }
-        // A 0 with a small hole.
+        // This is a 0 with a small hole.
         let oval = |x: f32, y: f32, size: f32| (x / 0.7).hypot(y) < size;
         assert!(!is_sheet(&|x, y| oval(x, y, 45.0) && !oval(x, y, 8.0)));
     }

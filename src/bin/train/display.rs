@@ -1,4 +1,4 @@
-//! What a run shows on the terminal.
+//! Shows a run on the terminal: its progress, and a table of epochs.
 
 use lenet5::recipe::{OptimizerConfig, TrainConfig};
 use lenet5::train::{EpochMetrics, Progress};

@@ -131,17 +131,10 @@ fn train(
     config.device = arguments.device.unwrap_or(config.device);
     config.threads = arguments.threads.or(config.threads);
     let (device, device_name) = config.device.open()?;
-    let place = match peers {
-        None => Place::from(device),
-        Some(peers) => {
-            let threads = config.threads.or_else(|| threads_of_rank(peers.launch()));
-            libtorch::set_threads(threads)?;
-            Place { device: device_of_rank(device, peers.launch()), peers: Some(Arc::clone(peers)) }
-        }
-    };
-    if peers.is_none() {
-        libtorch::set_threads(config.threads)?;
-    }
+    let launch = peers.map(|peers| peers.launch());
+    libtorch::set_threads(config.threads.or_else(|| launch.and_then(threads_of_rank)))?;
+    let device = launch.map_or(device, |launch| device_of_rank(device, launch));
+    let place = Place { device, peers: peers.cloned() };
     let path = folder.path().to_owned();
     let mut run = match folder {
         Folder::Old(folder) => Run::resume(config, &folder, place)?,
