@@ -66,6 +66,12 @@ fn cuda_headers(root: &Path) -> Option<PathBuf> {
     folders.into_iter().find(complete)
 }
 
+/// The folder of NCCL's header: in PyTorch's wheels, or beside CUDA's headers.
+fn nccl_header(root: &Path, cuda: &Path) -> Option<PathBuf> {
+    let wheel = fs::canonicalize(root).ok()?.parent()?.join("nvidia/nccl/include");
+    [wheel, cuda.to_owned()].into_iter().find(|folder| folder.join("nccl.h").exists())
+}
+
 fn build_cuda_shim(root: &Path, headers: &Path, lib: &Path, built: &Path) {
     let mut build = compiler(root);
     build
@@ -74,6 +80,9 @@ fn build_cuda_shim(root: &Path, headers: &Path, lib: &Path, built: &Path) {
         .include(headers)
         .include(headers.join("cccl"))
         .file("src/libtorch/cuda_shim.cpp");
+    if let Some(folder) = nccl_header(root, headers) {
+        build.include(folder).define("USE_C10D_NCCL", None);
+    }
     let objects = build.compile_intermediates();
     let status = build
         .get_compiler()

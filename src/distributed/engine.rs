@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::{Launch, Peers};
 use crate::data::Dataset;
@@ -28,8 +28,8 @@ pub struct DataParallelEngine {
 }
 
 impl DataParallelEngine {
-    /// Waits for the other ranks, checks that they train the same, and opens this rank's engine
-    /// with `open`, which gets the test images that this rank evaluates.
+    /// Waits for the other ranks, checks that they train the same, and opens this rank's engine on
+    /// `device` with `open`, which gets the test images that this rank evaluates.
     ///
     /// # Errors
     /// If a rank does not arrive, or trains something else, or the engine cannot be opened.
@@ -38,9 +38,10 @@ impl DataParallelEngine {
         recipe: &TrainConfig,
         state: &State,
         data: &Data,
+        device: Device,
         open: impl FnOnce(&Data) -> Result<Box<dyn Engine>>,
     ) -> Result<Self> {
-        peers.join(&facts(recipe, state, data)?)?;
+        peers.join(device, &facts(recipe, state, data)?)?;
         let test_count = data.test.len() as usize;
         let test_part = peers.launch().part(test_count);
         let test = data.test.split(test_part.start as i64).1.first(test_part.len() as i64);

@@ -8,7 +8,9 @@
 mod engine;
 mod launch;
 mod peers;
+mod store;
 
 pub use engine::DataParallelEngine;
 pub use launch::Launch;
 pub use peers::Peers;
+pub use store::JobStore;

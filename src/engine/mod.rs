@@ -288,8 +288,9 @@ impl Preparation {
             ));
         }
         let reducer: Arc<dyn Reducer> = peers.clone();
-        let open = |data: &Data| self.open_own(recipe, state, data, place.device, Some(reducer));
-        Ok(Box::new(DataParallelEngine::open(peers, recipe, state, data, open)?))
+        let device = place.device;
+        let open = |data: &Data| self.open_own(recipe, state, data, device, Some(reducer));
+        Ok(Box::new(DataParallelEngine::open(peers, recipe, state, data, device, open)?))
     }
 
     /// Opens the engine of this process.

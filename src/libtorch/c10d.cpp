@@ -8,7 +8,7 @@
 namespace {
 
 using StorePointer = c10::intrusive_ptr<c10d::Store>;
-using GroupPointer = c10::intrusive_ptr<c10d::ProcessGroupGloo>;
+using GroupPointer = c10::intrusive_ptr<c10d::Backend>;
 
 StorePointer &store_of(Store *pointer) { return *static_cast<StorePointer *>(pointer); }
 
@@ -73,4 +73,8 @@ char *lenet5_group_sum_(Group *group, Tensor *tensor) {
   });
 }
 
-void lenet5_group_close(Group *group) { delete static_cast<GroupPointer *>(group); }
+void lenet5_group_close(Group *group) {
+  // Operations that wait for a lost process end with an error.
+  std::free(guarded([&] { group_of(group)->abort(); }));
+  delete static_cast<GroupPointer *>(group);
+}

@@ -1,5 +1,5 @@
-// PyTorch's c10d: a store, and a group of processes that add up tensors over gloo. Each function
-// returns null, or an error message that the caller frees with lenet5_free.
+// PyTorch's c10d: a store, and a group of processes that add up tensors. Each function returns null,
+// or an error message that the caller frees with lenet5_free. NCCL's groups are in cuda_shim.cpp.
 #pragma once
 #include "shim.h"
 
@@ -21,7 +21,7 @@ void lenet5_store_close(Store *store);
 // `interface` may be null: the address of the machine's host name is used then.
 char *lenet5_gloo_open(Store *store, const char *prefix, int rank, int size, int64_t timeout_ms, const char *interface,
                        Group **group);
-// Replaces a tensor on the CPU by the sum over all processes.
+// Replaces a tensor by the sum over all processes. It is on the CPU for gloo, on the GPU for NCCL.
 char *lenet5_group_sum_(Group *group, Tensor *tensor);
 void lenet5_group_close(Group *group);
 }

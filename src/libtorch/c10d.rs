@@ -1,13 +1,13 @@
 //! PyTorch's c10d: a key-value store that several processes share, and a group of processes that
-//! add up tensors over gloo.
+//! add up tensors over gloo or NCCL.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::time::Duration;
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 use torch_sys::C_tensor;
 
-use super::{c_string, check, lenet5_free};
+use super::{c_string, check, cuda, lenet5_free};
 use crate::Result;
 
 unsafe extern "C" {
@@ -133,21 +133,23 @@ impl Drop for Store {
     }
 }
 
-/// Processes that are connected over gloo. All of them must call the same functions in the same
-/// order.
-pub struct Group(*mut c_void);
+/// Processes that are connected. All of them must call the same functions in the same order.
+pub struct Group {
+    pointer: *mut c_void,
+    device: Device,
+}
 
 // SAFETY: a group may be used by one thread after another.
 unsafe impl Send for Group {}
 
 impl Group {
-    /// Connects this process, number `rank` of `size`, with the others, by keys of the store that
-    /// start with `prefix`. `interface` is the network interface to use; by default it is that of
-    /// the machine's host name.
+    /// Connects this process, number `rank` of `size`, with the others over gloo, by keys of the
+    /// store that start with `prefix`. `interface` is the network interface to use; by default it
+    /// is that of the machine's host name.
     ///
     /// # Errors
     /// If a process does not connect within `timeout`.
-    pub fn open(
+    pub fn over_gloo(
         store: &Store,
         prefix: &str,
         (rank, size): (usize, usize),
@@ -164,22 +166,76 @@ impl Group {
             let timeout = milliseconds(timeout);
             lenet5_gloo_open(store.0, prefix.as_ptr(), rank, size, timeout, interface, &mut group)
         })?;
-        Ok(Self(group))
+        Ok(Self { pointer: group, device: Device::Cpu })
     }
 
-    /// Replaces a tensor on the CPU by its sum over all processes. All get the same bits.
+    /// Connects this process, number `rank` of `size`, with the others over NCCL, by keys of the
+    /// store that start with `prefix`. Each process needs a GPU of its own; this one's is number
+    /// `gpu`. The processes meet in their first sum.
+    ///
+    /// # Errors
+    /// If there is no GPU, or the program was built without NCCL's header.
+    pub fn over_nccl(
+        store: &Store,
+        prefix: &str,
+        ranks: (usize, usize),
+        gpu: usize,
+        timeout: Duration,
+    ) -> Result<Self> {
+        let prefix = c_string(prefix)?;
+        // SAFETY: the store is open.
+        let pointer =
+            unsafe { cuda::open_nccl(store.0, &prefix, ranks, gpu, milliseconds(timeout))? };
+        Ok(Self { pointer, device: Device::Cuda(gpu) })
+    }
+
+    /// Returns the sum of a tensor over all processes. All get the same bits.
     ///
     /// # Errors
     /// If the connection to a process is lost, or one does not answer within the timeout.
-    pub fn sum_(&self, tensor: &mut Tensor) -> Result<()> {
+    pub fn sum(&self, tensor: &Tensor) -> Result<Tensor> {
+        let mut sum = tensor.f_to_device_(self.device, tensor.kind(), false, true)?;
         // SAFETY: the tensor lives for the length of the call, which waits for the result.
-        check(unsafe { lenet5_group_sum_(self.0, tensor.as_mut_ptr()) })
+        check(unsafe { lenet5_group_sum_(self.pointer, sum.as_mut_ptr()) })?;
+        Ok(sum.f_to_device(tensor.device())?)
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
         // SAFETY: the group is not used again.
-        unsafe { lenet5_group_close(self.0) }
+        unsafe { lenet5_group_close(self.pointer) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+    use crate::DeviceChoice;
+
+    /// Finding NCCL's functions in libtorch needs no GPU; with one, a group of one process works.
+    #[test]
+    fn nccl_opens_or_says_that_there_is_no_gpu() {
+        let opened = DeviceChoice::Cuda(0).open();
+        if opened.is_err() && !cuda::has_graphs() {
+            return;
+        }
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let timeout = Duration::from_secs(20);
+        let store = Store::open(("127.0.0.1", port), true, "test", timeout).unwrap();
+        match Group::over_nccl(&store, "group", (0, 1), 0, timeout) {
+            Ok(group) => {
+                let tensor = Tensor::from_slice(&[1.0_f32, 2.0]);
+                assert_eq!(group.sum(&tensor).unwrap(), tensor);
+            }
+            Err(error) => {
+                assert!(opened.is_err());
+                assert!(error.to_string().contains("driver"), "{error}");
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! CUDA streams and graphs, through the part of the shim that needs CUDA. It is a library embedded
 //! in this binary, loaded only if a GPU is used.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -30,6 +30,16 @@ struct Functions {
     graph_end: unsafe extern "C" fn(Pointer) -> Status,
     graph_replay: unsafe extern "C" fn(Pointer) -> Status,
     graph_free: unsafe extern "C" fn(Pointer),
+    gpu_uuid: unsafe extern "C" fn(c_int, *mut u8) -> Status,
+    nccl_open: unsafe extern "C" fn(
+        Pointer,
+        *const c_char,
+        c_int,
+        c_int,
+        i64,
+        c_int,
+        *mut Pointer,
+    ) -> Status,
     /// Keeps the library loaded.
     _library: Library,
 }
@@ -71,6 +81,8 @@ fn load() -> Result<Functions, String> {
             graph_end: function!("graph_end"),
             graph_replay: function!("graph_replay"),
             graph_free: function!("graph_free"),
+            gpu_uuid: function!("gpu_uuid"),
+            nccl_open: function!("nccl_open"),
             _library: library,
         })
     }
@@ -90,6 +102,38 @@ fn file_in_memory() -> io::Result<File> {
 #[cfg(not(target_os = "linux"))]
 fn file_in_memory() -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Returns 16 bytes that no other GPU has.
+///
+/// # Errors
+/// If there is no such GPU, or the CUDA part of the shim is missing.
+pub fn uuid(device: usize) -> Result<[u8; 16]> {
+    let mut uuid = [0; 16];
+    // SAFETY: the shim writes 16 bytes.
+    check(unsafe { (functions()?.gpu_uuid)(device as c_int, uuid.as_mut_ptr()) })?;
+    Ok(uuid)
+}
+
+/// Opens a group of processes over NCCL; see [`Group::over_nccl`](super::Group::over_nccl).
+///
+/// # Safety
+/// `store` must be an open store of c10d.
+pub(super) unsafe fn open_nccl(
+    store: Pointer,
+    prefix: &CStr,
+    (rank, size): (usize, usize),
+    device: usize,
+    timeout_ms: i64,
+) -> Result<Pointer> {
+    let functions = functions()?;
+    let mut group = std::ptr::null_mut();
+    let (rank, size, device) = (rank as c_int, size as c_int, device as c_int);
+    // SAFETY: the pointers live for the length of the call; on success `group` is a new group.
+    check(unsafe {
+        (functions.nccl_open)(store, prefix.as_ptr(), rank, size, timeout_ms, device, &mut group)
+    })?;
+    Ok(group)
 }
 
 /// A CUDA stream on which work can be recorded.

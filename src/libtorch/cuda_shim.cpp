@@ -1,10 +1,16 @@
 // The part of the shim that needs CUDA. It is a separate shared library, which cuda.rs loads after libtorch_cuda.so.
 // As in shim.h, a function returns null, or an error message that the caller frees with lenet5_free.
+#include "c10d.h"
 #include "guarded.h"
 
+#include <ATen/cuda/CUDAContextLight.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAStream.h>
+#ifdef USE_C10D_NCCL
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
+#endif
 
 #include <memory>
 
@@ -70,5 +76,36 @@ char *lenet5_graph_replay(at::cuda::CUDAGraph *graph) {
 }
 
 void lenet5_graph_free(at::cuda::CUDAGraph *graph) { delete graph; }
+
+// Writes the 16 bytes that no other GPU has.
+char *lenet5_gpu_uuid(int device, uint8_t *uuid) {
+  return guarded([&] {
+    const auto properties = at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(device));
+    std::memcpy(uuid, &properties->uuid, sizeof properties->uuid);
+  });
+}
+
+// Connects the processes of a group over NCCL, by keys of the store that start with `prefix`. Each
+// process needs a GPU of its own.
+char *lenet5_nccl_open(Store *store, const char *prefix, int rank, int size, int64_t timeout_ms,
+                       int device, Group **group) {
+  return guarded([&] {
+#ifdef USE_C10D_NCCL
+    // A sum that takes too long is an error. By default NCCL's watchdog would end the process.
+    setenv("TORCH_NCCL_BLOCKING_WAIT", "1", 0);
+    setenv("TORCH_NCCL_ENABLE_MONITORING", "0", 0);
+    using Nccl = c10d::ProcessGroupNCCL;
+    c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
+    auto options = Nccl::Options::create();
+    options->timeout = std::chrono::milliseconds(timeout_ms);
+    auto &shared = *static_cast<c10::intrusive_ptr<c10d::Store> *>(store);
+    auto own = c10::make_intrusive<c10d::PrefixStore>(prefix, shared);
+    *group = new c10::intrusive_ptr<c10d::Backend>(
+        c10::make_intrusive<Nccl>(own, rank, size, std::move(options)));
+#else
+    C10_THROW_ERROR(Error, "this program was built without NCCL's header");
+#endif
+  });
+}
 
 }

@@ -14,15 +14,15 @@ use anyhow::Context;
 use clap::Parser;
 use lenet5::distributed::{Launch, Peers};
 use lenet5::engine::Place;
+use lenet5::libtorch;
 use lenet5::model::Summary;
 use lenet5::train::{Outcome, Run, read_config};
-use lenet5::{DeviceChoice, libtorch};
 use lenet5_cli::{self as cli, ModelArguments};
 use lenet5_core::files;
 
 use display::{Display, EpochTable, epochs};
 use ranks::{Folder, device_of_rank, threads_of_rank, train_with_others};
-use settings::Settings;
+use settings::{Changes, Settings};
 use sweep::{Axis, Seeds, sweep};
 
 /// Trains LeNet-5 on MNIST, or on another data set in IDX files.
@@ -50,15 +50,8 @@ struct TrainArguments {
     settings: Settings,
     #[command(flatten)]
     model: ModelArguments,
-    /// Number of epochs [default: 10, for sdlm 20]
-    #[arg(long, help_heading = "Training")]
-    epochs: Option<u32>,
-    /// Device: auto, cpu, cuda, cuda:N or mps [default: auto]
-    #[arg(long, help_heading = "Computation")]
-    device: Option<DeviceChoice>,
-    /// CPU threads [default: all cores]
-    #[arg(long, help_heading = "Computation")]
-    threads: Option<i32>,
+    #[command(flatten)]
+    changes: Changes,
     /// Seconds after which another process that does not answer is given up [default: 60]
     ///
     /// For a job of several processes, started by torchrun or Slurm.
@@ -127,9 +120,7 @@ fn train(
             arguments.settings.config(&options, init.as_ref())?
         }
     };
-    config.epochs = arguments.epochs.unwrap_or(config.epochs);
-    config.device = arguments.device.unwrap_or(config.device);
-    config.threads = arguments.threads.or(config.threads);
+    arguments.changes.apply(&mut config);
     let (device, device_name) = config.device.open()?;
     let launch = peers.map(|peers| peers.launch());
     libtorch::set_threads(config.threads.or_else(|| launch.and_then(threads_of_rank)))?;

@@ -79,7 +79,8 @@ impl TrainArguments {
         const KEY: &str = "folder";
         let mut chosen = None;
         if peers.is_first() {
-            let before = if peers.launch().restarts > 0 { peers.remembered(KEY)? } else { None };
+            // The key has no prefix of this start, so that it survives a restart.
+            let before = if peers.launch().restarts > 0 { peers.store().get(KEY)? } else { None };
             let folder = match (before, &self.resume) {
                 (Some(bytes), None) => {
                     let path = PathBuf::from(String::from_utf8(bytes)?);
@@ -90,7 +91,7 @@ impl TrainArguments {
             };
             let path = std::path::absolute(folder.path())?;
             let path = path.to_str().context("expected a folder whose path is UTF-8")?;
-            peers.remember(KEY, path.as_bytes())?;
+            peers.store().set(KEY, path.as_bytes())?;
             let is_old = matches!(folder, Folder::Old(_));
             chosen = Some((folder, serde_json::to_vec(&(is_old, path))?));
         }

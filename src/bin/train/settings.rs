@@ -3,12 +3,35 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use lenet5::DeviceChoice;
 use lenet5::model::{C5, ModelConfig, ModelOptions, Network};
 use lenet5::recipe::{
     Distortions, EngineChoice, Loss, OptimizerConfig, Order, Precision, Schedule, TrainConfig,
 };
 use lenet5::weights::Weights;
 use lenet5_cli as cli;
+
+/// The settings that may change when a run goes on.
+#[derive(Args)]
+pub struct Changes {
+    /// Number of epochs [default: 10, for sdlm 20]
+    #[arg(long, help_heading = "Training")]
+    pub epochs: Option<u32>,
+    /// Device: auto, cpu, cuda, cuda:N or mps [default: auto]
+    #[arg(long, help_heading = "Computation")]
+    pub device: Option<DeviceChoice>,
+    /// CPU threads [default: all cores]
+    #[arg(long, help_heading = "Computation")]
+    pub threads: Option<i32>,
+}
+
+impl Changes {
+    pub fn apply(&self, config: &mut TrainConfig) {
+        config.epochs = self.epochs.unwrap_or(config.epochs);
+        config.device = self.device.unwrap_or(config.device);
+        config.threads = self.threads.or(config.threads);
+    }
+}
 
 /// Settings that a resumed run takes from its config.json.
 #[derive(Args)]

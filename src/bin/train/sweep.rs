@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
-use lenet5::distributed::Peers;
+use lenet5::distributed::{Launch, Peers};
 use lenet5::engine::Place;
 use lenet5::libtorch;
 use lenet5::train::{EpochMetrics, Outcome, Run, checkpoint_path, read_metrics};
@@ -15,7 +15,7 @@ use lenet5_cli as cli;
 use lenet5_core::files;
 use serde::{Deserialize, Serialize};
 
-use crate::ranks::threads_of_rank;
+use crate::ranks::{device_of_rank, threads_of_rank};
 use crate::{StopSignal, TrainArguments};
 
 /// The options that a sweep replaces in each run.
@@ -180,12 +180,12 @@ pub fn sweep(
         Some(peers) => arguments.shared_folder(peers)?,
     };
     let folder = folder.path();
-    let (rank, size) = peers.map_or((0, 1), |peers| (peers.launch().rank, peers.launch().size));
-    let threads = peers.and_then(|peers| threads_of_rank(peers.launch()));
-    libtorch::set_threads(arguments.threads.or(threads))?;
+    let launch = peers.map(|peers| peers.launch());
+    let (rank, size) = launch.map_or((0, 1), |launch| (launch.rank, launch.size));
+    libtorch::set_threads(arguments.changes.threads.or_else(|| launch.and_then(threads_of_rank)))?;
     let lost = Arc::new(AtomicBool::new(false));
     if let Some(peers) = peers {
-        peers.show_life(Arc::clone(&lost), Arc::clone(&signal.received));
+        peers.store().show_life(Arc::clone(&lost), Arc::clone(&signal.received));
     }
     if rank == 0 {
         let shown = files::shown(folder);
@@ -202,7 +202,8 @@ pub fn sweep(
     };
     let mut results: Vec<Option<RunResult>> = vec![None; count];
     for (index, run) in planned.into_iter().enumerate().filter(|(index, _)| index % size == rank) {
-        let outcome = match run_one(run.arguments, &folder.join(&run.name), &signal.received) {
+        let folder = folder.join(&run.name);
+        let outcome = match run_one(run.arguments, &folder, launch, &signal.received) {
             Ok(Some(metrics)) => Ok(metrics),
             Ok(None) if lost.load(Ordering::Relaxed) => {
                 anyhow::bail!("the store of rank 0 or of torchrun does not answer")
@@ -214,23 +215,24 @@ pub fn sweep(
         if rank == 0 {
             print(&result);
         } else if let Some(peers) = peers {
-            peers.set(&format!("sweep/{index}"), &serde_json::to_vec(&result)?)?;
+            let store = peers.store();
+            store.set(&store.key(&format!("sweep/{index}")), &serde_json::to_vec(&result)?)?;
         }
         results[index] = Some(result);
     }
     if rank != 0 {
         return Ok(ExitCode::SUCCESS);
     }
-    for (index, found) in results.iter_mut().enumerate() {
-        if let (None, Some(peers)) = (&found, peers) {
-            let Some(text) =
-                peers.wait_alive(index % size, &format!("sweep/{index}"), &signal.received)?
-            else {
+    for (index, missing) in results.iter_mut().enumerate() {
+        if let (None, Some(peers)) = (&missing, peers) {
+            let key = format!("sweep/{index}");
+            let found = peers.store().wait_alive(index % size, &key, &signal.received)?;
+            let Some(text) = found else {
                 return Ok(stopped(signal, rank));
             };
             let result: RunResult = serde_json::from_slice(&text)?;
             print(&result);
-            *found = Some(result);
+            *missing = Some(result);
         }
     }
     let results: Vec<RunResult> = results.into_iter().flatten().collect();
@@ -249,6 +251,7 @@ fn stopped(signal: &StopSignal, rank: usize) -> ExitCode {
 fn run_one(
     arguments: TrainArguments,
     folder: &Path,
+    launch: Option<&Launch>,
     stop: &AtomicBool,
 ) -> anyhow::Result<Option<EpochMetrics>> {
     if stop.load(Ordering::Relaxed) {
@@ -257,10 +260,9 @@ fn run_one(
     let options = arguments.model.options();
     let init = arguments.settings.init(&options, false)?;
     let mut config = arguments.settings.config(&options, init.as_ref())?;
-    config.epochs = arguments.epochs.unwrap_or(config.epochs);
-    config.device = arguments.device.unwrap_or(config.device);
-    config.threads = arguments.threads;
+    arguments.changes.apply(&mut config);
     let (device, _) = config.device.open()?;
+    let device = launch.map_or(device, |launch| device_of_rank(device, launch));
     let mut run = match checkpoint_path(folder).exists() {
         true => Run::resume(config, folder, device)?,
         false => Run::start(config, init, folder, Place::from(device))?,
