@@ -10,6 +10,7 @@ import argparse
 import datetime
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -121,17 +122,39 @@ class Rust:
 
     def run(self, name: str, *arguments, hide_gpu: bool = False) -> str:
         """Runs one of the programs, and returns its stdout."""
-        environment = {**os.environ, "RUST_BACKTRACE": "1"}
-        if hide_gpu:
-            environment["CUDA_VISIBLE_DEVICES"] = ""
+        variables = {"CUDA_VISIBLE_DEVICES": ""} if hide_gpu else {}
+        command, process = self.start(name, *arguments, **variables)
+        return self.end(command, process)
+
+    def start(self, name: str, *arguments, **variables: str) -> tuple[list, subprocess.Popen]:
         command = [str(self.binaries / name), *map(str, arguments)]
-        result = subprocess.run(
-            command,
-            capture_output=True, text=True, check=False, env=environment, timeout=TIMEOUT,
-        )  # fmt: skip
-        if result.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)}\n{result.stderr}")
-        return result.stdout
+        environment = {**os.environ, "RUST_BACKTRACE": "1", **variables}
+        return command, subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+
+    def end(self, command: list, process: subprocess.Popen) -> str:
+        with process:
+            try:
+                output, errors = process.communicate(timeout=TIMEOUT)
+            finally:
+                process.kill()
+        if process.returncode != 0:
+            raise RuntimeError(f"{' '.join(command)}\n{errors}")
+        return output
+
+    def ranks(self, size: int, *arguments) -> tuple[Path, str]:
+        """Trains in several processes on one device; returns the folder and rank 0's stdout."""
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = listener.getsockname()[1]
+        self.runs += 1
+        out = self.folder / str(self.runs)
+        job = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        options = ("--engine=libtorch", f"--device={self.device}", f"--out={out}", *arguments)
+        started = [self.start("train", *options, **job, RANK=str(rank)) for rank in range(size)]
+        printed = [self.end(*rank) for rank in started]
+        return out, printed[0]
 
     def train(self, *arguments, engine="libtorch", device="") -> tuple[Path, list[dict]]:
         """Trains; returns the run's folder and its metrics by epoch."""
@@ -186,6 +209,18 @@ def agree(report: Report, rust: Rust, engines: tuple[str, ...], images, labels, 
         ok = abs(error - other) <= ERROR_TOLERANCE
         name = f"test error after {EPOCHS} epochs, against {what}"
         report.check(name, ok, f"{error:.2f} % and {other:.2f} %")
+
+    # One GPU takes one rank over NCCL; two ranks that share it are connected over gloo.
+    short = (*settings, f"--limit={5 * BATCH_SIZE}", "--epochs=1")
+    alone = weights(rust.train(*short)[0])
+    for size in (1, 2):
+        backend = "NCCL" if device == "cuda" and size == 1 else "gloo"
+        with report.guarded(f"{size} ranks"):
+            folder, printed = rust.ranks(size, *short)
+            largest = difference(alone, weights(folder))
+            ok = largest <= RANDOM_TOLERANCE and f"over {backend}" in printed
+            name = f"{size} rank(s) over {backend}, against one process"
+            report.check(name, ok, f"largest difference {largest:.2e}")
 
     # Two runs of an engine give the same bits; libtorch is the reference and not checked.
     for engine in engines[1:]:

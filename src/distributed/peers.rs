@@ -77,6 +77,11 @@ impl Peers {
         self.launch.rank == 0
     }
 
+    /// Returns what connects the ranks: gloo, NCCL, or nothing yet.
+    pub fn backend(&self) -> &'static str {
+        self.group().as_ref().map_or("nothing", Group::backend)
+    }
+
     /// Returns the flag that is set in all processes in the same step, when one of them is told to
     /// stop.
     pub fn stop_agreed(&self) -> &AtomicBool {

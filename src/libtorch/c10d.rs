@@ -189,6 +189,11 @@ impl Group {
         Ok(Self { pointer, device: Device::Cuda(gpu) })
     }
 
+    /// Returns what connects the processes.
+    pub fn backend(&self) -> &'static str {
+        if self.device.is_cuda() { "NCCL" } else { "gloo" }
+    }
+
     /// Returns the sum of a tensor over all processes. All get the same bits.
     ///
     /// # Errors

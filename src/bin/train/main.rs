@@ -147,7 +147,7 @@ fn train(
         let table = EpochTable::new(run.config(), console::Term::stdout().size_checked());
         let parameters = Summary::new(&run.config().model).total.parameters;
         let ranks = peers.map_or_else(String::new, |peers| {
-            format!(" on each of {} processes", peers.launch().size)
+            format!(" on each of {} processes, over {}", peers.launch().size, peers.backend())
         });
         let _ = cli::print(format!(
             "LeNet-5, {parameters} parameters; {train} training and {test} {kind} images; device \
