@@ -13,13 +13,14 @@ use lenet5::Array;
 use lenet5::data::{Dataset, Split};
 use lenet5::distributed::{DataParallelEngine, Launch, Peers};
 use lenet5::engine::{AfterStep, Data, Engine, Epoch, OptimizerState, Reducer, State, Totals};
+use lenet5::libtorch::cuda::has_graphs;
 use lenet5::recipe::TrainConfig;
 use lenet5::train::{checkpoint_path, read_metrics};
 use lenet5::weights::Checkpoint;
 use tch::nn::{self, Module};
 use tch::{Device, Kind, Tensor};
 
-use crate::util::{Ended, program, small_mnist, temp, write_idx};
+use crate::util::{Ended, fake_gpu, program, small_mnist, temp, write_idx};
 
 /// A port that nothing uses.
 fn free_port() -> u16 {
@@ -84,7 +85,10 @@ fn train_on(data: &Path, settings: &[&str], out: &Path) -> Command {
             command.arg(default);
         }
     }
-    command.args(["--threads=1", "--device=cpu", "--data"]).arg(data);
+    if !settings.iter().any(|setting| setting.starts_with("--device")) {
+        command.arg("--device=cpu");
+    }
+    command.args(["--threads=1", "--data"]).arg(data);
     command.args(settings).arg("--out").arg(out);
     command
 }
@@ -155,6 +159,42 @@ fn several_ranks_train_as_one_does() {
             assert_eq!(found[0].train_error_percent, expected[0].train_error_percent);
         }
     }
+}
+
+/// NCCL's part runs with one simulated GPU for each rank, where gloo stands in for NCCL.
+#[test]
+#[ignore = "exhaustive: make test-all"]
+fn ranks_with_a_gpu_each_train_as_one_does() {
+    if !has_graphs() {
+        return;
+    }
+    let folder = temp();
+    let settings = ["--engine=libtorch", "--epochs=1"];
+    let alone = folder.path().join("alone");
+    Ended::from(train(&settings, &alone).output().unwrap()).success();
+    let out = folder.path().join("ranks");
+    let job = Job::start(2, |_| {
+        let mut command = train(&["--engine=libtorch", "--epochs=1", "--device=cuda"], &out);
+        command.env("LD_LIBRARY_PATH", fake_gpu());
+        command
+    });
+    let shown = job.end().remove(0).success();
+    assert!(shown.contains("on each of 2 processes, over NCCL"), "{shown}");
+    let largest = difference(&alone, &out);
+    assert!(largest < 2e-5, "{largest}");
+    // A rank that is lost is an error within the timeout, as with gloo.
+    let settings =
+        ["--epochs=100000", "--lr=0.0001", "--timeout=2", "--engine=libtorch", "--device=cuda"];
+    let out = folder.path().join("lost");
+    let mut job = Job::start(2, |_| {
+        let mut command = train(&settings, &out);
+        command.env("LD_LIBRARY_PATH", fake_gpu());
+        command
+    });
+    job.until_first_epoch(&out);
+    send("STOP", &job.0[1]);
+    let first: Ended = job.0.remove(0).wait_with_output().unwrap().into();
+    assert!(failed(&first).contains("rank 1 does not answer"), "{first:?}");
 }
 
 #[test]

@@ -93,7 +93,9 @@ pub fn fake_gpu() -> &'static Path {
             PathBuf::from(std::env::var_os("LIBTORCH").expect("as in .cargo/config.toml"));
         let library = folder.join("libtorch_cuda.so");
         let status = cxx()
-            .args(["-O1", "-shared", "-fPIC", "-w"])
+            .args(["-O1", "-shared", "-fPIC", "-w", "-DUSE_C10D_GLOO"])
+            .arg("-I")
+            .arg(root().join("src/libtorch")) // declarations in place of gloo's headers
             .arg(format!("-DON_CPU=\"{}\"", sources.join("cuda_on_cpu.cpp").display()))
             .arg("-I")
             .arg(libtorch.join("include"))

@@ -12,7 +12,10 @@
 #include <ATen/ops/set_native.h>
 #include <ATen/ops/view_native.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/library.h>
+#include <unistd.h>
 
 #include <functional>
 #include <map>
@@ -265,7 +268,56 @@ void CUDAGraph::replay() {
   for (const auto &step : *work) step();
 }
 
+// The start of the struct that CUDA returns.
+struct Properties {
+  char name[256];
+  char uuid[16];
+};
+
+// Each process has a GPU of its own.
+Properties *getDeviceProperties(c10::DeviceIndex) {
+  static Properties properties{};
+  const auto process = getpid();
+  std::memcpy(properties.uuid, &process, sizeof process);
+  return &properties;
+}
+
 } // namespace at::cuda
+
+namespace c10d {
+
+// NCCL for simulated GPUs, whose memory gloo can read. Its caller reserves the size of libtorch's, which is larger.
+struct ProcessGroupNCCL : Backend {
+  struct Options : Backend::Options {
+    explicit Options(bool);
+    // The caller's destructor expects libtorch's fields here; zeros need no destruction.
+    char fields[104] = {};
+  };
+
+  ProcessGroupNCCL(c10::intrusive_ptr<Store>, int rank, int size, c10::intrusive_ptr<Options>);
+
+  c10::intrusive_ptr<Work> allreduce(std::vector<at::Tensor> &tensors, const AllreduceOptions &options) override {
+    TORCH_CHECK(tensors.at(0).device() == gpu(), "NCCL adds up tensors on a GPU only");
+    std::vector<at::Tensor> on_cpu{as_on(tensors[0], c10::kCPU)};
+    return gloo->allreduce(on_cpu, options);
+  }
+
+  void abort() override { gloo->abort(); }
+
+  c10::intrusive_ptr<ProcessGroupGloo> gloo;
+};
+
+ProcessGroupNCCL::Options::Options(bool) : Backend::Options("nccl", kBackendDefaultTimeout) {}
+
+ProcessGroupNCCL::ProcessGroupNCCL(c10::intrusive_ptr<Store> store, int rank, int size,
+                                   c10::intrusive_ptr<Options> options)
+    : Backend(rank, size) {
+  auto own = ProcessGroupGloo::Options::create(options->timeout);
+  own->devices.push_back(ProcessGroupGloo::createDefaultDevice());
+  gloo = c10::make_intrusive<ProcessGroupGloo>(std::move(store), rank, size, std::move(own));
+}
+
+} // namespace c10d
 
 C10_REGISTER_GUARD_IMPL(CUDA, Guard)
 
