@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -267,6 +268,10 @@ def test_rust_programs(folder):
     for path in "src/bin", ".cargo":
         (package / path).mkdir(parents=True)
     manifest = manifest.replace("../lenet5", str(ROOT))
+    # With the same profile, what was compiled for the tests is used again.
+    profile = tomllib.loads((ROOT / "Cargo.toml").read_text())["profile"]["release"]
+    lines = [f"{name} = {json.dumps(value)}" for name, value in profile.items()]
+    manifest += "\n[profile.release]\n" + "\n".join(lines) + "\n"
     (package / "Cargo.toml").write_text(manifest)
     shutil.copy(ROOT / "Cargo.lock", package)
     (package / "build.rs").write_text(build_script)
