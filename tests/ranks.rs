@@ -28,23 +28,23 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// The processes of a job, which are killed if a test fails.
-struct Job(Vec<Child>);
+/// The processes of a job, which are killed if a test fails, and the port of its store.
+struct Job(Vec<Child>, u16);
 
 impl Job {
     /// Starts `size` ranks. `command` returns the command of a rank.
     fn start(size: usize, command: impl Fn(usize) -> Command) -> Self {
-        let port = free_port().to_string();
+        let port = free_port();
         let start = |rank: usize| {
             command(rank)
-                .envs([("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)])
+                .envs([("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port.to_string())])
                 .envs([("RANK", rank.to_string()), ("WORLD_SIZE", size.to_string())])
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()
                 .expect("the program starts")
         };
-        Self((0..size).map(start).collect())
+        Self((0..size).map(start).collect(), port)
     }
 
     /// Waits until the first epoch is done.
@@ -477,6 +477,41 @@ fn a_rank_that_a_sweep_loses_is_named() {
     send("KILL", &job.0[0]);
     let other: Ended = job.0.remove(1).wait_with_output().unwrap().into();
     assert!(failed(&other).contains("the store of rank 0 or of torchrun does not answer"));
+}
+
+#[test]
+fn a_signal_to_one_rank_stops_a_sweep() {
+    let folder = temp();
+    for told in [0, 1] {
+        let out = folder.path().join(told.to_string());
+        let settings = ["--epochs=100000", "--lr=0.0001", "--seeds=1..4"];
+        let job = Job::start(2, |_| train(&settings, &out));
+        job.until_first_epoch(&out.join("seed=1"));
+        job.until_first_epoch(&out.join("seed=2"));
+        send("TERM", &job.0[told]);
+        for (rank, ended) in job.end().iter().enumerate() {
+            let code = if rank == told { 143 } else { 130 };
+            assert_eq!(ended.code, Some(code), "{ended:?}");
+        }
+    }
+}
+
+#[test]
+fn a_rank_that_is_started_twice_is_an_error() {
+    let folder = temp();
+    let out = folder.path().join("run");
+    let settings = ["--epochs=100000", "--lr=0.0001"];
+    let job = Job::start(2, |_| train(&settings, &out));
+    job.until_first_epoch(&out);
+    let again: Ended = train(&settings, &out)
+        .envs([("RANK", "1"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1")])
+        .env("MASTER_PORT", job.1.to_string())
+        .output()
+        .unwrap()
+        .into();
+    assert!(failed(&again).contains("this job has another process with RANK 1"), "{again:?}");
+    send("TERM", &job.0[0]);
+    assert_eq!(job.end()[1].code, Some(130), "the others are not disturbed");
 }
 
 #[test]

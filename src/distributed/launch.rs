@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use crate::{Error, Result};
 
+/// The most processes of a job.
+const MAX_SIZE: u64 = 1 << 16;
 /// The port of PyTorch's store if nothing names one.
 const DEFAULT_PORT: u16 = 29500;
 
@@ -76,12 +78,17 @@ impl Launch {
         } else {
             return Ok(None);
         }
-        if rank >= size {
+        if !(1..=MAX_SIZE).contains(&size) {
             return Err(Error::config(format!(
-                "rank: expected a number below the number of processes, {size}, found {rank}"
+                "WORLD_SIZE: expected 1 to {MAX_SIZE} processes, found {size}"
             )));
         }
-        let Some(host) = variable("MASTER_ADDR").or(host) else {
+        if rank >= size {
+            return Err(Error::config(format!(
+                "RANK: expected a number below WORLD_SIZE, {size}, found {rank}"
+            )));
+        }
+        let Some(host) = variable("MASTER_ADDR").filter(|host| !host.is_empty()).or(host) else {
             return Err(Error::config("expected MASTER_ADDR, the host of rank 0; it is not set"));
         };
         let port = match number("MASTER_PORT")? {
@@ -163,7 +170,13 @@ mod tests {
         };
         assert_eq!(launch(&variables), Ok(Some(expected)));
         variables[0].1 = "4";
-        assert!(launch(&variables).unwrap_err().contains("below the number of processes, 4"));
+        assert!(launch(&variables).unwrap_err().contains("RANK: expected a number below WORLD_SIZE, 4"));
+        variables[0].1 = "0";
+        for size in ["0", "4294967298"] {
+            variables[1].1 = size;
+            assert!(launch(&variables).unwrap_err().contains("WORLD_SIZE: expected 1 to 65536"));
+        }
+        variables[1].1 = "4";
         variables[0].1 = "x";
         assert_eq!(launch(&variables).unwrap_err(), "RANK: expected a number, found \"x\"");
         variables[0].1 = "0";

@@ -55,7 +55,7 @@ impl Peers {
         let open = move || Store::open((&address.0, address.1), serves, "lenet5", timeout);
         let store = match within(timeout + PATIENCE, open) {
             Some(store) => store.map_err(|error| failed(what, &error))?,
-            None => return Err(failed(what, &"it accepts a connection, and is silent")),
+            None => return Err(failed(what, &format!("no answer within {} s", timeout.as_secs()))),
         };
         Ok(Self {
             store: JobStore::new(store, launch.clone(), timeout),
@@ -77,9 +77,9 @@ impl Peers {
         self.launch.rank == 0
     }
 
-    /// Returns what connects the ranks: gloo, NCCL, or nothing yet.
-    pub fn backend(&self) -> &'static str {
-        self.group().as_ref().map_or("nothing", Group::backend)
+    /// Returns what connects the ranks, gloo or NCCL; `None` if they are not connected.
+    pub fn backend(&self) -> Option<&'static str> {
+        self.group().as_ref().map(Group::backend)
     }
 
     /// Returns the flag that is set in all processes in the same step, when one of them is told to
@@ -116,7 +116,12 @@ impl Peers {
             _ => None,
         };
         let text = serde_json::to_vec(&(uuid, facts)).expect("facts are plain data");
-        self.store.set(&self.store.key(&format!("facts/{}", self.launch.rank)), &text)?;
+        let own = self.store.key(&format!("facts/{}", self.launch.rank));
+        if self.store.get(&own)?.is_some() {
+            let rank = self.launch.rank;
+            return Err(Error::Job(format!("this job has another process with RANK {rank}")));
+        }
+        self.store.set(&own, &text)?;
         let mut first: Option<Map<String, Value>> = None;
         let mut gpus = BTreeSet::new();
         for rank in 0..self.launch.size {
@@ -181,7 +186,7 @@ impl Peers {
     /// Finds out which rank a lost connection is due to. Each rank that notices it closes its own
     /// connections, so that all others notice it at once, and says in the store that it is alive.
     fn explained(&self, error: Error) -> Error {
-        let _closed = self.group().take();
+        drop(self.group().take());
         let Launch { rank, size, .. } = self.launch;
         let others: Vec<usize> = (0..size).filter(|other| *other != rank).collect();
         let answers = match self.store.tell("fault", b"1") {

@@ -147,22 +147,39 @@ impl JobStore {
     }
 
     /// Shows the other ranks that this one is alive, once a second from now on, in work that needs
-    /// no other connection. If the store is lost, it sets `lost` and `stop`.
+    /// no other connection. If the store is lost, it sets `lost` and `stop`. If one rank was told
+    /// to stop, it sets `stop` in all of them.
     pub fn show_life(&self, lost: Arc<AtomicBool>, stop: Arc<AtomicBool>) {
         let (store, timeout) = (Arc::downgrade(&self.store), self.timeout);
         let key = self.key(&format!("alive/{}", self.launch.rank));
+        let stop_key = self.key("stop");
         std::thread::spawn(move || {
             for beat in 0_u64.. {
-                let (Some(store), key) = (store.upgrade(), key.clone()) else { break };
-                let shown = within(timeout, move || store.set(&key, beat.to_string().as_bytes()));
-                if !matches!(shown, Some(Ok(()))) {
+                let Some(store) = store.upgrade() else { break };
+                let (key, stop_key) = (key.clone(), stop_key.clone());
+                let shown = within(timeout, move || {
+                    store.set(&key, beat.to_string().as_bytes())?;
+                    store.has(&stop_key)
+                });
+                let Some(Ok(stops)) = shown else {
                     lost.store(true, Ordering::Relaxed);
                     stop.store(true, Ordering::Relaxed);
                     break;
+                };
+                if stops {
+                    stop.store(true, Ordering::Relaxed);
                 }
                 std::thread::sleep(Duration::from_secs(1));
             }
         });
+    }
+
+    /// Stops all ranks that show that they are alive.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub fn stop_all(&self) -> Result<()> {
+        self.set(&self.key("stop"), b"1")
     }
 
     /// Waits until each of these ranks has set one of the keys. Returns the values, without those

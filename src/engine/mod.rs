@@ -193,7 +193,8 @@ pub(crate) enum EngineKind {
 /// # Errors
 /// If the settings name an engine or a precision that is incompatible with the other settings; the
 /// message states the reason.
-pub(crate) fn choose(recipe: &TrainConfig, device: Device) -> Result<EngineKind> {
+pub(crate) fn choose(recipe: &TrainConfig, place: &Place) -> Result<EngineKind> {
+    let device = place.device;
     if recipe.precision == Precision::Tf32 && !device.is_cuda() {
         return Err(Error::config("--precision tf32 runs on an NVIDIA GPU only"));
     }
@@ -202,6 +203,10 @@ pub(crate) fn choose(recipe: &TrainConfig, device: Device) -> Result<EngineKind>
         (EngineChoice::Libtorch, _) | (EngineChoice::Auto, Err(_)) => Ok(EngineKind::Libtorch),
         // GPU kernels must be chosen explicitly, as they have not run on a GPU yet.
         (EngineChoice::Auto, Ok(_)) if device.is_cuda() => Ok(EngineKind::Libtorch),
+        // It trains one pattern at a time, so ranks cannot share its batches.
+        (EngineChoice::Auto, Ok(EngineKind::Sdlm)) if place.peers.is_some() => {
+            Ok(EngineKind::Libtorch)
+        }
         (EngineChoice::Fused | EngineChoice::Auto, Ok(kind)) => Ok(kind),
         (EngineChoice::Fused, Err(reason)) => refuse("fused", reason),
         (EngineChoice::Graph, _) => match graph(recipe, device) {

@@ -260,7 +260,7 @@ impl Run {
     ) -> Result<Self> {
         let left = epoch < config.epochs;
         // The settings are checked even if no epoch is left.
-        let kind = engine::choose(&config, place.device)?;
+        let kind = engine::choose(&config, &place)?;
         let preparation = left.then(|| Preparation::start(kind, &config, place.device));
         let data = read_data(&config)?;
         let engine =

@@ -55,7 +55,7 @@ struct TrainArguments {
     /// Seconds after which another process that does not answer is given up [default: 60]
     ///
     /// For a job of several processes, started by torchrun or Slurm.
-    #[arg(long, value_name = "S", help_heading = "Computation")]
+    #[arg(long, value_name = "S", help_heading = "Computation", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: Option<u64>,
     /// Print at the end how long each part of a step took.
     ///
@@ -147,7 +147,8 @@ fn train(
         let table = EpochTable::new(run.config(), console::Term::stdout().size_checked());
         let parameters = Summary::new(&run.config().model).total.parameters;
         let ranks = peers.map_or_else(String::new, |peers| {
-            format!(" on each of {} processes, over {}", peers.launch().size, peers.backend())
+            let over = peers.backend().map_or_else(String::new, |name| format!(", over {name}"));
+            format!(" on each of {} processes{over}", peers.launch().size)
         });
         let _ = cli::print(format!(
             "LeNet-5, {parameters} parameters; {train} training and {test} {kind} images; device \

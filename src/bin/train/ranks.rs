@@ -17,7 +17,7 @@ pub fn train_with_others(arguments: TrainArguments, launch: Launch) -> anyhow::R
     let (rank, error_file) = (launch.rank, launch.error_file.clone());
     let connect = || {
         let signal = stop_on_signal()?;
-        let timeout = Duration::from_secs(arguments.timeout.unwrap_or(60).max(1));
+        let timeout = Duration::from_secs(arguments.timeout.unwrap_or(60));
         let peers = Arc::new(Peers::connect(launch, timeout, Arc::clone(&signal.received))?);
         anyhow::Ok((signal, peers))
     };

@@ -208,7 +208,7 @@ pub fn sweep(
             Ok(None) if lost.load(Ordering::Relaxed) => {
                 anyhow::bail!("the store of rank 0 or of torchrun does not answer")
             }
-            Ok(None) => return Ok(stopped(signal, rank)),
+            Ok(None) => return stopped(signal, peers),
             Err(error) => Err(format!("{error:#}")),
         };
         let result = RunResult { folder: run.name, group: run.group, outcome };
@@ -228,7 +228,7 @@ pub fn sweep(
             let key = format!("sweep/{index}");
             let found = peers.store().wait_alive(index % size, &key, &signal.received)?;
             let Some(text) = found else {
-                return Ok(stopped(signal, rank));
+                return stopped(signal, Some(peers));
             };
             let result: RunResult = serde_json::from_slice(&text)?;
             print(&result);
@@ -239,11 +239,15 @@ pub fn sweep(
     report(folder, &results)
 }
 
-fn stopped(signal: &StopSignal, rank: usize) -> ExitCode {
-    if rank == 0 {
+/// Ends this process after a signal to it or to another one. All others stop too.
+fn stopped(signal: &StopSignal, peers: Option<&Arc<Peers>>) -> anyhow::Result<ExitCode> {
+    if peers.is_none_or(|peers| peers.is_first()) {
         cli::note("stopped; the same command with the same --out goes on");
     }
-    ExitCode::from(*signal.exit_code.get().unwrap_or(&130))
+    if let Some(peers) = peers {
+        peers.store().stop_all()?;
+    }
+    Ok(ExitCode::from(*signal.exit_code.get().unwrap_or(&130)))
 }
 
 /// Starts a run, or goes on with it. Returns the measurements of its last epoch; `None` if it was
