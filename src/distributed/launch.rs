@@ -170,7 +170,9 @@ mod tests {
         };
         assert_eq!(launch(&variables), Ok(Some(expected)));
         variables[0].1 = "4";
-        assert!(launch(&variables).unwrap_err().contains("RANK: expected a number below WORLD_SIZE, 4"));
+        assert!(
+            launch(&variables).unwrap_err().contains("RANK: expected a number below WORLD_SIZE, 4")
+        );
         variables[0].1 = "0";
         for size in ["0", "4294967298"] {
             variables[1].1 = size;
