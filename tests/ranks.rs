@@ -173,24 +173,20 @@ fn ranks_with_a_gpu_each_train_as_one_does() {
     let alone = folder.path().join("alone");
     Ended::from(train(&settings, &alone).output().unwrap()).success();
     let out = folder.path().join("ranks");
-    let job = Job::start(2, |_| {
-        let mut command = train(&["--engine=libtorch", "--epochs=1", "--device=cuda"], &out);
+    let on_gpu = |settings: &[&str], out: &Path| {
+        let mut command = train(&[settings, &["--device=cuda"]].concat(), out);
         command.env("LD_LIBRARY_PATH", fake_gpu());
         command
-    });
+    };
+    let job = Job::start(2, |_| on_gpu(&settings, &out));
     let shown = job.end().remove(0).success();
     assert!(shown.contains("on each of 2 processes, over NCCL"), "{shown}");
     let largest = difference(&alone, &out);
     assert!(largest < 2e-5, "{largest}");
     // A rank that is lost is an error within the timeout, as with gloo.
-    let settings =
-        ["--epochs=100000", "--lr=0.0001", "--timeout=2", "--engine=libtorch", "--device=cuda"];
+    let settings = ["--epochs=100000", "--lr=0.0001", "--timeout=2", "--engine=libtorch"];
     let out = folder.path().join("lost");
-    let mut job = Job::start(2, |_| {
-        let mut command = train(&settings, &out);
-        command.env("LD_LIBRARY_PATH", fake_gpu());
-        command
-    });
+    let mut job = Job::start(2, |_| on_gpu(&settings, &out));
     job.until_first_epoch(&out);
     send("STOP", &job.0[1]);
     let first: Ended = job.0.remove(0).wait_with_output().unwrap().into();

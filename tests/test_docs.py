@@ -268,7 +268,7 @@ def test_rust_programs(folder):
     for path in "src/bin", ".cargo":
         (package / path).mkdir(parents=True)
     manifest = manifest.replace("../lenet5", str(ROOT))
-    # With the same profile, what was compiled for the tests is used again.
+    # The profile is that of the tests, so that cargo uses again what it compiled for them.
     profile = tomllib.loads((ROOT / "Cargo.toml").read_text())["profile"]["release"]
     lines = [f"{name} = {json.dumps(value)}" for name, value in profile.items()]
     manifest += "\n[profile.release]\n" + "\n".join(lines) + "\n"

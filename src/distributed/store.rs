@@ -39,11 +39,8 @@ impl JobStore {
         format!("{}/{key}", self.launch.restarts)
     }
 
-    /// Works on the store.
-    ///
-    /// # Errors
-    /// If the store does not answer within the timeout, or the work fails.
-    pub(crate) fn ask<T: Send + 'static>(
+    /// Works on the store. It is an error if it does not answer within the timeout.
+    fn ask<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Store) -> Result<T> + Send + 'static,
     ) -> Result<T> {

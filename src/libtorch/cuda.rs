@@ -1,4 +1,4 @@
-//! CUDA streams and graphs, through the part of the shim that needs CUDA. It is a library embedded
+//! CUDA streams and graphs, and groups over NCCL, through the part of the shim that needs CUDA. It is a library embedded
 //! in this binary, loaded only if a GPU is used.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
