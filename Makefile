@@ -1,5 +1,5 @@
 # `make` lists the targets. Each target first sets up what it needs: see scripts/setup.sh.
-.PHONY: help setup train test test-all lint cross-check check-versions export reproduce bench pictures no-digits time-pictures load-test docs package audit fuzz miri clean
+.PHONY: help setup train test test-all lint cross-check check-versions export reproduce bench pictures no-digits time-pictures load-test docs web package audit fuzz miri clean
 .DEFAULT_GOAL := help
 
 # With MAKEFLAGS cargo would look for make's job server, and warn that it cannot reach it.
@@ -96,6 +96,9 @@ docs: ## the book as web pages, in target/book; installs mdBook if it is missing
 	@command -v mdbook >/dev/null || [ -x target/tools/bin/mdbook ] || cargo install mdbook --locked --version 0.5.4 --root target/tools
 	@PATH="$$PWD/target/tools/bin:$$PATH" mdbook build docs
 	@echo target/book/index.html
+
+web: setup ## build the WebAssembly module of the page anew, into web/page/lenet5
+	$(PY) scripts/build_web.py
 
 package: ## the packages as they would be published, each built from its archive
 	cargo package --locked --workspace --exclude lenet5-programs $(ARGS)

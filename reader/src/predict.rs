@@ -116,21 +116,6 @@ fn is_picture(path: &Path) -> bool {
     Picture::is_known_name(path) || start().is_ok_and(|start| Picture::is_known(&start))
 }
 
-/// Parses the number of digits of a line: "5", or "3-6" for 3 to 6 digits.
-///
-/// # Errors
-/// If the text is no such number or range.
-pub fn number_of_digits(text: &str) -> Result<recognizer::Pattern, String> {
-    let (least, most) = text.split_once('-').unwrap_or((text, text));
-    let number = |text: &str| {
-        let number = text.trim().parse::<usize>();
-        number.map_err(|_| {
-            format!("expected a number of digits such as 5, or a range such as 3-6, found {text}")
-        })
-    };
-    recognizer::Pattern::digits(number(least)?..=number(most)?).map_err(|error| error.to_string())
-}
-
 /// Reads picture files on all cores, and calls `each` with every reading, in the order of the files. Lines have the form
 /// of `pattern`. Only a few pictures are in memory at a time. If there are many files, progress is shown on stderr.
 ///

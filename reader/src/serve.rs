@@ -143,7 +143,8 @@ impl Server {
         };
         let (modern, original) = (reader(Network::Modern)?, reader(Network::Original)?);
         let limits = RequestLimits::new(options);
-        let app = App { modern, original, default, limits, timeout, metrics, guard, cors };
+        let page = page::routes(options, own);
+        let app = App { modern, original, default, limits, timeout, metrics, guard, cors, page };
         let app = Arc::new(app);
         Ok(Self {
             runtime,

@@ -959,11 +959,9 @@ fn the_description_names_all_routes() {
         names,
         [
             "/",
-            "/app.js",
             "/healthz",
             "/metrics",
             "/openapi.json",
-            "/style.css",
             "/v1/activations",
             "/v1/predict"
         ]
@@ -999,7 +997,7 @@ fn references_resolve(part: &Value, whole: &Value) {
 fn the_page() {
     let service = Service::start(&[]);
     for (path, kind) in
-        [("/", "text/html"), ("/style.css", "text/css"), ("/app.js", "text/javascript")]
+        [("/", "text/html"), ("/style.css", "text/css"), ("/worker.js", "text/javascript")]
     {
         let response = service.get(path);
         assert_eq!(response.status, 200);
@@ -1007,7 +1005,7 @@ fn the_page() {
         assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
         assert_eq!(response.header("cache-control"), Some("no-cache"));
         let policy = response.header("content-security-policy").unwrap();
-        assert!(policy.starts_with("default-src 'self'; img-src 'self' data: blob:;"), "{policy}");
+        assert!(policy.starts_with("default-src 'self'; script-src 'self' 'wasm-unsafe-eval';"), "{policy}");
     }
 }
 

@@ -290,7 +290,7 @@ impl Ink {
         let noise = (4.0 * deviation).min(0.5 * level);
         for value in &mut self.values {
             *value -= paper;
-            *value = if *value < noise { 0.0 } else { (*value / level).min(1.0) };
+            *value = if *value < noise { 0.0 } else { min(*value / level, 1.0) };
         }
         Some(level)
     }
@@ -340,6 +340,17 @@ impl Taps {
                 .collect(),
         )
     }
+}
+
+/// The larger number. Other than `f32::max` it is one instruction on all processors, also in
+/// WebAssembly, as neither number is NaN.
+fn max(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+/// The smaller number, with one instruction as in [`max`].
+fn min(a: f32, b: f32) -> f32 {
+    if a < b { a } else { b }
 }
 
 /// The quantile of the values for `part`, 0 to 1; 0 if there are no values.
@@ -450,7 +461,7 @@ impl Colours {
         let paper = values.opened();
         let pairs = values.values.iter().zip(&paper.values);
         // If the paper is about as bright or dark as ink can be, hardly any difference is possible.
-        let parts = pairs.map(|(value, paper)| (value - paper) / (most - paper).max(0.3));
+        let parts = pairs.map(|(value, paper)| (value - paper) / max(most - paper, 0.3));
         [Ink::new(self.width, parts.collect()), values, paper]
     }
 
@@ -515,12 +526,12 @@ impl Ink {
         for (y, row) in self.values.chunks_exact(width).enumerate() {
             let cells = &mut least[y / step * columns..][..columns];
             for (cell, values) in cells.iter_mut().zip(row.chunks(step)) {
-                *cell = values.iter().copied().fold(*cell, f32::min);
+                *cell = values.iter().copied().fold(*cell, min);
             }
         }
         let coarse = Self { width: columns, values: least };
         let radius = (columns.min(coarse.height()) / 6).max(1);
-        let opened = coarse.extremes(radius, f32::min).extremes(radius, f32::max);
+        let opened = coarse.extremes(radius, min).extremes(radius, max);
         let mut markers = Vec::with_capacity(self.values.len());
         for y in 0..height {
             let cells = &opened.values[y / step * columns..][..columns];
@@ -613,8 +624,8 @@ fn opened_around(values: &[f32], radius: usize) -> Vec<f32> {
         let (first, last) = (&values[..radius], &values[values.len() - radius..]);
         [last, values, first].concat()
     };
-    let least = extremes_of_windows(around(values), 2 * radius + 1, f32::min);
-    extremes_of_windows(around(&least), 2 * radius + 1, f32::max)
+    let least = extremes_of_windows(around(values), 2 * radius + 1, min);
+    extremes_of_windows(around(&least), 2 * radius + 1, max)
 }
 
 /// The smallest or the largest of each `length` successive values.
@@ -651,9 +662,6 @@ impl Carried {
     /// Carries values from one row to the next one, and then along that row in both directions.
     /// Returns whether the row changes.
     fn carry(&mut self, from: &[f32], to: &mut [f32], under: &[f32]) -> bool {
-        // Without NaN, these are faster than the functions of the standard library.
-        let max = |a: f32, b: f32| if a > b { a } else { b };
-        let min = |a: f32, b: f32| if a < b { a } else { b };
         let start = |((to, from), under): ((&f32, &f32), &f32)| max(*to, min(*from, *under));
         let pixels = to.iter().zip(from).zip(under);
         let rightwards = pixels.clone().zip(&mut self.right);

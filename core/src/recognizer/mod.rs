@@ -518,6 +518,13 @@ impl Recognizer {
         })
     }
 
+    /// Returns the probabilities of the classes for pictures of single digits in MNIST's form:
+    /// 28x28 pixels, row by row, 0 for paper to 255 for ink. Here the network decides alone; the
+    /// reject network takes no part.
+    pub fn classify(&self, pictures: &[[u8; PIXELS]]) -> Vec<Vec<f32>> {
+        self.networks.reading.probabilities(pictures)
+    }
+
     /// Computes the outputs of all layers for [`Digit::pixels`]. The first one is the input as the
     /// network takes it.
     pub fn layers(&self, pixels: &[u8; PIXELS]) -> Vec<LayerOutput> {

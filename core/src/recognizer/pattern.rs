@@ -81,6 +81,22 @@ impl Pattern {
         Ok(Self { symbols: vec![Symbol::Any; most], shortest: least, repeats: false, description })
     }
 
+    /// Lines with a number of digits that is written as text: "5", or "3-6" for a range.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the text is of another form, or [`Pattern::digits`] fails.
+    pub fn parse_digits(text: &str) -> Result<Self> {
+        let (least, most) = text.split_once('-').unwrap_or((text, text));
+        let number = |text: &str| {
+            text.trim().parse::<usize>().map_err(|_| {
+                Error::Config(format!(
+                    "expected a number of digits such as 5, or a range such as 3-6, found {text}"
+                ))
+            })
+        };
+        Self::digits(number(least)?..=number(most)?)
+    }
+
     /// Returns whether any number of digits fits.
     pub(super) fn is_any(&self) -> bool {
         self.repeats

@@ -382,6 +382,16 @@ impl Weights {
         if pairs.iter().any(foreign) { pairs } else { Vec::new() }
     }
 
+    /// Returns the codes of the classes, 84 numbers for each: the picture of 7x12 that the network of
+    /// 1998 draws for a class. Returns `None` for the modern network, which has no codes.
+    pub fn codes(&self) -> Option<Vec<Vec<f32>>> {
+        if self.config.network == Network::Modern {
+            return None;
+        }
+        let codes = self.get("output.weight")?.to_f32();
+        Some(codes.chunks_exact(84).map(<[f32]>::to_vec).collect())
+    }
+
     /// Encodes the weights and settings as `torch.save(model.state_dict())` does.
     /// `torch.load(weights_only=True)` reads the result.
     ///

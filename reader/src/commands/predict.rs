@@ -52,7 +52,7 @@ pub struct PredictArguments {
     ///
     /// The reading is then the likeliest one with so many digits. A line that clearly has another number of digits is
     /// left out, with a note. If no line fits, the picture is an error.
-    #[arg(long, value_name = "N", value_parser = predict::number_of_digits, conflicts_with = "pattern")]
+    #[arg(long, value_name = "N", value_parser = Pattern::parse_digits, conflicts_with = "pattern")]
     digits: Option<Pattern>,
     /// Form of each line, such as '####-###'.
     ///

@@ -75,8 +75,8 @@ impl NetworkReader {
         metrics: &Arc<ServiceMetrics>,
     ) -> Result<Self> {
         let (recognizer, codes) = match own {
-            Some(weights) => (Recognizer::new(weights)?, codes(weights)),
-            None => (Recognizer::shipped(network)?, codes(&Weights::for_reading(network)?)),
+            Some(weights) => (Recognizer::new(weights)?, weights.codes()),
+            None => (Recognizer::shipped(network)?, Weights::for_reading(network)?.codes()),
         };
         let recognizer = recognizer.reject_below(options.reject_below);
         let recognizer = Arc::new(recognizer.time_limit(options.timeout));
@@ -155,15 +155,6 @@ fn stated_pixels(file: &[u8], max: u64) -> Result<u64, Failure> {
 fn decode(file: &Bytes, limits: &PictureLimits) -> Result<Picture, Failure> {
     Picture::decode(file, limits)
         .map_err(|message| Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "not_a_picture", message))
-}
-
-/// The codes of the network of 1998: the weights of its output layer, 84 numbers for each class.
-fn codes(weights: &Weights) -> Option<Vec<Vec<f32>>> {
-    if weights.config.network == Network::Modern {
-        return None;
-    }
-    let codes = weights.get("output.weight")?.to_f32();
-    Some(codes.chunks_exact(84).map(<[f32]>::to_vec).collect())
 }
 
 impl From<Error> for Failure {

@@ -29,7 +29,6 @@ use super::guard::Guard;
 use super::metrics::{self, ServiceMetrics};
 use super::page;
 use super::reader::{NetworkReader, RequestLimits};
-use crate::predict;
 
 const OPENAPI: &str = include_str!("openapi.json");
 const JSON: &str = "application/json";
@@ -44,6 +43,8 @@ pub struct App {
     pub metrics: Arc<ServiceMetrics>,
     pub guard: Guard,
     pub cors: Option<CorsLayer>,
+    /// The routes of the page's files.
+    pub page: Router<Arc<App>>,
 }
 
 /// The parameters in the query of a URL.
@@ -77,9 +78,7 @@ struct Activations<'a> {
 /// The router with all routes.
 pub fn router(app: Arc<App>) -> Router {
     let routes = Router::new()
-        .route("/", get(page::index))
-        .route("/style.css", get(page::style))
-        .route("/app.js", get(page::script))
+        .merge(app.page.clone())
         .route("/v1/predict", post(predict))
         .route("/v1/activations", post(activations))
         .route("/healthz", get(|| async { json(&json!({"status": "ok"})) }))
@@ -241,7 +240,7 @@ fn query_parameters(uri: &Uri, known: &[&str]) -> Result<QueryParameters, Failur
                 parameters.model.replace(model).is_some()
             }
             "digits" => {
-                let digits = predict::number_of_digits(&value)
+                let digits = Pattern::parse_digits(&value)
                     .map_err(|error| bad(format!("digits: {error}")))?;
                 parameters.digits.replace(digits).is_some()
             }
@@ -321,15 +320,10 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
 
 /// The route's name in the metrics. Unknown paths have one name, so that clients cannot add metrics without limit.
 fn route(path: Option<&str>) -> &'static str {
-    const ROUTES: [&str; 8] = [
-        "/v1/predict",
-        "/v1/activations",
-        "/",
-        "/style.css",
-        "/app.js",
-        "/healthz",
-        "/metrics",
-        "/openapi.json",
-    ];
-    ROUTES.into_iter().find(|route| Some(*route) == path).unwrap_or("other")
+    const ROUTES: [&str; 6] =
+        ["/v1/predict", "/v1/activations", "/", "/healthz", "/metrics", "/openapi.json"];
+    match path {
+        Some(path) if page::is_file(path) => "page files",
+        _ => ROUTES.into_iter().find(|route| Some(*route) == path).unwrap_or("other"),
+    }
 }

@@ -1,5 +1,5 @@
-//! Vectors of f32 for the hand-written kernels, with AVX-512, AVX2 and FMA, NEON, or portable code. The instruction set is
-//! chosen at run time.
+//! Vectors of f32 for the hand-written kernels, with AVX-512, AVX2 and FMA, NEON, WebAssembly's simd128, or portable code.
+//! The instruction set is chosen at run time; that of WebAssembly when the module is compiled.
 //!
 //! A kernel is an `#[inline(always)]` function that is generic over [`Simd`]. It is called through [`Isa::run`], which has a
 //! `#[target_feature]` wrapper for each instruction set; the whole kernel is inlined into the wrapper and compiled for that
@@ -8,6 +8,8 @@
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -89,6 +91,8 @@ enum Instructions {
     Avx2(x86::Avx2),
     #[cfg(target_arch = "aarch64")]
     Neon(neon::Neon),
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Simd128(wasm::Simd128),
     Portable,
 }
 
@@ -108,6 +112,8 @@ impl Isa {
         }
         #[cfg(target_arch = "aarch64")]
         all.extend(neon::Neon::detect().map(|token| Isa(Instructions::Neon(token))));
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        all.push(Isa(Instructions::Simd128(wasm::Simd128)));
         all.push(portable);
         all
     }
@@ -117,7 +123,7 @@ impl Isa {
         Isa::available()[0]
     }
 
-    /// The name of the instruction set: `avx512`, `avx2`, `neon` or `portable`.
+    /// The name of the instruction set: `avx512`, `avx2`, `neon`, `simd128` or `portable`.
     pub fn name(self) -> &'static str {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
@@ -126,6 +132,8 @@ impl Isa {
             Instructions::Avx2(_) => "avx2",
             #[cfg(target_arch = "aarch64")]
             Instructions::Neon(_) => "neon",
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Instructions::Simd128(_) => "simd128",
             Instructions::Portable => "portable",
         }
     }
@@ -140,6 +148,8 @@ impl Isa {
             Instructions::Avx2(token) => token.run(work),
             #[cfg(target_arch = "aarch64")]
             Instructions::Neon(token) => token.run(work),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Instructions::Simd128(token) => token.run(work),
             Instructions::Portable => work.with_simd(Portable),
         }
     }

@@ -9,18 +9,20 @@
  * @typedef {{text: string, accepted: string, digits: Digit[], rejected: boolean,
  *   left_out: Mark[], other_lines: string[], score: number}} Reading  `accepted` has a question mark for each
  *   digit that is rejected; a higher `score` is a likelier reading
- * @typedef {{name: string, shape: number[], values: number[]}} Layer  its values, row by row, map after map
+ * @typedef {{name: string, shape: number[], values: number[] | Float32Array}} Layer  its values, row by row, map
+ *   after map
  * @typedef {{model: string, reading: Reading, digit: number, layers: Layer[],
- *   codes?: number[][]}} Result  a response of /v1/activations, with the layers of one digit
+ *   codes?: number[][] | Float32Array[]}} Result  a reading, with the layers of one digit
  */
 
-/** The size of the sheet as it is sent, in pixels: small enough for the server's queue of small pictures. */
-const SHEET = { width: 360, height: 270 };
-/** The longest side of a picture as it is sent, in pixels. */
+import { openReader } from "./readers.js";
+
+/** The size of the sheet as it is read, in pixels: large enough for ten digits, and read at once. */
+const SHEET = { width: 240, height: 180 };
+/** The longest side of a picture as it is read, in pixels. */
 const LARGEST_PICTURE = 1120;
-/** The shortest time between two requests. */
-const INTERVAL_MS = 40;
-const TIMEOUT_MS = 10_000;
+/** The time after which a message says that the page is still busy. */
+const BUSY_MS = 300;
 /** The time from the last result until a screen reader speaks it. */
 const QUIET_MS = 700;
 /** Palm rejection: touches within this time of the use of a pen are ignored. */
@@ -181,18 +183,21 @@ function paintSheet() {
   paint(context);
   if (!cursor.shown) return;
   context.strokeStyle = MARK;
-  context.lineWidth = 3;
+  context.lineWidth = 2;
   context.beginPath();
-  context.arc(cursor.x, cursor.y, penWidth() / 2 + 4, 0, 2 * Math.PI);
+  context.arc(cursor.x, cursor.y, penWidth() / 2 + 3, 0, 2 * Math.PI);
   context.stroke();
 }
 
-/** @returns {Promise<Blob>} the drawing without the keyboard's pen */
-function png() {
-  const canvas = makeCanvas();
-  Object.assign(canvas, { width: size().width, height: size().height });
-  paint(canvas.getContext("2d"));
-  return new Promise((done) => canvas.toBlob(done, "image/png"));
+/** The canvas that is read. The browser keeps its pixels where they are read fast. */
+const readCanvas = makeCanvas();
+const readContext = readCanvas.getContext("2d", { willReadFrequently: true });
+
+/** @returns {HTMLCanvasElement} the drawing without the keyboard's pen */
+function drawn() {
+  Object.assign(readCanvas, { width: size().width, height: size().height });
+  paint(readContext);
+  return readCanvas;
 }
 
 // ---- Writing: by pointer, by keyboard, by example; pictures
@@ -248,7 +253,8 @@ function listenToPointer() {
     writing = event;
     sheet.setPointerCapture(pointerId);
     paper.classList.add("writing");
-    cursor.shown = chosen = false;
+    cursor.shown = false;
+    chosen = -1;
     unfinished = [[pointAt(event)]];
     note(event);
     changed();
@@ -332,32 +338,48 @@ async function writeExample(text) {
   finishStrokes();
 }
 
-/** Puts a picture on the sheet, scaled down if it is large. */
-async function openPicture(file) {
+/** Opens a file: a picture for the sheet, or weights for the network. */
+async function openFile(file) {
+  if (/\.(pth?|safetensors|ckpt|bin)$/i.test(file.name)) return openWeights(file);
+  const busy = setTimeout(showMessage, BUSY_MS, `Opening ${file.name || "the picture"} …`);
   try {
-    let picture = await createImageBitmap(file);
-    const scale = LARGEST_PICTURE / Math.max(picture.width, picture.height);
-    if (scale < 1) {
-      const side = (length) => Math.max(1, Math.round(length * scale));
-      const [resizeWidth, resizeHeight] = [side(picture.width), side(picture.height)];
-      const options = { resizeWidth, resizeHeight, resizeQuality: "high" };
-      picture = await createImageBitmap(picture, options);
-    }
+    const picture = await (await opening).open(file, LARGEST_PICTURE);
     finishStrokes();
     outdate();
     put({ picture, strokes: [] });
   } catch {
     showMessage(`${file.name || "This"} is not a picture that your browser can open.`, "error");
+  } finally {
+    clearTimeout(busy);
+  }
+}
+
+/** Reads with the weights of a file from now on. */
+async function openWeights(file) {
+  try {
+    const { model, notes } = await (await opening).load(file);
+    const own = byId("own");
+    own.dataset.model = model;
+    own.hidden = false;
+    own.querySelector("span").textContent = file.name;
+    own.querySelector("input").checked = true;
+    chooseNetwork();
+    await readNewest();
+    showMessage([`Reading with the weights of ${file.name}.`, ...notes].join(" "));
+  } catch (error) {
+    showMessage(`${file.name}: ${error.message}`, "error");
   }
 }
 
 function listenToFiles() {
   const open = (files) =>
-    files.length ? openPicture(files[0]) : showMessage("That is not a picture.", "error");
-  byId("file").addEventListener("change", ({ target }) => {
-    open(target.files);
-    target.value = "";
-  });
+    files.length ? openFile(files[0]) : showMessage("That is not a picture.", "error");
+  for (const input of document.querySelectorAll("input[type=file]")) {
+    input.addEventListener("change", () => {
+      if (input.files.length) open(input.files);
+      input.value = "";
+    });
+  }
   document.addEventListener("paste", (event) => open(event.clipboardData.files));
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
@@ -373,20 +395,20 @@ function listenToFiles() {
   });
 }
 
-// ---- Requests: one at a time, always with the newest drawing
+// ---- Reading: one drawing at a time, always the newest one
 
+/** The reader, once it is ready. @type {Promise<import("./readers.js").LocalReader>} */
+let opening;
 let wanted = false;
-/** A result is ignored if this number has changed since its request. */
+/** A result is ignored if this number has changed since its start. */
 let generation = 0;
-/** The digit whose layers are shown, and whether the user chose it. */
-let selected = 0;
-let chosen = false;
+/** The digit that the user chose, or -1: then it is the digit that was written last. */
+let chosen = -1;
 
-/** Marks the results of all earlier requests as outdated. */
+/** Marks the results of all earlier drawings as outdated. */
 function outdate() {
   generation += 1;
-  selected = 0;
-  chosen = false;
+  chosen = -1;
 }
 
 async function readNewest() {
@@ -396,63 +418,32 @@ async function readNewest() {
   while (wanted) {
     wanted = false;
     if (isBlank()) show(null);
-    else await Promise.all([readSheet(), sleep(INTERVAL_MS)]);
+    else await readSheet();
   }
   reading.ariaBusy = "false";
 }
 
 async function readSheet() {
   const mine = generation;
+  const busy = setTimeout(showMessage, BUSY_MS, "Reading …");
   try {
-    const result = await post(await png(), { model: model(), digit: selected });
-    if (mine !== generation) return;
-    show(result);
-    followPen(result.reading);
+    const reader = await opening;
+    const pen = drawing().strokes.at(-1)?.at(-1);
+    const digit = chosen < 0 ? undefined : chosen;
+    const place = pen && { x: pen.x, y: pen.y };
+    const result = await reader.read(drawn(), { network: model(), digit, pen: place });
+    if (mine === generation) show(result);
   } catch (error) {
     if (mine !== generation) return;
-    if (selected > 0 && error.status === 400) {
-      selected = 0; // there are fewer digits now
-      wanted = true;
-      return;
-    }
     show(null);
-    showMessage(error.message, error.status === 422 ? "" : "error");
+    showMessage(error.message, error.isFault === false ? "" : "error");
+  } finally {
+    clearTimeout(busy);
   }
 }
 
-/**
- * @returns {Promise<Result>}
- * @throws {Error} with the server's message; its `status` is 0 if the server cannot be reached
- */
-async function post(body, query) {
-  const fail = (status, message) => Object.assign(new Error(message), { status });
-  const headers = { "Content-Type": "image/png" };
-  const options = { method: "POST", headers, body, signal: AbortSignal.timeout(TIMEOUT_MS) };
-  const url = `v1/activations?${new URLSearchParams(query)}`;
-  const response = await fetch(url, options).catch(() => {
-    throw fail(0, "The server does not answer. Is it still running? Write on to try again.");
-  });
-  const result = await response.json().catch(() => null);
-  if (response.ok && result) return result;
-  throw fail(response.status, result?.error?.message ?? `The server failed: ${response.status}.`);
-}
-
-/** Shows the digit that was written last, unless the user chose another one. */
-function followPen({ digits }) {
-  const last = drawing().strokes.at(-1)?.at(-1);
-  if (!last || chosen) return;
-  const under = digits.findIndex(({ box: [left, top, width, height] }) => {
-    const [x, y] = [last.x - left, last.y - top];
-    return x >= 0 && y >= 0 && x <= width && y <= height;
-  });
-  if (under < 0 || under === selected) return;
-  selected = under;
-  wanted = true;
-}
-
 function choose(digit) {
-  selected = digit;
-  chosen = true;
+  chosen = digit;
   readNewest();
 }
 
@@ -726,12 +717,31 @@ function stored(theme) {
 }
 
 function chooseNetwork() {
-  document.documentElement.dataset.model = model();
+  const { dataset } = document.documentElement;
+  dataset.model = model() === "own" ? byId("own").dataset.model : model();
   generation += 1;
   readNewest();
 }
 
+/** Starts to load the reader. */
+function openTheReader() {
+  const { dataset } = document.documentElement;
+  opening = openReader(dataset);
+  if (dataset.own) document.querySelector(`input[value=${dataset.own}]`).checked = true;
+  opening.then(
+    ({ isLocal }) => {
+      byId("privacy").textContent = isLocal
+        ? "What you write stays in this browser."
+        : "What you write is sent only to the server that showed you this page.";
+    },
+    (error) => showMessage(error.message, "error"),
+  );
+  // Without a connection a browser can open the page again by this. Only pages of https and of this machine can.
+  navigator.serviceWorker?.register("offline.js", { type: "module" }).catch(() => {});
+}
+
 function start() {
+  openTheReader();
   for (const text of [...EXAMPLES.keys(), "1998"].map(String)) {
     const button = make("button", "", text);
     button.type = "button";
