@@ -115,21 +115,27 @@ def address():
 class Visit:
     """An open page, with its network requests and console messages."""
 
-    def __init__(self, browser, address: str, **options):
+    def __init__(self, browser, address: str, by_service: bool = False, **options):
+        """With `by_service` the page gets no module, so that it has to ask the service."""
         self.address = address
-        self.context = browser.new_context(
-            **{"viewport": DESKTOP, "reduced_motion": "reduce"} | options
-        )
+        defaults = {"viewport": DESKTOP, "reduced_motion": "reduce"}
+        if by_service:
+            # Otherwise the service worker would load the module.
+            defaults["service_workers"] = "block"
+        self.context = browser.new_context(**defaults | options)
         self.page = self.context.new_page()
         self.page.set_default_timeout(5000)
         self.requests, self.complaints = [], []
         # The dot at the start of a stroke has no digit; a stroke may join two digits into one, so
         # that the second one no longer exists.
-        self.expected = ["422", "400"]
+        self.expected = ["422", "400", "Service Worker registration blocked"]
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("dialog", self.dialog)
         self.page.on("console", self.console)
+        if by_service:
+            self.expected.append("ERR_FAILED")
+            self.page.route("**/lenet5.wasm.gz", lambda route: route.abort())
         self.page.goto(address)
 
     def console(self, message) -> None:
@@ -207,6 +213,13 @@ def visit(browser, address):
 
 
 @pytest.fixture
+def visit_by_service(browser, address):
+    visit = Visit(browser, address, by_service=True)
+    yield visit
+    visit.close()
+
+
+@pytest.fixture
 def shoot(tmp_path):
     folder = Path(os.environ.get("LENET5_SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
@@ -267,10 +280,14 @@ def test_example_is_written_by_and_by(browser, address):
     visit = Visit(browser, address, reduced_motion="no-preference")
     visit.page.get_by_role("button", name="Write 1998").click()
     visit.reads("1998")
-    assert len(visit.requests) > 10
     visit.page.keyboard.press("Control+z")
     visit.reads("")
     visit.close()
+
+
+def test_several_digits_by_the_service(visit_by_service, shoot):
+    test_several_digits(visit_by_service, shoot)
+    expect(visit_by_service.page.locator("#privacy")).to_contain_text("only to the server")
 
 
 def test_several_digits(visit, shoot):
@@ -295,8 +312,13 @@ def test_several_digits(visit, shoot):
     assert tags.count() == 0
 
 
-def test_answer_follows_the_stroke(visit):
+def test_answer_of_the_service_follows_the_stroke(visit_by_service):
+    visit = visit_by_service
+    visit.write("1")  # afterwards all files are loaded
+    visit.reads("1")
+    visit.page.keyboard.press("Escape")
     waiting = most = 0
+    before = len(visit.requests)
 
     def sent(_) -> None:
         nonlocal waiting, most
@@ -321,7 +343,7 @@ def test_answer_follows_the_stroke(visit):
     visit.settle()
     seconds = (visit.page.evaluate("performance.now()") - start) / 1000
     assert most == 1
-    assert 5 < len(visit.requests) < 3 + 31 * seconds
+    assert 5 < len(visit.requests) - before < 3 + 31 * seconds
 
 
 class Hand:
@@ -523,7 +545,8 @@ def test_a_pen_goes_before_a_palm(browser, address):
     visit.close()
 
 
-def test_layers(visit):
+def test_layers(visit_by_service):
+    visit = visit_by_service
     visit.write("5")
     with visit.page.expect_response("**/v1/activations?*") as response:
         visit.page.get_by_role("radio", name="Modern").focus()
@@ -613,7 +636,8 @@ def test_nothing_to_read(visit, shoot):
     shoot(visit, "nothing")
 
 
-def test_words_of_the_server(visit):
+def test_words_of_the_server(visit_by_service):
+    visit = visit_by_service
     visit.expected.append("413")
     error = {"error": {"code": "too_large", "message": "expected a smaller picture"}}
     visit.page.route(
@@ -623,8 +647,9 @@ def test_words_of_the_server(visit):
     visit.says("expected a smaller picture")
 
 
-def test_doubt_and_other_shapes(visit, shoot):
+def test_doubt_and_other_shapes(visit_by_service, shoot):
     """Shows a rejected digit of a network with 12 classes and 28x28 input."""
+    visit = visit_by_service
     shapes = {"input": [1, 28, 28], "c1": [6, 24, 24], "s2": [6, 12, 12], "c3": [16, 8, 8]}
     shapes |= {"s4": [16, 4, 4], "c5": [120, 1, 1], "f6": [84], "output": [12]}
     layers = [
@@ -654,7 +679,7 @@ def test_doubt_and_other_shapes(visit, shoot):
 
 def test_server_away(browser):
     with serving() as (address, process):
-        visit = Visit(browser, address)
+        visit = Visit(browser, address, by_service=True)
         visit.expected.append("ERR_")
         visit.write("1")
         visit.reads("1")

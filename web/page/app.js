@@ -363,9 +363,8 @@ async function openWeights(file) {
     own.hidden = false;
     own.querySelector("span").textContent = file.name;
     own.querySelector("input").checked = true;
+    own.dataset.note = [`Reading with the weights of ${file.name}.`, ...notes].join(" ");
     chooseNetwork();
-    await readNewest();
-    showMessage([`Reading with the weights of ${file.name}.`, ...notes].join(" "));
   } catch (error) {
     showMessage(`${file.name}: ${error.message}`, "error");
   }
@@ -456,7 +455,7 @@ let quiet = 0;
 /** @param {Result | null} result  null if there is nothing to read */
 function show(result) {
   shown = result;
-  showMessage("");
+  showMessage(model() === "own" ? byId("own").dataset.note : "");
   const nothing = { text: "", accepted: "", digits: [], left_out: [] };
   const { text, accepted, digits, left_out: marks } = result?.reading ?? nothing;
   byId("glance").textContent = accepted;

@@ -1,11 +1,12 @@
 //! The page to draw on. It reads in the browser, and asks this service where the browser cannot.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use lenet5_core::Weights;
 use lenet5_web::{PAGE, PageFile};
@@ -28,15 +29,43 @@ pub fn routes(options: &ServiceOptions, own: Option<&Weights>) -> Router<Arc<App
             "" => Bytes::from(index(file, options, own)),
             _ => Bytes::from_static(file.bytes),
         };
-        let path = format!("/{}", file.path);
-        routes = routes.route(&path, get(|| async move { response(file.media_type, bytes) }));
+        routes = with_file(routes, file.path, file.media_type, bytes);
     }
-    if let Some(own) = own {
-        let bytes = Bytes::from(own.to_safetensors());
-        let send = || async move { response("application/octet-stream", bytes) };
-        routes = routes.route(&format!("/{OWN_WEIGHTS}"), get(send));
+    match own {
+        Some(own) => {
+            let bytes = Bytes::from(own.to_safetensors());
+            with_file(routes, OWN_WEIGHTS, "application/octet-stream", bytes)
+        }
+        None => routes,
     }
-    routes
+}
+
+/// Adds a route that sends a file. Browsers have to ask for a new version each time (`no-cache`), as the files change with
+/// the program; the tag tells them that they have it already.
+fn with_file(
+    routes: Router<Arc<App>>,
+    path: &str,
+    media_type: &'static str,
+    bytes: Bytes,
+) -> Router<Arc<App>> {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    let tag = format!("\"{:016x}\"", hasher.finish());
+    let send = async move |request: HeaderMap| {
+        let known = request.get(header::IF_NONE_MATCH).is_some_and(|known| *known == tag);
+        let headers = [
+            (header::CONTENT_TYPE, media_type),
+            (header::CONTENT_SECURITY_POLICY, POLICY),
+            (header::CACHE_CONTROL, "no-cache"),
+            (header::REFERRER_POLICY, "no-referrer"),
+        ];
+        let content = match known {
+            true => StatusCode::NOT_MODIFIED.into_response(),
+            false => bytes.into_response(),
+        };
+        ([(header::ETAG, tag)], headers, content).into_response()
+    };
+    routes.route(&format!("/{path}"), get(send))
 }
 
 /// Whether this is the path of a file of the page, other than the page itself.
@@ -56,16 +85,4 @@ fn index(file: PageFile, options: &ServiceOptions, own: Option<&Weights>) -> Str
         settings += &format!(r#" data-own="{}""#, own.config.network);
     }
     page.replacen("<html ", &format!("<html {settings} "), 1)
-}
-
-/// A response with a file. Browsers have to check for a new version each time (`no-cache`), as the files change with the
-/// program.
-fn response(media_type: &'static str, bytes: Bytes) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, media_type),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::CACHE_CONTROL, "no-cache"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ];
-    (headers, bytes).into_response()
 }

@@ -1,0 +1,118 @@
+"""Tests the module for browsers: it is as new as its sources, reads in Node what `predict` reads, and
+is an npm package.
+
+Run: pytest tests/test_web.py, after `cargo build --release`; it needs Node and npm. Without them the
+tests are skipped; if LENET5_REQUIRE_BROWSER is set, they fail.
+"""
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import build_web
+import pictures
+
+PREDICT = ROOT / "target" / "release" / "predict"
+PACKAGE = ROOT / "web" / "page" / "lenet5"
+# The largest difference of probabilities between the module and the program.
+TOLERANCE = 1e-6
+
+
+def need(command: str) -> str:
+    found = shutil.which(command)
+    if not found and os.environ.get("LENET5_REQUIRE_BROWSER"):
+        pytest.fail(f"{command} is not installed, and LENET5_REQUIRE_BROWSER is set")
+    if not found:
+        pytest.skip(f"{command} is not installed")
+    return found
+
+
+def test_the_module_is_as_new_as_its_sources():
+    built_from = json.loads((PACKAGE / "built-from.json").read_text())
+    assert built_from["sources"] == build_web.checksum(), "make web builds the module anew"
+
+
+def test_the_page_is_small():
+    files = [file for file in (ROOT / "web" / "page").rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 1.5e6
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory) -> Path:
+    """Returns a folder with MNIST's test digits as PNG."""
+    folder = tmp_path_factory.mktemp("mnist")
+    images = gzip.decompress((ROOT / "data/mnist/t10k-images-idx3-ubyte.gz").read_bytes())[16:]
+    for i in range(10_000):
+        image = Image.frombytes("L", (28, 28), images[784 * i : 784 * (i + 1)])
+        image.save(folder / f"{i:04}.png", compress_level=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
+    """Returns a folder with a few pictures of each kind, and in several formats."""
+    folder = tmp_path_factory.mktemp("drawn")
+    pictures.make(folder, list(pictures.KNOWN), 3, seed=5)
+    source = Image.open(ROOT / "tests/pictures/407.png").convert("RGB")
+    for format in ["bmp", "gif", "ico", "jpeg", "png", "ppm", "qoi", "tiff", "webp"]:
+        source.save(folder / f"407.{format}")
+    (folder / "broken.png").write_bytes((ROOT / "tests/pictures/407.png").read_bytes()[:2000])
+    (folder / "text.png").write_bytes(b"no picture")
+    return folder
+
+
+def compare(network: str, folder: Path) -> None:
+    """Compares the module's readings of all pictures in a folder with those of `predict`."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    node = [need("node"), ROOT / "tests/read_in_node.mjs", network]
+    program = [PREDICT, "--json", "--model", network, "--", *files]
+    paths = "".join(f"{file}\n" for file in files)
+    run = {"capture_output": True, "text": True}
+    by_module = subprocess.run(node, check=True, input=paths, **run).stdout.splitlines()
+    by_program = subprocess.run(program, **run).stdout.splitlines()
+    largest = 0.0
+    for file, *lines in zip(files, by_module, by_program, strict=True):
+        found, expected = map(json.loads, lines)
+        assert expected.pop("file") == str(file)
+        if "error" in expected:
+            # The program's message begins with the name of the file.
+            assert expected["error"].endswith(found["error"]), file
+            continue
+        for field in ["text", "accepted", "left_out", "other_lines"]:
+            assert found[field] == expected[field], (file, field)
+        for a, b in zip(found["digits"], expected["digits"], strict=True):
+            for field in ["label", "box", "line", "rejected"]:
+                assert a[field] == b[field], (file, field)
+            pairs = zip(a["probabilities"], b["probabilities"], strict=True)
+            largest = max(largest, *(abs(p - q) for p, q in pairs))
+    assert largest <= TOLERANCE
+
+
+@pytest.mark.parametrize("network", ["modern", "original"])
+def test_all_test_digits_are_read_as_by_the_program(network, mnist):
+    compare(network, mnist)
+
+
+@pytest.mark.parametrize("network", ["modern", "original"])
+def test_pictures_are_read_as_by_the_program(network, drawn):
+    compare(network, drawn)
+
+
+def test_the_package_has_all_files():
+    command = [need("npm"), "pack", "--dry-run", "--json"]
+    packed = subprocess.run(command, cwd=PACKAGE, check=True, capture_output=True, text=True)
+    (package,) = json.loads(packed.stdout)
+    assert {file["path"] for file in package["files"]} == {
+        *("README.md", "package.json", "index.js", "index.d.ts", "lenet5.js", "lenet5.d.ts"),
+        "lenet5.wasm.gz",
+    }
