@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 MODULE = ROOT / "web" / "page" / "lenet5"
 TARGET = "wasm32-unknown-unknown"
+STACK_BYTES = 8 << 20
 TOOLS = ROOT / "target" / "tools"
 DEBIAN = ROOT / "target" / "debian-rust"
 DEBIAN_PACKAGES = ["rustc-web", "rust-web-src", "libstd-rust-web-dev"]
@@ -118,7 +119,9 @@ def build() -> None:
     cargo_home = os.environ.get("CARGO_HOME") or Path.home() / ".cargo"
     # The paths of this machine would make a difference to the module, by the messages of panics.
     flags += [f"--remap-path-prefix={cargo_home}=/cargo", f"--remap-path-prefix={ROOT}=/lenet5"]
-    environment["RUSTFLAGS"] = " ".join(["-Ctarget-feature=+simd128", *flags])
+    # A shard of a batch is on the stack for a moment, and needs more than the usual 1 MiB.
+    flags += ["-Ctarget-feature=+simd128", f"-Clink-arg=-zstack-size={STACK_BYTES}"]
+    environment["RUSTFLAGS"] = " ".join(flags)
     command = ["cargo", "rustc", "--locked", "--profile", "web", "-p", "lenet5-web", "--lib"]
     command += ["--crate-type", "cdylib", "--target", TARGET, *options]
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
