@@ -5,7 +5,8 @@ rustup reaches no server, it unpacks Debian's Rust for WebAssembly into target/,
 installs the command wasm-bindgen into target/tools if there is none of the right version.
 
 Writes to web/page/lenet5: lenet5.js, lenet5.d.ts, lenet5.wasm.gz, and built-from.json with a
-checksum of the sources and the versions of the tools. The same sources and tools give the same bytes.
+checksum of the sources and the versions of the tools. The same sources and tools give the same
+bytes.
 """
 
 import gzip
@@ -61,7 +62,7 @@ def say(text: str) -> None:
 
 
 def toolchain() -> tuple[dict[str, str], list[str], list[str]]:
-    """Returns the environment, the options of rustc and those of cargo that compile for the target."""
+    """Returns the environment, the options of rustc and those of cargo for the target."""
     sysroot = Path(output_of("rustc", "--print", "sysroot").strip())
     if not (sysroot / "lib/rustlib" / TARGET / "lib").exists():
         added = subprocess.run(["rustup", "target", "add", TARGET], cwd=ROOT, capture_output=True)

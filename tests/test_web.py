@@ -1,8 +1,8 @@
-"""Tests the module for browsers: it is as new as its sources, reads in Node what `predict` reads, and
-is an npm package.
+"""Tests the module for browsers: it is as new as its sources, it reads in Node what `predict` reads,
+and it is an npm package.
 
-Run: pytest tests/test_web.py, after `cargo build --release`; it needs Node and npm. Without them the
-tests are skipped; if LENET5_REQUIRE_BROWSER is set, they fail.
+Run: pytest tests/test_web.py, after `cargo build --release`; it needs Node and npm. Without them
+the tests are skipped; if LENET5_REQUIRE_BROWSER is set, they fail.
 """
 
 import gzip
@@ -10,18 +10,14 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+import build_web
+import pictures
 import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import build_web
-import pictures
-
 PREDICT = ROOT / "target" / "release" / "predict"
 PACKAGE = ROOT / "web" / "page" / "lenet5"
 # The largest difference of probabilities between the module and the program.

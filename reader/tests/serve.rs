@@ -957,14 +957,7 @@ fn the_description_names_all_routes() {
     names.sort_unstable();
     assert_eq!(
         names,
-        [
-            "/",
-            "/healthz",
-            "/metrics",
-            "/openapi.json",
-            "/v1/activations",
-            "/v1/predict"
-        ]
+        ["/", "/healthz", "/metrics", "/openapi.json", "/v1/activations", "/v1/predict"]
     );
     let Sample { png, .. } = &samples()[0];
     for (path, methods) in paths {
@@ -1005,7 +998,10 @@ fn the_page() {
         assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
         assert_eq!(response.header("cache-control"), Some("no-cache"));
         let policy = response.header("content-security-policy").unwrap();
-        assert!(policy.starts_with("default-src 'self'; script-src 'self' 'wasm-unsafe-eval';"), "{policy}");
+        assert!(
+            policy.starts_with("default-src 'self'; script-src 'self' 'wasm-unsafe-eval';"),
+            "{policy}"
+        );
     }
 }
 

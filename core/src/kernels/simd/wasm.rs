@@ -73,10 +73,7 @@ impl Simd for Simd128 {
     }
     #[inline(always)]
     fn select_ge(self, a: V, b: V, x: V, y: V) -> V {
-        (
-            v128_bitselect(x.0, y.0, f32x4_ge(a.0, b.0)),
-            v128_bitselect(x.1, y.1, f32x4_ge(a.1, b.1)),
-        )
+        (v128_bitselect(x.0, y.0, f32x4_ge(a.0, b.0)), v128_bitselect(x.1, y.1, f32x4_ge(a.1, b.1)))
     }
     // simd128 has no fused multiply-add. That of relaxed-simd may or may not round in between.
     #[inline(always)]
