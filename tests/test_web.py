@@ -1,5 +1,5 @@
-"""Tests the module for browsers: it is as new as its sources, it reads in Node what `predict` reads,
-and it is an npm package.
+"""Tests the module for browsers: it is as new as its sources, it reads in Node what `predict`
+reads, and it is an npm package.
 
 Run: pytest tests/test_web.py, after `cargo build --release`; it needs Node and npm. Without them
 the tests are skipped; if LENET5_REQUIRE_BROWSER is set, they fail.
@@ -60,8 +60,8 @@ def drawn(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
     pictures.make(folder, list(pictures.KNOWN), 3, seed=5)
     source = Image.open(ROOT / "tests/pictures/407.png").convert("RGB")
-    for format in ["bmp", "gif", "ico", "jpeg", "png", "ppm", "qoi", "tiff", "webp"]:
-        source.save(folder / f"407.{format}")
+    for kind in ["bmp", "gif", "ico", "jpeg", "png", "ppm", "qoi", "tiff", "webp"]:
+        source.save(folder / f"407.{kind}")
     (folder / "broken.png").write_bytes((ROOT / "tests/pictures/407.png").read_bytes()[:2000])
     (folder / "text.png").write_bytes(b"no picture")
     return folder
