@@ -317,6 +317,7 @@ def test_answer_of_the_service_follows_the_stroke(visit_by_service):
     visit.write("1")  # afterwards all files are loaded
     visit.reads("1")
     visit.page.keyboard.press("Escape")
+    visit.settle()
     waiting = most = 0
     before = len(visit.requests)
 
