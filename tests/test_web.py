@@ -7,6 +7,7 @@ those tests are skipped.
 
 import gzip
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -33,6 +34,19 @@ def need(command: str) -> str:
 def test_the_module_is_as_new_as_its_sources():
     built_from = json.loads((PACKAGE / "built-from.json").read_text())
     assert built_from["sources"] == build_web.checksum(), "make web builds the module anew"
+
+
+def test_each_list_of_files_is_whole():
+    """A file that is missing in a list is not sent by `serve`, or not kept for use offline."""
+    page = ROOT / "web" / "page"
+    unsent = {"README.md", "package.json", "built-from.json", "index.d.ts", "lenet5.d.ts"}
+    paths = [file.relative_to(page).as_posix() for file in page.rglob("*") if file.is_file()]
+    files = {path for path in paths if Path(path).name not in unsent}
+    sent = re.findall(r'page_file!\("[^"]*", "([^"]+)"', (ROOT / "web/src/page.rs").read_text())
+    assert set(sent) == files
+    listed = re.search(r"FILES = \[(.+?)\]", (page / "offline.js").read_text(), re.DOTALL)[1]
+    kept = set(re.findall(r'"([^"]+)"', listed)) - {"./"}
+    assert kept == files - {"index.html", "offline.js"}
 
 
 def test_the_page_is_small():

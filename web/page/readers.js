@@ -23,7 +23,7 @@ const failure = (message, isFault) => Object.assign(new Error(message), { isFaul
  * Returns a reader. The service is only asked where the browser lacks WebAssembly with SIMD, or the module fails to load.
  *
  * @param {{service?: string, rejectBelow?: string, own?: string}} host  what the service states in the page: the URL
- *   of its API, the limit for rejecting, and the networks for which it has other weights
+ *   of its API, the limit for rejecting, and the network for which it has other weights
  */
 export async function openReader({ service, rejectBelow, own }) {
   if (isSupported) {
@@ -46,15 +46,13 @@ class LocalReader {
   isLocal = true;
 
   static async start({ rejectBelow, own }) {
-    const files = {};
-    for (const network of own ? [own] : []) {
+    const reader = new LocalReader();
+    reader.startup = { rejectBelow: rejectBelow && Number(rejectBelow) };
+    if (own) {
       const response = await fetch("weights.safetensors");
       if (!response.ok) throw new Error(`weights.safetensors: status ${response.status}`);
-      files[network] = new Uint8Array(await response.arrayBuffer());
+      reader.startup.own = { network: own, file: new Uint8Array(await response.arrayBuffer()) };
     }
-    const reader = new LocalReader();
-    const limit = rejectBelow === undefined ? undefined : Number(rejectBelow);
-    reader.startup = { rejectBelow: limit, weights: files };
     await reader.restart();
     return reader;
   }

@@ -27,13 +27,11 @@ function replace(network, next) {
 }
 
 const tasks = {
-  /** Loads the module. `rejectBelow` and `weights`, a map of networks to files, replace the defaults. */
-  async start({ rejectBelow, weights = {} }) {
+  /** Loads the module. `own`, a network and its file of weights, replaces the shipped weights of that network. */
+  async start({ rejectBelow, own }) {
     await init();
     options = { rejectBelow };
-    for (const [network, file] of Object.entries(weights)) {
-      replace(network, new Recognizer({ weights: file, ...options }));
-    }
+    if (own) replace(own.network, new Recognizer({ weights: own.file, ...options }));
     recognizer("modern");
   },
 
