@@ -41,7 +41,7 @@ DESKTOP = {"width": 1400, "height": 1000}
 PHONE = {"width": 360, "height": 740}
 TIMES = " \N{MULTIPLICATION SIGN} "
 # Number of canvases of each layer that is drawn.
-CANVASES = {"input": 1, "c1": 6, "s2": 6, "c3": 16, "s4": 16, "c5": 1, "f6": 1}
+PAINTED_LAYERS = ["input", "c1", "s2", "c3", "s4", "c5", "f6"]
 
 
 def arc(x: float, y: float, width: float, height: float, start: int, end: int) -> list:
@@ -549,28 +549,39 @@ def test_a_pen_goes_before_a_palm(browser, address):
 def test_layers(visit_by_service):
     visit = visit_by_service
     visit.write("5")
-    with visit.page.expect_response("**/v1/activations?*") as response:
-        visit.page.get_by_role("radio", name="Modern").focus()
-        visit.page.keyboard.press("ArrowRight")
-    visit.page.keyboard.press("ArrowLeft")
-    visit.reads("5")
+    visit.page.get_by_role("radio", name="Modern").focus()
+    visit.page.keyboard.press("ArrowRight")
+    visit.page.locator("#codes").wait_for()
     visit.settle()
+    with visit.page.expect_response("**/v1/activations?*") as response:
+        visit.page.keyboard.press("ArrowLeft")
+    visit.settle()
+    visit.reads("5")
     layers = {layer["name"]: layer["shape"] for layer in response.value.json()["layers"]}
-    assert list(layers) == [*CANVASES, "output"]
-    for name, count in CANVASES.items():
+    assert list(layers) == [*PAINTED_LAYERS, "output"]
+    for name in PAINTED_LAYERS:
         figure = visit.page.locator(f'figure[data-layer="{name}"]')
-        canvases = figure.locator("canvas")
-        assert canvases.count() == count
-        colours = canvases.first.evaluate(
-            "(c) => new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size"
+        painted, colours = figure.locator("canvas").evaluate(
+            """(c) => {
+                const { data } = c.getContext('2d').getImageData(0, 0, c.width, c.height);
+                const painted = [...new Uint32Array(data.buffer)].filter((pixel) => pixel !== 0);
+                return [painted.length, new Set(painted).size];
+            }"""
         )
+        # A pixel for each value; the gaps between the maps are transparent.
+        assert painted == math.prod(layers[name]), name
         assert colours > 5, name
         sides = [side for i, side in enumerate(layers[name]) if i == 0 or side > 1]
         assert figure.locator(".shape").inner_text() == TIMES.join(map(str, sides))
     assert visit.page.locator('[data-layer="output"] .stage p').count() == 10
-    visit.page.locator('[data-layer="c3"] canvas').nth(4).hover()
+    # In this window C3 has four maps in a row, with a gap of one pixel: map 5 begins the second row.
+    canvas = visit.page.locator('[data-layer="c3"] canvas')
+    assert canvas.evaluate("(c) => [c.width, c.height]") == [43, 43]
+    pixel = canvas.bounding_box()["width"] / 43
+    canvas.hover(position={"x": 2.5 * pixel, "y": 12.5 * pixel})
     probe = visit.page.locator("#probe").inner_text()
-    assert re.fullmatch(r"c3, map 5, row \d+, column \d+: \W?\d+\.\d\d", probe)
+    value = response.value.json()["layers"][3]["values"][4 * 100 + 10 + 2]
+    assert probe.replace("−", "-") == f"c3, map 5, row 2, column 3: {value:.2f}"
 
 
 def test_original(visit, shoot):

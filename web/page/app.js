@@ -27,7 +27,8 @@ const BUSY_MS = 300;
 const QUIET_MS = 700;
 /** Palm rejection: touches within this time of the use of a pen are ignored. */
 const PALM_MS = 500;
-const CODE_COLUMNS = 7;
+/** The columns in which the units of the layers without maps are shown. */
+const COLUMNS = { c5: 8, f6: 7 };
 const INK = "#10151a";
 /** The colour of the ring that marks the keyboard's pen. */
 const MARK = "#00695c";
@@ -68,6 +69,17 @@ function make(tag, className = "", ...inside) {
 }
 
 const makeCanvas = () => document.createElement("canvas");
+
+/** Sets the text of an element. A browser lays the page out anew even for the same text. */
+function setText(element, text) {
+  if (element.textContent !== String(text)) element.textContent = text;
+}
+
+/** Gives a canvas its size in pixels. A browser clears it even for the same size. */
+function resize(canvas, width, height) {
+  if (canvas.width !== width) canvas.width = width;
+  if (canvas.height !== height) canvas.height = height;
+}
 
 /** Gives `parent` exactly `count` children, and returns them. Existing ones keep their focus and state. */
 function children(parent, count, makeChild) {
@@ -175,11 +187,10 @@ function paintSoon() {
 /** Paints the sheet on the screen, in the screen's own pixels. */
 function paintSheet() {
   const scale = (sheet.clientWidth * devicePixelRatio) / size().width;
-  sheet.width = Math.round(size().width * scale);
-  sheet.height = Math.round(size().height * scale);
-  const context = sheet.getContext("2d");
+  resize(sheet, Math.round(size().width * scale), Math.round(size().height * scale));
+  const context = sheet.getContext("2d", { alpha: false });
   context.imageSmoothingEnabled = scale < 4;
-  context.scale(scale, scale);
+  context.setTransform(scale, 0, 0, scale, 0, 0);
   paint(context);
   if (!cursor.shown) return;
   context.strokeStyle = MARK;
@@ -195,7 +206,7 @@ const readContext = readCanvas.getContext("2d", { willReadFrequently: true });
 
 /** @returns {HTMLCanvasElement} the drawing without the keyboard's pen */
 function drawn() {
-  Object.assign(readCanvas, { width: size().width, height: size().height });
+  resize(readCanvas, size().width, size().height);
   paint(readContext);
   return readCanvas;
 }
@@ -458,7 +469,7 @@ function show(result) {
   showMessage(model() === "own" ? byId("own").dataset.note : "");
   const nothing = { text: "", accepted: "", digits: [], left_out: [] };
   const { text, accepted, digits, left_out: marks } = result?.reading ?? nothing;
-  byId("glance").textContent = accepted;
+  setText(byId("glance"), accepted);
   showText(text, digits);
   showBoxes(digits);
   showMarks(marks);
@@ -470,9 +481,8 @@ function show(result) {
 }
 
 function showMessage(text, kind = "") {
-  const message = byId("message");
-  if (message.textContent !== text) message.textContent = text;
-  message.className = `message ${kind}`;
+  setText(byId("message"), text);
+  byId("message").className = `message ${kind}`;
 }
 
 /** Shows the digits in large type, line by line; each digit is a button. */
@@ -500,7 +510,7 @@ function makeDigitButton() {
 function updateDigitButton(button, digits, i) {
   const { label, confidence, rejected } = digits[i];
   button.dataset.digit = i;
-  button.textContent = rejected ? "?" : label;
+  setText(button, rejected ? "?" : label);
   button.classList.toggle("rejected", rejected);
   button.setAttribute("aria-pressed", i === shown.digit);
   const reading = rejected ? `not sure, perhaps ${label}` : label;
@@ -541,12 +551,12 @@ function showMarks(marks) {
 function showDigit(digits) {
   const digit = digits[shown?.digit];
   const which = digits.length > 1 ? ` of digit ${shown.digit + 1} of ${digits.length}` : "";
-  byId("bars-heading").textContent = `Probabilities${which}`;
+  setText(byId("bars-heading"), `Probabilities${which}`);
   const verdict = byId("verdict");
   verdict.classList.toggle("rejected", Boolean(digit?.rejected));
   const words = digit?.rejected ? `Rejected, not sure: perhaps ${digit.label}, at` : "Confidence";
-  verdict.textContent = digit ? `${words} ${percent(digit.confidence)}` : "";
-  byId("product").textContent = digit ? product(digit) : "";
+  setText(verdict, digit ? `${words} ${percent(digit.confidence)}` : "");
+  setText(byId("product"), digit ? product(digit) : "");
   const probabilities = digit?.probabilities ?? Array(10).fill(0);
   byId("bars").tabIndex = probabilities.length > 10 ? 0 : -1; // to scroll it by keyboard
   const makeBar = (i) =>
@@ -554,7 +564,7 @@ function showDigit(digits) {
   children(byId("bars"), probabilities.length, makeBar).forEach((bar, i) => {
     bar.classList.toggle("best", i === digit?.label);
     bar.querySelector("i").style.transform = `scaleX(${probabilities[i]})`;
-    bar.lastChild.textContent = digit ? percent(probabilities[i]) : "";
+    setText(bar.lastChild, digit ? percent(probabilities[i]) : "");
   });
 }
 
@@ -574,8 +584,8 @@ function readAloud(text, digits) {
 
 // ---- Showing the layers
 
-/** Colour maps of 512 steps, as pixel bytes: from negative to positive, and from paper to ink. */
-const colours = { diverging: [], input: [] };
+/** Colour maps of 512 steps, as pixels: from negative to positive, and from paper to ink. */
+const colours = { diverging: new Uint32Array(512), input: new Uint32Array(512) };
 
 function readColours() {
   const style = getComputedStyle(document.documentElement);
@@ -583,10 +593,12 @@ function readColours() {
     (name) => style.getPropertyValue(`--${name}`).match(/\w\w/g).map((hex) => parseInt(hex, 16)),
   );
   const mix = (a, b, t) => [...a.map((channel, i) => channel + (b[i] - channel) * t), 255];
-  const steps = Array.from({ length: 512 }, (_, i) => i / 511);
   const signed = (t) => (t < 0 ? mix(zero, negative, -t) : mix(zero, positive, t));
-  colours.diverging = steps.map((t) => signed(2 * t - 1));
-  colours.input = steps.map((t) => mix(low, high, t));
+  const bytes = (map) => new Uint8ClampedArray(map.buffer);
+  for (let i = 0; i < 512; i += 1) {
+    bytes(colours.diverging).set(signed((2 * i) / 511 - 1), 4 * i);
+    bytes(colours.input).set(mix(low, high, i / 511), 4 * i);
+  }
 }
 
 const colourOf = (value, { map, low, high }) =>
@@ -602,33 +614,58 @@ function scaleOf(name, values) {
   return { range, map: colours.diverging, low: -limit, high: limit };
 }
 
-/** Draws rows of values, one pixel for each value; the style sheet enlarges them. */
-function paintValues(canvas, values, columns, scale) {
-  const rows = Math.ceil(values.length / columns);
-  if (canvas.width !== columns) canvas.width = columns;
-  if (canvas.height !== rows) canvas.height = rows;
-  canvas.values = values;
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(canvas.width, canvas.height);
-  values.forEach((value, i) => image.data.set(colourOf(value, scale), 4 * i));
-  context.putImageData(image, 0, 0);
+/**
+ * Draws maps in rows of `across` maps, one pixel for each value, with a gap of one pixel between maps. The style sheet
+ * enlarges them. One canvas for all maps of a layer is drawn much faster than one for each.
+ *
+ * @param {{values: number[] | Float32Array, maps: number, columns: number, across: number}} grid
+ */
+function paintMaps(canvas, grid, scale) {
+  const { values, maps, columns, across } = grid;
+  const area = values.length / maps;
+  const rows = Math.ceil(area / columns);
+  const width = across * (columns + 1) - 1;
+  const height = Math.ceil(maps / across) * (rows + 1) - 1;
+  resize(canvas, width, height);
+  canvas.grid = { ...grid, rows, area };
+  const image = new ImageData(width, height);
+  const pixels = new Uint32Array(image.data.buffer);
+  for (let i = 0; i < values.length; i += 1) {
+    const [map, inMap] = [Math.floor(i / area), i % area];
+    const y = Math.floor(map / across) * (rows + 1) + Math.floor(inMap / columns);
+    const x = (map % across) * (columns + 1) + (inMap % columns);
+    pixels[y * width + x] = colourOf(values[i], scale);
+  }
+  canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
 /** @param {Layer[]} layers  the figures of missing layers become empty */
 function showLayers(layers) {
   for (const figure of document.querySelectorAll("figure[data-layer]")) {
-    const { layer: name, columns } = figure.dataset;
+    const { layer: name } = figure.dataset;
     const layer = layers.find((candidate) => candidate.name === name);
     const stage = figure.querySelector(".stage");
     const shape = layer ? layer.shape.filter((side, i) => i === 0 || side > 1) : [];
-    const range = layer ? showValues(stage, layer, shape, Number(columns)) : "";
+    const range = layer ? showValues(stage, layer, shape) : "";
     if (!layer) stage.replaceChildren();
-    figure.querySelector(".shape").textContent = shape.join(" × ");
-    figure.querySelector(".range").textContent = range;
+    setText(figure.querySelector(".shape"), shape.join(" × "));
+    setText(figure.querySelector(".range"), range);
     const words = layer ? `${shape.join(" by ")} values, ${range}` : "nothing yet";
     stage.setAttribute("role", "img");
     stage.setAttribute("aria-label", `${name}: ${words}`);
   }
+}
+
+/** The number of maps in a row of a layer's figure, by the width of the window. @type {Map<string, number>} */
+const mapsAcross = new Map();
+
+/** Reads the numbers of maps in a row, which the style sheet states, and shows the layers so. */
+function arrangeMaps() {
+  for (const figure of document.querySelectorAll("figure[data-layer]")) {
+    const across = getComputedStyle(figure).getPropertyValue("--across");
+    mapsAcross.set(figure.dataset.layer, Number(across) || 1);
+  }
+  showLayers(shown?.layers ?? []);
 }
 
 /**
@@ -636,15 +673,14 @@ function showLayers(layers) {
  *
  * @returns {string} the values' range
  */
-function showValues(stage, { name, values }, shape, columns) {
+function showValues(stage, { name, values }, shape) {
   const scale = scaleOf(name, values);
   if (name === "output") showScores(stage, values, scale);
   else {
-    const [maps, width] = shape.length > 1 ? [shape[0], shape.at(-1)] : [1, columns];
-    const area = values.length / maps;
-    children(stage, maps, makeCanvas).forEach((canvas, i) => {
-      paintValues(canvas, values.slice(i * area, (i + 1) * area), width, scale);
-    });
+    const [maps, columns] = shape.length > 1 ? [shape[0], shape.at(-1)] : [1, COLUMNS[name]];
+    const across = Math.min(maps, mapsAcross.get(name));
+    const [canvas] = children(stage, 1, makeCanvas);
+    paintMaps(canvas, { values, maps, columns, across }, scale);
   }
   return scale.range;
 }
@@ -652,8 +688,9 @@ function showValues(stage, { name, values }, shape, columns) {
 function showScores(stage, values, scale) {
   const makeScore = (i) => make("p", "", make("b", "", i), make("i"), make("span"));
   children(stage, values.length, makeScore).forEach((score, i) => {
-    score.children[1].style.background = `rgba(${colourOf(values[i], scale)})`;
-    score.children[2].textContent = number(values[i]);
+    const channels = new Uint8Array(Uint32Array.of(colourOf(values[i], scale)).buffer);
+    score.children[1].style.background = `rgb(${channels.subarray(0, 3)})`;
+    setText(score.children[2], number(values[i]));
   });
 }
 
@@ -668,28 +705,34 @@ function showCodes(result) {
   if (!codes.length) return;
   const drawn = layers.find(({ name }) => name === "f6").values;
   const scale = scaleOf("f6", [...drawn, -1, 1]);
-  paintValues(byId("drawn").querySelector("canvas"), drawn, CODE_COLUMNS, scale);
+  const paint = (canvas, values) =>
+    paintMaps(canvas, { values, maps: 1, columns: COLUMNS.f6, across: 1 }, scale);
+  paint(byId("drawn").querySelector("canvas"), drawn);
   const distances = codes.map((code) => code.reduce((sum, x, i) => sum + (drawn[i] - x) ** 2, 0));
   const nearest = distances.indexOf(Math.min(...distances));
   const makeCode = (i) => make("li", "", makeCanvas(), make("b", "", i), make("span"));
   children(byId("code-list"), codes.length, makeCode).forEach((item, i) => {
-    paintValues(item.firstChild, codes[i], CODE_COLUMNS, scale);
+    paint(item.firstChild, codes[i]);
     item.classList.toggle("nearest", i === nearest);
-    item.lastChild.textContent = distances[i].toFixed(1);
+    setText(item.lastChild, distances[i].toFixed(1));
   });
 }
 
 /** Shows the value under the pointer, with its layer, row and column. */
 function probe({ target, offsetX, offsetY }) {
-  const layer = target.values && target.closest("[data-layer]")?.dataset.layer;
+  const layer = target.grid && target.closest("[data-layer]")?.dataset.layer;
   if (!layer) return;
-  const { width, height, clientWidth, clientHeight, parentElement, values } = target;
-  const column = clamp(Math.floor((offsetX / clientWidth) * width), 0, width - 1);
-  const row = clamp(Math.floor((offsetY / clientHeight) * height), 0, height - 1);
-  const maps = [...parentElement.children];
-  const map = maps.length > 1 ? `map ${maps.indexOf(target) + 1}, ` : "";
-  const value = number(values[row * width + column]);
-  byId("probe").textContent = `${layer}, ${map}row ${row + 1}, column ${column + 1}: ${value}`;
+  const { values, maps, area, rows, columns, across } = target.grid;
+  const { width, height, clientWidth, clientHeight } = target;
+  const x = clamp(Math.floor((offsetX / clientWidth) * width), 0, width - 1);
+  const y = clamp(Math.floor((offsetY / clientHeight) * height), 0, height - 1);
+  const [column, row] = [x % (columns + 1), y % (rows + 1)];
+  const map = Math.floor(y / (rows + 1)) * across + Math.floor(x / (columns + 1));
+  const value = values[map * area + row * columns + column];
+  if (column === columns || row === rows || map >= maps || value === undefined) return;
+  const which = maps > 1 ? `map ${map + 1}, ` : "";
+  const place = `row ${row + 1}, column ${column + 1}`;
+  byId("probe").textContent = `${layer}, ${which}${place}: ${number(value)}`;
 }
 
 // ---- Light and dark theme; start of the page
@@ -766,6 +809,8 @@ function start() {
     radio.addEventListener("change", chooseNetwork);
   }
   new ResizeObserver(paintSoon).observe(sheet);
+  addEventListener("resize", arrangeMaps);
+  arrangeMaps();
   setTheme(stored());
   chooseNetwork();
   changed();
