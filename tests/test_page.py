@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image, ImageDraw, ImageFont
+from strokes import DIGITS
 
 try:
     from playwright.sync_api import expect, sync_playwright
@@ -40,35 +41,7 @@ FLAGS = (
 DESKTOP = {"width": 1400, "height": 1000}
 PHONE = {"width": 360, "height": 740}
 TIMES = " \N{MULTIPLICATION SIGN} "
-# Number of canvases of each layer that is drawn.
 PAINTED_LAYERS = ["input", "c1", "s2", "c3", "s4", "c5", "f6"]
-
-
-def arc(x: float, y: float, width: float, height: float, start: int, end: int) -> list:
-    """Returns points of an ellipse; angles are in degrees, 0 is right and 90 is down."""
-    steps = max(2, abs(end - start) // 12)
-    angles = [math.radians(start + (end - start) * i / steps) for i in range(steps + 1)]
-    return [(x + width * math.cos(a), y + height * math.sin(a)) for a in angles]
-
-
-# Strokes of handwritten digits, in a square of side 1.
-DIGITS = {
-    "0": [arc(0.5, 0.5, 0.3, 0.45, -80, 285)],
-    "1": [[(0.38, 0.24), (0.55, 0.05), (0.52, 0.95)]],
-    "2": [[*arc(0.48, 0.28, 0.27, 0.22, -170, 50), (0.2, 0.93), (0.8, 0.92)]],
-    "3": [arc(0.46, 0.28, 0.26, 0.22, -150, 85) + arc(0.45, 0.72, 0.31, 0.24, -85, 150)],
-    "4": [[(0.32, 0.06), (0.18, 0.56), (0.84, 0.53)], [(0.68, 0.1), (0.6, 0.96)]],
-    "5": [[(0.74, 0.07), (0.34, 0.08), (0.29, 0.45), *arc(0.47, 0.68, 0.28, 0.26, -120, 145)]],
-    "6": [[(0.64, 0.05), (0.42, 0.26), (0.27, 0.56), *arc(0.5, 0.72, 0.24, 0.22, -180, 160)]],
-    "7": [[(0.2, 0.1), (0.8, 0.08), (0.58, 0.45), (0.45, 0.95)]],
-    "8": [
-        [
-            (0.5 + 0.27 * math.sin(2 * t), 0.5 - 0.45 * math.cos(t))
-            for t in (2 * math.pi * i / 36 for i in range(37))
-        ]
-    ],
-    "9": [[*arc(0.48, 0.3, 0.25, 0.24, -10, -370), (0.71, 0.6), (0.64, 0.96)]],
-}
 
 
 def need(condition: object, what: str) -> None:
