@@ -138,7 +138,7 @@ def write(page: Page, text: str) -> int:
                     sheet["x"] + sheet["width"] * (left + across * 0.88 * x),
                     sheet["y"] + sheet["height"] * (top + height * y),
                 )
-                for x, y in stroke
+                for x, y in [*stroke[:-1:3], stroke[-1]]
             ]
             page.mouse.move(*points[0])
             page.mouse.down()

@@ -547,14 +547,14 @@ def test_layers(visit_by_service):
         sides = [side for i, side in enumerate(layers[name]) if i == 0 or side > 1]
         assert figure.locator(".shape").inner_text() == TIMES.join(map(str, sides))
     assert visit.page.locator('[data-layer="output"] .stage p').count() == 10
-    # In this window C3 has four maps in a row, with a gap of one pixel: map 5 begins the second row.
+    # In this window C3 has four maps in a row, with gaps of one pixel; map 5 begins the second row.
     canvas = visit.page.locator('[data-layer="c3"] canvas')
     assert canvas.evaluate("(c) => [c.width, c.height]") == [43, 43]
     pixel = canvas.bounding_box()["width"] / 43
     canvas.hover(position={"x": 2.5 * pixel, "y": 12.5 * pixel})
     probe = visit.page.locator("#probe").inner_text()
     value = response.value.json()["layers"][3]["values"][4 * 100 + 10 + 2]
-    assert probe.replace("−", "-") == f"c3, map 5, row 2, column 3: {value:.2f}"
+    assert probe.replace("\N{MINUS SIGN}", "-") == f"c3, map 5, row 2, column 3: {value:.2f}"
 
 
 def test_original(visit, shoot):

@@ -39,7 +39,8 @@ def test_the_module_is_as_new_as_its_sources():
 def test_each_list_of_files_is_whole():
     """A file that is missing in a list is not sent by `serve`, or not kept for use offline."""
     page = ROOT / "web" / "page"
-    unsent = {"README.md", "package.json", "built-from.json", "index.d.ts", "lenet5.d.ts"}
+    unsent = {"README.md", "package.json", "built-from.json", "example.html"}
+    unsent |= {"index.d.ts", "lenet5.d.ts"}
     paths = [file.relative_to(page).as_posix() for file in page.rglob("*") if file.is_file()]
     files = {path for path in paths if Path(path).name not in unsent}
     sent = re.findall(r'page_file!\("[^"]*", "([^"]+)"', (ROOT / "web/src/page.rs").read_text())
@@ -121,5 +122,5 @@ def test_the_package_has_all_files():
     (package,) = json.loads(packed.stdout)
     assert {file["path"] for file in package["files"]} == {
         *("README.md", "package.json", "index.js", "index.d.ts", "lenet5.js", "lenet5.d.ts"),
-        "lenet5.wasm.gz",
+        *("lenet5.wasm.gz", "example.html"),
     }

@@ -20,7 +20,7 @@ extern "C" {
     pub type ReadingObject;
     #[wasm_bindgen(typescript_type = "Layer[]")]
     pub type LayerArray;
-    #[wasm_bindgen(typescript_type = "number[][] | undefined")]
+    #[wasm_bindgen(typescript_type = "Float32Array[] | undefined")]
     pub type Codes;
 
     #[wasm_bindgen(js_namespace = console, js_name = error)]
@@ -37,7 +37,6 @@ pub fn start() {
 #[wasm_bindgen]
 pub struct Recognizer {
     core: CoreRecognizer,
-    codes: Option<Vec<Vec<f32>>>,
     notes: Vec<String>,
 }
 
@@ -50,20 +49,19 @@ impl Recognizer {
     pub fn new(options: Option<RecognizerOptions>) -> Result<Recognizer, JsValue> {
         let options = JsValue::from(options);
         let (network, weights) = (option(&options, "network")?, option(&options, "weights")?);
-        let (core, weights) = match weights {
+        let (core, notes) = match weights {
             Some(file) => {
                 let file = file.dyn_into::<Uint8Array>();
                 let file = file.map_err(|_| fail("TypeError", "weights: expected a Uint8Array"))?;
                 let weights = Weights::from_bytes(&file.to_vec(), &Limits::default())
                     .map_err(|message| fail("WeightsError", &message))?;
-                (CoreRecognizer::new(&weights).map_err(failure)?, weights)
+                (CoreRecognizer::new(&weights).map_err(failure)?, weights.notes())
             }
             None => {
                 let network = text(&network, "modern").parse::<Network>().map_err(|_| {
                     fail("RangeError", "network: expected modern or original, found another name")
                 })?;
-                let weights = Weights::for_reading(network).map_err(failure)?;
-                (CoreRecognizer::shipped(network).map_err(failure)?, weights)
+                (CoreRecognizer::shipped(network).map_err(failure)?, Vec::new())
             }
         };
         let reject_below = match option(&options, "rejectBelow")? {
@@ -73,8 +71,7 @@ impl Recognizer {
                 _ => return Err(fail("RangeError", "rejectBelow: expected a number from 0 to 1")),
             },
         };
-        let core = core.reject_below(reject_below);
-        Ok(Self { core, codes: weights.codes(), notes: weights.notes() })
+        Ok(Self { core: core.reject_below(reject_below), notes })
     }
 
     /// The network: "modern", or "original" for that of 1998.
@@ -95,7 +92,7 @@ impl Recognizer {
         serde_json::to_string(self.core.config()).expect("settings are plain data")
     }
 
-    /// What was taken for granted when the file of weights was read.
+    /// Notes on the file of weights: what was assumed.
     #[wasm_bindgen(getter)]
     pub fn notes(&self) -> Vec<String> {
         self.notes.clone()
@@ -104,7 +101,7 @@ impl Recognizer {
     /// The codes of the classes of the network of 1998, 84 numbers each; undefined for other networks.
     #[wasm_bindgen(getter)]
     pub fn codes(&self) -> Codes {
-        let Some(codes) = &self.codes else { return JsValue::UNDEFINED.unchecked_into() };
+        let Some(codes) = self.core.codes() else { return JsValue::UNDEFINED.unchecked_into() };
         let rows = codes.iter().map(|code| JsValue::from(Float32Array::from(&code[..])));
         rows.map(|code| JsValue::from(Array::from(&code))).collect::<Array>().unchecked_into()
     }

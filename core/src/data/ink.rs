@@ -407,7 +407,8 @@ impl Colours {
             width: width as usize,
             step: step as usize,
         };
-        let byte = |value: u8| f32::from(value) / 255.0;
+        let bytes: [f32; 256] = std::array::from_fn(|value| value as f32 / 255.0);
+        let byte = |value: u8| bytes[usize::from(value)];
         let word = |value: u16| f32::from(value) / 65535.0;
         let opaque = |[r, g, b]: [f32; 3]| [r, g, b, 1.0];
         let on_white = |colour: [f32; 3], alpha: f32| {
@@ -433,14 +434,14 @@ impl Colours {
             }
         }
         let side = |i: u32, length: u32| (length - i * step).min(step) as f32;
-        let scaled = sums.sums.iter().enumerate().map(|(i, sum)| {
-            let (x, y) = (i as u32 % columns, i as u32 / columns);
-            sum.map(|sum| sum / (side(x, width) * side(y, height)))
-        });
-        let (mut pixels, mut alpha) = (Vec::new(), Vec::new());
-        for [r, g, b, a] in scaled {
-            pixels.push([r, g, b]);
-            alpha.push(a);
+        let mut pixels = Vec::with_capacity(sums.sums.len());
+        let mut alpha = Vec::with_capacity(sums.sums.len());
+        for (y, row) in (0..).zip(sums.sums.chunks_exact(sums.columns)) {
+            for (x, sum) in (0..).zip(row) {
+                let [r, g, b, a] = sum.map(|sum| sum / (side(x, width) * side(y, height)));
+                pixels.push([r, g, b]);
+                alpha.push(a);
+            }
         }
         (Self { width: columns as usize, pixels }, Ink::new(columns as usize, alpha))
     }
@@ -532,11 +533,12 @@ impl Ink {
         let coarse = Self { width: columns, values: least };
         let radius = (columns.min(coarse.height()) / 6).max(1);
         let opened = coarse.extremes(radius, min).extremes(radius, max);
-        let mut markers = Vec::with_capacity(self.values.len());
-        for y in 0..height {
+        let mut markers = vec![0.0; self.values.len()];
+        for (y, row) in markers.chunks_exact_mut(width).enumerate() {
             let cells = &opened.values[y / step * columns..][..columns];
-            markers
-                .extend(cells.iter().flat_map(|cell| std::iter::repeat_n(*cell, step)).take(width));
+            for (markers, cell) in row.chunks_mut(step).zip(cells) {
+                markers.fill(*cell);
+            }
         }
         // Values along the border are paper, too, if they extend farther than a stroke that the
         // border cuts off.

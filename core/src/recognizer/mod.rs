@@ -81,6 +81,7 @@ const MIN_TURNED: (usize, f32) = (3, 0.7);
 /// ```
 pub struct Recognizer {
     networks: Networks,
+    codes: Option<Vec<Vec<f32>>>,
     reject_below: f32,
     time_limit: Option<Duration>,
 }
@@ -296,7 +297,7 @@ impl Recognizer {
     /// # Errors
     /// If the tensors do not fit the settings.
     pub fn new(weights: &Weights) -> Result<Self> {
-        Ok(Self::with(Networks::new(weights, &Weights::reject_network()?, false)?))
+        Ok(Self::with(Networks::new(weights, &Weights::reject_network()?, false)?, weights))
     }
 
     /// Creates a recognizer with these weights, and with those of a reject network of eleven
@@ -306,14 +307,14 @@ impl Recognizer {
     /// # Errors
     /// If the tensors do not fit the settings, or the networks do not have ten and eleven classes.
     pub fn with_reject_network(weights: &Weights, reject: &Weights) -> Result<Self> {
-        Ok(Self::with(Networks::new(weights, reject, true)?))
+        Ok(Self::with(Networks::new(weights, reject, true)?, weights))
     }
 
-    fn with(networks: Networks) -> Self {
+    fn with(networks: Networks, weights: &Weights) -> Self {
         // The reject network only knows digits, so with other classes nothing is rejected.
         let ten = networks.reading.config().classes == 10;
         let reject_below = if ten { REJECT_BELOW } else { 0.0 };
-        Self { networks, reject_below, time_limit: None }
+        Self { networks, codes: weights.codes(), reject_below, time_limit: None }
     }
 
     /// Limits the time for reading a picture, without decoding; reading fails if it takes longer.
@@ -334,6 +335,11 @@ impl Recognizer {
     /// Returns the settings of the network.
     pub fn config(&self) -> &ModelConfig {
         self.networks.reading.config()
+    }
+
+    /// Returns the codes of the classes, as [`Weights::codes`] does.
+    pub fn codes(&self) -> Option<&[Vec<f32>]> {
+        self.codes.as_deref()
     }
 
     /// Reads the digits in a picture.

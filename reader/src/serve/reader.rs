@@ -36,10 +36,8 @@ pub struct RequestLimits {
 /// A network that reads pictures.
 pub struct NetworkReader {
     pub network: Network,
-    recognizer: Arc<Recognizer>,
+    pub recognizer: Arc<Recognizer>,
     pub batcher: Batcher,
-    /// The codes of the classes, 84 numbers each. None if the network has no codes.
-    pub codes: Option<Vec<Vec<f32>>>,
 }
 
 impl RequestLimits {
@@ -74,9 +72,9 @@ impl NetworkReader {
         options: &ServiceOptions,
         metrics: &Arc<ServiceMetrics>,
     ) -> Result<Self> {
-        let (recognizer, codes) = match own {
-            Some(weights) => (Recognizer::new(weights)?, weights.codes()),
-            None => (Recognizer::shipped(network)?, Weights::for_reading(network)?.codes()),
+        let recognizer = match own {
+            Some(weights) => Recognizer::new(weights)?,
+            None => Recognizer::shipped(network)?,
         };
         let recognizer = recognizer.reject_below(options.reject_below);
         let recognizer = Arc::new(recognizer.time_limit(options.timeout));
@@ -88,7 +86,7 @@ impl NetworkReader {
             move |size| metrics.batch(network, size),
         )
         .map_err(|error| Error::Config(format!("starting a thread: {error}")))?;
-        Ok(Self { network, recognizer, batcher, codes })
+        Ok(Self { network, recognizer, batcher })
     }
 
     /// Reads the picture that a body holds, whose lines have the form of `pattern`.

@@ -129,7 +129,7 @@ async fn activations(
         return Err(Failure::bad("bad_digit", message));
     };
     let layers = app.within(reader.layers(&app.limits, found.pixels)).await?;
-    let codes = reader.codes.as_deref();
+    let codes = reader.recognizer.codes();
     let (model, reading) = (reader.network, &reading);
     Ok(json(&Activations { model, reading, digit, layers, codes }))
 }

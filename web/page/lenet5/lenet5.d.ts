@@ -114,13 +114,13 @@ export class Recognizer {
     /**
      * The codes of the classes of the network of 1998, 84 numbers each; undefined for other networks.
      */
-    readonly codes: number[][] | undefined;
+    readonly codes: Float32Array[] | undefined;
     /**
      * The network: "modern", or "original" for that of 1998.
      */
     readonly network: string;
     /**
-     * What was taken for granted when the file of weights was read.
+     * Notes on the file of weights: what was assumed.
      */
     readonly notes: string[];
     /**

@@ -42,7 +42,7 @@ export class Recognizer {
     }
     /**
      * The codes of the classes of the network of 1998, 84 numbers each; undefined for other networks.
-     * @returns {number[][] | undefined}
+     * @returns {Float32Array[] | undefined}
      */
     get codes() {
         const ret = wasm.recognizer_codes(this.__wbg_ptr);
@@ -94,7 +94,7 @@ export class Recognizer {
         return this;
     }
     /**
-     * What was taken for granted when the file of weights was read.
+     * Notes on the file of weights: what was assumed.
      * @returns {string[]}
      */
     get notes() {

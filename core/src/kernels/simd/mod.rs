@@ -66,9 +66,24 @@ pub trait Simd: Copy {
     /// Whether [`Simd::look_up_32`] takes only a few instructions.
     const HAS_LOOK_UP_32: bool = false;
     /// Looks up each lane in `table`, at the index in the five lowest bits of that lane of `index`.
-    fn look_up_32(self, table: &[f32; 32], index: Self::V) -> Self::V;
+    #[inline(always)]
+    fn look_up_32(self, table: &[f32; 32], index: Self::V) -> Self::V {
+        let mut lanes = [0.0; WIDEST];
+        self.store(&mut lanes, 0, index);
+        for lane in &mut lanes[..Self::LANES] {
+            *lane = table[(lane.to_bits() & 31) as usize];
+        }
+        self.load(&lanes, 0)
+    }
     /// Looks up each lane in `table`: lane `l` is `table[index[at + l]]`. The indices are from 0 to 7.
-    fn look_up(self, table: &[f32; 8], index: &[i32; 16], at: usize) -> Self::V;
+    #[inline(always)]
+    fn look_up(self, table: &[f32; 8], index: &[i32; 16], at: usize) -> Self::V {
+        let mut lanes = [0.0; WIDEST];
+        for (lane, index) in lanes.iter_mut().zip(&index[at..at + Self::LANES]) {
+            *lane = table[(index & 7) as usize];
+        }
+        self.load(&lanes, 0)
+    }
 }
 
 /// Work that can run with any instruction set.
@@ -295,17 +310,5 @@ impl Simd for Portable {
             a[l] = a[l].copysign(sign[l]);
         }
         a
-    }
-    #[inline(always)]
-    fn look_up_32(self, table: &[f32; 32], index: [f32; 8]) -> [f32; 8] {
-        index.map(|index| table[(index.to_bits() & 31) as usize])
-    }
-    #[inline(always)]
-    fn look_up(self, table: &[f32; 8], index: &[i32; 16], at: usize) -> [f32; 8] {
-        let mut v = [0.0; 8];
-        for l in 0..8 {
-            v[l] = table[(index[at + l] & 7) as usize];
-        }
-        v
     }
 }

@@ -146,18 +146,4 @@ impl Simd for Neon {
             (vbslq_f32(mask, sign.0, a.0), vbslq_f32(mask, sign.1, a.1))
         }
     }
-    #[inline(always)]
-    fn look_up_32(self, table: &[f32; 32], index: V) -> V {
-        let mut v = [0.0; 8];
-        self.store(&mut v, 0, index);
-        self.load(&v.map(|index| table[(index.to_bits() & 31) as usize]), 0)
-    }
-    #[inline(always)]
-    fn look_up(self, table: &[f32; 8], index: &[i32; 16], at: usize) -> V {
-        let mut v = [0.0; 8];
-        for (lane, index) in v.iter_mut().zip(&index[at..at + 8]) {
-            *lane = table[(index & 7) as usize];
-        }
-        self.load(&v, 0)
-    }
 }

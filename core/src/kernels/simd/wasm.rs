@@ -116,18 +116,4 @@ impl Simd for Simd128 {
         let mask = u32x4_splat(1 << 31);
         (v128_bitselect(sign.0, a.0, mask), v128_bitselect(sign.1, a.1, mask))
     }
-    #[inline(always)]
-    fn look_up_32(self, table: &[f32; 32], index: V) -> V {
-        let mut v = [0.0; 8];
-        self.store(&mut v, 0, index);
-        self.load(&v.map(|index| table[(index.to_bits() & 31) as usize]), 0)
-    }
-    #[inline(always)]
-    fn look_up(self, table: &[f32; 8], index: &[i32; 16], at: usize) -> V {
-        let mut v = [0.0; 8];
-        for (lane, index) in v.iter_mut().zip(&index[at..at + 8]) {
-            *lane = table[(index & 7) as usize];
-        }
-        self.load(&v, 0)
-    }
 }

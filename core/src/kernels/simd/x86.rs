@@ -298,15 +298,6 @@ impl Simd for Avx2 {
         unsafe { _mm256_or_ps(a, _mm256_and_ps(_mm256_set1_ps(-0.0), sign)) }
     }
     #[inline(always)]
-    fn look_up_32(self, table: &[f32; 32], index: __m256) -> __m256 {
-        let mut lanes = [0.0; 8];
-        self.store(&mut lanes, 0, index);
-        for lane in &mut lanes {
-            *lane = table[(lane.to_bits() & 31) as usize];
-        }
-        self.load(&lanes, 0)
-    }
-    #[inline(always)]
     fn look_up(self, table: &[f32; 8], index: &[i32; 16], at: usize) -> __m256 {
         let index = &index[at..at + 8];
         // SAFETY: the token exists, so the machine has the instructions; the table has the eight numbers and the slice the eight
