@@ -1,11 +1,13 @@
 # `make` lists the targets. Each target first sets up what it needs: see scripts/setup.sh.
-.PHONY: help setup train test test-all lint cross-check check-versions export reproduce bench pictures no-digits time-pictures load-test docs web package audit fuzz miri clean
+.PHONY: help setup train test test-all lint cross-check check-versions export reproduce bench bench-browser pictures no-digits time-pictures load-test docs web package audit fuzz miri clean
 .DEFAULT_GOAL := help
 
 # With MAKEFLAGS cargo would look for make's job server, and warn that it cannot reach it.
 unexport MAKEFLAGS
 
 PY := .venv/bin/python
+# Two files of tests at a time: most tests wait for one thread.
+PYTEST := $(PY) -m pytest --numprocesses=2 --dist=loadfile
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -21,7 +23,7 @@ train: ## train on MNIST; ARGS="--epochs 20" passes options, ARGS=--help lists t
 test: setup lint build ## lint, then the Rust and Python tests, except the exhaustive ones
 	@status=0; \
 	echo cargo test --release --locked; cargo test --release --locked || status=1; \
-	echo $(PY) -m pytest scripts tests; $(PY) -m pytest scripts tests || status=1; \
+	echo $(PYTEST) scripts tests; $(PYTEST) scripts tests || status=1; \
 	exit $$status
 
 test-all: ## `make test`, then the exhaustive tests
@@ -29,8 +31,8 @@ test-all: ## `make test`, then the exhaustive tests
 	$(MAKE) test || status=1; \
 	echo cargo test --release --locked -- --ignored; \
 	cargo test --release --locked -- --ignored || status=1; \
-	echo $(PY) -m pytest -m exhaustive scripts tests; \
-	$(PY) -m pytest -m exhaustive scripts tests || status=1; \
+	echo $(PYTEST) -m exhaustive scripts tests; \
+	$(PYTEST) -m exhaustive scripts tests || status=1; \
 	exit $$status
 
 .PHONY: build
@@ -69,6 +71,11 @@ bench: setup ## compare the speed with PyTorch, TensorFlow, JAX and onnxruntime;
 	cargo build --release --bins --examples
 	$(PY) -m pip install -q -r scripts/requirements-bench.txt
 	$(PY) scripts/bench.py $(ARGS)
+
+bench-browser: setup ## compare the module for browsers with onnxruntime-web; ARGS="--rounds 1"
+	cargo build --release --bins --examples
+	$(PY) -m pip install -q -r scripts/requirements-export.txt
+	$(PY) scripts/bench_browser.py $(ARGS)
 
 pictures: setup ## measure how well `predict` reads pictures of many kinds; ARGS="--count 1000"
 	cargo build --release

@@ -778,7 +778,11 @@ function openTheReader() {
     },
     (error) => showMessage(error.message, "error"),
   );
-  // Without a connection a browser can open the page again by this. Only pages of https and of this machine can.
+  opening.catch(() => {}).then(keepForUseOffline);
+}
+
+/** Stores the page in the browser, once it has been loaded. Only pages of https and of this machine can be stored. */
+function keepForUseOffline() {
   navigator.serviceWorker?.register("offline.js", { type: "module" }).catch(() => {});
 }
 

@@ -12,6 +12,10 @@ import { digitAt, openPicture } from "./pictures.js";
 const recognizers = new Map();
 /** Options of all recognizers. */
 let options = {};
+/** The loading of the module, which begins before the page asks for it. */
+const loading = init();
+loading.catch(() => {}); // `start` reports it
+let hasRead = false;
 
 function recognizer(network) {
   if (!recognizers.has(network)) {
@@ -29,14 +33,16 @@ function replace(network, next) {
 const tasks = {
   /** Loads the module. `own`, a network and its file of weights, replaces the shipped weights of that network. */
   async start({ rejectBelow, own }) {
-    await init();
+    await loading;
     options = { rejectBelow };
     if (own) replace(own.network, new Recognizer({ weights: own.file, ...options }));
     recognizer("modern");
+    setTimeout(warmUp);
   },
 
   /** Reads pixels, and computes the layers of a digit, in the form of the service's /v1/activations. */
   read({ network, pixels, digit: wanted, pen }) {
+    hasRead = true;
     const chosen = recognizer(network);
     const { data, width, height } = pixels;
     const reading = chosen.readPixels(data, width, height);
@@ -57,6 +63,22 @@ const tasks = {
     return { model: next.network, classes: next.classes, notes: next.notes };
   },
 };
+
+/**
+ * Reads a stroke that nobody wrote, if there is none to read yet: browsers compile the functions of the module when they
+ * first run, which takes longer than many readings.
+ */
+function warmUp() {
+  if (hasRead) return;
+  const pixels = new ImageData(240, 180);
+  const colours = new Uint32Array(pixels.data.buffer).fill(0xffffffff);
+  for (let y = 30; y < 150; y += 1) colours.fill(0xff000000, 240 * y + 115, 240 * y + 125);
+  try {
+    tasks.read({ network: "modern", pixels });
+  } catch {
+    // A network with the visitor's weights may see no digit there.
+  }
+}
 
 addEventListener("message", async ({ data: { id, task, ...parameters } }) => {
   try {

@@ -27,21 +27,33 @@ export default function init(source = new URL("lenet5.wasm.gz", import.meta.url)
   return started;
 }
 
+/** Compiles the module while it is loaded. */
 async function load(source) {
-  const bytes = await unpacked(await bytesOf(source));
-  await start({ module_or_path: bytes });
+  const stream = await unpacked((await responseOf(source)).body);
+  const response = new Response(stream, { headers: { "Content-Type": "application/wasm" } });
+  await start({ module_or_path: response });
 }
 
-async function bytesOf(source) {
-  if (source instanceof ArrayBuffer || ArrayBuffer.isView(source)) return new Uint8Array(source);
+async function responseOf(source) {
+  if (source instanceof ArrayBuffer || ArrayBuffer.isView(source)) return new Response(source);
   const response = source instanceof Response ? source : await fetch(source);
   if (!response.ok) throw new Error(`${response.url}: status ${response.status}`);
-  return new Uint8Array(await response.arrayBuffer());
+  return response;
 }
 
 /** Decompresses gzip. Some servers have done so already, by the header Content-Encoding. */
-async function unpacked(bytes) {
-  if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes;
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(stream).arrayBuffer();
+async function unpacked(stream) {
+  const reader = stream.getReader();
+  const { value: first = new Uint8Array() } = await reader.read();
+  const whole = new ReadableStream({
+    start: (controller) => controller.enqueue(first),
+    async pull(controller) {
+      const { done, value } = await reader.read();
+      if (done) controller.close();
+      else controller.enqueue(value);
+    },
+    cancel: (reason) => reader.cancel(reason),
+  });
+  const isPacked = first[0] === 0x1f && first[1] === 0x8b;
+  return isPacked ? whole.pipeThrough(new DecompressionStream("gzip")) : whole;
 }
