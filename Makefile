@@ -67,12 +67,13 @@ reproduce: setup ## repeat the paper's experiments, and print both results; ARGS
 	cargo build --release
 	$(PY) scripts/reproduce.py $(ARGS)
 
-bench: setup ## compare the speed with PyTorch, TensorFlow, JAX and onnxruntime; ARGS=--quick
+bench: setup ## compare the speed with other frameworks, in browsers too; ARGS=--quick
 	cargo build --release --bins --examples
 	$(PY) -m pip install -q -r scripts/requirements-bench.txt
 	$(PY) scripts/bench.py $(ARGS)
+	$(PY) scripts/bench_browser.py $(ARGS)
 
-bench-browser: setup ## compare the module for browsers with onnxruntime-web; ARGS="--rounds 1"
+bench-browser: setup ## of `make bench`, the module for browsers and the page alone; ARGS=--quick
 	cargo build --release --bins --examples
 	$(PY) -m pip install -q -r scripts/requirements-export.txt
 	$(PY) scripts/bench_browser.py $(ARGS)

@@ -359,7 +359,8 @@ async function openFile(file) {
     outdate();
     put({ picture, strokes: [] });
   } catch {
-    showMessage(`${file.name || "This"} is not a picture that your browser can open.`, "error");
+    const what = file.name ? `The file ${file.name}` : "This";
+    showMessage(`${what} is not a picture that your browser can open.`, "error");
   } finally {
     clearTimeout(busy);
   }
@@ -377,7 +378,7 @@ async function openWeights(file) {
     own.dataset.note = [`Reading with the weights of ${file.name}.`, ...notes].join(" ");
     chooseNetwork();
   } catch (error) {
-    showMessage(`${file.name}: ${error.message}`, "error");
+    showMessage(`In the file ${file.name}: ${error.message}`, "error");
   }
 }
 
