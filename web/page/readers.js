@@ -14,6 +14,22 @@ const TIMEOUT_MS = 10_000;
 /** The shortest time between two requests to the service. */
 const INTERVAL_MS = 40;
 
+/** Starts a worker. @returns {{worker: Worker, failed: Promise}} `failed` is rejected if the worker cannot run */
+function startWorker() {
+  const worker = new Worker("worker.js", { type: "module" });
+  const failed = new Promise((_, reject) => {
+    worker.addEventListener("error", (event) => {
+      event.preventDefault();
+      reject(new Error(event.message || "worker.js could not be loaded"));
+    });
+  });
+  failed.catch(() => {});
+  return { worker, failed };
+}
+
+/** The first worker, which loads the module while the browser still loads the page: index.html runs this file first. */
+let early = isSupported ? startWorker() : null;
+
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** @returns {Error} an error; `isFault` tells whether something is wrong, other than that there is nothing to read */
@@ -66,20 +82,15 @@ class LocalReader {
     /** @type {Map<number, {resolve: Function, reject: Function}>} the tasks without a result */
     this.waiting = new Map();
     this.last = 0;
-    this.worker = new Worker("worker.js", { type: "module" });
-    this.worker.addEventListener("message", ({ data: { id, result, error } }) => {
+    const { worker, failed } = early ?? startWorker();
+    early = null;
+    this.worker = worker;
+    worker.addEventListener("message", ({ data: { id, result, error } }) => {
       const { resolve, reject } = this.waiting.get(id) ?? {};
       this.waiting.delete(id);
       if (error) reject?.(Object.assign(new Error(error.message), { name: error.name }));
       else resolve?.(result);
     });
-    const failed = new Promise((_, reject) => {
-      this.worker.addEventListener("error", (event) => {
-        event.preventDefault();
-        reject(new Error(event.message || "worker.js could not be loaded"));
-      });
-    });
-    failed.catch(() => {});
     await Promise.race([this.ask("start", this.startup), failed]);
   }
 
