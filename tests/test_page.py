@@ -732,6 +732,44 @@ def test_keyboard_alone(visit):
     visit.reads("")
 
 
+def test_an_example_during_a_stroke(visit):
+    """The mouse that is still pressed writes no more in the example's strokes."""
+    start, *rest = visit.path([(0.1, 0.1), (0.15, 0.3), (0.9, 0.9), (0.1, 0.9)])
+    visit.page.mouse.move(*start)
+    visit.page.mouse.down()
+    visit.page.mouse.move(*rest[0])
+    visit.page.evaluate("document.querySelector('[aria-label=\"Write 7\"]').click()")
+    visit.page.mouse.move(*rest[1])
+    visit.page.mouse.move(*rest[2])
+    visit.page.mouse.up()
+    visit.reads("7")
+
+
+def test_the_last_action_wins(visit):
+    """A large picture that opens late does not replace what was written in the meantime."""
+    file = io.BytesIO()
+    Image.new("L", (4000, 4000), 255).save(file, "PNG")
+    large = {"name": "large.png", "mimeType": "image/png", "buffer": file.getvalue()}
+    visit.page.evaluate(
+        """() => document.getElementById("file").addEventListener("change", () =>
+            document.querySelector('[aria-label="Write 5"]').click())"""
+    )
+    visit.page.get_by_label("Open a picture").set_input_files(large)
+    visit.reads("5")
+    visit.page.wait_for_timeout(1000)
+    visit.reads("5")
+
+
+def test_the_theme_keeps_a_message(visit):
+    visit.write("1")
+    visit.reads("1")
+    file = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"seven"}
+    visit.page.get_by_label("Open a picture").set_input_files(file)
+    visit.says("notes.txt")
+    visit.page.get_by_role("button", name="Dark").click()
+    visit.says("notes.txt")
+
+
 def test_announced(visit):
     visit.write("6")
     visit.page.locator("#live").get_by_text(re.compile(r"Read 6: \d+\.\d %")).wait_for(

@@ -116,6 +116,43 @@ def test_pictures_are_read_as_by_the_program(network, drawn):
     compare(network, drawn)
 
 
+# The errors of the calls in wrong_calls.mjs.
+ERRORS = {
+    "no content": "Error: the module: expected the module, found no content",
+    "not found": "Error: the module: status 404",
+    "half a module": "",  # the browser's own words
+    "the module": "none",
+    "network": "RangeError: network: expected modern or original",
+    "weights": "TypeError: weights: expected a Uint8Array",
+    "no weights": "WeightsError: expected torch.save's archive",
+    "limit": "RangeError: rejectBelow: expected a number from 0 to 1",
+    "recognizer": "none",
+    "buffer for file": "TypeError: file: expected a Uint8Array",
+    "nothing for file": "TypeError: file: expected a Uint8Array",
+    "no picture": "PictureError: expected a picture",
+    "text for rgba": "TypeError: rgba: expected a Uint8Array",
+    "wide pixels": "RangeError: width: expected a whole number of pixels from 1 on",
+    "part of a pixel": "RangeError: width: expected a whole number of pixels from 1 on",
+    "few pixels": "RangeError: expected 400 bytes of a picture of 10x10 pixels, found 4",
+    "clamped pixels": "NoDigitsError: expected digits",
+    "a rest": "RangeError: pictures: expected 784 bytes each, found 1 more",
+    "numbers for pictures": "TypeError: pictures: expected a Uint8Array",
+    "few numbers": "RangeError: pixels: expected 784 bytes, found 100",
+    "many pictures": "none",
+    "still alive": "none",
+}
+
+
+def test_wrong_calls_have_clear_errors():
+    command = [need("node"), ROOT / "tests" / "wrong_calls.mjs"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    found = dict(line.split(" | ") for line in output.splitlines())
+    assert list(found) == list(ERRORS)
+    for name, expected in ERRORS.items():
+        assert found[name].startswith(expected), (name, found[name])
+        assert (found[name] == "none") == (expected == "none"), name
+
+
 def test_the_package_has_all_files():
     command = [need("npm"), "pack", "--dry-run", "--json"]
     packed = subprocess.run(command, cwd=PACKAGE, check=True, capture_output=True, text=True)

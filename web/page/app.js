@@ -215,7 +215,7 @@ function drawn() {
 
 /** The keyboard's pen: where it is, and whether it writes. */
 const cursor = { x: SHEET.width / 2, y: SHEET.height / 4, shown: false, down: false };
-/** A change of this number stops the example that is being written. */
+/** A change of this number stops the example that is being written, and the picture that is being opened. */
 let writer = 0;
 
 const penWidth = () => (byId("pen").valueAsNumber * size().width) / SHEET.width;
@@ -236,15 +236,19 @@ function pointAt(event) {
 function listenToPointer() {
   /** @type {PointerEvent | null} the event that started the current stroke */
   let writing = null;
+  /** The pointer's stroke. @type {Point[]} */
+  let stroke = [];
   let penUsed = -Infinity;
   /** For each stroke of a touch, the time of its last event. @type {WeakMap<Point[], number>} */
   const touches = new WeakMap();
 
-  const writes = ({ pointerId }) => pointerId === writing?.pointerId && unfinished.length > 0;
+  // The keyboard or an example may have taken over.
+  const writes = ({ pointerId }) =>
+    pointerId === writing?.pointerId && unfinished.includes(stroke);
   const note = (event) => {
     const { pointerType, timeStamp } = event;
     if (pointerType === "pen") penUsed = timeStamp;
-    if (pointerType === "touch" && writes(event)) touches.set(unfinished[0], timeStamp);
+    if (pointerType === "touch" && writes(event)) touches.set(stroke, timeStamp);
   };
   /** Removes the stroke that a touch is writing, and the strokes that touches have just written. */
   const takeBack = (now) => {
@@ -266,7 +270,8 @@ function listenToPointer() {
     paper.classList.add("writing");
     cursor.shown = false;
     chosen = -1;
-    unfinished = [[pointAt(event)]];
+    stroke = [pointAt(event)];
+    unfinished = [stroke];
     note(event);
     changed();
   });
@@ -274,14 +279,16 @@ function listenToPointer() {
     note(event); // a pen may hover
     if (!writes(event)) return;
     const events = event.getCoalescedEvents?.() ?? [];
-    unfinished[0].push(...(events.length ? events : [event]).map(pointAt));
+    stroke.push(...(events.length ? events : [event]).map(pointAt));
     changed();
   });
   const lift = (event) => {
     if (event.pointerId !== writing?.pointerId) return;
     note(event);
+    const wrote = writes(event);
     writing = null;
     paper.classList.remove("writing");
+    if (!wrote) return;
     if (event.type === "pointercancel" && event.pointerType === "touch") {
       unfinished = []; // the system has detected a palm
       changed();
@@ -352,10 +359,12 @@ async function writeExample(text) {
 /** Opens a file: a picture for the sheet, or weights for the network. */
 async function openFile(file) {
   if (/\.(pth?|safetensors|ckpt|bin)$/i.test(file.name)) return openWeights(file);
+  finishStrokes();
+  const mine = writer;
   const busy = setTimeout(showMessage, BUSY_MS, `Opening ${file.name || "the picture"} …`);
   try {
     const picture = await (await opening).open(file, LARGEST_PICTURE);
-    finishStrokes();
+    if (mine !== writer) return; // the user has written or opened something else in the meantime
     outdate();
     put({ picture, strokes: [] });
   } catch {
@@ -746,7 +755,8 @@ function setTheme(theme) {
   document.documentElement.dataset.theme = dark ? "dark" : "light";
   byId("theme").setAttribute("aria-pressed", dark);
   readColours();
-  if (shown) show(shown);
+  showLayers(shown?.layers ?? []);
+  showCodes(shown);
 }
 
 /** Stores a theme if one is given, and returns the stored theme. Some private windows have no storage. */

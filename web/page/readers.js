@@ -92,6 +92,17 @@ class LocalReader {
       else resolve?.(result);
     });
     await Promise.race([this.ask("start", this.startup), failed]);
+    if (this.weights) await this.ask("load", { file: this.weights });
+  }
+
+  /** Gives the worker a task. After a fault in the module, whose memory is then in an unknown state, a new one starts. */
+  async run(task, parameters, transfer) {
+    try {
+      return await this.ask(task, parameters, transfer);
+    } catch (error) {
+      if (error.name === "RuntimeError") await this.restart();
+      throw error;
+    }
   }
 
   /** Gives the worker a task, and returns the promise of its result. */
@@ -109,23 +120,22 @@ class LocalReader {
     const { width, height } = canvas;
     const pixels = canvas.getContext("2d").getImageData(0, 0, width, height);
     try {
-      return await this.ask("read", { pixels, ...wanted }, [pixels.data.buffer]);
+      return await this.run("read", { pixels, ...wanted }, [pixels.data.buffer]);
     } catch (error) {
-      if (error.name === "NoDigitsError") throw failure(error.message, false);
-      // After a fault in the module its memory is in an unknown state.
-      if (error.name === "RuntimeError") await this.restart();
-      throw failure(error.message, true);
+      throw failure(error.message, error.name !== "NoDigitsError");
     }
   }
 
   /** @returns {Promise<ImageBitmap>} */
   open(file, longest) {
-    return this.ask("open", { file, longest });
+    return this.run("open", { file, longest });
   }
 
   /** Loads a file of weights as the network "own". */
-  load(file) {
-    return this.ask("load", { file });
+  async load(file) {
+    const result = await this.run("load", { file });
+    this.weights = file;
+    return result;
   }
 }
 

@@ -1,11 +1,14 @@
 //! The recognizer, with JavaScript's types.
 
-use js_sys::{Array, Error, Float32Array, JSON, Object, Reflect, Uint8Array};
+use js_sys::{Array, Error, Float32Array, JSON, Object, Reflect, Uint8Array, Uint8ClampedArray};
 use lenet5_core::data::digit::PIXELS;
 use lenet5_core::recognizer::{Pattern, Reading};
 use lenet5_core::weights::Limits;
 use lenet5_core::{Network, Picture, PictureLimits, Recognizer as CoreRecognizer, Weights};
 use wasm_bindgen::prelude::*;
+
+/// The most bytes of a picture or a file. The module has 4 GiB in all.
+const MAX_BYTES: u32 = 1 << 30;
 
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = include_str!("types.d.ts");
@@ -51,9 +54,7 @@ impl Recognizer {
         let (network, weights) = (option(&options, "network")?, option(&options, "weights")?);
         let (core, notes) = match weights {
             Some(file) => {
-                let file = file.dyn_into::<Uint8Array>();
-                let file = file.map_err(|_| fail("TypeError", "weights: expected a Uint8Array"))?;
-                let weights = Weights::from_bytes(&file.to_vec(), &Limits::default())
+                let weights = Weights::from_bytes(&bytes("weights", file)?, &Limits::default())
                     .map_err(|message| fail("WeightsError", &message))?;
                 (CoreRecognizer::new(&weights).map_err(failure)?, weights.notes())
             }
@@ -111,10 +112,10 @@ impl Recognizer {
     /// It throws a PictureError if the bytes are no picture, and a NoDigitsError if there are no digits in it.
     pub fn read(
         &self,
-        file: &[u8],
+        #[wasm_bindgen(unchecked_param_type = "Uint8Array")] file: JsValue,
         options: Option<ReadOptions>,
     ) -> Result<ReadingObject, JsValue> {
-        let picture = Picture::decode(file, &PictureLimits::default())
+        let picture = Picture::decode(&bytes("file", file)?, &PictureLimits::default())
             .map_err(|message| fail("PictureError", &message))?;
         self.reading_of(&picture, options)
     }
@@ -125,12 +126,13 @@ impl Recognizer {
     #[wasm_bindgen(js_name = readPixels)]
     pub fn read_pixels(
         &self,
-        rgba: wasm_bindgen::Clamped<Vec<u8>>,
-        width: u32,
-        height: u32,
+        #[wasm_bindgen(unchecked_param_type = "Uint8ClampedArray | Uint8Array")] rgba: JsValue,
+        width: f64,
+        height: f64,
         options: Option<ReadOptions>,
     ) -> Result<ReadingObject, JsValue> {
-        let picture = Picture::from_rgba(width, height, rgba.0)
+        let [width, height] = [side("width", width)?, side("height", height)?];
+        let picture = Picture::from_rgba(width, height, bytes("rgba", rgba)?)
             .map_err(|error| fail("RangeError", &error.to_string()))?;
         self.reading_of(&picture, options)
     }
@@ -138,19 +140,31 @@ impl Recognizer {
     /// Returns the probabilities of the classes for pictures of single digits in MNIST's form: 28x28 bytes each, 0 for
     /// paper to 255 for ink. The result has `classes` numbers for each picture. The network decides alone here, without
     /// the reject network.
-    pub fn classify(&self, pictures: &[u8]) -> Result<Vec<f32>, JsValue> {
+    pub fn classify(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "Uint8Array")] pictures: JsValue,
+    ) -> Result<Vec<f32>, JsValue> {
+        let pictures = bytes("pictures", pictures)?;
         let (pictures, rest) = pictures.as_chunks::<PIXELS>();
         if !rest.is_empty() {
-            return Err(fail("RangeError", "expected pictures of 784 bytes each, found a rest"));
+            let message = format!(
+                "pictures: expected 784 bytes each, found {} more than whole pictures have",
+                rest.len()
+            );
+            return Err(fail("RangeError", &message));
         }
         Ok(self.core.classify(pictures).concat())
     }
 
     /// Computes the outputs of all layers for a digit's `pixels`. The first one is the input as the network takes it.
-    pub fn layers(&self, pixels: &[u8]) -> Result<LayerArray, JsValue> {
-        let pixels = pixels
-            .try_into()
-            .map_err(|_| fail("RangeError", "expected 784 bytes, found another number"))?;
+    pub fn layers(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "Uint8Array")] pixels: JsValue,
+    ) -> Result<LayerArray, JsValue> {
+        let pixels = bytes("pixels", pixels)?;
+        let pixels = pixels.as_slice().try_into().map_err(|_| {
+            fail("RangeError", &format!("pixels: expected 784 bytes, found {}", pixels.len()))
+        })?;
         let layers = self.core.layers(pixels).into_iter().map(|layer| {
             let object = Object::new();
             let shape = layer.shape.iter().map(|side| JsValue::from(*side as u32));
@@ -214,6 +228,35 @@ fn option(options: &JsValue, name: &str) -> Result<Option<JsValue>, JsValue> {
     }
     let value = Reflect::get(options, &name.into())?;
     Ok((!value.is_null() && !value.is_undefined()).then_some(value))
+}
+
+/// The bytes of an array of bytes.
+fn bytes(name: &str, value: JsValue) -> Result<Vec<u8>, JsValue> {
+    let array = match value.dyn_into::<Uint8ClampedArray>() {
+        Ok(clamped) => Uint8Array::new_with_byte_offset_and_length(
+            &clamped.buffer(),
+            clamped.byte_offset(),
+            clamped.length(),
+        ),
+        Err(value) => value
+            .dyn_into::<Uint8Array>()
+            .map_err(|_| fail("TypeError", &format!("{name}: expected a Uint8Array")))?,
+    };
+    if array.length() > MAX_BYTES {
+        let found = array.length();
+        let message = format!("{name}: expected at most {MAX_BYTES} bytes, found {found}");
+        return Err(fail("RangeError", &message));
+    }
+    Ok(array.to_vec())
+}
+
+/// A side of a picture, in pixels.
+fn side(name: &str, length: f64) -> Result<u32, JsValue> {
+    if length >= 1.0 && length <= f64::from(u32::MAX) && length.fract() == 0.0 {
+        return Ok(length as u32);
+    }
+    let message = format!("{name}: expected a whole number of pixels from 1 on, found {length}");
+    Err(fail("RangeError", &message))
 }
 
 /// The text of an option: `absent` if there is none, and empty text for another type.

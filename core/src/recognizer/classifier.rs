@@ -82,6 +82,9 @@ impl Classifier {
     }
 
     /// The logits of a few pictures: (N, classes), row by row.
+    // Not inlined: rayon calls itself for each half of the chunks, and would hold the kernels' large frame on the stack as
+    // often. WebAssembly's stack does not have so much.
+    #[inline(never)]
     fn logits(&self, pictures: &[[u8; PIXELS]]) -> Vec<f32> {
         match &self.kernels {
             // The batch kernels also compute a single picture, because its result must not depend

@@ -37,7 +37,9 @@ async function load(source) {
 async function responseOf(source) {
   if (source instanceof ArrayBuffer || ArrayBuffer.isView(source)) return new Response(source);
   const response = source instanceof Response ? source : await fetch(source);
-  if (!response.ok) throw new Error(`${response.url}: status ${response.status}`);
+  const name = response.url || "the module";
+  if (!response.ok) throw new Error(`${name}: status ${response.status}`);
+  if (!response.body) throw new Error(`${name}: expected the module, found no content`);
   return response;
 }
 

@@ -84,11 +84,11 @@ export class Recognizer {
      * paper to 255 for ink. The result has `classes` numbers for each picture. The network decides alone here, without
      * the reject network.
      */
-    classify(pictures: Uint8Array | number[]): Float32Array;
+    classify(pictures: Uint8Array): Float32Array;
     /**
      * Computes the outputs of all layers for a digit's `pixels`. The first one is the input as the network takes it.
      */
-    layers(pixels: Uint8Array | number[]): Layer[];
+    layers(pixels: Uint8Array): Layer[];
     /**
      * Creates a recognizer.
      *
@@ -100,13 +100,13 @@ export class Recognizer {
      *
      * It throws a NoDigitsError if there are no digits in the picture.
      */
-    readPixels(rgba: Uint8ClampedArray, width: number, height: number, options?: ReadOptions | null): Reading;
+    readPixels(rgba: Uint8ClampedArray | Uint8Array, width: number, height: number, options?: ReadOptions | null): Reading;
     /**
      * Reads the digits in the bytes of a picture file: PNG, JPEG, WebP, TIFF, GIF, BMP and others.
      *
      * It throws a PictureError if the bytes are no picture, and a NoDigitsError if there are no digits in it.
      */
-    read(file: Uint8Array | number[], options?: ReadOptions | null): Reading;
+    read(file: Uint8Array, options?: ReadOptions | null): Reading;
     /**
      * The number of classes.
      */
@@ -140,14 +140,14 @@ export interface InitOutput {
     readonly memory: WebAssembly.Memory;
     readonly __wbg_recognizer_free: (a: number, b: number) => void;
     readonly recognizer_classes: (a: number) => number;
-    readonly recognizer_classify: (a: number, b: number, c: number) => [number, number, number, number];
+    readonly recognizer_classify: (a: number, b: any) => [number, number, number, number];
     readonly recognizer_codes: (a: number) => any;
-    readonly recognizer_layers: (a: number, b: number, c: number) => [number, number, number];
+    readonly recognizer_layers: (a: number, b: any) => [number, number, number];
     readonly recognizer_network: (a: number) => [number, number];
     readonly recognizer_new: (a: number) => [number, number, number];
     readonly recognizer_notes: (a: number) => [number, number];
-    readonly recognizer_read: (a: number, b: number, c: number, d: number) => [number, number, number];
-    readonly recognizer_readPixels: (a: number, b: number, c: number, d: number, e: number, f: number) => [number, number, number];
+    readonly recognizer_read: (a: number, b: any, c: number) => [number, number, number];
+    readonly recognizer_readPixels: (a: number, b: any, c: number, d: number, e: number) => [number, number, number];
     readonly recognizer_settings: (a: number) => [number, number];
     readonly start: () => void;
     readonly __wbindgen_malloc: (a: number, b: number) => number;

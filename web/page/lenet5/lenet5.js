@@ -26,19 +26,17 @@ export class Recognizer {
      * Returns the probabilities of the classes for pictures of single digits in MNIST's form: 28x28 bytes each, 0 for
      * paper to 255 for ink. The result has `classes` numbers for each picture. The network decides alone here, without
      * the reject network.
-     * @param {Uint8Array | number[]} pictures
+     * @param {Uint8Array} pictures
      * @returns {Float32Array}
      */
     classify(pictures) {
-        const ptr0 = passArray8ToWasm0(pictures, wasm.__wbindgen_malloc);
-        const len0 = WASM_VECTOR_LEN;
-        const ret = wasm.recognizer_classify(this.__wbg_ptr, ptr0, len0);
+        const ret = wasm.recognizer_classify(this.__wbg_ptr, pictures);
         if (ret[3]) {
             throw takeFromExternrefTable0(ret[2]);
         }
-        var v2 = getArrayF32FromWasm0(ret[0], ret[1]).slice();
+        var v1 = getArrayF32FromWasm0(ret[0], ret[1]).slice();
         wasm.__wbindgen_free(ret[0], ret[1] * 4, 4);
-        return v2;
+        return v1;
     }
     /**
      * The codes of the classes of the network of 1998, 84 numbers each; undefined for other networks.
@@ -50,13 +48,11 @@ export class Recognizer {
     }
     /**
      * Computes the outputs of all layers for a digit's `pixels`. The first one is the input as the network takes it.
-     * @param {Uint8Array | number[]} pixels
+     * @param {Uint8Array} pixels
      * @returns {Layer[]}
      */
     layers(pixels) {
-        const ptr0 = passArray8ToWasm0(pixels, wasm.__wbindgen_malloc);
-        const len0 = WASM_VECTOR_LEN;
-        const ret = wasm.recognizer_layers(this.__wbg_ptr, ptr0, len0);
+        const ret = wasm.recognizer_layers(this.__wbg_ptr, pixels);
         if (ret[2]) {
             throw takeFromExternrefTable0(ret[1]);
         }
@@ -107,18 +103,16 @@ export class Recognizer {
      * Reads the digits in pixels, such as the `data` of a canvas's ImageData: red, green, blue and alpha, row by row.
      *
      * It throws a NoDigitsError if there are no digits in the picture.
-     * @param {Uint8ClampedArray} rgba
+     * @param {Uint8ClampedArray | Uint8Array} rgba
      * @param {number} width
      * @param {number} height
      * @param {ReadOptions | null} [options]
      * @returns {Reading}
      */
     readPixels(rgba, width, height, options) {
-        const val2 = +width;
-        const val3 = +height;
-        const ptr0 = passArray8ToWasm0(rgba, wasm.__wbindgen_malloc);
-        const len0 = WASM_VECTOR_LEN;
-        const ret = wasm.recognizer_readPixels(this.__wbg_ptr, ptr0, len0, val2, val3, isLikeNone(options) ? 0 : addToExternrefTable0(options));
+        const val1 = +width;
+        const val2 = +height;
+        const ret = wasm.recognizer_readPixels(this.__wbg_ptr, rgba, val1, val2, isLikeNone(options) ? 0 : addToExternrefTable0(options));
         if (ret[2]) {
             throw takeFromExternrefTable0(ret[1]);
         }
@@ -128,14 +122,12 @@ export class Recognizer {
      * Reads the digits in the bytes of a picture file: PNG, JPEG, WebP, TIFF, GIF, BMP and others.
      *
      * It throws a PictureError if the bytes are no picture, and a NoDigitsError if there are no digits in it.
-     * @param {Uint8Array | number[]} file
+     * @param {Uint8Array} file
      * @param {ReadOptions | null} [options]
      * @returns {Reading}
      */
     read(file, options) {
-        const ptr0 = passArray8ToWasm0(file, wasm.__wbindgen_malloc);
-        const len0 = WASM_VECTOR_LEN;
-        const ret = wasm.recognizer_read(this.__wbg_ptr, ptr0, len0, isLikeNone(options) ? 0 : addToExternrefTable0(options));
+        const ret = wasm.recognizer_read(this.__wbg_ptr, file, isLikeNone(options) ? 0 : addToExternrefTable0(options));
         if (ret[2]) {
             throw takeFromExternrefTable0(ret[1]);
         }
@@ -206,6 +198,14 @@ function __wbg_get_imports() {
         __wbg___wbindgen_throw_4c88d8bf264fd984: function(arg0, arg1) {
             throw new Error(getStringFromWasm0(arg0, arg1));
         },
+        __wbg_buffer_773be2267a7c73bc: function(arg0) {
+            const ret = arg0.buffer;
+            return ret;
+        },
+        __wbg_byteOffset_cabcfd37fd37e947: function(arg0) {
+            const ret = arg0.byteOffset;
+            return ret;
+        },
         __wbg_error_a872ccc842202737: function(arg0, arg1) {
             console.error(getStringFromWasm0(arg0, arg1));
         },
@@ -231,7 +231,21 @@ function __wbg_get_imports() {
             const ret = result;
             return ret;
         },
+        __wbg_instanceof_Uint8ClampedArray_9fe0171273992aa0: function(arg0) {
+            let result;
+            try {
+                result = arg0 instanceof Uint8ClampedArray;
+            } catch (_) {
+                result = false;
+            }
+            const ret = result;
+            return ret;
+        },
         __wbg_length_186163212ffe79c3: function(arg0) {
+            const ret = arg0.length;
+            return ret;
+        },
+        __wbg_length_1e6e6766bd656de2: function(arg0) {
             const ret = arg0.length;
             return ret;
         },
@@ -257,6 +271,10 @@ function __wbg_get_imports() {
         },
         __wbg_new_from_slice_b8daf545a41c6aa0: function(arg0, arg1) {
             const ret = new Uint8Array(getArrayU8FromWasm0(arg0, arg1));
+            return ret;
+        },
+        __wbg_new_with_byte_offset_and_length_3cd32055a417f095: function(arg0, arg1, arg2) {
+            const ret = new Uint8Array(arg0, arg1 >>> 0, arg2 >>> 0);
             return ret;
         },
         __wbg_parse_c3f72b5a24f83c01: function() { return handleError(function (arg0, arg1) {
@@ -431,13 +449,6 @@ function handleError(f, args) {
 
 function isLikeNone(x) {
     return x === undefined || x === null;
-}
-
-function passArray8ToWasm0(arg, malloc) {
-    const ptr = malloc(arg.length * 1, 1) >>> 0;
-    getUint8ArrayMemory0().set(arg, ptr / 1);
-    WASM_VECTOR_LEN = arg.length;
-    return ptr;
 }
 
 function passStringToWasm0(arg, malloc, realloc) {
