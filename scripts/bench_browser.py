@@ -24,17 +24,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import bench
+from page_driver import CHROMIUM, FLAGS, on_sheet, serving
 from playwright.sync_api import Browser, Page, sync_playwright
-from strokes import DIGITS
 
 ROOT = bench.ROOT
 NETWORK = ROOT / "tests" / "tanh.pth"
 SIZES = [1, 16, 1000]
 PROGRAMS = {"lenet5": "lenet5", "onnxruntime": "onnxruntime-web"}
-CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser"])), None)
 STROKES = 200
 EVENT_MS = 17  # a mouse or pen moves about so often
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 
 def fill(folder: Path) -> None:
@@ -127,18 +125,12 @@ WATCH = """() => {
 def write(page: Page, text: str) -> int:
     """Writes a line of digits, the last of them slowly, and returns its number of strokes."""
     sheet = page.locator("#sheet").bounding_box()
-    across = 0.94 / max(len(text), 2)
-    height = min(0.8, across * 4 / 3)
-    top = 0.5 - height / 2
-    for i, digit in enumerate(text):
-        left = 0.5 - across * len(text) / 2 + across * (i + 0.06)
-        slowly = i == len(text) - 1
-        for stroke in DIGITS[digit]:
+    *_, last = digits = list(on_sheet(text))
+    for strokes in digits:
+        slowly = strokes is last
+        for stroke in strokes:
             points = [
-                (
-                    sheet["x"] + sheet["width"] * (left + across * 0.88 * x),
-                    sheet["y"] + sheet["height"] * (top + height * y),
-                )
+                (sheet["x"] + sheet["width"] * x, sheet["y"] + sheet["height"] * y)
                 for x, y in [*stroke[:-1:3], stroke[-1]]
             ]
             page.mouse.move(*points[0])
@@ -151,7 +143,7 @@ def write(page: Page, text: str) -> int:
             page.evaluate("window.timing = false")
             page.mouse.up()
             page.wait_for_selector("#reading[aria-busy=false]")
-    return len(DIGITS[text[-1]])
+    return len(last)
 
 
 def measure_page(address: str, browser: Browser, before: str) -> dict[str, list[float]]:
@@ -167,7 +159,7 @@ def measure_page(address: str, browser: Browser, before: str) -> dict[str, list[
         page.wait_for_selector("#reading[aria-busy=false]")
     times = page.evaluate("window.times")
     page.close()
-    return {kind: [time[kind] for time in times] for kind in ["answer", "painted"]}
+    return {kind: [round(time[kind], 1) for time in times] for kind in ["answer", "painted"]}
 
 
 # Writes an example as soon as the page has been loaded, and notes the time of the first answer.
@@ -193,23 +185,10 @@ def measure_first_answer(address: str, browser: Browser) -> float:
     return first
 
 
-@contextmanager
-def serving() -> Iterator[str]:
-    """Starts the service and yields its address."""
-    command = [bench.BINARIES / "serve", "--addr", "127.0.0.1:0"]
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, text=True)
-    try:
-        yield process.stdout.readline().split()[-1]
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
 def measure(rounds: int) -> dict:
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving() as page,
+        serving() as (page, _),
         sync_playwright() as playwright,
     ):
         fill(Path(folder))
@@ -268,7 +247,7 @@ def main() -> None:
     chromium = report.pop("chromium")
     report["versions"] = f"Node {node}, Chromium {chromium}, onnxruntime-web {peer}"
     path = arguments.out / f"{report['date']}-{bench.slug(report['machine'])}-browser.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    path.write_text(json.dumps(report) + "\n")
     path.with_suffix(".md").write_text(tables(report))
     print(tables(report), end="")
 

@@ -6,7 +6,6 @@ of one browser alone, with much more of the page, are in test_page.py.
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import time_pictures
-from test_page import CHROMIUM, FLAGS, ROOT, SERVE, expect, need, picture, sync_playwright
+from page_driver import CHROMIUM, FLAGS, ROOT, SERVE
+from test_page import expect, need, picture, sync_playwright
 
 BROWSERS = {
     "firefox": next(filter(None, map(shutil.which, ["firefox-esr", "firefox"])), None),
@@ -26,8 +26,8 @@ OURS = ROOT / "tests" / "browsers"
 
 
 def run(*command, cwd: Path, timeout: float = 300) -> str:
-    run = {"cwd": cwd, "timeout": timeout, "capture_output": True, "text": True}
-    result = subprocess.run([str(part) for part in command], **run)
+    options = {"cwd": cwd, "timeout": timeout, "capture_output": True, "text": True}
+    result = subprocess.run([str(part) for part in command], **options)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
@@ -53,11 +53,8 @@ def test_the_page_works_in(browser, folder):
     need(BROWSERS[browser], f"{browser} is not installed")
     need(SERVE.exists(), "there is no target/release/serve; run cargo build --release")
     command = ["node", OURS / "page.mjs", browser, BROWSERS[browser], SERVE, folder]
-    environment = {**os.environ, "HOME": str(folder)}
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    checks = [json.loads(line) for line in process.stdout.splitlines()]
+    checks = [json.loads(line) for line in run(*command, cwd=folder).splitlines()]
     assert [check for check in checks if "error" in check] == []
-    assert process.returncode == 0, process.stderr
     assert len(checks) == 15
 
 

@@ -12,18 +12,14 @@ import json
 import math
 import os
 import re
-import shutil
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from page_driver import CHROMIUM, DIGITS, FLAGS, SERVE, on_sheet, serving
 from PIL import Image, ImageDraw, ImageFont
-from strokes import DIGITS
 
 try:
     from playwright.sync_api import expect, sync_playwright
@@ -31,16 +27,8 @@ except ImportError:
     sync_playwright = None
 
 ROOT = Path(__file__).parent.parent
-SERVE = ROOT / "target" / "release" / "serve"
-CHROMIUM = os.environ.get("CHROMIUM") or next(
-    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
-)
 if sync_playwright:
     expect.set_options(timeout=10_000)
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 DESKTOP = {"width": 1400, "height": 1000}
 PHONE = {"width": 360, "height": 740}
 TIMES = " \N{MULTIPLICATION SIGN} "
@@ -65,25 +53,9 @@ def browser():
         browser.close()
 
 
-@contextmanager
-def serving(*options: str) -> Iterator[tuple[str, subprocess.Popen]]:
-    """Starts the service; yields its address and its process."""
-    need(SERVE.exists(), "there is no target/release/serve; run cargo build --release")
-    command = [SERVE, "--addr", "127.0.0.1:0", *options]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    try:
-        line = process.stdout.readline()
-        assert line.startswith("listening on http://"), line
-        yield line.split()[-1], process
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
 @pytest.fixture(scope="module")
 def address():
+    need(SERVE.exists(), "there is no target/release/serve; run cargo build --release")
     with serving() as (address, _):
         yield address
 
@@ -143,13 +115,9 @@ class Visit:
 
     def write(self, text: str) -> None:
         """Writes digits with the mouse, across the whole sheet."""
-        across = 0.94 / max(len(text), 2)
-        start = 0.5 - across * len(text) / 2
-        height = min(0.8, across * 4 / 3)
-        for i, digit in enumerate(text):
-            part = (start + across * (i + 0.06), 0.5 - height / 2, across * 0.88, height)
-            for stroke in DIGITS[digit]:
-                first, *points = self.path(stroke, part)
+        for strokes in on_sheet(text):
+            for stroke in strokes:
+                first, *points = self.path(stroke, part=(0, 0, 1, 1))
                 self.page.mouse.move(*first)
                 self.page.mouse.down()
                 for point in points:

@@ -675,7 +675,14 @@ function arrangeMaps() {
     const across = getComputedStyle(figure).getPropertyValue("--across");
     mapsAcross.set(figure.dataset.layer, Number(across) || 1);
   }
-  showLayers(shown?.layers ?? []);
+  paintAgain();
+}
+
+/** Paints the result that is shown again, for other colours or for another width of the window. */
+function paintAgain() {
+  if (!shown) return;
+  showLayers(shown.layers);
+  showCodes(shown);
 }
 
 /**
@@ -755,8 +762,7 @@ function setTheme(theme) {
   document.documentElement.dataset.theme = dark ? "dark" : "light";
   byId("theme").setAttribute("aria-pressed", dark);
   readColours();
-  showLayers(shown?.layers ?? []);
-  showCodes(shown);
+  paintAgain();
 }
 
 /** Stores a theme if one is given, and returns the stored theme. Some private windows have no storage. */
@@ -788,8 +794,7 @@ function openTheReader() {
         : "What you write is sent only to the server that showed you this page.";
     },
     (error) => showMessage(error.message, "error"),
-  );
-  opening.catch(() => {}).then(keepForUseOffline);
+  ).then(keepForUseOffline);
 }
 
 /** Stores the page in the browser, once it has been loaded. Only pages of https and of this machine can be stored. */
