@@ -1,5 +1,5 @@
 # `make` lists the targets. Each target first sets up what it needs: see scripts/setup.sh.
-.PHONY: help setup train test test-all lint cross-check check-versions export reproduce bench bench-browser pictures no-digits time-pictures load-test docs web package audit fuzz miri clean
+.PHONY: help setup train test test-all lint cross-check check-versions export reproduce adapt bench bench-browser pictures no-digits time-pictures load-test docs web package audit fuzz miri clean
 .DEFAULT_GOAL := help
 
 # With MAKEFLAGS cargo would look for make's job server, and warn that it cannot reach it.
@@ -66,6 +66,10 @@ export: setup ## export weights as a torch.export program and as ONNX; ARGS="IN 
 reproduce: setup ## repeat the paper's experiments, and print both results; ARGS="--seeds 1"
 	cargo build --release
 	$(PY) scripts/reproduce.py $(ARGS)
+
+adapt: setup ## measure how well a network learns a writer's hand; ARGS="--seeds 1"
+	cargo build --release
+	$(PY) scripts/adapt.py $(ARGS)
 
 bench: setup ## compare the speed with other frameworks, in browsers too; ARGS=--quick
 	cargo build --release --bins --examples

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes the readers of files, outside CI: fuzz/run.sh [TARGET] [RUNS]
 #
-#   TARGET   pickle, container, idx, or all (default)
+#   TARGET   pickle, container, idx, data_set, or all (default)
 #   RUNS     executions of each (default: 10000000)
 #
 # Needs `make setup` and cargo-fuzz (cargo install cargo-fuzz); any stable Rust, as coverage needs no
@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 targets=${1:-all} runs=${2:-10000000}
-[ "$targets" != all ] || targets='pickle container idx'
+[ "$targets" != all ] || targets='pickle container idx data_set'
 ../.venv/bin/python ../tests/forms.py seeds corpus
 for target in $targets; do
     cargo fuzz run --fuzz-dir . --sanitizer none "$target" -- \

@@ -9,10 +9,13 @@ point is repeated, the curve has a corner there. Random numbers decide the form,
 pen.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from PIL import Image, ImageDraw
 
 Points = list[tuple[float, float]]
+Form = Callable[[np.random.Generator], list[Points]]
 SIDE = 28
 ENLARGED = 8  # the curve is drawn at this scale, and then reduced
 
@@ -234,9 +237,10 @@ def render(lines: list[np.ndarray], widths: np.ndarray, side: int) -> Image.Imag
     return image.resize((side, side), Image.Resampling.BOX)
 
 
-def draw(digit: int, random: np.random.Generator) -> np.ndarray:
-    """Returns an image of a digit: (112, 112), uint8, 0 for paper to 255 for ink."""
-    strokes = [curve(points) for points in DIGITS[digit](random)]
+def draw(digit: int, random: np.random.Generator, forms: list[Form] = DIGITS) -> np.ndarray:
+    """Returns an image of a digit: (112, 112), uint8, 0 for paper to 255 for ink. `forms` draws the
+    strokes of each digit."""
+    strokes = [curve(points) for points in forms[digit](random)]
     everything = np.concatenate(strokes)
     low, high = everything.min(0), everything.max(0)
     # Narrow digits stay narrow.

@@ -7,7 +7,7 @@ Writes:
   forms  FOLDER/*: one file per format; cases.json: the expected settings and notes of each;
          images.safetensors: the first 8 test images; logits.safetensors: the expected logits of
          each file for these images; FOLDER/refused/*: files without a readable LeNet-5
-  seeds  FOLDER/{pickle,container,idx}/*: small files of each format
+  seeds  FOLDER/{pickle,container,idx,data_set}/*: small files of each format
   tune   OUT.pt, OUT.pth: TorchScript that Rust wrote, trained for a few more steps;
          OUT.safetensors: its logits for the first 8 test images
 """
@@ -647,8 +647,9 @@ class Tiny(nn.Module):
 
 
 def seeds(folder: Path) -> None:
-    pickles, containers, arrays = (folder / name for name in ("pickle", "container", "idx"))
-    for path in pickles, containers, arrays:
+    names = ("pickle", "container", "idx", "data_set")
+    pickles, containers, arrays, tables = (folder / name for name in names)
+    for path in pickles, containers, arrays, tables:
         path.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(1)
     tiny = {"a": torch.zeros(2), "b": torch.ones(1, 2, dtype=torch.float16)}
@@ -694,6 +695,13 @@ def seeds(folder: Path) -> None:
         # The fuzz target takes the number of dimensions from the first byte.
         path.write_bytes(bytes([len(shape)]) + plain)
         path.with_suffix(".gz").write_bytes(bytes([len(shape)]) + gzip.compress(plain, mtime=0))
+
+    pixels = np.arange(32, dtype=np.uint8).reshape(2, 4, 4)
+    np.savez(tables / "all.npz", x=pixels, y=np.array([3, 4]))
+    np.savez_compressed(tables / "compressed.npz", x_train=pixels, y_train=np.array([3, 4]))
+    (tables / "plain.csv").write_text("3," + ",".join(map(str, range(16))))
+    (tables / "named.csv").write_text("label,a,b,c,d\n3,1,2,3,255\n")
+    (tables / "zip_codes").write_text("6.0000" + " -1.000" * 255 + " 0.988")
 
 
 def tune(file: Path, out: Path) -> None:

@@ -62,10 +62,7 @@ fn broken_files() {
         ),
         (
             file(0x0C02, &[9, 8], &[0; 288]),
-            magic(
-                "0x00000c02: IDX of int32 in 2 dimension(s), of sizes [9, 8]; these are QMNIST's \
-                 labels: write their first column, numpy.fromfile(FILE, '>i4')[3::8], as unsigned bytes",
-            ),
+            magic("0x00000c02: IDX of int32 in 2 dimension(s), of sizes [9, 8]"),
         ),
         (file(0x0803_0000, &[1, 2, 2], &[0; 4]), magic("0x08030000")),
         (file(0x0308_0000, &[1, 2, 2], &[0; 4]), magic("0x03080000")),
@@ -157,18 +154,20 @@ fn data_sets() {
     assert_eq!(Vec::<i64>::try_from(data.labels()).unwrap(), [0, 9, 5]);
     assert_eq!(read(folder, &[1, 32, 32], &[0]).unwrap().images().size(), [1, 32, 32]);
 
-    let table: [(&[usize], &[u8], &str); 8] = [
+    // Images of other sizes are fitted.
+    write_idx(&folder.join(TEST_IMAGES), &[1, 60, 40], &[9; 60 * 40]);
+    write_idx(&folder.join(TEST_LABELS), &[1], &[3]);
+    let data = Dataset::read(folder, Split::Test, 10).unwrap();
+    assert_eq!(data.images().size(), [1, 28, 28]);
+    assert_eq!(data.notes(), ["the images of 60x40 pixels were brought to MNIST's form"]);
+
+    let table: [(&[usize], &[u8], &str); 7] = [
+        (
+            &[1, 1025, 28],
+            &[0],
+            "DIR/t10k-images-idx3-ubyte: expected images of at most 1024 pixels on a side, found 1025x28",
+        ),
         (&[0, 28, 28], &[], "DIR/t10k-images-idx3-ubyte: expected images, found none"),
-        (
-            &[2, 27, 28],
-            &[0, 0],
-            "DIR/t10k-images-idx3-ubyte: expected images of 28x28 or 32x32 pixels, found 27x28",
-        ),
-        (
-            &[2, 28, 32],
-            &[0, 0],
-            "DIR/t10k-images-idx3-ubyte: expected images of 28x28 or 32x32 pixels, found 28x32",
-        ),
         (
             &[2, 28, 28],
             &[0],
@@ -220,35 +219,53 @@ fn missing_files() {
     let folder = temp();
     let folder = folder.path();
     let read = |split| message(folder, Dataset::read(folder, split, 10)).expect_err("missing");
-    let neither = "DIR: expected train-images-idx3-ubyte or train-images-idx3-ubyte.gz, found an empty folder";
-    assert_eq!(read(Split::Train), neither);
+    let forms = "expected a folder with IDX files (train-images-idx3-ubyte, ...) or with a folder of pictures \
+                 for each class, CSV, npz, or the zip codes' text";
+    assert_eq!(read(Split::Train), format!("DIR: {forms}, found an empty folder"));
     write_idx(&folder.join(TEST_IMAGES), &[1, 28, 28], &[0; 28 * 28]);
     assert_eq!(
         read(Split::Test),
         "DIR: expected t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz, found \
-         \"t10k-images-idx3-ubyte\" (IDX images)"
-    );
-    fs::create_dir(folder.join(TEST_LABELS)).unwrap();
-    assert!(read(Split::Test).ends_with("\"t10k-labels-idx1-ubyte/\""), "a folder is no file");
-    for number in 0..9 {
-        fs::write(folder.join(format!("mnist_{number}.csv")), "").unwrap();
-    }
-    assert!(
-        read(Split::Test).ends_with(
-            "\"mnist_5.csv\" (an empty file) and 5 more; CSV is not read here: write the images as IDX files"
-        ),
-        "{}",
-        read(Split::Test)
+         \"t10k-images-idx3-ubyte\""
     );
     assert_eq!(
         message(folder, Dataset::read(&folder.join(TEST_IMAGES), Split::Test, 10)).unwrap_err(),
-        "DIR/t10k-images-idx3-ubyte: expected a folder with the file t10k-images-idx3-ubyte, found a file (IDX images)"
+        "DIR/t10k-images-idx3-ubyte: expected the folder of the files, found one of them (IDX images): name \
+         the folder"
     );
     let nowhere = folder.join("nowhere");
     assert_eq!(
         message(folder, Dataset::read(&nowhere, Split::Test, 10)).expect_err("missing"),
         "DIR/nowhere: No such file or directory (os error 2)"
     );
+}
+
+#[test]
+fn labels_of_qmnist() {
+    let words = |rows: &[i32]| -> Vec<u8> {
+        let row = |label: &i32| [*label, 1, 2, 3, 4, 5, 6, 7];
+        rows.iter().flat_map(row).flat_map(i32::to_be_bytes).collect()
+    };
+    let labels = |sizes: &[u32], data: &[u8]| idx::decode_labels(&file(0x0c02, sizes, data)[..]);
+    assert_eq!(labels(&[3, 8], &words(&[5, 0, 9])).unwrap(), [5, 0, 9]);
+    assert_eq!(idx::decode_labels(&file(0x0801, &[2], &[7, 200])[..]).unwrap(), [7, 200]);
+    for (result, message) in [
+        (labels(&[2, 8], &words(&[5, -1])), "expected labels from 0 on, found -1 at index 1"),
+        (
+            labels(&[4, 4], &words(&[5, 6])),
+            "expected QMNIST's labels with 8 columns, found dimensions [4, 4]",
+        ),
+        (
+            labels(&[2, 8], &words(&[5])),
+            "expected 64 bytes of data for dimensions [2, 8], found 32",
+        ),
+        (
+            labels(&[1 << 29, 8], &[]),
+            "expected at most 1073741824 bytes of data, found dimensions [536870912, 8]",
+        ),
+    ] {
+        assert_eq!(result.unwrap_err(), message);
+    }
 }
 
 #[test]
@@ -342,11 +359,20 @@ fn names_of_emnist() {
     };
     write("letters-train", 3);
     write("letters-test", 2);
-    assert_eq!(Dataset::read(folder, Split::Train, 27).unwrap().len(), 3);
-    assert_eq!(Dataset::read(folder, Split::Test, 27).unwrap().len(), 2);
+    assert_eq!(Dataset::read(folder, Split::Train, 26).unwrap().len(), 3);
+    let test = Dataset::read(folder, Split::Test, 26).unwrap();
+    // The letters' labels begin at 1.
+    assert_eq!(Vec::<i64>::try_from(test.labels()).unwrap(), [25, 25]);
+    assert_eq!(
+        test.notes(),
+        [
+            "EMNIST's images were transposed: in its files they lie on their side",
+            "EMNIST's labels 1 to 26 became 0 to 25"
+        ]
+    );
     write("digits-test", 1);
     assert_eq!(
-        message(folder, Dataset::read(folder, Split::Test, 27)).expect_err("two data sets"),
+        message(folder, Dataset::read(folder, Split::Test, 26)).expect_err("two data sets"),
         "DIR: expected one file *-test-images-idx3-ubyte, found 2"
     );
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use lenet5::data::{Dataset, Split};
+use lenet5::data::{Dataset, Fit, Split};
 use lenet5::detect::Detection;
 use lenet5::model::ModelOptions;
 use lenet5::weights::{self, Format, Inspection, Provenance};
@@ -78,7 +78,7 @@ fn convert(arguments: &ConvertArguments, output: &Path) -> anyhow::Result<()> {
     };
     if arguments.detect {
         let classes = weights.config.classes;
-        let data = Dataset::open(arguments.data.as_deref(), Split::Train, classes)?;
+        let data = Dataset::open(arguments.data.as_deref(), Split::Train, classes, Fit::Auto)?;
         let known = &arguments.read.model.options();
         let detection = Detection::run(&weights, known, &data)?;
         cli::print(&detection)?;

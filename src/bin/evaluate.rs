@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lenet5::charts::Captioned;
-use lenet5::data::{Dataset, Split};
+use lenet5::data::{Dataset, Fit, Split};
 use lenet5::evaluate::{Evaluation, Misclassified, Rejection, kernel_logits, logits};
 use lenet5::libtorch::{set_threads, to_array};
 use lenet5::model::{LeNet5, ModelConfig, ModelOptions, Network};
@@ -51,10 +51,15 @@ struct EvaluateArguments {
     torchscript: Option<PathBuf>,
     #[command(flatten)]
     read: WeightsArguments,
-    /// Folder of IDX files, gzip or not [default: the embedded MNIST]
-    #[arg(long)]
+    /// Data set: IDX files, folders of pictures, CSV, npz [default: the embedded MNIST]
+    ///
+    /// A folder or a file; its content determines the form.
+    #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// The part of the data set.
+    /// How images of other sizes become images of 28x28 pixels.
+    #[arg(long, default_value = "auto", value_parser = cli::choice::<Fit>())]
+    fit: Fit,
+    /// The part of the data set, if it has parts.
     #[arg(long, default_value = "test", value_parser = cli::choice::<Split>())]
     split: Split,
     /// Print one JSON object instead of the tables.
@@ -92,11 +97,12 @@ fn main() -> ExitCode {
 
 fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<ExitCode> {
     set_threads(arguments.threads)?;
-    let Scores { logits, labels, config, assumed } = match &arguments.torchscript {
+    let Scores { logits, data, config, assumed } = match &arguments.torchscript {
         Some(path) => run_script(arguments, path)?,
         None => run_weights(arguments)?,
     };
-    let evaluation = Evaluation::new(&logits, &labels)?;
+    let labels = data.labels();
+    let evaluation = Evaluation::new(&logits, labels)?;
     if evaluation.error_percent > SUSPICIOUS_PERCENT && assumed {
         cli::note(format_args!(
             "note: most images are misclassified; these settings were given or assumed: {config}; if \
@@ -105,12 +111,12 @@ fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<ExitCode> {
         ));
     }
     if let Some(folder) = &arguments.report {
-        report(arguments, folder, &evaluation, &logits, &labels)?;
+        report(arguments, folder, &evaluation, &logits, &data)?;
     }
     if let Some(path) = &arguments.logits {
         weights::write_tensors(
             path,
-            &[("logits".to_owned(), to_array(&logits)?), ("labels".to_owned(), to_array(&labels)?)],
+            &[("logits".to_owned(), to_array(&logits)?), ("labels".to_owned(), to_array(labels)?)],
         )?;
     }
     if arguments.json {
@@ -128,8 +134,7 @@ const SUSPICIOUS_PERCENT: f64 = 50.0;
 struct Scores {
     /// (N, classes), float32.
     logits: Tensor,
-    /// (N), int64.
-    labels: Tensor,
+    data: Dataset,
     config: ModelConfig,
     /// Whether settings were given by options, or assumed.
     assumed: bool,
@@ -144,7 +149,7 @@ fn run_weights(arguments: &EvaluateArguments) -> anyhow::Result<Scores> {
     let assumed = given || matches!(weights.provenance, Provenance::Assumed(_));
     let config = weights.config.clone();
     let (device, _) = arguments.device.open()?;
-    let data = Dataset::open(arguments.data.as_deref(), arguments.split, config.classes)?;
+    let data = arguments.open_data(config.classes)?;
     let kernels = match config.network {
         Network::Modern => BatchForm::of(&config).map(drop),
         Network::Original => Ok(()),
@@ -157,7 +162,6 @@ fn run_weights(arguments: &EvaluateArguments) -> anyhow::Result<Scores> {
         (EngineChoice::Fused | EngineChoice::Auto, Ok(())) => device == Device::Cpu,
         _ => false,
     };
-    let labels = data.labels().copy();
     let logits = if by_kernels {
         kernel_logits(&weights, &data)?
     } else {
@@ -165,7 +169,7 @@ fn run_weights(arguments: &EvaluateArguments) -> anyhow::Result<Scores> {
         let forward = |images: &Tensor| Ok(model.forward(images));
         logits(&forward, &data.to_device(device), &config)?
     };
-    Ok(Scores { logits, labels, config, assumed })
+    Ok(Scores { logits, data, config, assumed })
 }
 
 fn run_script(arguments: &EvaluateArguments, path: &Path) -> anyhow::Result<Scores> {
@@ -180,16 +184,25 @@ fn run_script(arguments: &EvaluateArguments, path: &Path) -> anyhow::Result<Scor
         config.mean,
         config.std
     ));
-    let data = Dataset::open(arguments.data.as_deref(), arguments.split, config.classes)?;
+    let data = arguments.open_data(config.classes)?;
     let forward = |images: &Tensor| script.forward(images);
     let logits = logits(&forward, &data.to_device(device), config)?;
-    Ok(Scores { logits, labels: data.labels().copy(), config: config.clone(), assumed: true })
+    Ok(Scores { logits, data, config: config.clone(), assumed: true })
 }
 
 impl EvaluateArguments {
     /// The file of weights, from either of the two arguments that can name it.
     fn weights(&self) -> Option<&Path> {
         self.file.as_deref().or(self.weights.as_deref())
+    }
+
+    /// Reads the data set, and prints notes about it.
+    fn open_data(&self, classes: usize) -> lenet5::Result<Dataset> {
+        let data = Dataset::open(self.data.as_deref(), self.split, classes, self.fit)?;
+        for note in data.notes() {
+            cli::note(format_args!("note: {note}"));
+        }
+        Ok(data)
     }
 }
 
@@ -201,9 +214,10 @@ fn report(
     folder: &Path,
     evaluation: &Evaluation,
     logits: &Tensor,
-    labels: &Tensor,
+    data: &Dataset,
 ) -> anyhow::Result<()> {
     files::create_folder(folder)?;
+    let labels = data.labels();
     let path = |name: &str| folder.join(name);
     charts::confusion(&path("confusion.png"), &evaluation.confusion)?;
     // Published results to compare with exist for MNIST's test images only.
@@ -215,8 +229,6 @@ fn report(
     let paper = if mnist { Misclassified::in_paper() } else { Vec::new() };
     let in_paper = |index: i64| paper.iter().any(|other| other.index == index);
     let both = misclassified.iter().filter(|found| in_paper(found.index)).count();
-    let classes = evaluation.confusion.len();
-    let data = Dataset::open(arguments.data.as_deref(), arguments.split, classes)?;
     let pictures = misclassified.iter().take(MAX_SHOWN).map(|found| Captioned {
         picture: data.images().get(found.index),
         caption: format!("{}->{}", found.label, found.prediction),

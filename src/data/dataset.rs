@@ -1,33 +1,16 @@
-//! MNIST and other data sets in its format: images and labels as IDX files.
+//! MNIST and other data sets, as tensors.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use lenet5_core::data::idx::{self, IdxArray};
-use lenet5_core::data::resize;
+pub use lenet5_core::data::{Fit, Split};
+use lenet5_core::data::{LabelledImages, idx, resize};
 use lenet5_core::training::Distortions;
-use lenet5_core::{files, foreign};
 use rayon::prelude::*;
 use tch::{Device, IndexOp, Kind, Tensor};
 
 use super::distort::{self, DistortionBatch};
 use crate::model::{Input, ModelConfig};
 use crate::{Error, Result};
-
-/// A part of a data set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Split {
-    /// 60,000 images in MNIST.
-    Train,
-    /// 10,000 images in MNIST.
-    #[default]
-    Test,
-}
-
-lenet5_core::choices!(Split {
-    Train = "train": "60,000 images in MNIST",
-    Test = "test": "10,000 images in MNIST",
-});
 
 /// A data set of images and labels.
 #[derive(Debug)]
@@ -36,25 +19,20 @@ pub struct Dataset {
     images: Tensor,
     /// The labels: (N), int64.
     labels: Tensor,
+    /// Whether there is another part, for training or for tests.
+    has_parts: bool,
+    /// What was changed or left out when the data set was read.
+    notes: Vec<String>,
 }
 
 impl Dataset {
-    /// Reads a data set from `{train|t10k}-images-idx3-ubyte` and `{train|t10k}-labels-idx1-ubyte`.
-    ///
-    /// The files lie in `folder`, in `folder/raw`, or in a folder `raw` one level deeper, such as
-    /// `MNIST/raw`. They may be compressed with gzip, with or without the suffix `.gz`. Names such
-    /// as `train-images.idx3-ubyte` are found too. EMNIST's names
-    /// (`emnist-letters-train-images-idx3-ubyte`) have a prefix, which may be any if only one file
-    /// matches.
+    /// Reads a data set: IDX files, CSV, npz, or a folder of pictures for each class. The content
+    /// of the files determines the form. Of a data set that has no parts, all images are read.
     ///
     /// # Errors
-    /// If a file is missing or damaged, the numbers of images and labels differ, there are no
-    /// images, the images are not 28x28 or 32x32, or a label is not below `classes`.
-    pub fn read(folder: &Path, split: Split, classes: usize) -> Result<Self> {
-        let images_path = find(folder, split, "images-idx3-ubyte")?;
-        let labels_path = find(folder, split, "labels-idx1-ubyte")?;
-        let (images, labels) = (idx::read(&images_path, 3)?, idx::read(&labels_path, 1)?);
-        Self::new((&images_path, images), (&labels_path, labels), classes)
+    /// The errors of [`LabelledImages::read`].
+    pub fn read(path: &Path, split: Split, classes: usize) -> Result<Self> {
+        LabelledImages::read(path, split, classes, Fit::Auto)?.try_into()
     }
 
     /// Returns the copy of MNIST that is embedded in the program.
@@ -69,82 +47,64 @@ impl Dataset {
                 include_bytes!("../../data/mnist/t10k-labels-idx1-ubyte.gz"),
             ),
         };
-        let (images_path, labels_path) =
-            (Path::new("embedded MNIST images"), Path::new("embedded MNIST labels"));
-        let decode = |path, bytes, dimensions| {
+        let decode = |bytes, dimensions| {
+            let path = Path::new("embedded MNIST");
             idx::decode(bytes, dimensions).map_err(|message| Error::file(path, message))
         };
-        Self::new(
-            (images_path, decode(images_path, images, 3)?),
-            (labels_path, decode(labels_path, labels, 1)?),
-            classes,
-        )
+        let (images, labels) = (decode(images, 3)?, decode(labels, 1)?.data);
+        let labels: Vec<u16> = labels.into_iter().map(u16::from).collect();
+        if let Some(label) = labels.iter().find(|label| usize::from(**label) >= classes) {
+            return Err(Error::config(format!(
+                "embedded MNIST: expected labels below {classes}, found {label}; its ten classes need \
+                 --classes 10 or more"
+            )));
+        }
+        let side = images.dimensions[1];
+        let images = images.data;
+        LabelledImages { images, side, labels, has_parts: true, notes: Vec::new() }.try_into()
     }
 
-    /// Reads the data set in `folder`, or returns the embedded MNIST if `folder` is `None`.
+    /// Reads the data set at `path`, with images of other sizes fitted as `fit` states, or returns
+    /// the embedded MNIST if `path` is `None`.
     ///
     /// # Errors
     /// The errors of [`Dataset::read`] and [`Dataset::embedded`].
-    pub fn open(folder: Option<&Path>, split: Split, classes: usize) -> Result<Self> {
-        folder.map_or_else(
-            || Self::embedded(split, classes),
-            |folder| Self::read(folder, split, classes),
-        )
+    pub fn open(path: Option<&Path>, split: Split, classes: usize, fit: Fit) -> Result<Self> {
+        match path {
+            None => Self::embedded(split, classes),
+            Some(path) => LabelledImages::read(path, split, classes, fit)?.try_into(),
+        }
     }
 
-    fn new(
-        (images_path, images): (&Path, IdxArray),
-        (labels_path, labels): (&Path, IdxArray),
-        classes: usize,
-    ) -> Result<Self> {
-        let [count, height, width] = images.dimensions[..] else {
-            unreachable!("idx::read checks the number of dimensions")
+    /// Returns whether the data set has a training and a test part. Otherwise these are all of its
+    /// images.
+    pub fn has_parts(&self) -> bool {
+        self.has_parts
+    }
+
+    /// Returns what was changed or left out when the data set was read, in sentences for the user.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Returns this data set followed by `times` copies of another one.
+    ///
+    /// # Errors
+    /// If the images have another size.
+    pub(crate) fn and(&self, other: &Self, times: i64) -> Result<Self> {
+        let all = |first: &Tensor, second: &Tensor| {
+            let mut repeats = vec![1; second.dim()];
+            repeats[0] = times;
+            Tensor::f_cat(&[first, &second.f_repeat(&repeats)?], 0)
         };
-        if count == 0 {
-            return Err(Error::file(images_path, "expected images, found none"));
-        }
-        if (height, width) != (28, 28) && (height, width) != (32, 32) {
-            return Err(Error::file(
-                images_path,
-                format!("expected images of 28x28 or 32x32 pixels, found {height}x{width}"),
-            ));
-        }
-        if labels.data.len() != count {
-            return Err(Error::file(
-                labels_path,
-                format!(
-                    "expected {count} labels, one for each image of {}, found {}",
-                    files::shown(images_path),
-                    labels.data.len()
-                ),
-            ));
-        }
-        if let Some((i, label)) =
-            labels.data.iter().enumerate().find(|&(_, &l)| usize::from(l) >= classes)
-        {
-            let range = labels.data.iter().min().zip(labels.data.iter().max());
-            let hint = match range.map(|(min, max)| (*min, usize::from(*max))) {
-                // EMNIST's letters have labels from 1.
-                Some((1, max)) if max == classes => format!(
-                    "; here labels run from 1 to {max}: train --classes {}, whose class 0 stays empty",
-                    max + 1
-                ),
-                Some((_, max)) => format!("; the largest is {max}: train --classes {}", max + 1),
-                None => String::new(),
-            };
-            return Err(Error::file(
-                labels_path,
-                format!(
-                    "expected labels from 0 to {}, found {label} at index {i}{hint}",
-                    classes - 1
-                ),
-            ));
-        }
-        let size = [count as i64, height as i64, width as i64];
-        Ok(Self {
-            images: Tensor::f_from_data_size(&images.data, &size, Kind::Uint8)?,
-            labels: Tensor::f_from_slice(&labels.data)?.to_kind(Kind::Int64),
-        })
+        let images = all(&self.images, &other.images).map_err(|_| {
+            let sides = [self, other].map(|data| data.images.size()[2]);
+            Error::config(format!(
+                "expected images of {} pixels on a side, found {}",
+                sides[0], sides[1]
+            ))
+        })?;
+        Ok(Self { images, labels: all(&self.labels, &other.labels)?, ..other.first(0) })
     }
 
     /// Returns the number of images.
@@ -167,22 +127,27 @@ impl Dataset {
         &self.labels
     }
 
+    /// Returns the data set with other images and labels.
+    fn with(&self, images: Tensor, labels: Tensor) -> Self {
+        Self { images, labels, has_parts: self.has_parts, notes: self.notes.clone() }
+    }
+
     /// Returns the first `count` samples.
     pub fn first(&self, count: i64) -> Self {
         let count = count.min(self.len());
-        Self { images: self.images.i(..count), labels: self.labels.i(..count) }
+        self.with(self.images.i(..count), self.labels.i(..count))
     }
 
     /// Splits the data set into the first `count` samples and the others.
     pub fn split(&self, count: i64) -> (Self, Self) {
-        let rest = Self { images: self.images.i(count..), labels: self.labels.i(count..) };
+        let rest = self.with(self.images.i(count..), self.labels.i(count..));
         (self.first(count), rest)
     }
 
     /// Copies the data set to a device, on which batches are then created: 47 MB for MNIST's 60,000
     /// images.
     pub fn to_device(&self, device: Device) -> Self {
-        Self { images: self.images.to_device(device), labels: self.labels.to_device(device) }
+        self.with(self.images.to_device(device), self.labels.to_device(device))
     }
 
     /// Resizes the images if the network takes them resized; otherwise they stay as they are. The
@@ -195,7 +160,7 @@ impl Dataset {
             Input::Resized => resize_images(&self.images, config.input.size())?,
             _ => self.images.shallow_clone(),
         };
-        Ok(Self { images, labels: self.labels.shallow_clone() })
+        Ok(self.with(images, self.labels.shallow_clone()))
     }
 
     /// Returns the images as the network takes them, except for padding: resized if the network
@@ -265,6 +230,22 @@ impl Dataset {
     }
 }
 
+impl TryFrom<LabelledImages> for Dataset {
+    type Error = Error;
+
+    fn try_from(data: LabelledImages) -> Result<Self> {
+        let side = data.side as i64;
+        let size = [data.labels.len() as i64, side, side];
+        let labels: Vec<i64> = data.labels.iter().map(|label| i64::from(*label)).collect();
+        Ok(Self {
+            images: Tensor::f_from_data_size(&data.images, &size, Kind::Uint8)?,
+            labels: Tensor::f_from_slice(&labels)?,
+            has_parts: data.has_parts,
+            notes: data.notes,
+        })
+    }
+}
+
 /// Converts bytes to the network's input: (N, H, W) uint8 -> (N, 1, S, S) float32, where S is
 /// [`Input::size`]. Pixels of 0..1 are normalised: the mean is subtracted, and the result is
 /// divided by the standard deviation. With a mean of 0 and a standard deviation of 1 they stay as
@@ -317,136 +298,4 @@ fn resize_images(images: &Tensor, size: usize) -> Result<Tensor> {
         bytes.par_chunks(from * from).flat_map_iter(|image| resize(image, from, size)).collect();
     let shape = [count, size as i64, size as i64];
     Ok(Tensor::f_from_data_size(&resized, &shape, Kind::Uint8)?.f_to_device(images.device())?)
-}
-
-/// Finds the file for a part of the data set. `suffix` is `images-idx3-ubyte` or
-/// `labels-idx1-ubyte`. The file may also lie in `raw` or `*/raw`, as torchvision arranges what it
-/// downloads.
-fn find(folder: &Path, split: Split, suffix: &str) -> Result<PathBuf> {
-    // EMNIST's names have the form "emnist-digits-train-images-idx3-ubyte", with "test" for the
-    // test part.
-    let (wanted, alternative) = match split {
-        Split::Train => (format!("train-{suffix}"), format!("-train-{suffix}")),
-        Split::Test => (format!("t10k-{suffix}"), format!("-test-{suffix}")),
-    };
-    if folder.is_file() {
-        let what = file_kind(folder).map_or_else(String::new, |what| format!(" ({what})"));
-        let message = format!("expected a folder with the file {wanted}, found a file{what}");
-        return Err(Error::file(folder, message));
-    }
-    let entries = sorted_entries(folder)?;
-    let within = |path: &PathBuf| path.is_dir().then(|| path.join("raw"));
-    let raw = std::iter::once(folder.join("raw")).chain(entries.iter().filter_map(within));
-    if let Some(path) = find_in_folder(folder, &entries, &wanted, &alternative)? {
-        return Ok(path);
-    }
-    let mut found = Vec::new();
-    for raw in raw.filter(|raw| raw.is_dir()) {
-        found.extend(find_in_folder(&raw, &sorted_entries(&raw)?, &wanted, &alternative)?);
-    }
-    match &found[..] {
-        [path] => Ok(path.clone()),
-        [] => Err(Error::file(
-            folder,
-            format!("expected {wanted} or {wanted}.gz, found {}", list_entries(&entries)),
-        )),
-        [first, second, ..] => Err(Error::file(
-            folder,
-            format!(
-                "expected one data set, found {} and {}: name the folder of one of them",
-                files::shown(first),
-                files::shown(second)
-            ),
-        )),
-    }
-}
-
-/// Finds the file of a folder that has the name `wanted`, or else the one that ends in
-/// `alternative`. Some programs unpack to names with a dot, such as `train-images.idx3-ubyte`.
-fn find_in_folder(
-    folder: &Path,
-    entries: &[PathBuf],
-    wanted: &str,
-    alternative: &str,
-) -> Result<Option<PathBuf>> {
-    let mut others = Vec::new();
-    for path in entries.iter().filter(|path| path.is_file()) {
-        let name = file_name(path).replace(".idx", "-idx");
-        let name = name.strip_suffix(".gz").unwrap_or(&name);
-        if name == wanted {
-            return Ok(Some(path.clone()));
-        }
-        if name.ends_with(alternative) && others.iter().all(|(other, _)| other != name) {
-            others.push((name.to_owned(), path));
-        }
-    }
-    match &others[..] {
-        [] => Ok(None),
-        [(_, path)] => Ok(Some(path.to_path_buf())),
-        _ => Err(Error::file(
-            folder,
-            format!("expected one file *{alternative}, found {}", others.len()),
-        )),
-    }
-}
-
-/// Returns the entries of a folder, sorted by name.
-fn sorted_entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = folder.read_dir().map_err(Error::io(folder))?;
-    let paths = entries.map(|entry| Ok(entry.map_err(Error::io(folder))?.path()));
-    let mut paths = paths.collect::<Result<Vec<_>>>()?;
-    paths.sort();
-    Ok(paths)
-}
-
-fn file_name(path: &Path) -> String {
-    files::shown(Path::new(path.file_name().unwrap_or_default()))
-}
-
-/// Detects the format of a file from its content.
-fn file_kind(path: &Path) -> Option<&'static str> {
-    let mut start = Vec::new();
-    let read = files::open(path).ok()?.take(foreign::START as u64).read_to_end(&mut start);
-    let name = read.ok().and_then(|_| foreign::name(&start))?;
-    // The part after the colon is a hint for the user.
-    name.split(':').next()
-}
-
-/// Lists the entries of a folder for an error message: a few names with their formats, the number
-/// of the others, and a hint if there are files of another data format.
-fn list_entries(entries: &[PathBuf]) -> String {
-    const MAX_SHOWN: usize = 6;
-    const FORMATS: [(&str, &str); 10] = [
-        (".csv", "CSV"),
-        (".npz", "NumPy"),
-        (".npy", "NumPy"),
-        (".parquet", "Parquet"),
-        (".h5", "HDF5"),
-        (".tar", "tar"),
-        (".tgz", "tar"),
-        (".zip", "zip"),
-        (".png", "pictures"),
-        (".jpg", "pictures"),
-    ];
-    if entries.is_empty() {
-        return "an empty folder".to_owned();
-    }
-    let shown = entries.iter().take(MAX_SHOWN).map(|path| match (path.is_dir(), file_kind(path)) {
-        (true, _) => format!("\"{}/\"", file_name(path)),
-        (false, Some(kind)) => format!("\"{}\" ({kind})", file_name(path)),
-        (false, None) => format!("\"{}\"", file_name(path)),
-    });
-    let mut text = shown.collect::<Vec<_>>().join(", ");
-    if let more @ 1.. = entries.len().saturating_sub(MAX_SHOWN) {
-        text += &format!(" and {more} more");
-    }
-    let mut names = entries.iter().map(|path| file_name(path).to_lowercase());
-    let form = names.find_map(|name| {
-        let name = name.trim_end_matches(".gz");
-        FORMATS.iter().find(|(suffix, _)| name.ends_with(suffix))
-    });
-    if let Some((_, form)) = form {
-        text += &format!("; {form} is not read here: write the images as IDX files");
-    }
-    text
 }

@@ -8,6 +8,7 @@ pub use lenet5_core::training::{Distortion, Distortions, Loss, OptimizerConfig};
 pub use schedule::Schedule;
 use serde::{Deserialize, Serialize};
 
+use crate::data::Fit;
 use crate::libtorch::DeviceChoice;
 use crate::model::{Activation, ModelConfig, Network, Pooling};
 use crate::{Error, Result};
@@ -24,8 +25,15 @@ pub struct TrainConfig {
     /// Distortions of the training images, drawn anew in each epoch.
     #[serde(default)]
     pub distortions: Option<Distortions>,
-    /// The folder of IDX files; `None` means the embedded MNIST.
+    /// The file or folder of the data set; `None` means the embedded MNIST.
     pub data: Option<PathBuf>,
+    /// How images of other sizes become images of 28x28 pixels.
+    #[serde(default)]
+    pub fit: Fit,
+    /// MNIST's share of the training images. Its 60,000 training images are mixed with copies of
+    /// those of `data`. `None` mixes nothing in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mnist_share: Option<f64>,
     /// The number of training images to use, the first ones; `None` means all.
     pub limit: Option<i64>,
     /// The number of training images to hold out, the last ones. The network is evaluated on them
@@ -78,6 +86,8 @@ impl Default for TrainConfig {
             loss: Loss::default(),
             distortions: None,
             data: None,
+            fit: Fit::default(),
+            mnist_share: None,
             limit: None,
             validation: None,
             train_error: false,
@@ -150,6 +160,25 @@ impl TrainConfig {
         }
     }
 
+    /// Returns the training that teaches a network with these settings a new hand, and keeps what
+    /// it knows.
+    pub fn adapt(model: ModelConfig) -> Self {
+        Self {
+            model,
+            mnist_share: Some(0.8),
+            distortions: Some(Distortions::best()),
+            epochs: 3,
+            optimizer: OptimizerConfig::Sgd {
+                momentum: 0.9,
+                dampening: 0.0,
+                weight_decay: 5e-4,
+                nesterov: true,
+            },
+            learning_rate: 0.005,
+            ..Self::default()
+        }
+    }
+
     /// Checks that all settings are in their ranges.
     ///
     /// # Errors
@@ -175,6 +204,16 @@ impl TrainConfig {
         }
         self.optimizer.validate()?;
         self.schedule.validate()?;
+        if let Some(share) = self.mnist_share {
+            if !(0.01..=0.99).contains(&share) {
+                return Err(Error::config(format!(
+                    "mnist-share: expected a number from 0.01 to 0.99, found {share}"
+                )));
+            }
+            if self.data.is_none() {
+                return Err(Error::config("--mnist-share goes with --data only"));
+            }
+        }
         if matches!(self.optimizer, OptimizerConfig::Sdlm { .. }) {
             // The second derivatives are computed by the kernels of the original network.
             let refused = |reason: &str| Err(Error::config(format!("--optimizer sdlm {reason}")));

@@ -106,6 +106,8 @@ pub struct Run {
     samples: (i64, i64),
     /// The labels of the test images.
     test_labels: Tensor,
+    /// What was changed or left out when the data were read.
+    notes: Vec<String>,
     metrics: Vec<EpochMetrics>,
     epoch: u32,
     partial: Partial,
@@ -274,6 +276,7 @@ impl Run {
             generator,
             samples: (data.train.len(), data.test.len()),
             test_labels: data.test.labels().shallow_clone(),
+            notes: data.train.notes().to_vec(),
             config,
             metrics: Vec::new(),
             epoch,
@@ -478,6 +481,11 @@ impl Run {
         self.samples
     }
 
+    /// Returns what was changed or left out when the data were read, in sentences for the user.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     fn write_config(&self) -> Result<()> {
         write_json(&self.folder.join("config.json"), &self.config)
     }
@@ -559,10 +567,10 @@ impl EpochMetrics {
 
 /// Reads the training images and the images for evaluation.
 fn read_data(config: &TrainConfig) -> Result<Data> {
-    let open = |split| Dataset::open(config.data.as_deref(), split, config.model.classes);
+    let (path, classes) = (config.data.as_deref(), config.model.classes);
+    let open = |split| Dataset::open(path, split, classes, config.fit);
     let train = open(Split::Train)?;
     let (train, test) = match config.validation {
-        None => (train, open(Split::Test)?),
         Some(held_out) if held_out < train.len() => train.split(train.len() - held_out),
         Some(held_out) => {
             let expected = train.len() - 1;
@@ -570,8 +578,30 @@ fn read_data(config: &TrainConfig) -> Result<Data> {
                 "validation: expected {expected} images or fewer, found {held_out}"
             )));
         }
+        None if train.has_parts() => (train, open(Split::Test)?),
+        // A network that learns a new hand is tested on what it knew.
+        None if config.mnist_share.is_some() => (train, Dataset::embedded(Split::Test, classes)?),
+        None => {
+            let message = format!(
+                "expected training and test images, found {} images without parts: hold some of them out, as \
+                 in --validation {}",
+                train.len(),
+                (train.len() / 5).max(1)
+            );
+            return Err(Error::file(path.unwrap_or(Path::new("embedded MNIST")), message));
+        }
     };
-    Ok(Data { train: train.first(config.limit.unwrap_or(i64::MAX)), test })
+    let train = train.first(config.limit.unwrap_or(i64::MAX));
+    let train = match config.mnist_share {
+        None => train,
+        Some(share) => {
+            let mnist = Dataset::embedded(Split::Train, classes)?;
+            let wanted = mnist.len() as f64 * (1.0 - share) / share;
+            let times = (wanted / train.len() as f64).round().max(1.0) as i64;
+            mnist.and(&train, times)?
+        }
+    };
+    Ok(Data { train, test })
 }
 
 /// Checks that a saved state belongs to the optimizer. Most optimizers have a state after the first

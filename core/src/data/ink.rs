@@ -113,6 +113,36 @@ impl Ink {
         ink.normalise().map(|_| (ink, step))
     }
 
+    /// Returns the brightness of a picture as ink: of a dark one on a bright border, how dark each
+    /// pixel is, otherwise how bright. What is drawn on a transparent border counts as ink wholly.
+    /// Larger pictures are reduced to at most `longest` pixels on a side.
+    #[cfg(feature = "data-sets")]
+    pub fn of_brightness(picture: &Picture, longest: u32) -> Self {
+        let step = picture.width().max(picture.height()).div_ceil(longest);
+        let (colours, alpha) = Colours::of(picture, step);
+        if alpha.border_mean() < 0.5 {
+            return alpha;
+        }
+        let brightness = |[r, g, b]: &[f32; 3]| 0.2126 * r + 0.7152 * g + 0.0722 * b;
+        let ink = Self::new(colours.width, colours.pixels.iter().map(brightness).collect());
+        let is_bright = ink.border_mean() > 0.5;
+        ink.map(|value| if is_bright { 1.0 - value } else { value }.clamp(0.0, 1.0))
+    }
+
+    /// The mean of the first and last rows and columns.
+    #[cfg(feature = "data-sets")]
+    fn border_mean(&self) -> f32 {
+        let last = self.height() - 1;
+        let rows = self.values.chunks_exact(self.width).enumerate();
+        let border = rows.flat_map(|(y, row)| match y == 0 || y == last {
+            true => row.to_vec(),
+            false => vec![row[0], row[self.width - 1]],
+        });
+        let (sum, count) =
+            border.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
+        sum / count
+    }
+
     /// The mean difference between the values of the ink and the paper.
     fn contrast(&self, values: &Self, paper: &Self) -> f32 {
         let (mut sum, mut count) = (0.0, f32::MIN_POSITIVE);

@@ -28,7 +28,7 @@ use serde::Serialize;
 
 use crate::data::digit::{PIXELS, SIDE};
 use crate::data::ink::{Area, Ink};
-use crate::data::{Picture, as_in_mnist};
+use crate::data::{Picture, as_in_mnist, strokes, to_mnist};
 use crate::model::{ModelConfig, Network};
 use crate::weights::Weights;
 use crate::{Error, Result};
@@ -577,6 +577,29 @@ fn find(picture: &Picture, turn: Turn, mut budget: Budget) -> Result<LineGraphs>
     let Some(found) = low else { return Err(error) };
     budget.allow(found.ink.values().len());
     found.graphs(&budget)
+}
+
+/// Returns the digit in a picture that shows one, as the networks see it: 28x28 grey values, 0 for
+/// paper to 255 for ink. All writing in the picture counts as one digit.
+///
+/// # Errors
+/// [`Error::Picture`] if the picture shows no writing.
+pub fn single_digit(picture: &Picture) -> Result<[u8; PIXELS]> {
+    if let Some(pixels) = as_in_mnist(picture) {
+        return Ok(pixels);
+    }
+    let nothing =
+        || Error::Picture("expected a digit, found nothing that looks like writing".to_owned());
+    let mut budget = Budget::new(None);
+    let (ink, step) = Ink::of(picture, LONGEST_SIDES[0]).ok_or_else(nothing)?;
+    budget.allow(ink.values().len());
+    let found = InkInPieces::of(ink, step, Turn::None, &mut budget)?.ok_or_else(nothing)?;
+    let InkInPieces { ink, pieces, .. } = found;
+    let all: Vec<u16> = (1..=pieces.areas.len() as u16).collect();
+    let area = pieces.area(&all).ok_or_else(nothing)?;
+    let digit = pieces.cut_out(&ink, &all, &area);
+    let pen = strokes::width(&digit);
+    to_mnist(&strokes::redrawn(digit, pen)).ok_or_else(nothing)
 }
 
 /// Ink that is cut into pieces.

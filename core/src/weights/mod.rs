@@ -18,7 +18,7 @@ pub mod resolve;
 mod safetensors;
 mod state_dict;
 pub mod value;
-mod zip;
+pub(crate) mod zip;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

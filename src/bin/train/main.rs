@@ -25,7 +25,7 @@ use ranks::{Folder, device_of_rank, threads_of_rank, train_with_others};
 use settings::{Changes, Settings};
 use sweep::{Axis, Seeds, sweep};
 
-/// Trains LeNet-5 on MNIST, or on another data set in IDX files.
+/// Trains LeNet-5 on MNIST, or on your own images.
 ///
 /// The results are config.json, metrics.jsonl, checkpoint.pth, model.pt and curve.png in the run's
 /// folder. Ctrl-C finishes the step and writes the checkpoint; --resume continues from there.
@@ -41,7 +41,9 @@ Examples:
   train                                    10 epochs on MNIST, about 1 % error
   train --preset best                      the lowest error, 120 epochs
   train --preset paper                     the network and the training of 1998
-  train --data letters --classes 26        your own images, in IDX files
+  train --data letters --classes 26        your own images
+  train --preset adapt --init weights/lenet5.pt --data mine
+                                           teach a network your hand
   train --seeds 1..5 --grid lr=0.02,0.05   ten runs, and a table of mean errors
   train --resume runs/1                    continue a run"
 )]
@@ -141,6 +143,9 @@ fn train(
         run.measure()?;
     }
     let stop = peers.map_or(&*signal.received, |peers| peers.stop_agreed());
+    for note in run.notes().iter().filter(|_| prints) {
+        cli::note(format_args!("note: {note}"));
+    }
     let outcome = if prints {
         let (train, test) = run.samples();
         let kind = if run.config().validation.is_some() { "validation" } else { "test" };

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use lenet5::DeviceChoice;
+use lenet5::data::Fit;
 use lenet5::model::{C5, ModelConfig, ModelOptions, Network};
 use lenet5::recipe::{
     Distortions, EngineChoice, Loss, OptimizerConfig, Order, Precision, Schedule, TrainConfig,
@@ -37,7 +38,7 @@ impl Changes {
 #[derive(Args)]
 pub struct Settings {
     /// A set of settings; other options replace single ones.
-    #[arg(long, conflicts_with_all = ["model", "init"], help_heading = "Training")]
+    #[arg(long, conflicts_with = "model", help_heading = "Training")]
     preset: Option<Preset>,
     /// The network: the modern one, or the original one of 1998 [default: modern]
     #[arg(long, value_parser = cli::choice::<Network>(), help_heading = "Network")]
@@ -57,9 +58,20 @@ pub struct Settings {
     /// Train the original network's codes too.
     #[arg(long, help_heading = "Network")]
     train_rbf: bool,
-    /// Folder of IDX files, gzip or not [default: the embedded MNIST]
-    #[arg(long, value_name = "DIR", help_heading = "Data")]
+    /// Data set: IDX files, folders of pictures, CSV, npz [default: the embedded MNIST]
+    ///
+    /// A folder or a file; its content determines the form. The zip codes' text is read too.
+    #[arg(long, value_name = "PATH", help_heading = "Data")]
     data: Option<PathBuf>,
+    /// How images of other sizes become images of 28x28 pixels [default: auto]
+    #[arg(long, value_parser = cli::choice::<Fit>(), help_heading = "Data")]
+    fit: Option<Fit>,
+    /// Mix MNIST's training images in, as this share of all [default: none, for adapt 0.8]
+    ///
+    /// A number from 0.01 to 0.99. The images of --data are repeated to make up the rest. Without
+    /// test images of its own, the network is tested on MNIST's.
+    #[arg(long, value_name = "X", help_heading = "Data")]
+    mnist_share: Option<f64>,
     /// Use the first N training images only.
     #[arg(long, value_name = "N", help_heading = "Data")]
     limit: Option<i64>,
@@ -143,6 +155,8 @@ pub enum Preset {
     Best,
     /// The training of the paper of 1998: --model original --optimizer sdlm.
     Paper,
+    /// Teaches the network of --init the hand of --data, and keeps what it knows.
+    Adapt,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -206,7 +220,20 @@ impl Settings {
         init: Option<&Weights>,
     ) -> anyhow::Result<TrainConfig> {
         let sdlm = self.optimizer == Some(OptimizerName::Sdlm);
+        match (self.preset, init) {
+            (Some(Preset::Adapt), None) => anyhow::bail!(
+                "--preset adapt needs --init FILE, the weights to start from, such as weights/lenet5.pt"
+            ),
+            (Some(Preset::Adapt), _) if self.data.is_none() => {
+                anyhow::bail!("--preset adapt needs --data PATH, the images to learn from")
+            }
+            (Some(Preset::Best | Preset::Paper), Some(_)) => {
+                anyhow::bail!("--preset best and paper do not go with --init: they start anew")
+            }
+            _ => (),
+        }
         let base = match self.preset {
+            Some(Preset::Adapt) => TrainConfig::adapt(ModelConfig::default()),
             Some(Preset::Paper) => TrainConfig::paper(),
             Some(Preset::Best) => TrainConfig::best(),
             None if sdlm => TrainConfig { model: ModelConfig::default(), ..TrainConfig::paper() },
@@ -239,6 +266,8 @@ impl Settings {
             model,
             // An absolute path, so that --resume works from any folder.
             data: self.data.map(std::path::absolute).transpose()?,
+            fit: self.fit.unwrap_or(base.fit),
+            mnist_share: self.mnist_share.or(base.mnist_share),
             limit: self.limit,
             validation: self.validation,
             train_error: self.train_error,
