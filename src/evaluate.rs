@@ -65,6 +65,8 @@ pub struct Evaluation {
     /// Images in percent that must be rejected for 0.5 % error among the others, as in the paper's
     /// Fig. 10: see [`Rejection`].
     pub rejected_percent_for_half_percent_error: f64,
+    /// Images that must be rejected for an error of 1 % among the others, in percent.
+    pub rejected_percent_for_one_percent_error: f64,
 }
 
 /// The error as a function of the number of rejected images. Images with the smallest gap between
@@ -188,14 +190,15 @@ impl Evaluation {
         }
         let errors = samples - right;
         let error_percent = 100.0 * errors as f64 / samples as f64;
-        let rejected = Rejection::new(logits, labels)?.rejected_for(0.5);
+        let rejection = Rejection::new(logits, labels)?;
         Ok(Self {
             samples,
             errors,
             error_percent,
             loss,
             confusion,
-            rejected_percent_for_half_percent_error: rejected,
+            rejected_percent_for_half_percent_error: rejection.rejected_for(0.5),
+            rejected_percent_for_one_percent_error: rejection.rejected_for(1.0),
         })
     }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lenet5::charts::Captioned;
-use lenet5::data::{Dataset, Fit, Split};
+use lenet5::data::{Dataset, Fit, Form, Split};
 use lenet5::evaluate::{Evaluation, Misclassified, Rejection, kernel_logits, logits};
 use lenet5::libtorch::{set_threads, to_array};
 use lenet5::model::{LeNet5, ModelConfig, ModelOptions, Network};
@@ -65,7 +65,7 @@ struct EvaluateArguments {
     /// Print one JSON object instead of the tables.
     ///
     /// It holds samples, errors, error_percent, loss, confusion,
-    /// rejected_percent_for_half_percent_error.
+    /// rejected_percent_for_half_percent_error, rejected_percent_for_one_percent_error.
     #[arg(long)]
     json: bool,
     /// Write `logits` (N, classes; float32) and `labels` (N; int64) as safetensors.
@@ -220,10 +220,12 @@ fn report(
     let labels = data.labels();
     let path = |name: &str| folder.join(name);
     charts::confusion(&path("confusion.png"), &evaluation.confusion)?;
-    // Published results to compare with exist for MNIST's test images only.
     let mnist = arguments.data.is_none() && arguments.split == Split::Test;
-    let zip_codes = [("the zip code reader of 1989", 9.0, 1.0)];
-    let published = if mnist { &zip_codes[..] } else { &[] };
+    let published: &[(&str, f64, f64)] = match data.form() {
+        _ if mnist => &[("the zip code reader of 1989", 9.0, 1.0)],
+        Form::ZipCodes => &[("1989", 12.1, 1.0), ("1990", 9.0, 1.0), ("people", 0.0, 2.5)],
+        _ => &[],
+    };
     charts::rejection(&path("rejection.png"), &Rejection::new(logits, labels)?, published)?;
     let misclassified = Misclassified::all(logits, labels)?;
     let paper = if mnist { Misclassified::in_paper() } else { Vec::new() };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-pub use lenet5_core::data::{Fit, Split};
+pub use lenet5_core::data::{Fit, Form, Split};
 use lenet5_core::data::{LabelledImages, idx, resize};
 use lenet5_core::training::Distortions;
 use rayon::prelude::*;
@@ -19,6 +19,7 @@ pub struct Dataset {
     images: Tensor,
     /// The labels: (N), int64.
     labels: Tensor,
+    form: Form,
     /// Whether there is another part, for training or for tests.
     has_parts: bool,
     /// What was changed or left out when the data set was read.
@@ -61,7 +62,7 @@ impl Dataset {
         }
         let side = images.dimensions[1];
         let images = images.data;
-        LabelledImages { images, side, labels, has_parts: true, notes: Vec::new() }.try_into()
+        LabelledImages { images, side, labels, form: Form::Idx, has_parts: true, notes: Vec::new() }.try_into()
     }
 
     /// Reads the data set at `path`, with images of other sizes fitted as `fit` states, or returns
@@ -74,6 +75,11 @@ impl Dataset {
             None => Self::embedded(split, classes),
             Some(path) => LabelledImages::read(path, split, classes, fit)?.try_into(),
         }
+    }
+
+    /// Returns the form of the files. The embedded MNIST is in IDX files.
+    pub fn form(&self) -> Form {
+        self.form
     }
 
     /// Returns whether the data set has a training and a test part. Otherwise these are all of its
@@ -129,7 +135,7 @@ impl Dataset {
 
     /// Returns the data set with other images and labels.
     fn with(&self, images: Tensor, labels: Tensor) -> Self {
-        Self { images, labels, has_parts: self.has_parts, notes: self.notes.clone() }
+        Self { images, labels, notes: self.notes.clone(), ..*self }
     }
 
     /// Returns the first `count` samples.
@@ -240,6 +246,7 @@ impl TryFrom<LabelledImages> for Dataset {
         Ok(Self {
             images: Tensor::f_from_data_size(&data.images, &size, Kind::Uint8)?,
             labels: Tensor::f_from_slice(&labels)?,
+            form: data.form,
             has_parts: data.has_parts,
             notes: data.notes,
         })

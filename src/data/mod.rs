@@ -4,6 +4,6 @@ mod dataset;
 mod distort;
 mod examples;
 
-pub use dataset::{Dataset, Fit, Split, to_input};
+pub use dataset::{Dataset, Fit, Form, Split, to_input};
 pub use distort::DistortionBatch;
 pub use examples::examples;

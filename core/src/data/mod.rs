@@ -20,6 +20,6 @@ pub mod strokes;
 pub use decode::PictureLimits;
 pub use input::{InputLevels, resize, to_input};
 #[cfg(feature = "data-sets")]
-pub use labelled::{Fit, LabelledImages, Split};
+pub use labelled::{Fit, Form, LabelledImages, Split};
 pub use normalise::{as_in_mnist, to_mnist};
 pub use picture::Picture;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rayon::prelude::*;
 
 use super::source::{file_name, is_hidden, sorted_entries};
-use super::{Fit, LabelledImages, Split, check_labels, whole};
+use super::{Fit, Form, LabelledImages, Split, check_labels, whole};
 use crate::data::digit::{PIXELS, SIDE};
 use crate::data::ink::Ink;
 use crate::data::{Picture, PictureLimits};
@@ -137,6 +137,7 @@ impl ClassFolders {
             images: images.concat(),
             side: SIDE,
             labels: pictures.iter().map(|(_, label, _)| *label).collect(),
+            form: Form::ClassFolders,
             has_parts: self.has_parts,
             notes,
         })

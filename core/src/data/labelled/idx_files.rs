@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::source::{file_name, sorted_entries};
-use super::{RawImages, Split};
+use super::{Form, RawImages, Split};
 use crate::data::idx;
 use crate::{Error, Result, files};
 
@@ -14,7 +14,6 @@ const LABELS: [&str; 2] = ["labels-idx1-ubyte", "labels-idx2-int"];
 pub struct IdxFiles {
     images: PathBuf,
     labels: PathBuf,
-    has_parts: bool,
 }
 
 impl IdxFiles {
@@ -43,7 +42,7 @@ impl IdxFiles {
         }
         let images = find(folder, &places, split, &["images-idx3-ubyte"])?;
         let labels = find(folder, &places, split, &LABELS)?;
-        Ok(Some(Self { images, labels, has_parts: true }))
+        Ok(Some(Self { images, labels }))
     }
 
     /// Reads both files. EMNIST's images, whose rows and columns are swapped, are put right, and
@@ -78,7 +77,8 @@ impl IdxFiles {
             labels,
             images_path: self.images.clone(),
             labels_path: self.labels.clone(),
-            has_parts: self.has_parts,
+            form: Form::Idx,
+            has_parts: true,
             notes,
         })
     }

@@ -60,6 +60,22 @@ crate::choices!(Fit {
     Whole = "whole": "The whole image is scaled",
 });
 
+/// The form of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Form {
+    /// MNIST's IDX files.
+    Idx,
+    /// CSV text.
+    Csv,
+    /// The zip codes' text.
+    ZipCodes,
+    /// NumPy's npz.
+    Npz,
+    /// A folder of pictures for each class.
+    ClassFolders,
+}
+
 /// Images with labels: a part of a data set, or all of one that has no parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelledImages {
@@ -69,6 +85,8 @@ pub struct LabelledImages {
     pub side: usize,
     /// The label of each image.
     pub labels: Vec<u16>,
+    /// The form of the data set.
+    pub form: Form,
     /// Whether the data set has a training and a test part. Otherwise these are all of its images.
     pub has_parts: bool,
     /// What was changed or left out, in sentences for the user.
@@ -117,6 +135,7 @@ struct RawImages {
     /// The files, for messages.
     images_path: PathBuf,
     labels_path: PathBuf,
+    form: Form,
     has_parts: bool,
     notes: Vec<String>,
 }
@@ -124,8 +143,8 @@ struct RawImages {
 impl RawImages {
     /// Checks the images and labels, and brings images of other sizes to 28x28 pixels.
     fn fitted(self, classes: usize, fit: Fit) -> Result<LabelledImages> {
-        let Self { width, height, images, labels, images_path, labels_path, has_parts, mut notes } =
-            self;
+        let Self { width, height, images, labels, images_path, labels_path, mut notes, .. } = self;
+        let (form, has_parts) = (self.form, self.has_parts);
         let fail = |message: String| Err(Error::file(&images_path, message));
         if images.is_empty() {
             return fail("expected images, found none".to_owned());
@@ -149,7 +168,7 @@ impl RawImages {
         let checked = check_labels(&labels, classes);
         let labels = checked.map_err(|message| Error::file(&labels_path, message))?;
         if matches!((fit, width, height), (Fit::Auto, 28, 28) | (Fit::Auto, 32, 32)) {
-            return Ok(LabelledImages { images, side: width, labels, has_parts, notes });
+            return Ok(LabelledImages { images, side: width, labels, form, has_parts, notes });
         }
         let fitted: Vec<_> = images
             .par_chunks_exact(width * height)
@@ -163,7 +182,7 @@ impl RawImages {
         let images = fitted.into_iter().flatten().collect::<Vec<_>>().concat();
         let how = if fit == Fit::Whole { "scaled" } else { "brought to MNIST's form" };
         notes.push(format!("the images of {height}x{width} pixels were {how}"));
-        Ok(LabelledImages { images, side: SIDE, labels, has_parts, notes })
+        Ok(LabelledImages { images, side: SIDE, labels, form, has_parts, notes })
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use super::{MAX_BYTES, RawImages, Split};
+use super::{Form, MAX_BYTES, RawImages, Split};
 use crate::weights::zip::ZipArchive;
 use crate::{Error, Result, files};
 
@@ -52,6 +52,7 @@ pub fn read(path: &Path, split: Split, has_parts: bool) -> Result<RawImages> {
         labels: labels.labels().map_err(|text| Error::file(path, text))?,
         images_path: path.to_owned(),
         labels_path: path.to_owned(),
+        form: Form::Npz,
         has_parts: has_parts || parts,
         notes: Vec::new(),
     })

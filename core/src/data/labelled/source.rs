@@ -39,9 +39,9 @@ pub enum Source {
     ClassFolders(ClassFolders),
 }
 
-/// The form of a file.
+/// The form of a file that holds a whole part.
 #[derive(Clone, Copy, PartialEq)]
-enum Form {
+enum FileForm {
     Table,
     Npz,
 }
@@ -70,10 +70,10 @@ pub fn find(path: &Path, split: Split) -> Result<Source> {
     Err(Error::file(path, describe_entries(&entries)))
 }
 
-fn source(form: Form, path: PathBuf, has_parts: bool) -> Source {
+fn source(form: FileForm, path: PathBuf, has_parts: bool) -> Source {
     match form {
-        Form::Table => Source::Table { path, has_parts },
-        Form::Npz => Source::Npz { path, has_parts },
+        FileForm::Table => Source::Table { path, has_parts },
+        FileForm::Npz => Source::Npz { path, has_parts },
     }
 }
 
@@ -84,9 +84,9 @@ fn find_tables(folder: &Path, entries: &[PathBuf], split: Split) -> Result<Optio
     if files().count() > MAX_TABLES {
         return Ok(None);
     }
-    let tables: Vec<(Form, &PathBuf)> =
+    let tables: Vec<(FileForm, &PathBuf)> =
         files().filter_map(|path| Some((form(path)?, path))).collect();
-    let named = |words: &[&str]| -> Vec<(Form, &PathBuf)> {
+    let named = |words: &[&str]| -> Vec<(FileForm, &PathBuf)> {
         let has =
             |path: &Path| words.iter().any(|word| file_name(path).to_lowercase().contains(word));
         tables.iter().copied().filter(|(_, path)| has(path)).collect()
@@ -120,12 +120,12 @@ fn find_tables(folder: &Path, entries: &[PathBuf], split: Split) -> Result<Optio
 }
 
 /// Detects the form of a file by its start; `None` if it is no table and no npz.
-fn form(path: &Path) -> Option<Form> {
+fn form(path: &Path) -> Option<FileForm> {
     let start = start(path)?;
     if start.starts_with(b"PK\x03\x04") {
         // The name of the first member follows its header of 30 bytes.
         let name = start.get(30..300.min(start.len()))?;
-        return name.windows(4).any(|bytes| bytes == b".npy").then_some(Form::Npz);
+        return name.windows(4).any(|bytes| bytes == b".npy").then_some(FileForm::Npz);
     }
     let line = start.split(|byte| *byte == b'\n').next()?;
     let line = std::str::from_utf8(line).ok()?.trim_start_matches('\u{feff}').trim();
@@ -134,7 +134,7 @@ fn form(path: &Path) -> Option<Form> {
         0 => line.split_whitespace().take(5).filter(|field| is_number(field)).count() == 5,
         commas => commas >= 4,
     };
-    is_table.then_some(Form::Table)
+    is_table.then_some(FileForm::Table)
 }
 
 /// Returns the first bytes of a file, after decompression; `None` if they cannot be read.

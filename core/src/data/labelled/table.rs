@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use super::source::{MAX_TEXT, decompressed};
-use super::{MAX_BYTES, RawImages};
+use super::{Form, MAX_BYTES, RawImages};
 use crate::{Error, Result, files, foreign};
 
 /// The number of rows and of columns of a zip code's digit.
@@ -17,6 +17,7 @@ const MAX_LINE: u64 = 64 << 20;
 
 /// Images and labels of a table, with the number of rows and of columns of an image.
 pub struct Table {
+    form: Form,
     side: usize,
     images: Vec<u8>,
     labels: Vec<u64>,
@@ -32,7 +33,7 @@ pub fn read(path: &Path) -> Result<RawImages> {
     let fail = |message: String| Error::file(path, message);
     let reader = BufReader::new(files::open(path)?);
     let table = decompressed(reader).map_err(|error| broken(&error)).and_then(decode);
-    let Table { side, images, labels } = table.map_err(fail)?;
+    let Table { form, side, images, labels } = table.map_err(fail)?;
     Ok(RawImages {
         width: side,
         height: side,
@@ -40,6 +41,7 @@ pub fn read(path: &Path) -> Result<RawImages> {
         labels,
         images_path: path.to_owned(),
         labels_path: path.to_owned(),
+        form,
         has_parts: false,
         notes: Vec::new(),
     })
@@ -110,7 +112,7 @@ fn decode_csv(reader: impl Read) -> Result<Table, String> {
         check_size(images.len())?;
     }
     let side = layout.ok_or("expected CSV text, found none")?.side;
-    Ok(Table { side, images, labels })
+    Ok(Table { form: Form::Csv, side, images, labels })
 }
 
 /// The columns of a CSV file.
@@ -200,7 +202,7 @@ fn decode_zip_codes(mut reader: impl BufRead) -> Result<Table, String> {
         }
         check_size(images.len())?;
     }
-    Ok(Table { side: ZIP_SIDE, images, labels })
+    Ok(Table { form: Form::ZipCodes, side: ZIP_SIDE, images, labels })
 }
 
 fn check_size(bytes: usize) -> Result<(), String> {
