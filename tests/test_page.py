@@ -12,7 +12,9 @@ import json
 import math
 import os
 import re
+import signal
 import time
+import zipfile
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -853,3 +855,277 @@ def test_semantics(visit):
             [e.getAttribute('aria-labelledby'), e.getAttribute('aria-describedby')])"""
     )
     assert set(filter(None, referred)) <= set(ids)
+
+
+# Corrections of what was read.
+
+
+def corrections(visit: Visit) -> str:
+    return visit.page.locator("#correction-count").text_content()
+
+
+def download(visit: Visit) -> dict[str, bytes]:
+    """Downloads the corrections; returns the 28x28 pixels of each file."""
+    with visit.page.expect_download() as waiting:
+        visit.page.get_by_role("button", name="Download as zip").click()
+    assert waiting.value.suggested_filename == "corrections.zip"
+    found = {}
+    with zipfile.ZipFile(waiting.value.path()) as archive:
+        assert archive.testzip() is None
+        for name in archive.namelist():
+            with Image.open(io.BytesIO(archive.read(name))) as image:
+                assert image.format == "PNG" and image.size == (28, 28)
+                channels = image.convert("RGBA").split()
+                assert channels[0].tobytes() == channels[1].tobytes() == channels[2].tobytes()
+                assert set(channels[3].tobytes()) == {255}
+                found[name] = channels[0].tobytes()
+    return found
+
+
+def test_correct_by_key(visit):
+    page = visit.page
+    page.keyboard.press("3")  # without a digit nothing happens
+    visit.write("407")
+    visit.reads("407")
+    visit.settle()
+    assert corrections(visit) == ""
+    page.keyboard.press("1")
+    visit.reads("401")
+    expect(page.locator("#verdict")).to_have_text("Corrected from 7 to 1")
+    expect(page.locator("#correction-count")).to_have_text("1 correction")
+    marked = page.locator("#text button.corrected")
+    assert marked.all_text_contents() == ["1"]
+    assert marked.get_attribute("aria-label").startswith("Digit 3: corrected to 1, read as 7, ")
+    # Another digit is chosen and corrected; the first one keeps its mark.
+    page.locator("#text button").nth(0).click()
+    page.locator("#bars-heading").get_by_text("digit 1 of 3").wait_for()
+    page.keyboard.press("9")
+    visit.reads("901")
+    page.keyboard.press("8")
+    visit.reads("801")
+    assert corrections(visit) == "2 corrections"
+    # What the network has read needs no correction.
+    page.keyboard.press("4")
+    visit.reads("401")
+    assert corrections(visit) == "1 correction"
+    # The correction outlives the drawing, and comes back with it.
+    page.keyboard.press("Escape")
+    visit.reads("")
+    assert corrections(visit) == "1 correction"
+    page.keyboard.press("Control+z")
+    visit.reads("401")
+    page.get_by_role("button", name="Take back the last").click()
+    visit.reads("407")
+    assert corrections(visit) == ""
+    assert not page.get_by_role("button", name="Download as zip").is_visible()
+
+
+def test_correct_by_click_and_download(visit):
+    page = visit.page
+    visit.write("2")
+    visit.reads("2")
+    visit.settle()
+    six = page.get_by_role("button", name=re.compile("^It is 6"))
+    six.click()
+    visit.reads("6")
+    assert six.get_attribute("aria-pressed") == "true"
+    six.click()  # takes it back
+    visit.reads("2")
+    assert corrections(visit) == ""
+    # By keyboard alone, too.
+    six.focus()
+    page.keyboard.press("Enter")
+    visit.reads("6")
+    page.keyboard.press("Escape")
+    visit.reads("")
+    page.get_by_role("button", name="Write 5", exact=True).click()
+    visit.settle()
+    page.keyboard.press("0")
+    visit.reads("0")
+    seen = page.locator('[data-layer="input"] canvas').evaluate(
+        """(c) => [...c.getContext("2d").getImageData(2, 2, 28, 28).data]
+            .filter((_, i) => i % 4 === 0)"""
+    )
+    files = download(visit)
+    assert [Path(name).parent.name for name in files] == ["6", "0"]
+    assert all(re.fullmatch(r"\d/[0-9a-f]{16}\.png", name) for name in files)
+    # The page shows black as 16, and a border of two pixels.
+    pixels = list(files.values())[1]
+    shown = [round(16 + pixel * 239 / 255) for pixel in pixels]
+    assert max(abs(a - b) for a, b in zip(shown, seen, strict=True)) <= 2
+    assert max(pixels) == 255 and min(pixels) == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_correct_by_touch(browser, address, shoot, scheme):
+    options = {"viewport": PHONE, "has_touch": True, "is_mobile": True, "color_scheme": scheme}
+    visit = Visit(browser, address, **options)
+    visit.write("31")
+    visit.reads("31")
+    visit.settle()
+    visit.page.get_by_role("button", name=re.compile("^It is 7")).tap()
+    visit.reads("37")
+    expect(visit.page.locator("#glance")).to_have_text("37")
+    help_text = visit.page.locator("#teach").inner_text()
+    assert "Choose the right digit" in help_text
+    assert "Corrections stay in this browser until you download them" in help_text
+    assert visit.fits() and visit.page.evaluate(CONTRASTS) == []
+    assert visit.page.evaluate(NAMELESS) == []
+    shoot(visit, f"corrected-{scheme}")
+    visit.close()
+
+
+def test_correct_by_the_service(visit_by_service):
+    visit = visit_by_service
+    visit.write("40")
+    visit.reads("40")
+    visit.settle()
+    visit.page.keyboard.press("6")
+    visit.reads("46")
+    # The service sends the pixels of one digit at a time; the mark of the other one stays.
+    visit.page.locator("#text button").nth(0).click()
+    visit.page.locator("#bars-heading").get_by_text("digit 1 of 2").wait_for()
+    visit.settle()
+    visit.page.keyboard.press("9")
+    visit.reads("96")
+    assert sorted(Path(name).parent.name for name in download(visit)) == ["6", "9"]
+
+
+def test_correct_a_rejected_digit(visit):
+    """A digit that is rejected may be just what the network takes it for."""
+    x, y = visit.path([(0.5, 0.5)])[0]
+    visit.page.mouse.move(x, y)
+    visit.page.mouse.down()
+    for dx, dy in [(8, 2), (10, 8), (4, 12), (-4, 10), (-6, 4), (2, 6), (6, 7)]:
+        visit.page.mouse.move(x + dx, y + dy)
+    visit.page.mouse.up()
+    visit.reads("?")
+    visit.settle()
+    label = visit.page.locator("#bars .best b").inner_text()
+    visit.page.keyboard.press(label)
+    visit.reads(label)
+    expect(visit.page.locator("#verdict")).to_have_text(f"Confirmed: {label}")
+
+
+def test_corrections_that_are_discarded_warn(browser, address):
+    visit = Visit(browser, address)
+    visit.write("2")
+    visit.reads("2")
+    visit.settle()
+    visit.page.keyboard.press("6")
+    with visit.page.expect_event("dialog") as waiting:
+        visit.page.close(run_before_unload=True)
+    assert waiting.value.type == "beforeunload"
+    # After a download the page closes without a word.
+    download(visit)
+    with visit.page.expect_event("close"):
+        visit.page.close(run_before_unload=True)
+    visit.context.close()
+
+
+@pytest.mark.parametrize("by_service", [False, True], ids=["local", "by service"])
+def test_corrections_are_kept_by_the_service(browser, tmp_path, shoot, by_service):
+    def kept() -> list[Path]:
+        return sorted(tmp_path.glob("*/*.png"))
+
+    def wait_for(*labels: str) -> None:
+        for _ in range(100):
+            found = [file.parent.name for file in kept()]
+            if found == list(labels):
+                return
+            time.sleep(0.05)
+        assert found == list(labels)
+
+    with serving("--keep", str(tmp_path)) as (address, process):
+        visit = Visit(browser, address, by_service)
+        visit.expected.append("ERR_")
+        assert "Corrections are kept on this server." in visit.page.locator("#teach").inner_text()
+        visit.write("2")
+        visit.reads("2")
+        visit.settle()
+        visit.page.keyboard.press("6")
+        wait_for("6")
+        visit.page.keyboard.press("7")
+        wait_for("7")
+        (file,) = kept()
+        assert list(download(visit).values()) == [Image.open(file).tobytes()]
+        shoot(visit, f"kept-{by_service}")
+        visit.page.get_by_role("button", name="Take back the last").click()
+        wait_for()
+        # Of changes in a hurry, the last one counts.
+        for key in "6789":
+            visit.page.keyboard.press(key)
+        wait_for("9")
+        process.terminate()
+        process.wait(timeout=30)
+        visit.page.keyboard.press("8")
+        visit.says("the correction is not kept", "server does not answer")
+        visit.reads("8")
+        visit.close()
+
+
+def test_corrections_for_which_there_is_no_room(browser, tmp_path):
+    with serving("--keep", str(tmp_path), "--keep-limit", "1") as (address, _):
+        visit = Visit(browser, address)
+        visit.expected.append("507")
+        visit.write("40")
+        visit.reads("40")
+        visit.settle()
+        visit.page.keyboard.press("6")
+        visit.page.locator("#text button").nth(0).click()
+        visit.page.locator("#bars-heading").get_by_text("digit 1 of 2").wait_for()
+        visit.settle()
+        visit.page.keyboard.press("9")
+        visit.says("the correction is not kept", "at most 1 correction")
+        visit.reads("96")
+        visit.close()
+
+
+def test_correct_at_most_a_thousand(visit):
+    """Fills the list by the module itself; one more correction is refused."""
+    said = visit.page.evaluate(
+        """async () => {
+            const { Corrections } = await import("./corrections.js");
+            const said = [];
+            const corrections = new Corrections(null, () => {}, (message) => said.push(message));
+            const pixels = new Uint8Array(784);
+            for (let i = 0; i < 1001; i += 1) {
+                new DataView(pixels.buffer).setUint32(0, i);
+                corrections.add(pixels, i % 10);
+            }
+            return [corrections.count, said.length, corrections.labelOf(pixels) ?? null];
+        }"""
+    )
+    assert said == [1000, 1, None]
+
+
+def test_new_weights_after_a_hangup(browser, tmp_path):
+    """The page reads with the new weights once it is loaded again, also when it is kept offline."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    file = tmp_path / "own.safetensors"
+    with safe_open(ROOT / "weights" / "lenet5-reading.safetensors", "pt") as shipped:
+        metadata = {"lenet5": shipped.metadata()["lenet5"]}
+        weights = {name: shipped.get_tensor(name) for name in shipped.keys()}
+    save_file(weights, file, metadata)
+    with serving(str(file)) as (address, process):
+        visit = Visit(browser, address)
+        visit.write("2")
+        visit.reads("2")
+        for name in ["output.weight", "output.bias"]:
+            weights[name] = weights[name].roll(1, 0).contiguous()
+        new = tmp_path / "new.safetensors"
+        save_file(weights, new, metadata)
+        new.rename(file)
+        old = visit.page.request.get(f"{address}/weights.safetensors").body()
+        process.send_signal(signal.SIGHUP)
+        for _ in range(100):
+            if visit.page.request.get(f"{address}/weights.safetensors").body() != old:
+                break
+            time.sleep(0.05)
+        visit.reads("2")
+        visit.page.reload()
+        visit.write("2")
+        visit.reads("3")
+        visit.close()

@@ -70,7 +70,30 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
 /// # Errors
 /// If the system rejects a signal handler.
 pub fn on_signal(stop: impl FnOnce(u8) + Send + 'static) -> io::Result<()> {
-    let mut handled = vec![SIGHUP, SIGINT, SIGTERM];
+    handle_signals(stop, None::<fn()>)
+}
+
+/// Calls `stop` as [`on_signal`] does at the first SIGINT or SIGTERM, and `reload` at each SIGHUP, which then stops
+/// nothing. For this reason SIGHUP is handled even if it is ignored when the program starts, as under `nohup`.
+///
+/// # Errors
+/// If the system rejects a signal handler.
+pub fn on_signal_or_hangup(
+    stop: impl FnOnce(u8) + Send + 'static,
+    reload: impl FnMut() + Send + 'static,
+) -> io::Result<()> {
+    handle_signals(stop, Some(reload))
+}
+
+fn handle_signals(
+    stop: impl FnOnce(u8) + Send + 'static,
+    mut reload: Option<impl FnMut() + Send + 'static>,
+) -> io::Result<()> {
+    let reloads = reload.is_some();
+    let mut handled = vec![SIGINT, SIGTERM];
+    if !reloads {
+        handled.push(SIGHUP);
+    }
     handled.retain(|signal| !system::is_ignored(*signal));
     let stopping = Arc::new(AtomicBool::new(false));
     for &signal in &handled {
@@ -79,10 +102,16 @@ pub fn on_signal(stop: impl FnOnce(u8) + Send + 'static) -> io::Result<()> {
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stopping))?;
         flag::register(signal, Arc::clone(&stopping))?;
     }
+    if reloads {
+        handled.push(SIGHUP);
+    }
     let mut signals = Signals::new(&handled)?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        if let Some(signal) = signals.forever().next() {
-            stop((128 + signal) as u8);
+        for signal in signals.forever() {
+            match &mut reload {
+                Some(reload) if signal == SIGHUP => reload(),
+                _ => return stop((128 + signal) as u8),
+            }
         }
     })?;
     Ok(())

@@ -3,15 +3,18 @@
 //!
 //! The path of a request: `connections` accepts the connection and limits the request's head, `routes` finds the handler,
 //! `body` receives the body, `form` finds the picture's file in it, `reader` decodes the picture, and `batch` reads small
-//! pictures of several requests together. An error is a `failure`: a response with JSON, without internal details. Only
-//! requests that hyper cannot parse get a response without a body.
+//! pictures of several requests together. `corrections` has the routes for corrections, and `kept` the folder with them. An
+//! error is a `failure`: a response with JSON, without internal details. Only requests that hyper cannot parse get a
+//! response without a body.
 
 mod batch;
 mod body;
 mod connections;
+mod corrections;
 mod failure;
 mod form;
 mod guard;
+mod kept;
 mod log;
 mod metrics;
 mod page;
@@ -19,7 +22,8 @@ mod reader;
 mod routes;
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use tokio::runtime::{self, Runtime};
@@ -29,10 +33,12 @@ pub use log::LogFormat;
 
 use connections::Connections;
 use guard::Guard;
+use kept::Kept;
 use lenet5_core::{Error, Network, Result, Weights};
 use metrics::ServiceMetrics;
+use page::OwnWeights;
 use reader::{NetworkReader, RequestLimits};
-use routes::App;
+use routes::{App, Networks};
 
 /// Where the service listens, and how much of the machine it may use.
 #[derive(Clone, Debug, clap::Args)]
@@ -84,6 +90,16 @@ pub struct ServiceOptions {
     /// The confidence is a number from 0 to 1. The default is 0 for networks that do not have ten classes.
     #[arg(long, value_name = "X", value_parser = lenet5_cli::confidence)]
     pub reject_below: Option<f32>,
+    /// Keep the corrections that are made on the page, in this folder.
+    ///
+    /// Each is a picture of 28x28 pixels in the folder of its label, DIR/7/NAME.png for a 7, from which `train --data DIR`
+    /// learns. The folder is created if it does not exist. Without this option a page has its corrections to itself, until
+    /// they are downloaded.
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+    /// Most corrections in the folder, with those that are in it at the start.
+    #[arg(long, value_name = "N", default_value_t = 10_000, requires = "keep", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    pub keep_limit: u32,
 }
 
 /// The outcome of stopping the service.
@@ -116,12 +132,30 @@ impl Stop {
     }
 }
 
+/// A handle that replaces the weights of a service that reads with weights of its own.
+pub struct Replacer {
+    app: Arc<App>,
+    options: ServiceOptions,
+}
+
+impl Replacer {
+    /// Reads later requests with other weights. Requests that have begun finish with the old ones.
+    ///
+    /// # Errors
+    /// If the weights are those of another network, have another number of classes, or do not fit their settings; the
+    /// service then reads with the old ones.
+    pub fn replace(&self, weights: &Weights) -> Result<()> {
+        self.app.replace(weights, &self.options)
+    }
+}
+
 impl Server {
     /// Starts to listen. Requests that name no network, or the network of `own` weights, are read with these weights;
     /// all others are read with the shipped weights.
     ///
     /// # Errors
-    /// If the service cannot listen on the address, or the weights do not fit their settings.
+    /// If the service cannot listen on the address, the weights do not fit their settings, or the folder of corrections
+    /// cannot be created.
     pub fn bind(options: &ServiceOptions, own: Option<&Weights>) -> Result<Self> {
         lenet5_cli::system::return_memory();
         // Quick checks come first.
@@ -139,13 +173,28 @@ impl Server {
         let default = own.map_or_else(Network::default, |weights| weights.config.network);
         let reader = |network| {
             let own = own.filter(|weights| weights.config.network == network);
-            NetworkReader::start(network, own, options, &metrics)
+            NetworkReader::start(network, own, options, &metrics).map(Arc::new)
         };
         let (modern, original) = (reader(Network::Modern)?, reader(Network::Original)?);
         let limits = RequestLimits::new(options);
-        let page = page::routes(options, own);
-        let app = App { modern, original, default, limits, timeout, metrics, guard, cors, page };
-        let app = Arc::new(app);
+        let default_reader = if default == Network::Modern { &modern } else { &original };
+        let classes = default_reader.recognizer.config().classes;
+        let keep = |folder| Kept::open(folder, options.keep_limit as usize, classes);
+        let kept = options.keep.as_deref().map(keep).transpose()?;
+        metrics.kept(kept.as_ref().map_or(0, Kept::count));
+        let own_file = own.map(OwnWeights::new);
+        let app = Arc::new(App {
+            networks: RwLock::new(Networks { modern, original }),
+            default,
+            limits,
+            timeout,
+            metrics,
+            guard,
+            cors,
+            page: page::routes(options, own, own_file.clone()),
+            own: own_file,
+            kept,
+        });
         Ok(Self {
             runtime,
             listener,
@@ -164,6 +213,11 @@ impl Server {
     /// A handle that stops the service.
     pub fn stop(&self) -> Stop {
         self.stop.clone()
+    }
+
+    /// A handle that replaces the weights.
+    pub fn replacer(&self, options: &ServiceOptions) -> Replacer {
+        Replacer { app: Arc::clone(&self.app), options: options.clone() }
     }
 
     /// Serves until the service is told to stop.

@@ -4,17 +4,21 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::process::{Child, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use image::{DynamicImage, GrayImage, ImageFormat};
-use lenet5_core::{Network, Weights};
+use lenet5_core::files::write_atomic;
+use lenet5_core::{Array, Network, Weights};
 use serde_json::{Value, json};
 
+use crate::ended::handling;
 use crate::util::{Ended, digits, encoded, grey, in_repository, program, temp};
 
 /// A test image of MNIST that both networks classify correctly, as PNG, and its label.
@@ -60,8 +64,15 @@ impl Service {
 
     /// Starts the service with warnings and errors on `log`.
     fn logging(arguments: &[&str], log: Stdio) -> Self {
-        let mut command = program("serve");
-        command.args(["--addr=127.0.0.1:0"]).args(arguments).env("RUST_LOG", "warn");
+        Self::by(program("serve"), arguments, log)
+    }
+
+    /// Starts the service by a command, which may have settings of its own.
+    fn by(mut command: Command, arguments: &[&str], log: Stdio) -> Self {
+        if !arguments.iter().any(|argument| argument.starts_with("--addr")) {
+            command.arg("--addr=127.0.0.1:0");
+        }
+        command.args(arguments).env("RUST_LOG", "warn");
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -110,6 +121,18 @@ impl Service {
             thread::sleep(Duration::from_millis(5));
         }
         panic!("{name}: expected {expected}, found {found}");
+    }
+
+    /// Waits until the first of the samples is read as this text.
+    #[track_caller]
+    fn wait_until_it_reads(&self, text: &str) {
+        for _ in 0..1000 {
+            if self.predict(&samples()[0].png).json()["text"] == text {
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        panic!("expected the reading {text}");
     }
 
     /// Waits until this number of pictures wait or are being read.
@@ -208,7 +231,7 @@ fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> V
     for (name, value) in headers {
         let _ = write!(head, "{name}: {value}\r\n");
     }
-    if method == "POST" {
+    if matches!(method, "POST" | "DELETE") {
         let _ = write!(head, "content-length: {}\r\n", body.len());
     }
     [head.as_bytes(), b"\r\n", body].concat()
@@ -333,6 +356,9 @@ fn outputs_of_the_layers() {
             let size: u64 = shape.iter().map(|size| size.as_u64().unwrap()).product();
             assert_eq!(layer["values"].as_array().unwrap().len() as u64, size);
         }
+        let pixels = json["pixels"].as_array().unwrap();
+        assert_eq!(pixels.len(), 784);
+        assert!(pixels.iter().any(|pixel| pixel.as_u64() == Some(255)));
         assert_eq!(json.get("codes").is_some(), codes);
         if let Some(codes) = json.get("codes") {
             let sizes: Vec<_> = codes
@@ -949,7 +975,8 @@ fn an_address_in_use() {
 
 #[test]
 fn the_description_names_all_routes() {
-    let service = Service::start(&[]);
+    let folder = temp();
+    let service = Service::start(&[&format!("--keep={}", folder.path().display())]);
     let description = service.get("/openapi.json").json();
     assert_eq!(description["openapi"], "3.1.0");
     let paths = description["paths"].as_object().unwrap();
@@ -957,12 +984,28 @@ fn the_description_names_all_routes() {
     names.sort_unstable();
     assert_eq!(
         names,
-        ["/", "/healthz", "/metrics", "/openapi.json", "/v1/activations", "/v1/predict"]
+        [
+            "/",
+            "/healthz",
+            "/metrics",
+            "/openapi.json",
+            "/v1/activations",
+            "/v1/corrections",
+            "/v1/predict"
+        ]
     );
     let Sample { png, .. } = &samples()[0];
+    // DELETE may come before POST.
+    let name = service.correct("3", png).json()["name"].clone();
+    let with_query = |method: &str, path: &str| match (path, method) {
+        ("/v1/corrections", "post") => format!("{path}?label=7"),
+        ("/v1/corrections", _) => format!("{path}?name={}", name.as_str().unwrap()),
+        _ => path.to_owned(),
+    };
     for (path, methods) in paths {
         for (method, operation) in methods.as_object().unwrap() {
-            let response = service.send(&request(&method.to_uppercase(), path, &[], png));
+            let target = with_query(method, path);
+            let response = service.send(&request(&method.to_uppercase(), &target, &[], png));
             assert_eq!(response.status, 200, "{method} {path}");
             let kind = response.header("content-type").unwrap().split(';').next().unwrap();
             let described = &operation["responses"]["200"]["content"];
@@ -1089,4 +1132,346 @@ fn a_mix_of_good_and_bad_requests() {
     }
     assert_eq!(service.descriptors(), before);
     service.predict(&samples()[0].png).reads(samples()[0].label);
+}
+
+/// The files in a folder of corrections, such as `7/0123456789abcdef.png`, in alphabetical order.
+fn kept(folder: &Path) -> Vec<String> {
+    let mut files = Vec::new();
+    for label in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        for file in fs::read_dir(&label).unwrap().map(|entry| entry.unwrap().path()) {
+            files.push(file.strip_prefix(folder).unwrap().to_str().unwrap().to_owned());
+        }
+    }
+    files.sort();
+    files
+}
+
+fn keeping(folder: &Path, options: &[&str]) -> Service {
+    let keep = format!("--keep={}", folder.display());
+    Service::start(&[&[&*keep], options].concat())
+}
+
+impl Service {
+    fn correct(&self, label: &str, picture: &[u8]) -> Response {
+        self.send(&post(&format!("/v1/corrections?label={label}"), picture))
+    }
+
+    fn take_back(&self, name: &str) -> Response {
+        self.send(&request("DELETE", &format!("/v1/corrections?name={name}"), &[], b""))
+    }
+}
+
+#[test]
+fn corrections_are_kept_moved_and_taken_back() {
+    let folder = temp();
+    let folder = folder.path().join("new/folder");
+    let service = keeping(&folder, &[]);
+    let Sample { png: first, .. } = &samples()[0];
+    let Sample { png: second, .. } = &samples()[1];
+    let stored = service.correct("7", first).json();
+    let name = stored["name"].as_str().unwrap();
+    assert_eq!(stored, json!({"label": 7, "name": name, "count": 1}));
+    // The same pixels again count once, in whatever form they arrive.
+    let colours = png(&image::load_from_memory(first).unwrap().to_rgba8().into());
+    assert_eq!(service.correct("7", &colours).json(), stored);
+    let form = request(
+        "POST",
+        "/v1/corrections?label=7",
+        &[("content-type", MULTIPART)],
+        &multipart(first),
+    );
+    assert_eq!(service.send(&form).json(), stored);
+    assert_eq!(kept(&folder), [format!("7/{name}.png")]);
+    let file = image::open(folder.join(format!("7/{name}.png"))).unwrap();
+    assert_eq!(file.color(), image::ColorType::L8);
+    assert_eq!(file.into_luma8().into_raw(), digits(1).0[0]);
+
+    assert_eq!(service.correct("1", first).json(), json!({"label": 1, "name": name, "count": 1}));
+    assert_eq!(kept(&folder), [format!("1/{name}.png")]);
+    let other = service.correct("0", second).json();
+    assert_eq!(other["count"], 2);
+    assert_eq!(service.metric("lenet5_corrections"), 2.0);
+
+    assert_eq!(service.take_back(name).json(), json!({"label": 1, "name": name, "count": 1}));
+    let other = other["name"].as_str().unwrap();
+    assert_eq!(kept(&folder), [format!("0/{other}.png")]);
+    let missing = format!("there is no correction {name}");
+    service.take_back(name).fails_with(404, "no_such_correction", &missing);
+    assert_eq!(service.metric("lenet5_corrections"), 1.0);
+}
+
+#[test]
+fn corrections_of_a_wrong_form() {
+    let folder = temp();
+    let service = keeping(folder.path(), &[]);
+    let Sample { png: digit, .. } = &samples()[0];
+    let query = |query: &str, message: &str| {
+        let path = format!("/v1/corrections{query}");
+        service.send(&post(&path, digit)).fails_with(400, "bad_query", message);
+    };
+    query("", "label: expected 0 to 9, found none");
+    query("?label=10", "label: expected 0 to 9, found 10");
+    query("?label=-1", "label: expected the number of a class from 0, found -1");
+    query("?label=../7", "label: expected the number of a class from 0, found ../7");
+    query("?label=7&label=8", "label: expected one value, found more");
+    query("?name=0", "expected label in the query, found name");
+    for name in ["", "0123456789abcde", "0123456789ABCDEF", "..%2F..%2F..%2F..%2F7"] {
+        let found = name.replace("%2F", "/");
+        let message = format!("name: expected 16 hexadecimal digits, found {found}");
+        service.take_back(name).fails_with(400, "bad_query", &message);
+    }
+    service.send(&request("DELETE", "/v1/corrections", &[], b"")).fails_with(
+        400,
+        "bad_query",
+        "name: expected the name of a correction, found none",
+    );
+    let wrong = |picture: &[u8], found: &str| {
+        let message = format!("expected a PNG of 28x28 pixels, found {found}");
+        service.correct("7", picture).fails_with(422, "not_a_digit", &message);
+    };
+    wrong(&black(28, 27), "28x27");
+    wrong(&black(29, 28), "29x28");
+    wrong(&black(2000, 2000)[..16 << 10], "2000x2000");
+    wrong(&encoded(&grey(&digits(1).0[0]), ImageFormat::Bmp), "another file");
+    wrong(b"no picture", "another file");
+    wrong(&png(&image::RgbaImage::new(28, 28).into()), "transparent pixels");
+    let broken = service.correct("7", &digit[..digit.len() / 2]);
+    assert_eq!((broken.status, &broken.json()["error"]["code"]), (422, &json!("not_a_digit")));
+    service.correct("7", b"").fails_with(
+        400,
+        "no_picture",
+        "expected a picture's file, found 0 bytes",
+    );
+    // Bytes after the end of a PNG are not read, and not kept.
+    let padded = |size: usize| [&digit[..], &vec![0; size - digit.len()]].concat();
+    service.correct("9", &padded((16 << 10) + 1)).fails_with(
+        413,
+        "body_too_large",
+        "expected a body of at most 16384 bytes, found 16385",
+    );
+    assert!(kept(folder.path()).is_empty());
+    assert_eq!(service.correct("9", &padded(16 << 10)).status, 200);
+    let files = kept(folder.path());
+    assert!(fs::metadata(folder.path().join(&files[0])).unwrap().len() < 1000);
+
+    let allowed = service.get("/v1/corrections");
+    assert_eq!((allowed.status, allowed.header("allow")), (405, Some("post, delete, options")));
+}
+
+#[test]
+fn a_full_folder_of_corrections() {
+    let folder = temp();
+    // A picture that is there at the start counts, whatever its name.
+    fs::create_dir(folder.path().join("3")).unwrap();
+    fs::write(folder.path().join("3/by hand.png"), &samples()[0].png).unwrap();
+    let service = keeping(folder.path(), &["--keep-limit=3"]);
+    assert_eq!(service.metric("lenet5_corrections"), 1.0);
+    for (sample, count) in samples()[1..3].iter().zip(2..) {
+        assert_eq!(service.correct("5", &sample.png).json()["count"], count);
+    }
+    let message = "expected at most 3 corrections in the folder, found as many already; \
+                   --keep-limit allows more";
+    service.correct("5", &samples()[3].png).fails_with(507, "full", message);
+    // A correction that is there already can still change.
+    assert_eq!(service.correct("6", &samples()[1].png).json()["count"], 3);
+    // Room that is made by hand is found.
+    fs::remove_file(folder.path().join("3/by hand.png")).unwrap();
+    assert_eq!(service.correct("5", &samples()[3].png).json()["count"], 3);
+    let service = keeping(folder.path(), &["--keep-limit=3"]);
+    service.correct("5", &samples()[4].png).fails_with(507, "full", message);
+}
+
+#[test]
+fn corrections_that_cannot_be_kept() {
+    let Sample { png, label } = &samples()[0];
+    let service = Service::start(&[]);
+    for response in [service.correct("7", png), service.take_back("0123456789abcdef")] {
+        response.fails_with(
+            404,
+            "not_kept_here",
+            "this service keeps no corrections; its option --keep DIR turns that on",
+        );
+    }
+    let page = String::from_utf8(service.get("/").body).unwrap();
+    assert!(!page.contains("data-keep"));
+
+    let folder = temp();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    Ended::from(program("serve").arg(format!("--keep={}", file.display())).output().unwrap())
+        .fails_with(&format!(
+            "{}: expected a folder or nothing, found a file; name another place for the results",
+            file.display()
+        ));
+    let ended = Ended::from(program("serve").arg("--keep-limit=3").output().unwrap());
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+
+    // A file in the place of a label's folder stands for a folder that cannot be written to, which root always can.
+    let service = keeping(folder.path(), &[]);
+    let page = String::from_utf8(service.get("/").body).unwrap();
+    assert!(page.contains("<html data-service=\"v1/\" data-keep "));
+    fs::write(folder.path().join("7"), "").unwrap();
+    service.correct("7", png).fails_with(
+        500,
+        "not_kept",
+        "the folder of corrections cannot be changed; the log of the service says why",
+    );
+    assert_eq!(service.correct("8", png).json()["count"], 1);
+    service.predict(png).reads(*label);
+}
+
+#[test]
+fn corrections_of_foreign_pages_are_refused() {
+    let folder = temp();
+    let Sample { png, .. } = &samples()[0];
+    // A service for other machines checks who changes files, too.
+    let options: [&[&str]; 2] = [&["--addr=127.0.0.1:0"], &["--addr=0.0.0.0:0"]];
+    for (options, listed) in
+        options.into_iter().flat_map(|options| [(options, false), (options, true)])
+    {
+        let mut options = options.to_vec();
+        if listed {
+            options.push("--allow-origin=https://a.test");
+        }
+        let service = keeping(folder.path(), &options);
+        for (origin, allowed) in [
+            ("http://localhost", true),
+            ("https://a.test", listed),
+            ("https://b.test", false),
+            ("null", false),
+        ] {
+            let headers = [("origin", origin)];
+            let stored = service.send(&request("POST", "/v1/corrections?label=7", &headers, png));
+            let status = if allowed { 200 } else { 403 };
+            assert_eq!(stored.status, status, "{origin} {options:?}");
+            let name = match allowed {
+                true => stored.json()["name"].as_str().unwrap().to_owned(),
+                false => "0123456789abcdef".to_owned(),
+            };
+            let path = format!("/v1/corrections?name={name}");
+            let taken = service.send(&request("DELETE", &path, &headers, b""));
+            assert_eq!(taken.status, status, "{origin} {options:?}");
+            if !allowed {
+                assert_eq!(taken.json()["error"]["code"], "forbidden_origin");
+            }
+        }
+    }
+    assert!(kept(folder.path()).is_empty());
+}
+
+/// Weights whose network takes each digit for the next one: the values of the last layer are shifted by one class.
+fn shifted() -> Weights {
+    let mut weights = Weights::for_reading(Network::Modern).unwrap();
+    for (name, array) in &mut weights.tensors {
+        if name.starts_with("output.") {
+            let mut values = array.to_f32();
+            values.rotate_right(array.len() / 10);
+            *array = Array::from_f32(array.shape(), &values);
+        }
+    }
+    weights
+}
+
+/// SIGHUP while clients send requests: each gets a reading of the old or of the new weights.
+#[test]
+fn a_hangup_reads_the_weights_again() {
+    const CLIENTS: usize = 4;
+    const RELOADS: u64 = 12;
+    let folder = temp();
+    let file = folder.path().join("own.safetensors");
+    let versions =
+        [Weights::for_reading(Network::Modern).unwrap(), shifted()].map(|w| w.to_safetensors());
+    write_atomic(&file, &versions[0]).unwrap();
+    // Under nohup, SIGHUP is ignored at the start. Many pictures wait for a batch when the weights are replaced.
+    let mut command = program("serve");
+    handling([libc::SIGHUP], libc::SIG_IGN, &mut command);
+    let mut service =
+        Service::by(command, &[file.to_str().unwrap(), "--batch-wait=2000"], Stdio::inherit());
+    let Sample { png, label } = &samples()[0];
+    let expected = [label.to_string(), ((label + 1) % 10).to_string()];
+    let tag =
+        |service: &Service| service.get("/weights.safetensors").header("etag").unwrap().to_owned();
+    let first = tag(&service);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                let (service, expected, done) = (&service, &expected, &done);
+                scope.spawn(move || {
+                    let mut connection = service.connect();
+                    let mut seen = [0, 0];
+                    while !done.load(Ordering::Relaxed) {
+                        connection.send(&post("/v1/predict", png));
+                        let response = connection.response();
+                        assert_eq!(response.status, 200);
+                        let text = response.json()["text"].as_str().unwrap().to_owned();
+                        let version = expected.iter().position(|text_of| *text_of == text);
+                        seen[version.expect("a reading of one of the weights")] += 1;
+                    }
+                    seen
+                })
+            })
+            .collect();
+        for reload in 1..=RELOADS {
+            let version = (reload % 2) as usize;
+            write_atomic(&file, &versions[version]).unwrap();
+            service.signal(libc::SIGHUP);
+            service.wait_until_it_reads(&expected[version]);
+            assert_eq!(tag(&service) == first, version == 0);
+            let sent = service.get("/weights.safetensors");
+            assert!(sent.body == versions[version]);
+        }
+        done.store(true, Ordering::Relaxed);
+        for client in clients {
+            let seen = client.join().unwrap();
+            assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+        }
+    });
+    service.signal(libc::SIGTERM);
+    assert_eq!(service.code(), Some(0));
+}
+
+#[test]
+fn a_hangup_with_a_broken_file_keeps_the_old_weights() {
+    let folder = temp();
+    let file = folder.path().join("own.safetensors");
+    let good = shifted().to_safetensors();
+    fs::write(&file, &good).unwrap();
+    let mut service = Service::logging(&[file.to_str().unwrap()], Stdio::piped());
+    let mut log = BufReader::new(service.child.stderr.take().unwrap());
+    let text = ((samples()[0].label + 1) % 10).to_string();
+    let original = Weights::shipped(Network::Original).unwrap();
+    let cases = [
+        (Some(good[..good.len() / 2].to_vec()), "expected"),
+        (Some(b"no weights".to_vec()), "expected"),
+        (
+            Some(original.to_safetensors()),
+            "expected the modern network with 10 classes, found the original network with 10",
+        ),
+        (None, "No such file or directory"),
+    ];
+    for (content, reason) in cases {
+        match content {
+            Some(content) => write_atomic(&file, &content).unwrap(),
+            None => fs::remove_file(&file).unwrap(),
+        }
+        service.signal(libc::SIGHUP);
+        let mut line = String::new();
+        while !line.contains("reads on with the old weights") {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "the log ends");
+        }
+        assert!(line.contains(file.to_str().unwrap()) && line.contains(reason), "{line}");
+        assert_eq!(service.predict(&samples()[0].png).json()["text"], text);
+        assert!(service.get("/weights.safetensors").body == good);
+    }
+    service.signal(libc::SIGINT);
+    assert_eq!(service.code(), Some(0));
+}
+
+#[test]
+fn a_hangup_without_a_file_stops() {
+    let mut service = Service::start(&[]);
+    service.signal(libc::SIGHUP);
+    assert_eq!(service.code(), Some(0));
 }

@@ -4,7 +4,8 @@
  * @typedef {{x: number, y: number, width: number}} Point  a point of a stroke, in pixels of the sheet
  * @typedef {{picture: ImageBitmap | null, strokes: Point[][]}} Drawing
  * @typedef {{label: number, confidence: number, probabilities: number[], rejected: boolean,
- *   box: [left: number, top: number, width: number, height: number]}} Digit
+ *   box: [left: number, top: number, width: number, height: number], pixels?: Uint8Array}} Digit  `pixels` is the picture
+ *   that the network saw, 28x28
  * @typedef {{box: [left: number, top: number, width: number, height: number]}} Mark  ink that is not read
  * @typedef {{text: string, accepted: string, digits: Digit[], rejected: boolean,
  *   left_out: Mark[], other_lines: string[], score: number}} Reading  `accepted` has a question mark for each
@@ -15,6 +16,7 @@
  *   codes?: number[][] | Float32Array[]}} Result  a reading, with the layers of one digit
  */
 
+import { Corrections } from "./corrections.js";
 import { openReader } from "./readers.js";
 
 /** The size of the sheet as it is read, in pixels: large enough for ten digits, and read at once. */
@@ -327,6 +329,7 @@ function shortcut(event) {
   if (command && key === "z") travel(event.shiftKey ? 1 : -1);
   else if (command && key === "y") travel(1);
   else if (!command && (key === "escape" || key === "delete")) clear();
+  else if (!command && !event.altKey && /^[0-9]$/.test(key) && hasTenClasses()) correct(Number(key));
   else return;
   event.preventDefault();
 }
@@ -469,6 +472,8 @@ function choose(digit) {
 
 // ---- Showing the reading
 
+/** @type {Reading} */
+const NOTHING = { text: "", accepted: "", digits: [], left_out: [] };
 /** @type {Result | null} */
 let shown = null;
 let quiet = 0;
@@ -477,17 +482,22 @@ let quiet = 0;
 function show(result) {
   shown = result;
   showMessage(model() === "own" ? byId("own").dataset.note : "");
-  const nothing = { text: "", accepted: "", digits: [], left_out: [] };
-  const { text, accepted, digits, left_out: marks } = result?.reading ?? nothing;
-  setText(byId("glance"), accepted);
-  showText(text, digits);
-  showBoxes(digits);
+  const { accepted, digits, left_out: marks } = result?.reading ?? NOTHING;
+  showDigits();
   showMarks(marks);
-  showDigit(digits);
   showLayers(result?.layers ?? []);
   showCodes(result);
   clearTimeout(quiet);
   quiet = setTimeout(readAloud, QUIET_MS, accepted, digits);
+}
+
+/** Shows the digits that were read, with the visitor's corrections. */
+function showDigits() {
+  const { text, accepted, digits } = shown?.reading ?? NOTHING;
+  setText(byId("glance"), corrected(accepted, digits));
+  showText(text, digits);
+  showBoxes(digits);
+  showDigit(digits);
 }
 
 function showMessage(text, kind = "") {
@@ -518,12 +528,16 @@ function makeDigitButton() {
 }
 
 function updateDigitButton(button, digits, i) {
-  const { label, confidence, rejected } = digits[i];
+  const { label, confidence, rejected, pixels } = digits[i];
+  const right = corrections.labelOf(pixels);
+  const isCorrected = right !== undefined;
   button.dataset.digit = i;
-  setText(button, rejected ? "?" : label);
-  button.classList.toggle("rejected", rejected);
+  setText(button, right ?? (rejected ? "?" : label));
+  button.classList.toggle("rejected", rejected && !isCorrected);
+  button.classList.toggle("corrected", isCorrected);
   button.setAttribute("aria-pressed", i === shown.digit);
-  const reading = rejected ? `not sure, perhaps ${label}` : label;
+  const read = rejected ? `not sure, perhaps ${label}` : label;
+  const reading = isCorrected ? `corrected to ${right}, read as ${read}` : read;
   button.setAttribute("aria-label", `Digit ${i + 1}: ${reading}, ${percent(confidence)}`);
 }
 
@@ -560,22 +574,41 @@ function showMarks(marks) {
 /** Shows the confidence and the probabilities of the selected digit. */
 function showDigit(digits) {
   const digit = digits[shown?.digit];
+  const right = corrections.labelOf(digit?.pixels);
   const which = digits.length > 1 ? ` of digit ${shown.digit + 1} of ${digits.length}` : "";
   setText(byId("bars-heading"), `Probabilities${which}`);
   const verdict = byId("verdict");
-  verdict.classList.toggle("rejected", Boolean(digit?.rejected));
+  const isCorrected = right !== undefined;
+  verdict.classList.toggle("rejected", Boolean(digit?.rejected) && !isCorrected);
+  verdict.classList.toggle("corrected", isCorrected);
   const words = digit?.rejected ? `Rejected, not sure: perhaps ${digit.label}, at` : "Confidence";
-  setText(verdict, digit ? `${words} ${percent(digit.confidence)}` : "");
+  const change = right === digit?.label ? `Confirmed: ${right}` : `Corrected from ${digit?.label} to ${right}`;
+  const confidence = digit ? `${words} ${percent(digit.confidence)}` : "";
+  setText(verdict, isCorrected ? change : confidence);
   setText(byId("product"), digit ? product(digit) : "");
   const probabilities = digit?.probabilities ?? Array(10).fill(0);
   byId("bars").tabIndex = probabilities.length > 10 ? 0 : -1; // to scroll it by keyboard
-  const makeBar = (i) =>
-    make("li", "", make("b", "", i), make("span", "bar", make("i")), make("span", "value"));
   children(byId("bars"), probabilities.length, makeBar).forEach((bar, i) => {
+    const [button] = bar.children;
+    const value = digit ? percent(probabilities[i]) : "";
     bar.classList.toggle("best", i === digit?.label);
-    bar.querySelector("i").style.transform = `scaleX(${probabilities[i]})`;
-    setText(bar.lastChild, digit ? percent(probabilities[i]) : "");
+    button.disabled = !digit?.pixels;
+    button.setAttribute("aria-pressed", i === right);
+    button.setAttribute("aria-label", `It is ${i}${value && `: ${value}`}`);
+    button.querySelector("i").style.transform = `scaleX(${probabilities[i]})`;
+    setText(button.lastChild, value);
   });
+}
+
+/** A class with the bar of its probability: a button that corrects the selected digit to it, and takes that back. */
+function makeBar(i) {
+  const parts = [make("b", "", i), make("span", "bar", make("i")), make("span", "value")];
+  const button = make("button", "choice", ...parts);
+  button.type = "button";
+  button.addEventListener("click", () => {
+    correct(i, button.getAttribute("aria-pressed") === "true");
+  });
+  return make("li", "", button);
 }
 
 /** Explains why the confidence is lower than the highest probability. */
@@ -590,6 +623,59 @@ function product({ label, confidence, probabilities }) {
 function readAloud(text, digits) {
   const word = ({ confidence, rejected }) => percent(confidence) + (rejected ? ", not sure" : "");
   byId("live").textContent = text && `Read ${text}: ${digits.map(word).join("; ")}`;
+}
+
+// ---- Correcting what was read
+
+const { service, keep } = document.documentElement.dataset;
+const corrections = new Corrections(
+  keep === undefined ? null : `${service}corrections`,
+  showCorrections,
+  (message) => showMessage(message, "error"),
+);
+
+/** The digit whose layers are shown. @returns {Digit | undefined} */
+const selected = () => shown?.reading.digits[shown.digit];
+const hasTenClasses = () => selected()?.probabilities.length === 10;
+
+/**
+ * Notes what the selected digit is. A digit that the network has read so, and not rejected, needs no correction; the one
+ * that it may have had is taken back, as it is with `isBack`.
+ */
+function correct(label, isBack = false) {
+  const digit = selected();
+  if (!digit?.pixels) return;
+  const isRight = label === digit.label && !digit.rejected;
+  if (isBack || isRight) corrections.remove(digit.pixels);
+  else corrections.add(digit.pixels, label);
+}
+
+/** Puts the visitor's labels into a text that was read. */
+function corrected(text, digits) {
+  const classes = digits[0]?.probabilities.length;
+  let next = 0;
+  return text.replace(classes > 10 ? /\S+/g : /\S/g, (read) => {
+    const right = corrections.labelOf(digits[next]?.pixels);
+    next += 1;
+    return right ?? read;
+  });
+}
+
+function showCorrections() {
+  const { count } = corrections;
+  setText(byId("correction-count"), count ? `${count} correction${count === 1 ? "" : "s"}` : "");
+  byId("correction-tools").hidden = count === 0;
+  showDigits();
+}
+
+/** Says where corrections go, and how to take them there. */
+function listenToCorrections() {
+  byId("kept").textContent =
+    keep === undefined
+      ? "Corrections stay in this browser until you download them; closing the page discards them."
+      : "Corrections are kept on this server.";
+  byId("download").addEventListener("click", () => corrections.download());
+  byId("take-back").addEventListener("click", () => corrections.removeLast());
 }
 
 // ---- Showing the layers
@@ -789,8 +875,9 @@ function openTheReader() {
   if (dataset.own) document.querySelector(`input[value=${dataset.own}]`).checked = true;
   opening.then(
     ({ isLocal }) => {
+      const stays = `What you write stays in this browser${keep === undefined ? "" : ", except for corrections"}.`;
       byId("privacy").textContent = isLocal
-        ? "What you write stays in this browser."
+        ? stays
         : "What you write is sent only to the server that showed you this page.";
     },
     (error) => showMessage(error.message, "error"),
@@ -813,6 +900,7 @@ function start() {
   }
   listenToPointer();
   listenToFiles();
+  listenToCorrections();
   sheet.addEventListener("keydown", writeByKey);
   sheet.addEventListener("blur", finishStrokes);
   document.addEventListener("keydown", shortcut);

@@ -10,6 +10,8 @@ const FILES = [
   "app.js",
   "readers.js",
   "pictures.js",
+  "corrections.js",
+  "zip.js",
   "worker.js",
   "lenet5/index.js",
   "lenet5/lenet5.js",

@@ -175,9 +175,20 @@ class ServiceReader {
       throw failure(message, true);
     });
     const result = await response.json().catch(() => null);
-    if (response.ok && result) return result;
+    if (response.ok && result) return this.withPixels(result);
     const message = result?.error?.message ?? `The server failed: ${response.status}.`;
     throw Object.assign(failure(message, response.status !== 422), { status: response.status });
+  }
+
+  /** Gives digits their pixels. The service sends those of one digit; the others may be known from earlier results. */
+  withPixels(result) {
+    const { reading, digit, pixels } = result;
+    const key = ({ box, probabilities }) => JSON.stringify([box, probabilities]);
+    const known = new Map(this.digits?.map((earlier) => [key(earlier), earlier.pixels]));
+    for (const one of reading.digits) one.pixels = known.get(key(one));
+    reading.digits[digit].pixels = pixels && Uint8Array.from(pixels);
+    this.digits = reading.digits;
+    return result;
   }
 
   open(file, longest) {

@@ -23,12 +23,14 @@ macro_rules! page_file {
 }
 
 /// All files of the page, the page itself first. None of them names a server: they work on any one that sends them.
-pub const PAGE: [PageFile; 10] = [
+pub const PAGE: [PageFile; 12] = [
     page_file!("", "index.html", "text/html; charset=utf-8"),
     page_file!("style.css", "style.css", "text/css; charset=utf-8"),
     page_file!("app.js", "app.js", "text/javascript; charset=utf-8"),
     page_file!("readers.js", "readers.js", "text/javascript; charset=utf-8"),
     page_file!("pictures.js", "pictures.js", "text/javascript; charset=utf-8"),
+    page_file!("corrections.js", "corrections.js", "text/javascript; charset=utf-8"),
+    page_file!("zip.js", "zip.js", "text/javascript; charset=utf-8"),
     page_file!("worker.js", "worker.js", "text/javascript; charset=utf-8"),
     page_file!("offline.js", "offline.js", "text/javascript; charset=utf-8"),
     page_file!("lenet5/index.js", "lenet5/index.js", "text/javascript; charset=utf-8"),

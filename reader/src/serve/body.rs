@@ -36,15 +36,20 @@ impl BodyLimits {
     }
 
     pub async fn receive(&self, body: Body) -> Result<Received, Failure> {
-        let slow = |_| Failure::slow("body", self.timeout.as_secs_f64());
-        time::timeout(self.timeout, self.collect(body)).await.map_err(slow)?
+        self.receive_at_most(body, self.max_size).await
     }
 
-    async fn collect(&self, body: Body) -> Result<Received, Failure> {
+    /// Receives a body of at most `max_size` bytes, for routes with a limit of their own.
+    pub async fn receive_at_most(&self, body: Body, max_size: usize) -> Result<Received, Failure> {
+        let slow = |_| Failure::slow("body", self.timeout.as_secs_f64());
+        time::timeout(self.timeout, self.collect(body, max_size)).await.map_err(slow)?
+    }
+
+    async fn collect(&self, body: Body, max_size: usize) -> Result<Received, Failure> {
         // A body whose stated size is too large is refused before it arrives.
         let stated = body.size_hint().lower();
-        if stated > self.max_size as u64 {
-            return Err(self.too_large(&stated.to_string()));
+        if stated > max_size as u64 {
+            return Err(too_large(max_size, &stated.to_string()));
         }
         let mut chunks = body.into_data_stream();
         let (mut first, mut all) = (Bytes::new(), Vec::new());
@@ -52,8 +57,8 @@ impl BodyLimits {
         let mut length = 0;
         while let Some(chunk) = chunks.try_next().await.map_err(|_| broken())? {
             length += chunk.len();
-            if length > self.max_size {
-                return Err(self.too_large("more"));
+            if length > max_size {
+                return Err(too_large(max_size, "more"));
             }
             let more = Arc::clone(&self.memory).try_acquire_many_owned(chunk.len() as u32);
             let more = more.map_err(|_| Failure::busy("bytes of requests", self.all_memory))?;
@@ -72,11 +77,11 @@ impl BodyLimits {
         let bytes = if all.is_empty() { first } else { all.into() };
         Ok(Received { bytes, _memory: memory })
     }
+}
 
-    fn too_large(&self, found: &str) -> Failure {
-        let message = format!("expected a body of at most {} bytes, found {found}", self.max_size);
-        Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
-    }
+fn too_large(max_size: usize, found: &str) -> Failure {
+    let message = format!("expected a body of at most {max_size} bytes, found {found}");
+    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
 }
 
 /// The failure for a body with broken chunks, or with fewer bytes than its stated size.

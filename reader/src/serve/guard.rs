@@ -54,15 +54,25 @@ impl Guard {
         let origin = text(request.headers(), header::ORIGIN);
         let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         match origin.filter(|origin| !reads && !self.is_allowed(origin)) {
-            Some(origin) => {
-                let message = format!(
-                    "expected a request from the service's own page, found the origin {origin}; \
-                     --allow-origin lets others in, and \
-                     --allow-host the name of a proxy before the service"
-                );
-                Err(Failure::new(StatusCode::FORBIDDEN, "forbidden_origin", message))
-            }
+            Some(origin) => Err(forbidden(origin)),
             None => Ok(()),
+        }
+    }
+
+    /// Checks a request that changes files, also where [`Guard::check`] checks nothing: if a page sends it, the page has
+    /// to be the service's own, or of an allowed origin.
+    ///
+    /// # Errors
+    /// If the origin is not allowed.
+    pub fn check_change(&self, headers: &HeaderMap) -> Result<(), Failure> {
+        let Some(origin) = text(headers, header::ORIGIN).filter(|_| !self.checks) else {
+            return Ok(());
+        };
+        let host = text(headers, header::HOST).map(str::to_ascii_lowercase);
+        let page = origin.split_once("://").map(|(_, host)| host.to_ascii_lowercase());
+        match page.is_some() && page == host || self.is_listed(origin) {
+            true => Ok(()),
+            false => Err(forbidden(origin)),
         }
     }
 
@@ -77,11 +87,24 @@ impl Guard {
     }
 
     fn is_allowed(&self, origin: &str) -> bool {
-        let origin = origin.to_ascii_lowercase();
         let host = origin.split_once("://").map(|(_, host)| host);
-        host.is_some_and(|host| self.is_ours(host))
-            || self.origins.iter().any(|allowed| *allowed == origin || allowed == "*")
+        host.is_some_and(|host| self.is_ours(host)) || self.is_listed(origin)
     }
+
+    /// Whether `--allow-origin` names an origin.
+    fn is_listed(&self, origin: &str) -> bool {
+        let origin = origin.to_ascii_lowercase();
+        self.origins.iter().any(|allowed| *allowed == origin || allowed == "*")
+    }
+}
+
+fn forbidden(origin: &str) -> Failure {
+    let message = format!(
+        "expected a request from the service's own page, found the origin {origin}; \
+         --allow-origin lets others in, and \
+         --allow-host the name of a proxy before the service"
+    );
+    Failure::new(StatusCode::FORBIDDEN, "forbidden_origin", message)
 }
 
 /// A header as text. Other bytes become a text that is never an allowed name.
@@ -112,6 +135,6 @@ pub fn cors(options: &ServiceOptions) -> Result<Option<CorsLayer>> {
         let origins = options.allow_origin.iter().map(value);
         AllowOrigin::list(origins.collect::<Result<Vec<_>>>()?)
     };
-    let methods = [Method::GET, Method::POST];
+    let methods = [Method::GET, Method::POST, Method::DELETE];
     Ok(Some(CorsLayer::new().allow_origin(origins).allow_methods(methods).allow_headers(Any)))
 }

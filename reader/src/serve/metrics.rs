@@ -24,6 +24,7 @@ pub struct ServiceMetrics {
     batch_size: Family<Model, Histogram>,
     digits: Family<Model, Counter>,
     queue: Family<Model, Gauge>,
+    kept: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -70,7 +71,9 @@ impl Default for ServiceMetrics {
         registry.register("digits", "Digits read", digits.clone());
         let queue = Family::default();
         registry.register("queue_depth", "Pictures that wait or are being read", queue.clone());
-        Self { registry, requests, seconds, in_flight, batch_size, digits, queue }
+        let kept = Gauge::default();
+        registry.register("corrections", "Corrections in the folder of --keep", kept.clone());
+        Self { registry, requests, seconds, in_flight, batch_size, digits, queue, kept }
     }
 }
 
@@ -106,6 +109,11 @@ impl ServiceMetrics {
     /// Sets the number of pictures in the queue.
     pub fn queue(&self, network: Network, depth: usize) {
         self.queue.get_or_create(&Model::of(network)).set(depth as i64);
+    }
+
+    /// Sets the number of corrections in the folder.
+    pub fn kept(&self, count: usize) {
+        self.kept.set(count as i64);
     }
 
     /// All metrics as OpenMetrics text.

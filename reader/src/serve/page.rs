@@ -1,12 +1,12 @@
 //! The page to draw on. It reads in the browser, and asks this service where the browser cannot.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use lenet5_core::Weights;
 use lenet5_web::{PAGE, PageFile};
@@ -21,37 +21,70 @@ const OWN_WEIGHTS: &str = "weights.safetensors";
 const POLICY: &str = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' data: blob:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// A file that the page loads, and the tag of its version.
+#[derive(Clone)]
+struct Content {
+    bytes: Bytes,
+    tag: String,
+}
+
+/// The file of the service's own weights, which another may replace.
+#[derive(Clone)]
+pub struct OwnWeights(Arc<RwLock<Content>>);
+
+impl OwnWeights {
+    pub fn new(weights: &Weights) -> Self {
+        Self(Arc::new(RwLock::new(Content::new(weights.to_safetensors().into()))))
+    }
+
+    /// Replaces the file. Its tag changes, so that browsers load it anew.
+    pub fn replace(&self, weights: &Weights) {
+        let content = Content::new(weights.to_safetensors().into());
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = content;
+    }
+
+    fn content(&self) -> Content {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// The routes of the page's files, and of the service's own weights, if it has any.
-pub fn routes(options: &ServiceOptions, own: Option<&Weights>) -> Router<Arc<App>> {
+pub fn routes(
+    options: &ServiceOptions,
+    own: Option<&Weights>,
+    own_file: Option<OwnWeights>,
+) -> Router<Arc<App>> {
     let mut routes = Router::new();
     for file in PAGE {
-        let bytes = match file.path {
+        let content = Content::new(match file.path {
             "" => Bytes::from(index(file, options, own)),
             _ => Bytes::from_static(file.bytes),
-        };
-        routes = with_file(routes, file.path, file.media_type, bytes);
+        });
+        let send = async move |request: HeaderMap| content.response(&request, file.media_type);
+        routes = routes.route(&format!("/{}", file.path), get(send));
     }
-    match own {
-        Some(own) => {
-            let bytes = Bytes::from(own.to_safetensors());
-            with_file(routes, OWN_WEIGHTS, "application/octet-stream", bytes)
+    match own_file {
+        Some(file) => {
+            let send = async move |request: HeaderMap| {
+                file.content().response(&request, "application/octet-stream")
+            };
+            routes.route(&format!("/{OWN_WEIGHTS}"), get(send))
         }
         None => routes,
     }
 }
 
-/// Adds a route that sends a file. Browsers have to ask for a new version each time (`no-cache`), as the files change with
-/// the program; the tag tells them that they have it already.
-fn with_file(
-    routes: Router<Arc<App>>,
-    path: &str,
-    media_type: &'static str,
-    bytes: Bytes,
-) -> Router<Arc<App>> {
-    let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
-    let tag = format!("\"{:016x}\"", hasher.finish());
-    let send = async move |request: HeaderMap| {
+impl Content {
+    fn new(bytes: Bytes) -> Self {
+        let mut hasher = DefaultHasher::new();
+        bytes.hash(&mut hasher);
+        Self { bytes, tag: format!("\"{:016x}\"", hasher.finish()) }
+    }
+
+    /// The response with the file. Browsers have to ask for a new version each time (`no-cache`), as the files change with
+    /// the program; the tag tells them that they have it already.
+    fn response(self, request: &HeaderMap, media_type: &'static str) -> Response {
+        let Self { bytes, tag } = self;
         let known = request.get(header::IF_NONE_MATCH).is_some_and(|known| *known == tag);
         let headers = [
             (header::CONTENT_TYPE, media_type),
@@ -64,8 +97,7 @@ fn with_file(
             false => bytes.into_response(),
         };
         ([(header::ETAG, tag)], headers, content).into_response()
-    };
-    routes.route(&format!("/{path}"), get(send))
+    }
 }
 
 /// Whether this is the path of a file of the page, other than the page itself.
@@ -83,6 +115,9 @@ fn index(file: PageFile, options: &ServiceOptions, own: Option<&Weights>) -> Str
     }
     if let Some(own) = own {
         settings += &format!(r#" data-own="{}""#, own.config.network);
+    }
+    if options.keep.is_some() {
+        settings += " data-keep";
     }
     page.replacen("<html ", &format!("<html {settings} "), 1)
 }

@@ -4,7 +4,7 @@
 //! client that wants to use it again would fail.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -15,19 +15,22 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::FutureExt;
-use lenet5_core::Network;
 use lenet5_core::recognizer::{LayerOutput, Pattern, Reading};
+use lenet5_core::{Error, Network, Weights};
 use serde::Serialize;
 use serde_json::json;
 use tokio::time;
 use tower_http::cors::CorsLayer;
 
+use super::ServiceOptions;
 use super::body::Received;
+use super::corrections;
 use super::failure::Failure;
 use super::form::BodyForm;
 use super::guard::Guard;
+use super::kept::{self, Kept};
 use super::metrics::{self, ServiceMetrics};
-use super::page;
+use super::page::{self, OwnWeights};
 use super::reader::{NetworkReader, RequestLimits};
 
 const OPENAPI: &str = include_str!("openapi.json");
@@ -35,8 +38,7 @@ const JSON: &str = "application/json";
 
 /// The state that all requests share.
 pub struct App {
-    pub modern: NetworkReader,
-    pub original: NetworkReader,
+    pub networks: RwLock<Networks>,
     pub default: Network,
     pub limits: RequestLimits,
     pub timeout: Duration,
@@ -45,12 +47,24 @@ pub struct App {
     pub cors: Option<CorsLayer>,
     /// The routes of the page's files.
     pub page: Router<Arc<App>>,
+    /// The weights that the page reads with, if they are not the shipped ones.
+    pub own: Option<OwnWeights>,
+    /// The folder of corrections, if the service keeps them.
+    pub kept: Option<Kept>,
+}
+
+/// The networks that read pictures. A request holds the one that it began with, even if another takes its place.
+pub struct Networks {
+    pub modern: Arc<NetworkReader>,
+    pub original: Arc<NetworkReader>,
 }
 
 /// The parameters in the query of a URL.
 #[derive(Default)]
-struct QueryParameters {
+pub struct QueryParameters {
     model: Option<Network>,
+    pub label: Option<usize>,
+    pub name: Option<String>,
     digit: Option<usize>,
     digits: Option<Pattern>,
     pattern: Option<Pattern>,
@@ -71,6 +85,7 @@ struct Activations<'a> {
     reading: &'a Reading,
     digit: usize,
     layers: Vec<LayerOutput>,
+    pixels: &'a [u8],
     #[serde(skip_serializing_if = "Option::is_none")]
     codes: Option<&'a [Vec<f32>]>,
 }
@@ -81,6 +96,7 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(app.page.clone())
         .route("/v1/predict", post(predict))
         .route("/v1/activations", post(activations))
+        .route("/v1/corrections", post(corrections::keep).delete(corrections::take_back))
         .route("/healthz", get(|| async { json(&json!({"status": "ok"})) }))
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, JSON)], OPENAPI) }))
@@ -105,7 +121,7 @@ async fn predict(
     let body = app.limits.bodies.receive(body).await?;
     let query = query_parameters(&uri, &["model", "digits", "pattern"])?;
     let reader = app.reader(query.model);
-    let reading = app.read(reader, &headers, body, query.form()).await?;
+    let reading = app.read(&reader, &headers, body, query.form()).await?;
     if prefers_text(&headers) {
         return Ok(reading.accepted.into_response());
     }
@@ -122,7 +138,7 @@ async fn activations(
     let query = query_parameters(&uri, &["model", "digit", "digits", "pattern"])?;
     let digit = query.digit.unwrap_or(0);
     let reader = app.reader(query.model);
-    let reading = app.read(reader, &headers, body, query.form()).await?;
+    let reading = app.read(&reader, &headers, body, query.form()).await?;
     let Some(found) = reading.digits.get(digit) else {
         let (last, text) = (reading.digits.len().saturating_sub(1), &reading.text);
         let message = format!("digit: expected 0 to {last} of the digits {text:?}, found {digit}");
@@ -130,12 +146,13 @@ async fn activations(
     };
     let layers = app.within(reader.layers(&app.limits, found.pixels)).await?;
     let codes = reader.recognizer.codes();
-    let (model, reading) = (reader.network, &reading);
-    Ok(json(&Activations { model, reading, digit, layers, codes }))
+    let (model, reading, pixels) = (reader.network, &reading, &found.pixels);
+    Ok(json(&Activations { model, reading, digit, layers, pixels, codes }))
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
-    for reader in [&app.modern, &app.original] {
+    for network in [Network::Modern, Network::Original] {
+        let reader = app.reader(Some(network));
         app.metrics.queue(reader.network, reader.batcher.depth());
     }
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], app.metrics.text()).into_response()
@@ -154,8 +171,11 @@ async fn method_not_allowed(
     body: Body,
 ) -> Result<Response, Failure> {
     app.limits.bodies.receive(body).await?;
-    let allowed =
-        if uri.path().starts_with("/v1/") { "POST, OPTIONS" } else { "GET, HEAD, OPTIONS" };
+    let allowed = match uri.path() {
+        "/v1/corrections" => "POST, DELETE, OPTIONS",
+        path if path.starts_with("/v1/") => "POST, OPTIONS",
+        _ => "GET, HEAD, OPTIONS",
+    };
     let mut response = if method == Method::OPTIONS {
         StatusCode::NO_CONTENT.into_response()
     } else {
@@ -179,11 +199,40 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
 }
 
 impl App {
-    fn reader(&self, network: Option<Network>) -> &NetworkReader {
+    fn reader(&self, network: Option<Network>) -> Arc<NetworkReader> {
+        let networks = self.networks.read().unwrap_or_else(PoisonError::into_inner);
         match network.unwrap_or(self.default) {
-            Network::Modern => &self.modern,
-            Network::Original => &self.original,
+            Network::Modern => Arc::clone(&networks.modern),
+            Network::Original => Arc::clone(&networks.original),
         }
+    }
+
+    /// Replaces the service's own weights. Requests that have begun keep the old ones.
+    ///
+    /// # Errors
+    /// If the service has no weights of its own, or if these are those of another network; then nothing changes.
+    pub fn replace(&self, weights: &Weights, options: &ServiceOptions) -> lenet5_core::Result<()> {
+        let Some(own) = &self.own else {
+            return Err(Error::Config("the service reads with the shipped weights".to_owned()));
+        };
+        let (network, old) = (weights.config.network, self.reader(None));
+        let (expected, found) = (old.recognizer.config().classes, weights.config.classes);
+        if network != self.default || found != expected {
+            let default = self.default;
+            return Err(Error::Config(format!(
+                "expected the {default} network with {expected} classes, found the {network} \
+                 network with {found}"
+            )));
+        }
+        let new = Arc::new(NetworkReader::start(network, Some(weights), options, &self.metrics)?);
+        let mut networks = self.networks.write().unwrap_or_else(PoisonError::into_inner);
+        match network {
+            Network::Modern => networks.modern = new,
+            Network::Original => networks.original = new,
+        }
+        drop(networks);
+        own.replace(weights);
+        Ok(())
     }
 
     async fn read(
@@ -200,7 +249,7 @@ impl App {
     }
 
     /// Waits for work, at most until the timeout.
-    async fn within<T>(
+    pub async fn within<T>(
         &self,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
@@ -220,7 +269,7 @@ impl QueryParameters {
 }
 
 /// Parses the query of a URL, in which the names in `known` are allowed.
-fn query_parameters(uri: &Uri, known: &[&str]) -> Result<QueryParameters, Failure> {
+pub fn query_parameters(uri: &Uri, known: &[&str]) -> Result<QueryParameters, Failure> {
     let bad = |message: String| Failure::bad("bad_query", message);
     let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri)
         .map_err(|_| bad("expected name=value pairs after the question mark".to_owned()))?;
@@ -249,6 +298,20 @@ fn query_parameters(uri: &Uri, known: &[&str]) -> Result<QueryParameters, Failur
                     bad(format!("pattern: {error}; in a URL # is written as %23"))
                 })?;
                 parameters.pattern.replace(pattern).is_some()
+            }
+            "label" => {
+                let label = value.parse().map_err(|_| {
+                    bad(format!("label: expected the number of a class from 0, found {value}"))
+                })?;
+                parameters.label.replace(label).is_some()
+            }
+            "name" => {
+                if !kept::is_name(&value) {
+                    return Err(bad(format!(
+                        "name: expected 16 hexadecimal digits, found {value}"
+                    )));
+                }
+                parameters.name.replace(value).is_some()
             }
             _ => {
                 let digit = value.parse().map_err(|_| {
@@ -289,7 +352,7 @@ fn prefers_text(headers: &HeaderMap) -> bool {
     quality(["text/plain", "text/*", "*/*"]) > quality(["application/json", "application/*", "*/*"])
 }
 
-fn json(value: &impl Serialize) -> Response {
+pub fn json(value: &impl Serialize) -> Response {
     let body = serde_json::to_vec(value).expect("the data can be written as JSON");
     ([(header::CONTENT_TYPE, JSON)], body).into_response()
 }
@@ -320,8 +383,15 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
 
 /// The route's name in the metrics. Unknown paths have one name, so that clients cannot add metrics without limit.
 fn route(path: Option<&str>) -> &'static str {
-    const ROUTES: [&str; 6] =
-        ["/v1/predict", "/v1/activations", "/", "/healthz", "/metrics", "/openapi.json"];
+    const ROUTES: [&str; 7] = [
+        "/v1/predict",
+        "/v1/activations",
+        "/v1/corrections",
+        "/",
+        "/healthz",
+        "/metrics",
+        "/openapi.json",
+    ];
     match path {
         Some(path) if page::is_file(path) => "page files",
         _ => ROUTES.into_iter().find(|route| Some(*route) == path).unwrap_or("other"),
