@@ -258,18 +258,21 @@ impl Captioned {
 /// # Errors
 /// If the file cannot be written.
 pub fn captioned(path: &Path, title: &str, pictures: &[Captioned]) -> Result<()> {
-    write_png(path, captioned_picture(title, pictures)?)
+    write_png(path, captioned_picture(title, pictures, 14)?)
 }
 
-/// Draws pictures as [`captioned`] does.
+/// Draws pictures with captions, `columns` of them in a row: see [`captioned`].
 ///
 /// # Errors
 /// If libtorch reports an error.
-pub(crate) fn captioned_picture(title: &str, pictures: &[Captioned]) -> Result<Picture> {
-    const COLUMNS: usize = 14;
+pub(crate) fn captioned_picture(
+    title: &str,
+    pictures: &[Captioned],
+    columns: usize,
+) -> Result<Picture> {
     const CELL: (i32, i32) = (72, 88);
-    let rows = pictures.len().div_ceil(COLUMNS).max(1) as i32;
-    let size = (COLUMNS as i32 * CELL.0 + 20, rows * CELL.1 + 56);
+    let rows = pictures.len().div_ceil(columns).max(1) as i32;
+    let size = (columns as i32 * CELL.0 + 20, rows * CELL.1 + 56);
     let mut cells = Vec::new();
     for captioned in pictures {
         cells.push(Vec::<f64>::try_from(captioned.picture.to_kind(Kind::Double).flatten(0, -1))?);
@@ -277,7 +280,7 @@ pub(crate) fn captioned_picture(title: &str, pictures: &[Captioned]) -> Result<P
     picture((size.0 as u32, size.1 as u32), |area| {
         write(area, title, (size.0 / 2, 24), 20, INK)?;
         for (i, (captioned, pixels)) in pictures.iter().zip(&cells).enumerate() {
-            let (column, row) = ((i % COLUMNS) as i32, (i / COLUMNS) as i32);
+            let (column, row) = ((i % columns) as i32, (i / columns) as i32);
             let (left, top) = (10 + column * CELL.0, 48 + row * CELL.1);
             let width = captioned.picture.size()[1] as usize;
             let at = (left + (CELL.0 - 2 * width as i32) / 2, top);

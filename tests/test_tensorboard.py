@@ -70,7 +70,8 @@ def metrics(folder: Path) -> list[dict]:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return LeNet5.from_file(folder / "model.pt").state_dict()
+    tensors = LeNet5.from_file(folder / "model.pt").state_dict()
+    return {f"parameters/{name}": tensor for name, tensor in tensors.items()}
 
 
 def assert_scalars(folder: Path, names: dict[str, str]) -> None:
@@ -105,8 +106,8 @@ SCALARS = {
     "loss/test": "test_loss",
     "error/train": "train_error_percent",
     "error/test": "test_error_percent",
-    "learning rate": "learning_rate",
-    "images per second": "images_per_second",
+    "training/learning rate": "learning_rate",
+    "training/images per second": "images_per_second",
 }
 
 
@@ -126,7 +127,7 @@ def test_misclassified_images(finished):
     event = charts.Images("misclassified")[-1]
     picture = Image.open(io.BytesIO(event.encoded_image_string))
     assert picture.format == "PNG" and picture.mode == "RGB"
-    assert picture.size == (event.width, event.height) == (1028, 496)
+    assert picture.size == (event.width, event.height) == (596, 760)
     assert np.array(picture).std() > 20
 
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use lenet5_core::Array;
 use lenet5_core::weights::Weights;
 use tch::Tensor;
 
@@ -12,8 +13,9 @@ use crate::data::Dataset;
 use crate::evaluate::Misclassified;
 use crate::tensorboard::{EventFile, Value};
 
-/// The maximum number of misclassified images that a picture shows: five full rows.
-const MAX_SHOWN: usize = 70;
+/// The maximum number of misclassified images in a row of a picture, and of rows. TensorBoard shrinks
+/// the picture to about 350 pixels, at which captions are still readable.
+const GRID: (usize, usize) = (8, 8);
 
 /// The charts of a run: the measurements and the weights of each epoch, and pictures of the images
 /// that are misclassified after it. The step of an event is the number of the epoch.
@@ -63,8 +65,8 @@ impl Board {
             Value::scalar("loss/train", metrics.train_loss),
             Value::scalar(&format!("loss/{name}"), metrics.test_loss),
             Value::scalar(&format!("error/{name}"), metrics.test_error_percent),
-            Value::scalar("learning rate", metrics.learning_rate),
-            Value::scalar("images per second", metrics.images_per_second),
+            Value::scalar("training/learning rate", metrics.learning_rate),
+            Value::scalar("training/images per second", metrics.images_per_second),
         ];
         values.extend(metrics.train_error_percent.map(|error| Value::scalar("error/train", error)));
         values.extend(histograms(weights));
@@ -76,11 +78,12 @@ impl Board {
     fn misclassified(&self, logits: &Tensor) -> Result<Value> {
         let (images, labels) = (self.test.images(), self.test.labels());
         let all = Misclassified::all(logits, labels)?;
-        let shown = if all.len() > MAX_SHOWN { ", of which these are the first" } else { "" };
+        let most = GRID.0 * GRID.1;
+        let shown = if all.len() > most { ", of which these are the first" } else { "" };
         let title = format!("{} of {} misclassified{shown}", all.len(), self.test.len());
-        let pictures = all.iter().take(MAX_SHOWN);
+        let pictures = all.iter().take(most);
         let pictures = pictures.map(|found| Captioned::misclassified(found, images, false));
-        let picture = charts::captioned_picture(&title, &pictures.collect::<Vec<_>>())?;
+        let picture = charts::captioned_picture(&title, &pictures.collect::<Vec<_>>(), GRID.0)?;
         Value::picture("misclassified", &picture)
     }
 
@@ -95,6 +98,8 @@ impl Board {
 
 /// Returns the histogram of each parameter.
 fn histograms(weights: &Weights) -> Vec<Value> {
-    let tensors = weights.tensors.iter();
-    tensors.map(|(name, array)| Value::histogram(name, &array.to_f64())).collect()
+    let histogram = |(name, array): &(String, Array)| {
+        Value::histogram(&format!("parameters/{name}"), &array.to_f64())
+    };
+    weights.tensors.iter().map(histogram).collect()
 }
