@@ -13,9 +13,12 @@ use crate::data::Dataset;
 use crate::evaluate::Misclassified;
 use crate::tensorboard::{EventFile, Value};
 
-/// The maximum number of misclassified images in a row of a picture, and of rows. TensorBoard shrinks
-/// the picture to about 350 pixels, at which captions are still readable.
-const GRID: (usize, usize) = (8, 8);
+/// The number of misclassified images in a row of a picture. TensorBoard shrinks the picture to a
+/// width of about 350 pixels, at which the captions of so many images are still readable.
+const COLUMNS: usize = 8;
+
+/// The maximum number of misclassified images in a picture.
+const MAX_SHOWN: usize = 64;
 
 /// The charts of a run: the measurements and the weights of each epoch, and pictures of the images
 /// that are misclassified after it. The step of an event is the number of the epoch.
@@ -78,12 +81,11 @@ impl Board {
     fn misclassified(&self, logits: &Tensor) -> Result<Value> {
         let (images, labels) = (self.test.images(), self.test.labels());
         let all = Misclassified::all(logits, labels)?;
-        let most = GRID.0 * GRID.1;
-        let shown = if all.len() > most { ", of which these are the first" } else { "" };
+        let shown = if all.len() > MAX_SHOWN { ", of which these are the first" } else { "" };
         let title = format!("{} of {} misclassified{shown}", all.len(), self.test.len());
-        let pictures = all.iter().take(most);
+        let pictures = all.iter().take(MAX_SHOWN);
         let pictures = pictures.map(|found| Captioned::misclassified(found, images, false));
-        let picture = charts::captioned_picture(&title, &pictures.collect::<Vec<_>>(), GRID.0)?;
+        let picture = charts::captioned_picture(&title, &pictures.collect::<Vec<_>>(), COLUMNS)?;
         Value::picture("misclassified", &picture)
     }
 

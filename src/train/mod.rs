@@ -175,9 +175,8 @@ impl Run {
         };
         run.write_config()?;
         run.write_model()?;
-        let weights = run.weights()?;
         if let Some(board) = &mut run.board {
-            board.write_weights(&weights)?;
+            board.write_weights(&engine::weights(&run.config.model, &run.state)?)?;
         }
         run.save(&run.generator.state()?)?;
         Ok(run)
@@ -444,10 +443,10 @@ impl Run {
             self.write_metrics()?;
             self.write_model()?;
         }
-        let weights = self.weights()?;
         // The events come before the checkpoint. If the run is killed between the two, it trains
         // the epoch again, and its new events supersede these.
         if let Some(board) = &mut self.board {
+            let weights = engine::weights(&self.config.model, &self.state)?;
             board.write_epoch(&metrics, &weights, &logits)?;
         }
         self.save(&self.generator.state()?)?;
