@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 
 use lenet5_core::{Picture, files};
 
-use crate::evaluate::Rejection;
+use crate::evaluate::{Misclassified, Rejection};
 use crate::{Error, Result};
 
 const INK: RGBColor = RGBColor(33, 37, 41);
@@ -20,9 +20,17 @@ const ORANGE: RGBColor = RGBColor(217, 95, 2);
 /// Creates a bitmap, draws on it with `draw`, and writes it as PNG.
 fn png(
     path: &Path,
-    (width, height): (u32, u32),
+    size: (u32, u32),
     draw: impl FnOnce(&Canvas) -> Result<(), String>,
 ) -> Result<()> {
+    write_png(path, picture(size, draw)?)
+}
+
+/// Creates a picture, and draws on it with `draw`.
+fn picture(
+    (width, height): (u32, u32),
+    draw: impl FnOnce(&Canvas) -> Result<(), String>,
+) -> Result<Picture> {
     static FONT: Once = Once::new();
     FONT.call_once(|| {
         // Registering fails only for a font that cannot be parsed, which a test would detect.
@@ -35,7 +43,7 @@ fn png(
         draw(&area).map_err(Error::Chart)?;
         area.present().map_err(|error| Error::Chart(error.to_string()))?;
     }
-    write_png(path, Picture::from_rgb(width, height, pixels)?)
+    Ok(Picture::from_rgb(width, height, pixels)?)
 }
 
 /// The values of one epoch in a learning curve.
@@ -232,24 +240,47 @@ pub struct Captioned {
     pub marked: bool,
 }
 
+impl Captioned {
+    /// Creates the picture of a misclassified image among `images` (N, H, W), captioned by its
+    /// label and its prediction.
+    pub fn misclassified(found: &Misclassified, images: &Tensor, marked: bool) -> Self {
+        Self {
+            picture: images.get(found.index),
+            caption: format!("{}->{}", found.label, found.prediction),
+            marked,
+        }
+    }
+}
+
 /// Draws pictures of at most 32x32 pixels with captions, as the paper's Fig. 8 shows the
-/// misclassified digits.
+/// misclassified digits, and writes them to a file.
 ///
 /// # Errors
 /// If the file cannot be written.
 pub fn captioned(path: &Path, title: &str, pictures: &[Captioned]) -> Result<()> {
-    const COLUMNS: usize = 14;
+    write_png(path, captioned_picture(title, pictures, 14)?)
+}
+
+/// Draws pictures with captions, `columns` of them in a row: see [`captioned`].
+///
+/// # Errors
+/// If libtorch reports an error.
+pub(crate) fn captioned_picture(
+    title: &str,
+    pictures: &[Captioned],
+    columns: usize,
+) -> Result<Picture> {
     const CELL: (i32, i32) = (72, 88);
-    let rows = pictures.len().div_ceil(COLUMNS).max(1) as i32;
-    let size = (COLUMNS as i32 * CELL.0 + 20, rows * CELL.1 + 56);
+    let rows = pictures.len().div_ceil(columns).max(1) as i32;
+    let size = (columns as i32 * CELL.0 + 20, rows * CELL.1 + 56);
     let mut cells = Vec::new();
     for captioned in pictures {
         cells.push(Vec::<f64>::try_from(captioned.picture.to_kind(Kind::Double).flatten(0, -1))?);
     }
-    png(path, (size.0 as u32, size.1 as u32), |area| {
+    picture((size.0 as u32, size.1 as u32), |area| {
         write(area, title, (size.0 / 2, 24), 20, INK)?;
         for (i, (captioned, pixels)) in pictures.iter().zip(&cells).enumerate() {
-            let (column, row) = ((i % COLUMNS) as i32, (i / COLUMNS) as i32);
+            let (column, row) = ((i % columns) as i32, (i / columns) as i32);
             let (left, top) = (10 + column * CELL.0, 48 + row * CELL.1);
             let width = captioned.picture.size()[1] as usize;
             let at = (left + (CELL.0 - 2 * width as i32) / 2, top);

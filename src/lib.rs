@@ -29,6 +29,7 @@ pub mod model;
 pub mod optim;
 pub mod recipe;
 pub mod script;
+mod tensorboard;
 pub mod train;
 pub mod weights;
 

@@ -146,6 +146,8 @@ def test_options_exist():
     # These are options of torchrun and srun.
     known |= {"--nproc-per-node", "--no-python", "--nnodes", "--node-rank", "--master-addr"}
     known |= {"--master-port", "--rdzv-backend", "--rdzv-endpoint", "--max-restarts", "--ntasks"}
+    # These are options of tensorboard: --logdir and --samples_per_plugin.
+    known |= {"--logdir", "--samples"}
     for page in PAGES:
         # The changelog names options of older versions too.
         if page.name != "CHANGELOG.md":

@@ -81,6 +81,14 @@ def undisturbed(tmp_path_factory):
 EPOCHS = ("--epochs=6", "--batch-size=8")
 
 
+def test_rank_0_writes_the_event_files(tmp_path):
+    out = tmp_path / "run"
+    settings = ("--epochs=1", "--tensorboard")
+    code, _, errors = ended(torchrun(out, "--standalone", "--nproc-per-node=2", more=settings))
+    assert code == 0, errors
+    assert len(list(out.glob("*tfevents*"))) == 1
+
+
 def test_two_nodes_find_each_other(tmp_path, undisturbed):
     for backend in ("static", "c10d"):
         port, out = free_port(), tmp_path / backend

@@ -231,11 +231,10 @@ fn report(
     let paper = if mnist { Misclassified::in_paper() } else { Vec::new() };
     let in_paper = |index: i64| paper.iter().any(|other| other.index == index);
     let both = misclassified.iter().filter(|found| in_paper(found.index)).count();
-    let pictures = misclassified.iter().take(MAX_SHOWN).map(|found| Captioned {
-        picture: data.images().get(found.index),
-        caption: format!("{}->{}", found.label, found.prediction),
-        marked: in_paper(found.index),
-    });
+    let pictures = misclassified
+        .iter()
+        .take(MAX_SHOWN)
+        .map(|found| Captioned::misclassified(found, data.images(), in_paper(found.index)));
     let shown = if misclassified.len() > MAX_SHOWN { ", of which these are the first" } else { "" };
     let mut title =
         format!("{} of {} misclassified{shown}", misclassified.len(), evaluation.samples);

@@ -74,6 +74,9 @@ pub struct TrainConfig {
     pub threads: Option<i32>,
     /// The file of weights to start from.
     pub init: Option<PathBuf>,
+    /// Whether the run writes event files for TensorBoard.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tensorboard: bool,
     /// The identifier of the run: random hexadecimal digits, drawn when it starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
@@ -109,6 +112,7 @@ impl Default for TrainConfig {
             deterministic: false,
             threads: None,
             init: None,
+            tensorboard: false,
             run: None,
         }
     }

@@ -111,12 +111,13 @@ pub fn new_run_id() -> String {
 }
 
 /// Checks that the settings in a run's `config.json` are those of its checkpoint. The number of
-/// epochs, the device, the threads, the engine and the paths of files may differ.
+/// epochs, the device, the threads, the engine, the paths of files and the event files may differ.
 ///
 /// # Errors
 /// If a setting differs; the message names all such settings, with both values.
 pub fn check_settings(folder: &Path, found: &TrainConfig, made_with: &TrainConfig) -> Result<()> {
-    const MAY_DIFFER: [&str; 7] = ["epochs", "device", "threads", "engine", "data", "init", "run"];
+    const MAY_DIFFER: [&str; 8] =
+        ["epochs", "device", "threads", "engine", "data", "init", "tensorboard", "run"];
     if let (Some(ours), Some(theirs)) = (&found.run, &made_with.run)
         && ours != theirs
     {

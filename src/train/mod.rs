@@ -1,5 +1,6 @@
 //! The training loop: the epochs of a run, and the files in the run's folder.
 
+mod board;
 mod divergence;
 mod folder;
 
@@ -14,6 +15,7 @@ use lenet5_core::{files, foreign};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use board::Board;
 use divergence::{MeasuredLoss, check_divergence};
 use folder::RunFolder;
 
@@ -24,6 +26,7 @@ use crate::evaluate::Evaluation;
 use crate::libtorch::Generator;
 use crate::model::LeNet5;
 use crate::recipe::{OptimizerConfig, Order, TrainConfig};
+use crate::tensorboard;
 use crate::weights::{self, Format};
 use crate::{Error, Result};
 
@@ -111,6 +114,8 @@ pub struct Run {
     metrics: Vec<EpochMetrics>,
     epoch: u32,
     partial: Partial,
+    /// The event files for TensorBoard, if the settings ask for them.
+    board: Option<Board>,
 }
 
 /// The number of steps done in the current epoch, and the sums over their samples.
@@ -149,7 +154,8 @@ impl Run {
         // again.
         let begun = folder.join("config.json").exists();
         let results = ["metrics.jsonl", "model.pt", "curve.png"];
-        let foreign = !begun && results.iter().any(|name| folder.join(name).exists());
+        let charts = config.tensorboard && tensorboard::newest(folder)?.is_some();
+        let foreign = !begun && (charts || results.iter().any(|name| folder.join(name).exists()));
         if checkpoint_path(folder).exists() || foreign {
             return Err(Error::file(
                 folder,
@@ -160,7 +166,7 @@ impl Run {
             ));
         }
         let config = TrainConfig { run: Some(folder::new_run_id()), ..config };
-        let run = match Self::initialise(config, folder, place, init) {
+        let mut run = match Self::initialise(config, folder, place, init) {
             Ok(run) => Self { lock: Some(lock), ..run },
             Err(error) => {
                 drop(lock);
@@ -171,6 +177,9 @@ impl Run {
         };
         run.write_config()?;
         run.write_model()?;
+        if let Some(board) = &mut run.board {
+            board.write_weights(&engine::weights(&run.config.model, &run.state)?)?;
+        }
         run.save(&run.generator.state()?)?;
         Ok(run)
     }
@@ -194,7 +203,7 @@ impl Run {
 
     /// Continues the run in `folder` from its checkpoint. The results have the same bits as those
     /// of an uninterrupted run. `config` is the result of [`read_config`]; its epochs, device,
-    /// threads and engine may have been changed.
+    /// threads, engine and `tensorboard` may have been changed.
     ///
     /// # Errors
     /// If `folder` holds no run, or a file in it is damaged.
@@ -267,6 +276,8 @@ impl Run {
         let data = read_data(&config)?;
         let engine =
             preparation.map(|engine| engine.open(&config, &state, &data, &place)).transpose()?;
+        let board = (config.tensorboard && place.writes())
+            .then(|| Board::new(folder, &data.test, config.validation.is_some()));
         Ok(Self {
             folder: folder.to_owned(),
             lock: None,
@@ -281,6 +292,7 @@ impl Run {
             metrics: Vec::new(),
             epoch,
             partial: Partial::default(),
+            board,
         })
     }
 
@@ -381,14 +393,14 @@ impl Run {
         (self.samples.0 as u64).div_ceil(self.config.batch_size as u64)
     }
 
-    /// Evaluates the network on the test images.
-    fn evaluate(&mut self) -> Result<Evaluation> {
+    /// Returns the logits of the test images: (N, classes).
+    fn logits(&mut self) -> Result<Tensor> {
         let logits = self.engine()?.logits()?;
         if logits.iter().any(|logit| !logit.is_finite()) {
             self.check(MeasuredLoss::Test(f64::NAN))?;
         }
         let shape = [self.samples.1, self.config.model.classes as i64];
-        Evaluation::new(&Tensor::f_from_slice(&logits)?.f_reshape(shape)?, &self.test_labels)
+        Ok(Tensor::f_from_slice(&logits)?.f_reshape(shape)?)
     }
 
     /// Returns an error if the network has diverged. Then nothing is saved, and the previous
@@ -411,7 +423,8 @@ impl Run {
         let samples = self.samples.0 as f64;
         let train_loss = loss_sum / samples;
         self.check(MeasuredLoss::Training(train_loss))?;
-        let evaluation = self.evaluate()?;
+        let logits = self.logits()?;
+        let evaluation = Evaluation::new(&logits, &self.test_labels)?;
         self.check(MeasuredLoss::Test(evaluation.loss))?;
         self.epoch += 1;
         self.partial = Partial::default();
@@ -432,6 +445,12 @@ impl Run {
         if self.place.writes() {
             self.write_metrics()?;
             self.write_model()?;
+        }
+        // The events come before the checkpoint. If the run is killed between the two, it trains
+        // the epoch again, and its new events supersede these.
+        if let Some(board) = &mut self.board {
+            let weights = engine::weights(&self.config.model, &self.state)?;
+            board.write_epoch(&metrics, &weights, &logits)?;
         }
         self.save(&self.generator.state()?)?;
         Ok(metrics)

@@ -66,7 +66,7 @@ struct TrainArguments {
     profile: bool,
     /// Continue the run in DIR with its settings.
     ///
-    /// Only --epochs, --device and --threads may change.
+    /// Only --epochs, --device and --threads may change, and --tensorboard may be added.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["Settings", "ModelArguments", "out"], help_heading = "Results")]
     resume: Option<PathBuf>,
     /// One run for each of these seeds: 1..20, or 1,5,7

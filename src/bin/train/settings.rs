@@ -24,6 +24,12 @@ pub struct Changes {
     /// CPU threads [default: all cores]
     #[arg(long, help_heading = "Computation")]
     pub threads: Option<i32>,
+    /// Write event files for TensorBoard.
+    ///
+    /// They hold the losses, the errors, the weights and the misclassified images of each epoch.
+    /// They are in the run's folder: tensorboard --logdir runs
+    #[arg(long, help_heading = "Results")]
+    pub tensorboard: bool,
 }
 
 impl Changes {
@@ -31,6 +37,7 @@ impl Changes {
         config.epochs = self.epochs.unwrap_or(config.epochs);
         config.device = self.device.unwrap_or(config.device);
         config.threads = self.threads.or(config.threads);
+        config.tensorboard |= self.tensorboard;
     }
 }
 
