@@ -62,7 +62,8 @@ impl Dataset {
         }
         let side = images.dimensions[1];
         let images = images.data;
-        LabelledImages { images, side, labels, form: Form::Idx, has_parts: true, notes: Vec::new() }.try_into()
+        LabelledImages { images, side, labels, form: Form::Idx, has_parts: true, notes: Vec::new() }
+            .try_into()
     }
 
     /// Reads the data set at `path`, with images of other sizes fitted as `fit` states, or returns
