@@ -12,7 +12,9 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
+import subprocess
 import time
 import zipfile
 from itertools import pairwise
@@ -29,6 +31,7 @@ except ImportError:
     sync_playwright = None
 
 ROOT = Path(__file__).parent.parent
+TRAIN = ROOT / "target" / "release" / "train"
 if sync_playwright:
     expect.set_options(timeout=10_000)
 DESKTOP = {"width": 1400, "height": 1000}
@@ -1128,4 +1131,58 @@ def test_new_weights_after_a_hangup(browser, tmp_path):
         visit.page.reload()
         visit.write("2")
         visit.reads("3")
+        visit.close()
+
+
+def test_a_hand_is_learnt(browser, tmp_path):
+    """A 1 with a long, flat upstroke is read as 7; after `train --preset adapt` it is read as 1."""
+    weights, kept = tmp_path / "own.pt", tmp_path / "kept"
+    shutil.copy(ROOT / "weights" / "lenet5-reading.pt", weights)
+
+    def write(strokes: list) -> str:
+        visit.page.keyboard.press("Escape")
+        visit.reads("")
+        for stroke in strokes:
+            first, *points = visit.path(stroke, part=(0.35, 0.2, 0.3, 0.6))
+            visit.page.mouse.move(*first)
+            visit.page.mouse.down()
+            for point in points:
+                visit.page.mouse.move(*point, steps=8)
+            visit.page.mouse.up()
+        expect(visit.page.locator("#text")).not_to_be_empty()
+        visit.settle()
+        return visit.text()
+
+    def one(lean: float, height: float) -> list:
+        return [[(0.5 - 0.75 + lean, height), (0.5 + lean, 0), (0.5 - lean, 1)]]
+
+    ones = [one(lean, height) for lean in (-0.05, 0, 0.05) for height in (0.24, 0.27, 0.3, 0.33)]
+    seven = [[(0.1, 0.02), (0.9, 0), (0.4, 1)]]
+    with serving(str(weights), "--keep", str(kept)) as (address, process):
+        visit = Visit(browser, address)
+        wrong = []
+        for strokes in ones:
+            if write(strokes) != "1":
+                wrong.append(strokes)
+                visit.page.keyboard.press("1")
+                visit.reads("1")
+        assert len(wrong) >= 6
+        assert write(seven) == "7"
+        # The last three wrong ones are held out.
+        files = sorted(kept.glob("1/*.png"), key=lambda file: file.stat().st_mtime)
+        for file in files[-3:]:
+            file.unlink()
+        command = [TRAIN, "--preset=adapt", f"--init={weights}", f"--data={kept}"]
+        subprocess.run([*command, f"--out={tmp_path / 'run'}"], check=True, capture_output=True)
+        old = visit.page.request.get(f"{address}/weights.safetensors").body()
+        (tmp_path / "run" / "model.pt").rename(weights)
+        process.send_signal(signal.SIGHUP)
+        for _ in range(100):
+            if visit.page.request.get(f"{address}/weights.safetensors").body() != old:
+                break
+            time.sleep(0.05)
+        visit.page.on("dialog", lambda dialog: dialog.accept())
+        visit.page.reload()
+        assert [write(strokes) for strokes in wrong] == ["1"] * len(wrong)
+        assert write(seven) == "7"
         visit.close()

@@ -21,7 +21,8 @@
 //! # Ok::<(), lenet5_core::Error>(())
 //! ```
 //!
-//! The feature `pictures` adds reading of picture files, in all usual formats.
+//! The feature `pictures` adds reading of picture files, in all usual formats; `data-sets` adds
+//! reading of data sets.
 
 mod array;
 mod choice;
