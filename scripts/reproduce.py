@@ -62,8 +62,8 @@ NAMES = {
 ZIP_CODES = {
     "1998": ("--preset=paper", "--epochs=20"),
     "1998-distorted": ("--preset=paper", "--epochs=20", "--distort=mild"),
-    "modern": (*BEST_WITHOUT_DISTORTIONS, "--epochs=60"),
-    "modern-distorted": ("--preset=best", "--epochs=60"),
+    "modern": (*BEST_WITHOUT_DISTORTIONS, "--batch-size=32", "--epochs=60"),
+    "modern-distorted": ("--preset=best", "--batch-size=32", "--epochs=240"),
 }
 # Published for the same 7,291 and 2,007 digits: error and rejected for 1 % error, in percent.
 ZIP_CODES_PUBLISHED = {

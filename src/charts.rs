@@ -221,9 +221,13 @@ pub fn rejection(path: &Path, rejection: &Rejection, others: &[(&str, f64, f64)]
         for (name, rejected, error) in others {
             let at = (*rejected, *error);
             chart.draw_series([Circle::new(at, 4, ORANGE.filled())]).map_err(text)?;
-            let style = ("sans-serif", 15).into_font().color(&INK);
-            let style = style.pos(Pos::new(HPos::Right, VPos::Top));
-            let label = Text::new(format!("{name}  "), at, style);
+            // The label is beside the point, on the side that has more room.
+            let (side, name) = match *rejected < farthest / 2.0 {
+                true => (HPos::Left, format!("  {name}")),
+                false => (HPos::Right, format!("{name}  ")),
+            };
+            let style = ("sans-serif", 15).into_font().color(&INK).pos(Pos::new(side, VPos::Top));
+            let label = Text::new(name, at, style);
             chart.draw_series([label]).map_err(text)?;
         }
         Ok(())

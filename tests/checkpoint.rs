@@ -489,7 +489,7 @@ fn broken_runs_are_refused() {
         ),
         (
             replace("\"name\": \"sgd\"", "\"name\": \"adam\""),
-            "DIR/config.json: expected the settings of a run, found unknown field `momentum`, expected one of `beta1`, `beta2`, `eps`, `weight_decay` at line 29 column 3",
+            "DIR/config.json: expected the settings of a run, found unknown field `momentum`, expected one of `beta1`, `beta2`, `eps`, `weight_decay` at line 30 column 3",
         ),
         (
             replace("\"batch_size\": 4", "\"batch_size\": 0"),
