@@ -171,14 +171,14 @@ impl TrainConfig {
             model,
             mnist_share: Some(0.8),
             distortions: Some(Distortions::best()),
-            epochs: 3,
+            epochs: 5,
             optimizer: OptimizerConfig::Sgd {
                 momentum: 0.9,
                 dampening: 0.0,
                 weight_decay: 5e-4,
                 nesterov: true,
             },
-            learning_rate: 0.005,
+            learning_rate: 0.002,
             ..Self::default()
         }
     }
