@@ -506,7 +506,7 @@ fn broken_runs_are_refused() {
         ),
         (
             replace("\"learning_rate\": 0", "\"learning_rate\": 1e400"),
-            "DIR/config.json: expected the settings of a run, found number out of range at line 30 column 24",
+            "DIR/config.json: expected the settings of a run, found number out of range at line 31 column 24",
         ),
         (
             refusal(|out| fs::write(out.join("config.json"), "<!DOCTYPE html>").unwrap()),
