@@ -142,7 +142,7 @@ def test_options_exist():
         "--features",
         "--open",
     }
-    known |= {"--soak", "--index-url", "--man", "--completions"}
+    known |= {"--soak", "--zip-codes", "--index-url", "--man", "--completions"}
     # These are options of torchrun and srun.
     known |= {"--nproc-per-node", "--no-python", "--nnodes", "--node-rank", "--master-addr"}
     known |= {"--master-port", "--rdzv-backend", "--rdzv-endpoint", "--max-restarts", "--ntasks"}
