@@ -167,20 +167,7 @@ impl TrainConfig {
     /// Returns the training that teaches a network with these settings a new hand, and keeps what
     /// it knows.
     pub fn adapt(model: ModelConfig) -> Self {
-        Self {
-            model,
-            mnist_share: Some(0.8),
-            distortions: Some(Distortions::best()),
-            epochs: 5,
-            optimizer: OptimizerConfig::Sgd {
-                momentum: 0.9,
-                dampening: 0.0,
-                weight_decay: 5e-4,
-                nesterov: true,
-            },
-            learning_rate: 0.002,
-            ..Self::default()
-        }
+        Self { model, mnist_share: Some(0.8), epochs: 5, learning_rate: 0.002, ..Self::best() }
     }
 
     /// Checks that all settings are in their ranges.
