@@ -156,7 +156,7 @@ def tables(folder: Path, seeds: list[int]) -> str:
         )
         row(
             f"error where 9 % are rejected{with_distortions}",
-            "1 % (zip codes, 1989)",
+            "1 % (zip codes, 1990)",
             f"{spread([result['error_at_9_percent'] for result in found])} %",
         )
         both = [float(len(papers & result["misclassified"])) for result in found]
