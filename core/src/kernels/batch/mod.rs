@@ -15,6 +15,7 @@ mod profile;
 mod shard;
 mod tiles;
 mod update;
+mod winograd;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -83,6 +84,8 @@ pub struct BatchKernels {
     isa: Isa,
     classes: usize,
     shards: Vec<Shard>,
+    /// The kernels of C3 at Winograd's points.
+    c3_kernels: Vec<f32>,
     /// The threads, unless there is only one.
     pool: Option<Arc<ThreadPool>>,
     profile: Option<Profile>,
@@ -99,6 +102,7 @@ impl BatchKernels {
             isa,
             classes,
             shards: Vec::new(),
+            c3_kernels: vec![0.0; winograd::KERNEL_POINTS],
             pool: None,
             profile: None,
             misclassified: 0,
@@ -197,7 +201,8 @@ impl BatchKernels {
         let count = GROUPS * self.lanes();
         let samples = ShardSamples { images, labels, first: 0, count, batch_size: labels.len() };
         let (shard, group, groups) = (&mut self.shards[0], 0, GROUPS);
-        isa.run(PhaseTask { form, parameters, shard, phase, group, groups, samples });
+        let c3_kernels = &self.c3_kernels;
+        isa.run(PhaseTask { form, parameters, c3_kernels, shard, phase, group, groups, samples });
     }
 
     /// The number of samples in a group.
@@ -293,11 +298,13 @@ impl BatchKernels {
         }
         let (form, isa, lanes, timed) =
             (self.form, self.isa, self.lanes(), backward && self.profile.is_some());
+        winograd::transform_kernels(parameters.weight(C3), &mut self.c3_kernels);
+        let c3_kernels = &self.c3_kernels;
         let work = |(shard, samples): (&mut Shard, &ShardSamples)| {
             let mut clock = Clock::start(timed);
             let mut run = |phase, group| {
                 let samples = *samples;
-                isa.run(PhaseTask { form, parameters, shard, phase, group, groups, samples });
+                isa.run(PhaseTask { form, parameters, c3_kernels, shard, phase, group, groups, samples });
                 clock.lap(phase);
             };
             let filled = samples.count.div_ceil(lanes);
@@ -450,6 +457,17 @@ impl WithSimd for AddGradients<'_> {
         let AddGradients { shards, classes, lanes, slice: GradientSlice { source, target } } = self;
         let row_lengths = gradient_rows(classes);
         match source {
+            SliceSource::Sums(2) => {
+                let mut points = [0.0; winograd::KERNEL_POINTS];
+                for (at, to) in points.iter_mut().enumerate() {
+                    let mut sum = s.splat(0.0);
+                    for shard in shards {
+                        sum = s.add(sum, s.load(shard.sums()[2], at * lanes));
+                    }
+                    *to = s.sum(sum);
+                }
+                winograd::transform_kernel_gradient(&points, target);
+            }
             SliceSource::Sums(i) => {
                 for (at, to) in target.iter_mut().enumerate() {
                     let mut sum = s.splat(0.0);

@@ -2,14 +2,14 @@
 //! backward, so that the values of one layer are still in cache for the next, and holds the sums of its gradients.
 
 use super::super::simd::{Simd, WithSimd};
-use super::convolution::{self, c3_input_gradient, convolve_and_pool};
+use super::convolution::{self, convolve_and_pool};
 use super::images::BatchImages;
 use super::linear::{self, SampleRows, transpose};
 use super::parameters::{C1, C3, C5, F6, LayerRange, MAX_CLASSES, ParameterVector, output};
 use super::pointwise::{activate, activation_backward, pooling_backward};
 use super::profile::Phase;
 use super::tiles::*;
-use super::{BatchForm, WIDEST};
+use super::{BatchForm, WIDEST, winograd};
 
 /// Maximum number of groups in a shard.
 pub(super) const GROUPS: usize = 2;
@@ -32,6 +32,8 @@ struct GroupBuffers {
     s2: [f32; S2_VALUES * WIDEST],
     c3: [f32; C3_VALUES * WIDEST],
     d_s2: [f32; S2_VALUES * WIDEST],
+    /// The values of s2 at Winograd's points.
+    s2_points: [f32; winograd::INPUT_POINTS * WIDEST],
 }
 
 /// The values of the linear layers and the gradients with respect to them, in the layout `[unit][sample]`.
@@ -55,13 +57,15 @@ struct LinearBuffers {
 struct ConvolutionGradients {
     c1: [f32; 6 * TAPS * WIDEST],
     c1_bias: [f32; 6 * WIDEST],
-    c3: [f32; 16 * 6 * TAPS * WIDEST],
+    c3: [f32; winograd::KERNEL_POINTS * WIDEST],
     c3_bias: [f32; 16 * WIDEST],
 }
 
 /// The buffers and sums of one shard. One thread works on it at a time.
 pub(super) struct Shard {
     groups: Vec<GroupBuffers>,
+    /// The gradients with respect to C3's sums at Winograd's points, of one group.
+    c3_points: Vec<f32>,
     linear: Box<LinearBuffers>,
     sums: Box<ConvolutionGradients>,
     /// The inputs of c5, f6 and output, one row for each sample.
@@ -84,9 +88,11 @@ impl Shard {
             s2: [0.0; S2_VALUES * WIDEST],
             c3: [0.0; C3_VALUES * WIDEST],
             d_s2: [0.0; S2_VALUES * WIDEST],
+            s2_points: [0.0; winograd::INPUT_POINTS * WIDEST],
         };
         Shard {
             groups: vec![group; GROUPS],
+            c3_points: vec![0.0; winograd::OUTPUT_POINTS * WIDEST],
             linear: Box::new(LinearBuffers {
                 s4: [0.0; S4_VALUES * SAMPLES],
                 c5: [0.0; C5_VALUES * SAMPLES],
@@ -100,7 +106,7 @@ impl Shard {
             sums: Box::new(ConvolutionGradients {
                 c1: [0.0; 6 * TAPS * WIDEST],
                 c1_bias: [0.0; 6 * WIDEST],
-                c3: [0.0; 16 * 6 * TAPS * WIDEST],
+                c3: [0.0; winograd::KERNEL_POINTS * WIDEST],
                 c3_bias: [0.0; 16 * WIDEST],
             }),
             input_rows: INPUT_ROWS.map(|row| vec![0.0; SAMPLES * row]),
@@ -150,6 +156,8 @@ pub(super) struct ShardSamples<'a> {
 pub(super) struct PhaseTask<'a> {
     pub form: BatchForm,
     pub parameters: &'a ParameterVector,
+    /// The kernels of C3 at Winograd's points.
+    pub c3_kernels: &'a [f32],
     pub shard: &'a mut Shard,
     pub phase: Phase,
     /// The group to work on. The phases of the linear layers take all groups at once.
@@ -195,9 +203,9 @@ impl WithSimd for PhaseTask<'_> {
 /// Runs a phase of one group of samples, or one that does not depend on the instruction set.
 #[inline(always)]
 fn group_phase<S: Simd>(s: S, task: PhaseTask) {
-    let PhaseTask { form, parameters: p, shard, phase, group: index, groups, samples } = task;
+    let PhaseTask { form, parameters: p, shard, phase, group: index, groups, samples, .. } = task;
     let (l, stride) = (S::LANES, groups * S::LANES);
-    let Shard { groups, linear: units, sums, .. } = shard;
+    let Shard { groups, linear: units, sums, c3_points, .. } = shard;
     let group = &mut groups[index];
     match phase {
         Phase::Gather => {
@@ -215,13 +223,15 @@ fn group_phase<S: Simd>(s: S, task: PhaseTask) {
             }
         }
         Phase::C3 => {
-            let (weight, bias) = (p.weight(C3), p.bias(C3));
-            let (s2, c3, s4) = (&group.s2, &mut group.c3, (&mut units.s4[index * l..], stride));
+            let (kernels, bias) = (task.c3_kernels, p.bias(C3));
+            winograd::transform_input(s, &group.s2, &mut group.s2_points);
             if S::WIDE {
-                convolve_and_pool!(S, C3_SHAPE, C3_TILE_16, s, form, weight, bias, s2, c3, s4);
+                winograd::forward::<S, 4>(s, kernels, bias, &group.s2_points, c3_points);
             } else {
-                convolve_and_pool!(S, C3_SHAPE, C3_TILE_8, s, form, weight, bias, s2, c3, s4);
+                winograd::forward::<S, 2>(s, kernels, bias, &group.s2_points, c3_points);
             }
+            let s4 = &mut units.s4[index * l..];
+            winograd::transform_output(s, form, c3_points, &mut group.c3, s4, stride);
         }
         Phase::Loss => {
             let labels = &samples.labels[samples.first..][..samples.count];
@@ -235,20 +245,21 @@ fn group_phase<S: Simd>(s: S, task: PhaseTask) {
             pooling_backward::<S, { C3_SHAPE.out }>(s, form, c3, d_s4, stride, &mut sums.c3_bias);
         }
         Phase::C3Weights => {
-            let (s2, d_c3) = (&group.s2, &group.c3);
+            winograd::transform_output_gradient(s, &group.c3, c3_points);
             if S::WIDE {
-                kernel_gradient!(S, C3_SHAPE, C3_KERNEL_TILE_16, s, 16, s2, d_c3, &mut sums.c3);
+                winograd::weight_gradient::<S, 4>(s, &group.s2_points, c3_points, &mut sums.c3);
             } else {
-                kernel_gradient!(S, C3_SHAPE, C3_KERNEL_TILE_8, s, 16, s2, d_c3, &mut sums.c3);
+                winograd::weight_gradient::<S, 2>(s, &group.s2_points, c3_points, &mut sums.c3);
             }
         }
         Phase::C3Back => {
-            let (d_c3, d_s2) = (&group.c3, &mut group.d_s2);
+            let (kernels, d_s2) = (task.c3_kernels, &mut group.s2_points);
             if S::WIDE {
-                c3_input_gradient::<S, C3_INPUT_CHANNELS_16>(s, p.weight(C3), d_c3, d_s2);
+                winograd::input_gradient::<S, 3>(s, kernels, c3_points, d_s2);
             } else {
-                c3_input_gradient::<S, C3_INPUT_CHANNELS_8>(s, p.weight(C3), d_c3, d_s2);
+                winograd::input_gradient::<S, 2>(s, kernels, c3_points, d_s2);
             }
+            winograd::transform_input_gradient(s, d_s2, &mut group.d_s2);
         }
         Phase::S2Back => {
             let (c1, d_s2) = (&mut group.c1[..C1_VALUES * l], &group.d_s2);
