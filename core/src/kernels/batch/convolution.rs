@@ -1,4 +1,4 @@
-//! 5x5 convolutions with one sample per lane, in the layout `[channel][row][column][lane]`.
+//! C1: its 5x5 convolution with one sample per lane, in the layout `[channel][row][column][lane]`.
 //!
 //! Each weight is the same for all lanes, so every inner loop consists of multiply-adds of whole vectors, without edges
 //! and shuffles. The sums of a tile stay in registers; `tiles` has the sizes.
@@ -7,7 +7,7 @@
 use super::super::simd::Simd;
 use super::BatchForm;
 use super::pointwise::activate_and_pool;
-use super::tiles::{C3_SHAPE, TAPS};
+use super::tiles::TAPS;
 
 /// Computes the convolution of `CHANNELS` maps of `SIZE` x `SIZE`, activation and pooling, in tiles of `MAPS` maps by
 /// `COLUMNS` columns. The activations are written to `values`, the pooled values to vectors that are `stride` apart.
@@ -124,67 +124,6 @@ pub(super) fn weight_gradient<
                     }
                 }
             }
-        }
-    }
-}
-
-/// Computes the gradient with respect to C3's input, in tiles of `CHANNELS` of the six channels by some of the 14 columns.
-/// Each value is a sum over all outputs that depend on its input.
-#[inline(always)]
-pub(super) fn c3_input_gradient<S: Simd, const CHANNELS: usize>(
-    s: S,
-    weight: &[f32],
-    d: &[f32],
-    d_input: &mut [f32],
-) {
-    for channel in (0..C3_SHAPE.channels).step_by(CHANNELS) {
-        for row in 0..C3_SHAPE.size {
-            let weight = &weight[channel * TAPS..];
-            let to = &mut d_input[(channel * C3_SHAPE.size + row) * C3_SHAPE.size * S::LANES..];
-            if S::WIDE {
-                c3_input_tile::<S, CHANNELS, 0, 7>(s, weight, d, row, to);
-                c3_input_tile::<S, CHANNELS, 7, 7>(s, weight, d, row, to);
-            } else {
-                c3_input_tile::<S, CHANNELS, 0, 5>(s, weight, d, row, to);
-                c3_input_tile::<S, CHANNELS, 5, 4>(s, weight, d, row, to);
-                c3_input_tile::<S, CHANNELS, 9, 5>(s, weight, d, row, to);
-            }
-        }
-    }
-}
-
-/// Computes one tile of [`c3_input_gradient`]: `COLUMNS` columns from `LEFT` on. Both are constants, so that the compiler
-/// drops the taps beyond the edges.
-#[inline(always)]
-fn c3_input_tile<S: Simd, const CHANNELS: usize, const LEFT: usize, const COLUMNS: usize>(
-    s: S,
-    weight: &[f32],
-    d: &[f32],
-    row: usize,
-    to: &mut [f32],
-) {
-    let l = S::LANES;
-    let mut sums = [[s.splat(0.0); COLUMNS]; CHANNELS];
-    for ky in row.max(C3_SHAPE.out - 1) - (C3_SHAPE.out - 1)..(row + 1).min(5) {
-        for m in 0..16 {
-            let d = &d[(m * C3_SHAPE.out + row - ky) * C3_SHAPE.out * l..][..C3_SHAPE.out * l];
-            let w = &weight[m * C3_SHAPE.channels * TAPS + ky * 5..][..(CHANNELS - 1) * TAPS + 5];
-            for kx in 0..5 {
-                for k in 0..CHANNELS {
-                    let w = s.splat(w[k * TAPS + kx]);
-                    for c in 0..COLUMNS {
-                        if LEFT + c >= kx && LEFT + c < kx + C3_SHAPE.out {
-                            sums[k][c] = s.fma(s.load(d, (LEFT + c - kx) * l), w, sums[k][c]);
-                        }
-                    }
-                }
-            }
-        }
-    }
-    for k in 0..CHANNELS {
-        let to = &mut to[(k * C3_SHAPE.size * C3_SHAPE.size + LEFT) * l..][..COLUMNS * l];
-        for c in 0..COLUMNS {
-            s.store(to, c * l, sums[k][c]);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Linear layers for `V` vectors of samples, in the layout `[unit][sample]`. The weights have PyTorch's layout.
 #![allow(clippy::needless_range_loop)] // indices show the memory layout, and iterators would bring closures
 
-use super::super::simd::Simd;
+use super::super::simd::{Simd, WIDEST, transpose};
 use super::tiles::WEIGHT_TILE_ROW;
 
 /// Computes `output = weight input + bias`, `OUTPUTS` outputs at a time. Their number is a multiple of `OUTPUTS`.
@@ -67,12 +67,34 @@ pub(super) fn input_gradient<S: Simd, const INPUTS: usize, const COLUMNS: usize,
     }
 }
 
-/// Copies `[unit][sample]` to rows of `row` numbers, one row for each sample.
-pub(super) fn transpose(units: &[f32], samples: usize, rows: &mut [f32], row: usize) {
-    for (block, units) in units.chunks(16 * samples).enumerate() {
-        for (sample, to) in rows.chunks_exact_mut(row).take(samples).enumerate() {
-            for (to, unit) in to[16 * block..].iter_mut().zip(units.chunks_exact(samples)) {
-                *to = unit[sample];
+/// Copies `[unit][sample]` to rows of `row` numbers, one row for each sample. There are `V` vectors of samples.
+#[inline(always)]
+pub(super) fn fill_rows<S: Simd, const V: usize>(
+    s: S,
+    units: &[f32],
+    rows: &mut [f32],
+    row: usize,
+) {
+    let l = S::LANES;
+    for first in (0..units.len() / (V * l)).step_by(l) {
+        for v in 0..V {
+            let count = (units.len() / (V * l) - first).min(l);
+            let mut block = [s.splat(0.0); WIDEST];
+            for i in 0..l {
+                if i < count {
+                    block[i] = s.load(units, ((first + i) * V + v) * l);
+                }
+            }
+            block = transpose(s, block);
+            for i in 0..l {
+                let to = &mut rows[(v * l + i) * row + first..];
+                if count == l {
+                    s.store(to, 0, block[i]);
+                } else {
+                    let mut numbers = [0.0; WIDEST];
+                    s.store(&mut numbers, 0, block[i]);
+                    to[..count].copy_from_slice(&numbers[..count]);
+                }
             }
         }
     }

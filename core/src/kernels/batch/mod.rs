@@ -26,7 +26,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::simd::{Isa, Simd, WIDEST, WithSimd};
 use crate::model::{Activation, HiddenActivation, LayerOrder, ModelConfig, Network, Pooling};
 pub use images::{BatchImages, GreyImages};
-use parameters::{C1, C3, C5, F6, LayerRange, output};
+use parameters::{C1, C3, C5, F6, output};
 pub use parameters::{MAX_CLASSES, ParameterVector};
 use profile::Clock;
 pub use profile::{Phase, Profile};
@@ -304,7 +304,16 @@ impl BatchKernels {
             let mut clock = Clock::start(timed);
             let mut run = |phase, group| {
                 let samples = *samples;
-                isa.run(PhaseTask { form, parameters, c3_kernels, shard, phase, group, groups, samples });
+                isa.run(PhaseTask {
+                    form,
+                    parameters,
+                    c3_kernels,
+                    shard,
+                    phase,
+                    group,
+                    groups,
+                    samples,
+                });
                 clock.lap(phase);
             };
             let filled = samples.count.div_ceil(lanes);
@@ -354,11 +363,11 @@ impl BatchKernels {
     /// Adds the gradients of the first `used` shards to `gradient`.
     fn add_gradients(&mut self, used: usize, gradient: &mut ParameterVector) {
         let shards = &self.shards[..used];
-        let (isa, classes, lanes) = (self.isa, self.classes, self.lanes());
+        let (isa, classes) = (self.isa, self.classes);
         let timed = self.profile.is_some();
         let work = |slice: GradientSlice| {
             let start = timed.then(Instant::now);
-            isa.run(AddGradients { shards, classes, lanes, slice });
+            isa.run(AddGradients { shards, classes, slice });
             start.map_or(0.0, |start| start.elapsed().as_secs_f64())
         };
         let slices = gradient_slices(&mut gradient.0, classes);
@@ -395,6 +404,8 @@ struct GradientSlice<'a> {
 enum SliceSource {
     /// The lanes of one of [`Shard::sums`], given by its index.
     Sums(usize),
+    /// The lanes of the sums for C3's kernels, which are at Winograd's points.
+    C3Kernels,
     /// The weights of a linear layer, from output `first` on: products of its inputs and the gradients of its sums.
     Weights { layer: usize, first: usize },
     /// The biases of a linear layer: the gradients of its sums.
@@ -410,10 +421,10 @@ fn gradient_slices(gradient: &mut [f32], classes: usize) -> Vec<GradientSlice<'_
         rest = after;
         slices.push(GradientSlice { source, target });
     };
-    for (i, LayerRange { outputs, inputs, .. }) in [C1, C3].into_iter().enumerate() {
-        take(SliceSource::Sums(2 * i), outputs * inputs);
-        take(SliceSource::Sums(2 * i + 1), outputs);
-    }
+    take(SliceSource::Sums(0), C1.outputs * C1.inputs);
+    take(SliceSource::Sums(1), C1.outputs);
+    take(SliceSource::C3Kernels, C3.outputs * C3.inputs);
+    take(SliceSource::Sums(3), C3.outputs);
     for (layer, range) in [C5, F6, output(classes)].into_iter().enumerate() {
         // C5 has most of the weights, so its slices have 24 outputs.
         let outputs = if layer == 0 { 24 } else { range.outputs };
@@ -446,7 +457,6 @@ macro_rules! weight_gradient {
 struct AddGradients<'a> {
     shards: &'a [Shard],
     classes: usize,
-    lanes: usize,
     slice: GradientSlice<'a>,
 }
 
@@ -454,29 +464,15 @@ impl WithSimd for AddGradients<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        let AddGradients { shards, classes, lanes, slice: GradientSlice { source, target } } = self;
+        let AddGradients { shards, classes, slice: GradientSlice { source, target } } = self;
         let row_lengths = gradient_rows(classes);
         match source {
-            SliceSource::Sums(2) => {
+            SliceSource::C3Kernels => {
                 let mut points = [0.0; winograd::KERNEL_POINTS];
-                for (at, to) in points.iter_mut().enumerate() {
-                    let mut sum = s.splat(0.0);
-                    for shard in shards {
-                        sum = s.add(sum, s.load(shard.sums()[2], at * lanes));
-                    }
-                    *to = s.sum(sum);
-                }
+                add_sums(s, shards, 2, &mut points);
                 winograd::transform_kernel_gradient(&points, target);
             }
-            SliceSource::Sums(i) => {
-                for (at, to) in target.iter_mut().enumerate() {
-                    let mut sum = s.splat(0.0);
-                    for shard in shards {
-                        sum = s.add(sum, s.load(shard.sums()[i], at * lanes));
-                    }
-                    *to += s.sum(sum);
-                }
-            }
+            SliceSource::Sums(i) => add_sums(s, shards, i, target),
             SliceSource::Weights { layer, first } => {
                 let mut rows = Vec::with_capacity(SHARDS);
                 for shard in shards {
@@ -500,5 +496,17 @@ impl WithSimd for AddGradients<'_> {
                 }
             }
         }
+    }
+}
+
+/// Adds the lanes of one of [`Shard::sums`] of all shards to `target`.
+#[inline(always)]
+fn add_sums<S: Simd>(s: S, shards: &[Shard], index: usize, target: &mut [f32]) {
+    for (at, to) in target.iter_mut().enumerate() {
+        let mut sum = s.splat(0.0);
+        for shard in shards {
+            sum = s.add(sum, s.load(shard.sums()[index], at * S::LANES));
+        }
+        *to += s.sum(sum);
     }
 }

@@ -4,7 +4,7 @@
 use super::super::simd::{Simd, WithSimd};
 use super::convolution::{self, convolve_and_pool};
 use super::images::BatchImages;
-use super::linear::{self, SampleRows, transpose};
+use super::linear::{self, SampleRows, fill_rows};
 use super::parameters::{C1, C3, C5, F6, LayerRange, MAX_CLASSES, ParameterVector, output};
 use super::pointwise::{activate, activation_backward, pooling_backward};
 use super::profile::Phase;
@@ -32,7 +32,7 @@ struct GroupBuffers {
     s2: [f32; S2_VALUES * WIDEST],
     c3: [f32; C3_VALUES * WIDEST],
     d_s2: [f32; S2_VALUES * WIDEST],
-    /// The values of s2 at Winograd's points.
+    /// The values of s2 at Winograd's points, or the gradients with respect to them.
     s2_points: [f32; winograd::INPUT_POINTS * WIDEST],
 }
 
@@ -50,8 +50,8 @@ struct LinearBuffers {
     d_s4: [f32; S4_VALUES * SAMPLES],
 }
 
-/// The gradients with respect to the parameters of the convolutions: one vector for each parameter, whose lanes are still to
-/// be added up.
+/// The gradients with respect to the parameters of the convolutions, those of C3's kernels at Winograd's points: one vector
+/// for each number, whose lanes are still to be added up.
 #[derive(Clone)]
 #[repr(C, align(64))]
 struct ConvolutionGradients {
@@ -64,7 +64,7 @@ struct ConvolutionGradients {
 /// The buffers and sums of one shard. One thread works on it at a time.
 pub(super) struct Shard {
     groups: Vec<GroupBuffers>,
-    /// The gradients with respect to C3's sums at Winograd's points, of one group.
+    /// C3's sums at Winograd's points, or the gradients with respect to them, for one group.
     c3_points: Vec<f32>,
     linear: Box<LinearBuffers>,
     sums: Box<ConvolutionGradients>,
@@ -191,7 +191,7 @@ impl WithSimd for PhaseTask<'_> {
     fn with_simd<S: Simd>(self, s: S) {
         use Phase::*;
         match self.phase {
-            C5 | F6 | Output | OutputBack | F6Back | C5Back => match self.groups {
+            C5 | F6 | Output | OutputBack | F6Back | C5Back | Rows => match self.groups {
                 1 => linear_phase::<S, 1>(s, self),
                 _ => linear_phase::<S, GROUPS>(s, self),
             },
@@ -226,9 +226,9 @@ fn group_phase<S: Simd>(s: S, task: PhaseTask) {
             let (kernels, bias) = (task.c3_kernels, p.bias(C3));
             winograd::transform_input(s, &group.s2, &mut group.s2_points);
             if S::WIDE {
-                winograd::forward::<S, 4>(s, kernels, bias, &group.s2_points, c3_points);
+                winograd::forward::<S, C3_MAPS_16>(s, kernels, bias, &group.s2_points, c3_points);
             } else {
-                winograd::forward::<S, 2>(s, kernels, bias, &group.s2_points, c3_points);
+                winograd::forward::<S, C3_MAPS_8>(s, kernels, bias, &group.s2_points, c3_points);
             }
             let s4 = &mut units.s4[index * l..];
             winograd::transform_output(s, form, c3_points, &mut group.c3, s4, stride);
@@ -247,17 +247,27 @@ fn group_phase<S: Simd>(s: S, task: PhaseTask) {
         Phase::C3Weights => {
             winograd::transform_output_gradient(s, &group.c3, c3_points);
             if S::WIDE {
-                winograd::weight_gradient::<S, 4>(s, &group.s2_points, c3_points, &mut sums.c3);
+                winograd::weight_gradient::<S, C3_MAPS_16>(
+                    s,
+                    &group.s2_points,
+                    c3_points,
+                    &mut sums.c3,
+                );
             } else {
-                winograd::weight_gradient::<S, 2>(s, &group.s2_points, c3_points, &mut sums.c3);
+                winograd::weight_gradient::<S, C3_MAPS_8>(
+                    s,
+                    &group.s2_points,
+                    c3_points,
+                    &mut sums.c3,
+                );
             }
         }
         Phase::C3Back => {
             let (kernels, d_s2) = (task.c3_kernels, &mut group.s2_points);
             if S::WIDE {
-                winograd::input_gradient::<S, 3>(s, kernels, c3_points, d_s2);
+                winograd::input_gradient::<S, C3_CHANNELS_16>(s, kernels, c3_points, d_s2);
             } else {
-                winograd::input_gradient::<S, 2>(s, kernels, c3_points, d_s2);
+                winograd::input_gradient::<S, C3_CHANNELS_8>(s, kernels, c3_points, d_s2);
             }
             winograd::transform_input_gradient(s, d_s2, &mut group.d_s2);
         }
@@ -273,7 +283,6 @@ fn group_phase<S: Simd>(s: S, task: PhaseTask) {
                 kernel_gradient!(S, C1_SHAPE, C1_KERNEL_TILE_8, s, 6, input, d_c1, &mut sums.c1);
             }
         }
-        Phase::Rows => shard.fill_rows(stride, samples.count, p.classes()),
         _ => unreachable!("the phase of a linear layer or of a whole batch"),
     }
 }
@@ -281,8 +290,12 @@ fn group_phase<S: Simd>(s: S, task: PhaseTask) {
 /// Runs a phase of a linear layer, for a shard of `V` groups: there are `V` vectors of samples for each unit.
 #[inline(always)]
 fn linear_phase<S: Simd, const V: usize>(s: S, task: PhaseTask) {
-    let PhaseTask { form, parameters: p, shard: Shard { linear: units, .. }, phase, .. } = task;
+    let PhaseTask { form, parameters: p, shard, phase, samples, .. } = task;
     let stride = V * S::LANES;
+    if matches!(phase, Phase::Rows) {
+        return shard.fill_rows::<S, V>(s, samples.count, p.classes());
+    }
+    let units = &mut shard.linear;
     let output = output(p.classes());
     match phase {
         Phase::C5 => {
@@ -377,17 +390,20 @@ impl Shard {
     }
 
     /// Fills the rows of the samples, from the buffers of the linear layers.
-    fn fill_rows(&mut self, stride: usize, samples: usize, classes: usize) {
-        let units = &self.linear;
+    #[inline(always)]
+    fn fill_rows<S: Simd, const V: usize>(&mut self, s: S, samples: usize, classes: usize) {
+        let (units, stride) = (&self.linear, V * S::LANES);
         let layers: [(&[f32], usize, &[f32], usize); 3] = [
             (&units.s4, S4_VALUES, &units.d_c5, C5_VALUES),
             (&units.c5, C5_VALUES, &units.d_f6, F6_VALUES),
             (&units.f6, F6_VALUES, &units.d_output, classes),
         ];
         let lengths = gradient_rows(classes);
-        for (i, (x, inputs, d, outputs)) in layers.into_iter().enumerate() {
-            transpose(&x[..inputs * stride], stride, &mut self.input_rows[i], INPUT_ROWS[i]);
-            transpose(&d[..outputs * stride], stride, &mut self.gradient_rows[i], lengths[i]);
+        for i in 0..3 {
+            let (x, inputs, d, outputs) = layers[i];
+            let (x, d) = (&x[..inputs * stride], &d[..outputs * stride]);
+            fill_rows::<S, V>(s, x, &mut self.input_rows[i], INPUT_ROWS[i]);
+            fill_rows::<S, V>(s, d, &mut self.gradient_rows[i], lengths[i]);
         }
         self.samples = samples;
     }

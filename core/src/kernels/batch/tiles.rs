@@ -38,8 +38,6 @@ pub(super) struct ConvolutionTile {
 
 pub(super) const C1_TILE_16: ConvolutionTile = ConvolutionTile { maps: 3, columns: 7 };
 pub(super) const C1_TILE_8: ConvolutionTile = ConvolutionTile { maps: 2, columns: 4 };
-pub(super) const C3_TILE_16: ConvolutionTile = ConvolutionTile { maps: 4, columns: 5 };
-pub(super) const C3_TILE_8: ConvolutionTile = ConvolutionTile { maps: 2, columns: 5 };
 
 /// The tile of the gradient with respect to a convolution's weights: maps by the five taps of a kernel row, one register
 /// each. It is summed over `rows` rows at a time, which stay in the L1 cache while all channels and taps use them.
@@ -50,12 +48,13 @@ pub(super) struct KernelGradientTile {
 
 pub(super) const C1_KERNEL_TILE_16: KernelGradientTile = KernelGradientTile { maps: 3, rows: 4 };
 pub(super) const C1_KERNEL_TILE_8: KernelGradientTile = KernelGradientTile { maps: 2, rows: 4 };
-pub(super) const C3_KERNEL_TILE_16: KernelGradientTile = KernelGradientTile { maps: 4, rows: 10 };
-pub(super) const C3_KERNEL_TILE_8: KernelGradientTile = KernelGradientTile { maps: 2, rows: 10 };
 
-/// The channels in a tile of the gradient with respect to C3's input. `convolution` sets its columns: 7, or at most 5.
-pub(super) const C3_INPUT_CHANNELS_16: usize = 3;
-pub(super) const C3_INPUT_CHANNELS_8: usize = 2;
+// The tiles of C3, which `winograd` computes: the maps of its forward pass and of the gradient with respect to its weights,
+// with five registers for each, and the channels of the gradient with respect to its input, with five registers for each.
+pub(super) const C3_MAPS_16: usize = 4;
+pub(super) const C3_MAPS_8: usize = 2;
+pub(super) const C3_CHANNELS_16: usize = 3;
+pub(super) const C3_CHANNELS_8: usize = 2;
 
 // The outputs in a tile of a linear layer's forward pass, with up to two registers of samples for each.
 pub(super) const LINEAR_OUTPUTS_16: usize = 12;

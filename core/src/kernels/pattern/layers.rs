@@ -518,7 +518,8 @@ fn c3_s2_backward<S: Simd, K: GradientSink>(s: S, sink: &mut K, buffers: &mut Pa
                     s.mul(rows[row], activation_derivative::<S, K>(s, s.load(&buffers.s2, at)));
                 totals[0] = s.fma(derivative, s.load(&buffers.s2_sum, at), totals[0]);
                 totals[1] = s.add(totals[1], derivative);
-                let (left, right) = s.twice(s.mul(derivative, coefficient));
+                let product = s.mul(derivative, coefficient);
+                let (left, right) = s.zip(product, product);
                 for y in 0..2 {
                     let at = (map * 28 + 2 * row + y) * 32 + 2 * column;
                     let left =

@@ -55,8 +55,8 @@ pub trait Simd: Copy {
     fn sum(self, a: Self::V) -> f32;
     /// The sums of neighbouring lanes: `(a0 + a1, a2 + a3, ..., b0 + b1, ...)`.
     fn pair_sums(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Each lane twice, in two vectors: `(a0, a0, a1, a1, ...)` from the first half of the lanes, and likewise from the second.
-    fn twice(self, a: Self::V) -> (Self::V, Self::V);
+    /// The lanes of two vectors in turn: `(a0, b0, a1, b1, ...)` from the first half of the lanes, and likewise from the second.
+    fn zip(self, a: Self::V, b: Self::V) -> (Self::V, Self::V);
     /// The smaller of the two lanes, for each lane. If `b` is NaN, the result is NaN.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// The absolute value of each lane.
@@ -84,6 +84,25 @@ pub trait Simd: Copy {
         }
         self.load(&lanes, 0)
     }
+}
+
+/// Exchanges rows and columns of a matrix of [`Simd::LANES`] x [`Simd::LANES`]. Each vector is a row; those beyond are not
+/// used.
+#[inline(always)]
+pub fn transpose<S: Simd>(s: S, mut rows: [S::V; WIDEST]) -> [S::V; WIDEST] {
+    let l = S::LANES;
+    let mut size = 1;
+    // A number's place has as many bits for the row as for the column. Each round moves all of these bits by one place, from
+    // the row to the column and around.
+    while size < l {
+        let mut zipped = rows;
+        for i in 0..l / 2 {
+            (zipped[2 * i], zipped[2 * i + 1]) = s.zip(rows[i], rows[i + l / 2]);
+        }
+        rows = zipped;
+        size *= 2;
+    }
+    rows
 }
 
 /// Work that can run with any instruction set.
@@ -287,10 +306,10 @@ impl Simd for Portable {
         ]
     }
     #[inline(always)]
-    fn twice(self, a: [f32; 8]) -> ([f32; 8], [f32; 8]) {
+    fn zip(self, a: [f32; 8], b: [f32; 8]) -> ([f32; 8], [f32; 8]) {
         (
-            [a[0], a[0], a[1], a[1], a[2], a[2], a[3], a[3]],
-            [a[4], a[4], a[5], a[5], a[6], a[6], a[7], a[7]],
+            [a[0], b[0], a[1], b[1], a[2], b[2], a[3], b[3]],
+            [a[4], b[4], a[5], b[5], a[6], b[6], a[7], b[7]],
         )
     }
     #[inline(always)]

@@ -118,12 +118,12 @@ impl Simd for Neon {
         unsafe { (vpaddq_f32(a.0, a.1), vpaddq_f32(b.0, b.1)) }
     }
     #[inline(always)]
-    fn twice(self, a: V) -> (V, V) {
+    fn zip(self, a: V, b: V) -> (V, V) {
         // SAFETY: the token exists, so the machine has the instructions.
         unsafe {
             (
-                (vzip1q_f32(a.0, a.0), vzip2q_f32(a.0, a.0)),
-                (vzip1q_f32(a.1, a.1), vzip2q_f32(a.1, a.1)),
+                (vzip1q_f32(a.0, b.0), vzip2q_f32(a.0, b.0)),
+                (vzip1q_f32(a.1, b.1), vzip2q_f32(a.1, b.1)),
             )
         }
     }

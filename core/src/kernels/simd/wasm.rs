@@ -99,9 +99,9 @@ impl Simd for Simd128 {
         (sums(a), sums(b))
     }
     #[inline(always)]
-    fn twice(self, a: V) -> (V, V) {
-        let each_twice = |v| (i32x4_shuffle::<0, 0, 1, 1>(v, v), i32x4_shuffle::<2, 2, 3, 3>(v, v));
-        (each_twice(a.0), each_twice(a.1))
+    fn zip(self, a: V, b: V) -> (V, V) {
+        let zip = |a, b| (i32x4_shuffle::<0, 4, 1, 5>(a, b), i32x4_shuffle::<2, 6, 3, 7>(a, b));
+        (zip(a.0, b.0), zip(a.1, b.1))
     }
     #[inline(always)]
     fn min(self, a: V, b: V) -> V {

@@ -136,13 +136,12 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    fn twice(self, a: __m512) -> (__m512, __m512) {
+    fn zip(self, a: __m512, b: __m512) -> (__m512, __m512) {
         // SAFETY: the token exists, so the machine has the instructions.
         unsafe {
-            let low = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-            let high =
-                _mm512_setr_epi32(8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15);
-            (_mm512_permutexvar_ps(low, a), _mm512_permutexvar_ps(high, a))
+            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+            (_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b))
         }
     }
     #[inline(always)]
@@ -275,10 +274,10 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn twice(self, a: __m256) -> (__m256, __m256) {
+    fn zip(self, a: __m256, b: __m256) -> (__m256, __m256) {
         // SAFETY: the token exists, so the machine has the instructions.
         unsafe {
-            let (low, high) = (_mm256_unpacklo_ps(a, a), _mm256_unpackhi_ps(a, a));
+            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
             (_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high))
         }
     }
