@@ -1,5 +1,5 @@
 # `make` lists the targets. Each target first sets up what it needs: see scripts/setup.sh.
-.PHONY: help setup train test test-all lint cross-check check-versions export reproduce adapt bench bench-browser pictures no-digits time-pictures load-test docs web package audit fuzz miri clean
+.PHONY: help setup train test test-all lint cross-check check-versions export reproduce adapt bench bench-browser pictures no-digits time-pictures load-test docs web package audit fuzz miri neon clean
 .DEFAULT_GOAL := help
 
 # With MAKEFLAGS cargo would look for make's job server, and warn that it cannot reach it.
@@ -123,6 +123,13 @@ audit: ## licences and advisories of all dependencies, and whether the public in
 
 miri: ## test the core's portable kernels in Miri, for undefined behaviour; needs nightly Rust
 	cargo +nightly miri test -p lenet5-core --test core portable
+
+# NEON is part of AArch64, and this target's tests of the core run in an emulator of it.
+neon: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER := aarch64-linux-gnu-gcc
+neon: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := qemu-aarch64 -L /usr/aarch64-linux-gnu
+neon: ## test the core's kernels for Arm in an emulator, in 30 minutes; needs rustup, and Debian's qemu-user, gcc-aarch64-linux-gnu and libc6-dev-arm64-cross
+	rustup target add aarch64-unknown-linux-gnu
+	LENET5_EMULATED=1 cargo test --release --locked -p lenet5-core --target aarch64-unknown-linux-gnu $(ARGS)
 
 clean: ## remove target, .venv and .libtorch; runs/ stays
 	cargo clean

@@ -5,7 +5,9 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use lenet5_core::kernels::batch::{BatchForm, BatchImages, BatchKernels, ParameterVector, Phase};
+use lenet5_core::kernels::batch::{
+    BatchForm, BatchImages, BatchKernels, ParameterVector, Phase, SingleKernels,
+};
 use lenet5_core::kernels::pattern::{LearningRates, PatternNetwork, PatternParameters};
 use lenet5_core::model::{Activation, Pooling};
 use lenet5_core::training::Loss;
@@ -72,11 +74,8 @@ fn logits_of_1000(bencher: Bencher, threads: usize) {
 
 #[divan::bench]
 fn logits_of_one(bencher: Bencher) {
-    let (parameters, images) = (parameters(), images(1));
-    let mut kernels = BatchKernels::new(FORM, 10);
-    bencher
-        .counter(ItemsCount::new(1_usize))
-        .bench_local(|| kernels.logits(&parameters, BatchImages::Inputs(&images), 1));
+    let (kernels, images) = (SingleKernels::new(FORM, &parameters()), images(1));
+    bencher.counter(ItemsCount::new(1_usize)).bench_local(|| kernels.logits(&images[0]));
 }
 
 #[divan::bench]

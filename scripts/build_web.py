@@ -9,7 +9,6 @@ checksum of the sources and the versions of the tools. The same sources and tool
 bytes.
 """
 
-import gzip
 import hashlib
 import json
 import os
@@ -19,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import zopfli.gzip
 
 ROOT = Path(__file__).parent.parent
 MODULE = ROOT / "web" / "page" / "lenet5"
@@ -134,7 +135,7 @@ def build() -> None:
         for name in ["lenet5.js", "lenet5.d.ts"]:
             shutil.copyfile(Path(folder) / name, MODULE / name)
         bare = (Path(folder) / "lenet5_bg.wasm").read_bytes()
-    packed = gzip.compress(bare, 9, mtime=0)
+    packed = zopfli.gzip.compress(bare)  # 2 % smaller than gzip's best
     (MODULE / "lenet5.wasm.gz").write_bytes(packed)
     rustc = subprocess.run(
         [environment.get("RUSTC", "rustc"), "-V"], env=environment, capture_output=True, text=True

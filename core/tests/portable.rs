@@ -39,6 +39,7 @@ impl WithSimd for Operations {
         let indices = std::array::from_fn(|i| i as i32 * 3 % 8);
         let bits = s.load(&self.a.map(|x| f32::from_bits(0x3f80_0000 + x.abs() as u32 * 7)), 3);
         let (first, second) = s.zip(a, b);
+        let (even, odd) = s.unzip(a, b);
         let results = [
             s.splat(2.5),
             s.add(a, b),
@@ -53,9 +54,10 @@ impl WithSimd for Operations {
             s.fma(a, b, a),
             s.fnma(a, b, a),
             s.splat(s.sum(a)),
-            s.pair_sums(a, b),
             first,
             second,
+            even,
+            odd,
             s.abs(a),
             s.with_sign(s.abs(b), a),
             s.look_up_32(&self.table, bits),
@@ -86,8 +88,8 @@ fn check_operations(isa: Isa) {
     let lanes = found[0].len();
     let (x, y) = (|i: usize| a[i + 3], |i: usize| b[i + 5]);
     let both = |i: usize| if i < lanes { x(i) } else { y(i - lanes) };
-    let zipped = |i: usize| if i % 2 == 0 { x(i / 2) } else { y(i / 2) };
-    let expected: [&dyn Fn(usize) -> f32; 20] = [
+    let zipped = |i: usize| if i.is_multiple_of(2) { x(i / 2) } else { y(i / 2) };
+    let expected: [&dyn Fn(usize) -> f32; 21] = [
         &|_| 2.5,
         &|i| x(i) + y(i),
         &|i| x(i) - y(i),
@@ -101,9 +103,10 @@ fn check_operations(isa: Isa) {
         &|i| x(i) * y(i) + x(i),
         &|i| x(i) - x(i) * y(i),
         &|_| (0..lanes).map(x).sum(),
-        &|i| both(2 * i) + both(2 * i + 1),
         &zipped,
         &|i| zipped(lanes + i),
+        &|i| both(2 * i),
+        &|i| both(2 * i + 1),
         &|i| x(i).abs(),
         &|i| y(i).abs().copysign(x(i)),
         &|i| table[x(i).abs() as usize * 7 % 32],

@@ -8,7 +8,9 @@ use super::LayerOutput;
 use crate::data::digit::{PIXELS, SIDE};
 use crate::data::to_input;
 use crate::forward::ForwardPass;
-use crate::kernels::batch::{BatchForm, BatchImages, BatchKernels, GreyImages, ParameterVector};
+use crate::kernels::batch::{
+    BatchForm, BatchImages, BatchKernels, GreyImages, ParameterVector, SingleKernels,
+};
 use crate::kernels::pattern::{PatternBuffers, PatternNetwork};
 use crate::model::{Input, ModelConfig, Network};
 use crate::training::Loss;
@@ -17,6 +19,8 @@ use crate::{Error, Result};
 
 /// The number of pictures that a thread classifies at a time.
 const CHUNK: usize = 64;
+/// The kernels for batches compute at least 8 pictures, and as many as that at a time. Fewer are faster one by one.
+const FEW: usize = 8;
 
 /// A network that several threads can use at the same time.
 pub struct Classifier {
@@ -33,6 +37,8 @@ enum Kernels {
         images: Box<GreyImages>,
         /// Kernels that no thread is using.
         free: Mutex<Vec<BatchKernels>>,
+        /// The kernels for a few pictures. They give the bits of the others.
+        single: SingleKernels,
     },
     Pattern(Box<PatternNetwork>),
     /// The plain forward pass, for networks that no kernels support.
@@ -57,12 +63,12 @@ impl Classifier {
             (_, Network::Original) => {
                 Kernels::Pattern(Box::new(PatternNetwork::of(weights, Loss::Distance)?))
             }
-            (Ok(form), Network::Modern) if config.input != Input::Resized => Kernels::Batch {
-                form,
-                parameters: ParameterVector::of(weights),
-                images: Box::new(GreyImages::new(Vec::new(), SIDE, config)),
-                free: Mutex::default(),
-            },
+            (Ok(form), Network::Modern) if config.input != Input::Resized => {
+                let parameters = ParameterVector::of(weights);
+                let single = SingleKernels::new(form, &parameters);
+                let images = Box::new(GreyImages::new(Vec::new(), SIDE, config));
+                Kernels::Batch { form, parameters, images, free: Mutex::default(), single }
+            }
             _ => Kernels::Plain,
         };
         Ok(Self { forward, kernels })
@@ -75,8 +81,13 @@ impl Classifier {
 
     /// The probabilities of the classes, for each picture in MNIST's form.
     pub fn probabilities(&self, pictures: &[[u8; PIXELS]]) -> Vec<Vec<f32>> {
-        let chunks = pictures.par_chunks(CHUNK).with_max_len(1);
-        let logits: Vec<Vec<f32>> = chunks.map(|chunk| self.logits(chunk)).collect();
+        // Other threads would take a few microseconds to start.
+        let logits: Vec<Vec<f32>> = if pictures.len() < FEW {
+            vec![self.logits(pictures)]
+        } else {
+            let chunks = pictures.par_chunks(CHUNK).with_max_len(1);
+            chunks.map(|chunk| self.logits(chunk)).collect()
+        };
         let classes = self.config().classes;
         logits.iter().flat_map(|logits| logits.chunks_exact(classes)).map(softmax).collect()
     }
@@ -87,9 +98,11 @@ impl Classifier {
     #[inline(never)]
     fn logits(&self, pictures: &[[u8; PIXELS]]) -> Vec<f32> {
         match &self.kernels {
-            // The batch kernels also compute a single picture, because its result must not depend
-            // on the number of pictures that are read together.
-            Kernels::Batch { form, parameters, images, free } => {
+            Kernels::Batch { images, single, .. } if pictures.len() < FEW => {
+                let logits = |picture: &[u8; PIXELS]| single.logits(&images.input(picture));
+                pictures.iter().flat_map(logits).collect()
+            }
+            Kernels::Batch { form, parameters, images, free, .. } => {
                 let lock = || free.lock().unwrap_or_else(PoisonError::into_inner);
                 let unused = lock().pop();
                 let mut kernels =

@@ -3,7 +3,7 @@
 //! Run: cargo run --release --bin burn_peer -- train --variant=flex --batch-size=128 --threads=1
 
 use anyhow::{Context, Result, anyhow, bail};
-use burn::module::{AutodiffModule, Module};
+use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::loss::{CrossEntropyLoss, CrossEntropyLossConfig};
 use burn::nn::pool::{AvgPool2dConfig, MaxPool2dConfig};
@@ -124,7 +124,7 @@ impl Peer for Burn {
 
     fn predict(&self, (images, model): &Self::Input) -> Result<Vec<f32>> {
         let logits = model.forward(images.clone());
-        logits.into_data().into_vec().map_err(|error| anyhow!("{error:?}"))
+        logits.into_data().try_into_vec().map_err(|error| anyhow!("{error:?}"))
     }
 }
 

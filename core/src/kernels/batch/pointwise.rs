@@ -166,6 +166,46 @@ fn activate_and_pool_with<S: Simd, A: ActivationKernel, P: PoolingKernel, const 
     }
 }
 
+/// Pools two rows of `SIZE` vectors.
+#[inline(always)]
+pub(super) fn pool<S: Simd, const SIZE: usize>(
+    s: S,
+    pooling: Pooling,
+    values: &[f32],
+    pooled: &mut [f32],
+) {
+    let values = &values[..2 * SIZE * S::LANES];
+    for c in 0..SIZE / 2 {
+        let four = block::<S, SIZE>(s, values, c);
+        s.store(pooled, c * S::LANES, pool_four(s, pooling, four));
+    }
+}
+
+/// Pools two rows whose columns are in the lanes, of up to 32 columns.
+#[inline(always)]
+pub(super) fn pool_columns<S: Simd>(
+    s: S,
+    pooling: Pooling,
+    values: &[f32; 2 * 32],
+    pooled: &mut [f32],
+) {
+    let l = S::LANES;
+    for first in (0..16).step_by(l) {
+        let (top, bottom) = (&values[2 * first..][..2 * l], &values[32 + 2 * first..][..2 * l]);
+        let (x0, x1) = s.unzip(s.load(top, 0), s.load(top, l));
+        let (x2, x3) = s.unzip(s.load(bottom, 0), s.load(bottom, l));
+        s.store(pooled, first, pool_four(s, pooling, [x0, x1, x2, x3]));
+    }
+}
+
+#[inline(always)]
+fn pool_four<S: Simd>(s: S, pooling: Pooling, x: [S::V; 4]) -> S::V {
+    match pooling {
+        Pooling::Avg => Average::apply(s, x),
+        Pooling::Max => Max::apply(s, x),
+    }
+}
+
 /// Computes the gradients with respect to a layer's sums, from those with respect to its pooled values. They replace the
 /// layer's values. Their sum over each map, the gradient with respect to its bias, is added to `bias`, a vector for each map
 /// whose lanes are still to be added up.

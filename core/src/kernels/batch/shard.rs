@@ -224,7 +224,12 @@ fn group_phase<S: Simd>(s: S, task: PhaseTask) {
         }
         Phase::C3 => {
             let (kernels, bias) = (task.c3_kernels, p.bias(C3));
-            winograd::transform_input(s, &group.s2, &mut group.s2_points);
+            winograd::transform_input::<S, { winograd::ALL_ROWS }>(
+                s,
+                &group.s2,
+                &mut group.s2_points,
+                l,
+            );
             if S::WIDE {
                 winograd::forward::<S, C3_MAPS_16>(s, kernels, bias, &group.s2_points, c3_points);
             } else {

@@ -35,10 +35,16 @@ const MAPS: usize = 16;
 
 /// The number of values of `G w`, in the layout `[point][map][channel][kernel row]`.
 pub(super) const KERNEL_POINTS: usize = POINTS * MAPS * CHANNELS * 5;
+/// The number of vectors of `Bᵀ x` for one row of one channel, in the layout `[point][tile]`.
+pub(super) const ROW_POINTS: usize = POINTS * TILES;
 /// The number of vectors of `Bᵀ x`, in the layout `[point][channel][row][tile]`.
-pub(super) const INPUT_POINTS: usize = POINTS * CHANNELS * SIZE * TILES;
+pub(super) const INPUT_POINTS: usize = CHANNELS * SIZE * ROW_POINTS;
+/// The number of vectors of `A dy` for one map, in the layout `[point][row][tile]`.
+pub(super) const MAP_POINTS: usize = POINTS * OUT * TILES;
 /// The number of vectors of `A dy`, in the layout `[point][map][row][tile]`.
-pub(super) const OUTPUT_POINTS: usize = POINTS * MAPS * OUT * TILES;
+pub(super) const OUTPUT_POINTS: usize = MAPS * MAP_POINTS;
+/// The number of rows of all channels.
+pub(super) const ALL_ROWS: usize = CHANNELS * SIZE;
 
 /// `G`: for each point, the powers of the point, divided by the product of its distances to the other points.
 const G: [[f32; 5]; POINTS] = [
@@ -60,28 +66,33 @@ pub(super) fn transform_kernels(weight: &[f32], kernels: &mut [f32]) {
     }
 }
 
-/// Computes `Bᵀ x`.
+/// Computes `Bᵀ x` for `ROWS` rows, in the layout `[point][row][tile]`, to vectors that are `stride` apart.
 #[inline(always)]
-pub(super) fn transform_input<S: Simd>(s: S, x: &[f32], points: &mut [f32]) {
+pub(super) fn transform_input<S: Simd, const ROWS: usize>(
+    s: S,
+    x: &[f32],
+    points: &mut [f32],
+    stride: usize,
+) {
     let (l, four, five) = (S::LANES, s.splat(4.0), s.splat(5.0));
-    let stride = CHANNELS * SIZE * TILES * l;
-    for row in 0..CHANNELS * SIZE {
+    let point = ROWS * TILES * stride;
+    for row in 0..ROWS {
         let x = &x[row * SIZE * l..][..SIZE * l];
         for t in 0..TILES {
             let mut w = [s.splat(0.0); 6];
             for i in 0..6 {
                 w[i] = s.load(x, (2 * t + i) * l);
             }
-            let at = (row * TILES + t) * l;
+            let at = (row * TILES + t) * stride;
             let (even, odd) = (s.fnma(four, w[2], w[4]), s.fnma(four, w[1], w[3]));
             s.store(points, at, s.fma(four, w[0], s.sub(even, w[2])));
-            s.store(points, at + stride, s.add(even, odd));
-            s.store(points, at + 2 * stride, s.sub(even, odd));
+            s.store(points, at + point, s.add(even, odd));
+            s.store(points, at + 2 * point, s.sub(even, odd));
             let (even, odd) = (s.sub(w[4], w[2]), s.sub(w[3], w[1]));
             let odd = s.add(odd, odd);
-            s.store(points, at + 3 * stride, s.add(even, odd));
-            s.store(points, at + 4 * stride, s.sub(even, odd));
-            s.store(points, at + 5 * stride, s.fma(four, w[1], s.fnma(five, w[3], w[5])));
+            s.store(points, at + 3 * point, s.add(even, odd));
+            s.store(points, at + 4 * point, s.sub(even, odd));
+            s.store(points, at + 5 * point, s.fma(four, w[1], s.fnma(five, w[3], w[5])));
         }
     }
 }
@@ -133,6 +144,43 @@ pub(super) fn forward<S: Simd, const OUTPUTS: usize>(
     }
 }
 
+/// Computes the same for maps in the lanes, and rows of `x` that are next to each other: `kernels` has the layout
+/// `[point][channel][kernel row][map]`, `x` the layout `[point][tile][channel and row]` with `rows` rows, and `products` the
+/// layout `[point][row][tile]`.
+#[inline(always)]
+pub(super) fn forward_maps<S: Simd>(
+    s: S,
+    kernels: &[f32],
+    bias: S::V,
+    x: &[f32],
+    rows: usize,
+    products: &mut [f32],
+) {
+    let l = S::LANES;
+    for p in 0..POINTS {
+        let bias = if p == 0 || p == POINTS - 1 { bias } else { s.splat(0.0) };
+        for row in (0..OUT).step_by(2) {
+            let mut sums = [[bias; TILES]; 2];
+            for channel in 0..CHANNELS {
+                for ky in 0..5 {
+                    let w = s.load(kernels, ((p * CHANNELS + channel) * 5 + ky) * MAPS);
+                    let x = &x[p * TILES * rows + channel * SIZE + row + ky..];
+                    let x = &x[..(TILES - 1) * rows + 2];
+                    for t in 0..TILES {
+                        sums[0][t] = s.fma(s.splat(x[t * rows]), w, sums[0][t]);
+                        sums[1][t] = s.fma(s.splat(x[t * rows + 1]), w, sums[1][t]);
+                    }
+                }
+            }
+            let products = &mut products[(p * OUT + row) * TILES * l..][..2 * TILES * l];
+            for t in 0..TILES {
+                s.store(products, t * l, sums[0][t]);
+                s.store(products, (TILES + t) * l, sums[1][t]);
+            }
+        }
+    }
+}
+
 /// Computes `Aᵀ`, the activation and the pooling. The activations are written to `values`, the pooled values to vectors that
 /// are `stride` apart.
 #[inline(always)]
@@ -144,29 +192,39 @@ pub(super) fn transform_output<S: Simd>(
     pooled: &mut [f32],
     stride: usize,
 ) {
-    let l = S::LANES;
     for pair in 0..MAPS * OUT / 2 {
-        let values = &mut values[2 * pair * OUT * l..][..2 * OUT * l];
-        for tile in 0..2 * TILES {
-            let v = load_points::<S, OUTPUT_POINTS>(s, products, 2 * pair * TILES + tile);
-            let (sum1, sum2) = (s.add(v[1], v[2]), s.add(v[3], v[4]));
-            let (d1, d2) = (s.sub(v[1], v[2]), s.sub(v[3], v[4]));
-            s.store(values, 2 * tile * l, s.add(s.add(v[0], sum1), sum2));
-            let second = s.fma(s.splat(2.0), d2, s.add(v[5], d1));
-            s.store(values, (2 * tile + 1) * l, second);
-        }
+        let values = &mut values[2 * pair * OUT * S::LANES..][..2 * OUT * S::LANES];
+        transform_two_rows::<S, MAPS>(s, products, pair, values);
         let pooled = &mut pooled[pair * OUT / 2 * stride..];
         activate_and_pool::<S, OUT>(s, form, values, pooled, stride);
     }
 }
 
-/// Loads a vector for each point. There are `VECTORS` vectors for all points.
+/// Computes `Aᵀ` for two rows of the output, when there are `MAPS` maps.
 #[inline(always)]
-fn load_points<S: Simd, const VECTORS: usize>(s: S, from: &[f32], at: usize) -> [S::V; POINTS] {
-    let from = &from[..VECTORS * S::LANES];
+pub(super) fn transform_two_rows<S: Simd, const MAPS: usize>(
+    s: S,
+    products: &[f32],
+    pair: usize,
+    values: &mut [f32],
+) {
+    for tile in 0..2 * TILES {
+        let v = load_points(s, products, MAPS * OUT * TILES, 2 * pair * TILES + tile);
+        let (sum1, sum2) = (s.add(v[1], v[2]), s.add(v[3], v[4]));
+        let (d1, d2) = (s.sub(v[1], v[2]), s.sub(v[3], v[4]));
+        s.store(values, 2 * tile * S::LANES, s.add(s.add(v[0], sum1), sum2));
+        let second = s.fma(s.splat(2.0), d2, s.add(v[5], d1));
+        s.store(values, (2 * tile + 1) * S::LANES, second);
+    }
+}
+
+/// Loads vector `at` of each point. A point has `count` vectors.
+#[inline(always)]
+fn load_points<S: Simd>(s: S, from: &[f32], count: usize, at: usize) -> [S::V; POINTS] {
+    let from = &from[..POINTS * count * S::LANES];
     let mut values = [s.splat(0.0); POINTS];
     for p in 0..POINTS {
-        values[p] = s.load(from, (p * VECTORS / POINTS + at) * S::LANES);
+        values[p] = s.load(from, (p * count + at) * S::LANES);
     }
     values
 }
@@ -288,7 +346,7 @@ pub(super) fn transform_input_gradient<S: Simd>(s: S, products: &[f32], d_input:
         // The inputs of neighbouring tiles overlap by four columns.
         let mut columns = [s.splat(0.0); SIZE];
         for t in 0..TILES {
-            let v = load_points::<S, INPUT_POINTS>(s, products, row * TILES + t);
+            let v = load_points(s, products, CHANNELS * SIZE * TILES, row * TILES + t);
             let (sum1, sum2) = (s.add(v[1], v[2]), s.add(v[3], v[4]));
             let (d1, d2) = (s.sub(v[1], v[2]), s.sub(v[3], v[4]));
             let (d2, c) = (s.add(d2, d2), 2 * t);

@@ -181,7 +181,8 @@ fn c1_s2_forward<S: Simd>(s: S, weights: &KernelWeights, buffers: &mut PatternBu
                     s.load(&buffers.c1, top + S::LANES),
                     s.load(&buffers.c1, bottom + S::LANES),
                 );
-                let sum = s.pair_sums(left, right);
+                let (even, odd) = s.unzip(left, right);
+                let sum = s.add(even, odd);
                 let at = (map * 14 + row) * 16 + column;
                 s.store(&mut buffers.s2_sum, at, sum);
                 s.store(&mut buffers.s2, at, scaled_tanh(s, s.fma(sum, coefficient, bias)));

@@ -53,10 +53,10 @@ pub trait Simd: Copy {
     fn fnma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// The sum of all lanes.
     fn sum(self, a: Self::V) -> f32;
-    /// The sums of neighbouring lanes: `(a0 + a1, a2 + a3, ..., b0 + b1, ...)`.
-    fn pair_sums(self, a: Self::V, b: Self::V) -> Self::V;
     /// The lanes of two vectors in turn: `(a0, b0, a1, b1, ...)` from the first half of the lanes, and likewise from the second.
     fn zip(self, a: Self::V, b: Self::V) -> (Self::V, Self::V);
+    /// The inverse of [`Simd::zip`]: every second lane of two vectors, `(a0, a2, ..., b0, b2, ...)`, and the others.
+    fn unzip(self, a: Self::V, b: Self::V) -> (Self::V, Self::V);
     /// The smaller of the two lanes, for each lane. If `b` is NaN, the result is NaN.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// The absolute value of each lane.
@@ -293,23 +293,17 @@ impl Simd for Portable {
         ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
     }
     #[inline(always)]
-    fn pair_sums(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        [
-            a[0] + a[1],
-            a[2] + a[3],
-            a[4] + a[5],
-            a[6] + a[7],
-            b[0] + b[1],
-            b[2] + b[3],
-            b[4] + b[5],
-            b[6] + b[7],
-        ]
-    }
-    #[inline(always)]
     fn zip(self, a: [f32; 8], b: [f32; 8]) -> ([f32; 8], [f32; 8]) {
         (
             [a[0], b[0], a[1], b[1], a[2], b[2], a[3], b[3]],
             [a[4], b[4], a[5], b[5], a[6], b[6], a[7], b[7]],
+        )
+    }
+    #[inline(always)]
+    fn unzip(self, a: [f32; 8], b: [f32; 8]) -> ([f32; 8], [f32; 8]) {
+        (
+            [a[0], a[2], a[4], a[6], b[0], b[2], b[4], b[6]],
+            [a[1], a[3], a[5], a[7], b[1], b[3], b[5], b[7]],
         )
     }
     #[inline(always)]

@@ -113,17 +113,22 @@ impl Simd for Neon {
         unsafe { vaddvq_f32(vaddq_f32(a.0, a.1)) }
     }
     #[inline(always)]
-    fn pair_sums(self, a: V, b: V) -> V {
-        // SAFETY: the token exists, so the machine has the instructions.
-        unsafe { (vpaddq_f32(a.0, a.1), vpaddq_f32(b.0, b.1)) }
-    }
-    #[inline(always)]
     fn zip(self, a: V, b: V) -> (V, V) {
         // SAFETY: the token exists, so the machine has the instructions.
         unsafe {
             (
                 (vzip1q_f32(a.0, b.0), vzip2q_f32(a.0, b.0)),
                 (vzip1q_f32(a.1, b.1), vzip2q_f32(a.1, b.1)),
+            )
+        }
+    }
+    #[inline(always)]
+    fn unzip(self, a: V, b: V) -> (V, V) {
+        // SAFETY: the token exists, so the machine has the instructions.
+        unsafe {
+            (
+                (vuzp1q_f32(a.0, a.1), vuzp1q_f32(b.0, b.1)),
+                (vuzp2q_f32(a.0, a.1), vuzp2q_f32(b.0, b.1)),
             )
         }
     }

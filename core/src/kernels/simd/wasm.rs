@@ -91,17 +91,15 @@ impl Simd for Simd128 {
         f32x4_extract_lane::<0>(two) + f32x4_extract_lane::<1>(two)
     }
     #[inline(always)]
-    fn pair_sums(self, a: V, b: V) -> V {
-        let sums = |v: V| {
-            let even = i32x4_shuffle::<0, 2, 4, 6>(v.0, v.1);
-            f32x4_add(even, i32x4_shuffle::<1, 3, 5, 7>(v.0, v.1))
-        };
-        (sums(a), sums(b))
-    }
-    #[inline(always)]
     fn zip(self, a: V, b: V) -> (V, V) {
         let zip = |a, b| (i32x4_shuffle::<0, 4, 1, 5>(a, b), i32x4_shuffle::<2, 6, 3, 7>(a, b));
         (zip(a.0, b.0), zip(a.1, b.1))
+    }
+    #[inline(always)]
+    fn unzip(self, a: V, b: V) -> (V, V) {
+        let even = |v: V| i32x4_shuffle::<0, 2, 4, 6>(v.0, v.1);
+        let odd = |v: V| i32x4_shuffle::<1, 3, 5, 7>(v.0, v.1);
+        ((even(a), even(b)), (odd(a), odd(b)))
     }
     #[inline(always)]
     fn min(self, a: V, b: V) -> V {
