@@ -1,15 +1,18 @@
-//! Measures how many images per second an engine classifies on the CPU, for scripts/bench.py.
+//! Measures how many images per second are classified on the CPU, for scripts/bench.py.
 //!
 //! Run: cargo run --release --example inference -- ENGINE BATCH THREADS    (ENGINE: fused or
 //! libtorch) Prints: {"images_per_second": N}
+//!
+//! With `fused`, `Recognizer::classify` gets pictures of 28x28 bytes and returns probabilities; with
+//! `libtorch`, the network gets tensors of 32x32 floats and returns logits.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use lenet5::Recognizer;
 use lenet5::data::{Dataset, Split, to_input};
 use lenet5::model::{LeNet5, ModelConfig};
-use lenet5_core::kernels::batch::{BatchForm, BatchImages, BatchKernels, ParameterVector};
 use tch::Device;
 use tch::nn::Module;
 
@@ -25,27 +28,25 @@ fn main() -> Result<()> {
     }
     let threads: i32 = threads.parse().context("THREADS")?;
     lenet5::libtorch::set_threads(Some(threads))?;
-    let rate = images_per_second(engine, batch, threads as usize)?;
+    rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global()?;
+    let rate = images_per_second(engine, batch)?;
     println!("{{\"images_per_second\": {rate}}}");
     Ok(())
 }
 
-fn images_per_second(engine: &str, batch: usize, threads: usize) -> Result<f64> {
+fn images_per_second(engine: &str, batch: usize) -> Result<f64> {
     let config = ModelConfig::default();
     let model = LeNet5::random(&config, Device::Cpu)?;
-    let images =
-        to_input(Dataset::embedded(Split::Test, 10)?.first(batch as i64).images(), &config);
-    let pixels = Vec::<f32>::try_from(images.flatten(0, -1))?;
-    let form = BatchForm::of(&config).map_err(anyhow::Error::msg)?;
-    let parameters = ParameterVector::of(&model.weights()?);
+    let data = Dataset::embedded(Split::Test, 10)?.first(batch as i64);
     let mut classify: Box<dyn FnMut()> = match engine {
-        "libtorch" => Box::new(|| drop(tch::no_grad(|| model.forward(&images)))),
+        "libtorch" => {
+            let images = to_input(data.images(), &config);
+            Box::new(move || drop(tch::no_grad(|| model.forward(&images))))
+        }
         "fused" => {
-            let mut kernels = BatchKernels::new(form, config.classes).with_threads(threads);
-            Box::new(move || {
-                let images = BatchImages::Inputs(pixels.as_chunks().0);
-                black_box(kernels.logits(&parameters, images, batch));
-            })
+            let recognizer = Recognizer::new(&model.weights()?)?;
+            let pixels = Vec::<u8>::try_from(data.images().flatten(0, -1))?;
+            Box::new(move || drop(black_box(recognizer.classify(pixels.as_chunks().0))))
         }
         other => bail!("expected fused or libtorch, found {other}"),
     };

@@ -269,6 +269,28 @@ fn evaluates_and_profiles() {
     assert!(ended.stderr.contains("--profile goes with the modern network"), "{ended:?}");
 }
 
+#[test]
+fn the_environment_chooses_the_instruction_set() {
+    let folder = temp();
+    let data = small_mnist().to_str().unwrap();
+    let train = |isa: &str| {
+        let mut command = program("train");
+        command.env("LENET5_ISA", isa).args(["--device=cpu", "--profile", "--epochs=1"]);
+        command.args(["--engine=fused", "--data", data, "--out"]).arg(folder.path().join(isa));
+        Ended::from(command.output().unwrap())
+    };
+    for isa in Isa::available() {
+        let table = train(isa.name()).success();
+        assert!(table.contains(&format!("instruction set: {}\n", isa.name())), "{table}");
+    }
+    let ended = train("avx3");
+    assert_eq!(ended.code, Some(1));
+    let names: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
+    let expected =
+        format!("LENET5_ISA: expected {} on this machine, found avx3", names.join(" or "));
+    assert!(ended.stderr.contains(&expected), "{ended:?}");
+}
+
 /// Returns the weights of a run of two epochs, and its measurements.
 fn trained(arguments: &[&str], out: &Path) -> (Weights, Vec<EpochMetrics>) {
     let mut command = program("train");

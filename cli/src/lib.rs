@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use lenet5_core::kernels::simd::Isa;
 use lenet5_core::{Error, Result, Weights, files};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -121,7 +122,7 @@ fn handle_signals(
 /// error on stderr. (Wrong usage ends the program in [`parse`], with 2.) If the reader of stdout
 /// closes the pipe early (`| head`), the code is 0.
 pub fn run(command: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
-    match command() {
+    match Isa::from_environment().map_err(anyhow::Error::from).and_then(|_| command()) {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

@@ -340,12 +340,13 @@ fn work_is_measured_by_phase() {
         for ((phase, ..), seconds) in Phase::ALL.iter().zip(profile.seconds) {
             assert_eq!(seconds > 0.0, *phase != Phase::Update, "{phase:?}");
         }
-        let table = profile.table(10, 1e9);
+        let table = profile.table(10, kernels.isa(), 1e9);
         for row in
             ["c1, s2   forward", "c3       back, weights", "all      update", "sgemm on one thread"]
         {
             assert!(table.contains(row), "{table}");
         }
+        assert!(table.ends_with(&format!("instruction set: {}\n", Isa::best().name())), "{table}");
     }
 }
 

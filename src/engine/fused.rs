@@ -125,7 +125,7 @@ impl Engine for FusedEngine {
 
     fn profile(&self) -> Result<Option<String>> {
         let table = |profile: &lenet5_core::kernels::batch::Profile| {
-            profile.table(self.recipe.model.classes, sgemm())
+            profile.table(self.recipe.model.classes, self.kernels.isa(), sgemm())
         };
         Ok(self.kernels.profile().map(table))
     }

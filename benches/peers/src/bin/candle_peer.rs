@@ -3,7 +3,7 @@
 //! Run: cargo run --release --bin candle_peer -- train --batch-size=128 --threads=1
 
 use anyhow::{Result, bail};
-use candle_core::{D, DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Conv2d, Conv2dConfig, Init, Linear, Module, VarBuilder, VarMap};
 use lenet5_peers::{Form, Images, MOMENTUM, Peer, SIDE};
 

@@ -117,6 +117,11 @@ impl BatchKernels {
         self
     }
 
+    /// The instruction set that the kernels use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
     /// Makes the kernels use this number of threads.
     ///
     /// # Panics

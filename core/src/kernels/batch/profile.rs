@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use crate::kernels::simd::Isa;
+
 /// A part of the work on a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -101,8 +103,8 @@ impl Profile {
     }
 
     /// The profile as a table. `sgemm`, the operations per second of a matrix product on one thread, is there for
-    /// comparison.
-    pub fn table(&self, classes: usize, sgemm: f64) -> String {
+    /// comparison. C3 counts as a convolution without Winograd's algorithm, which takes fewer operations.
+    pub fn table(&self, classes: usize, isa: Isa, sgemm: f64) -> String {
         let line = |layer: &str, direction: &str, seconds: f64, operations: f64| {
             let rate = operations * self.samples as f64 / seconds;
             let rates = match operations {
@@ -121,7 +123,14 @@ impl Profile {
             table += &line(layer, direction, seconds, phase.operations(classes));
         }
         table += &line("all", "", self.seconds.iter().sum(), operations);
-        table + &format!("sgemm on one thread: {:.1} GFLOP/s\n", sgemm / 1e9)
+        table += &format!("sgemm on one thread: {:.1} GFLOP/s\n", sgemm / 1e9);
+        let reason = match isa.name() {
+            "portable" if Isa::available().len() == 1 => {
+                " (plain Rust, which is slower: this CPU has neither AVX2 nor NEON)"
+            }
+            _ => "",
+        };
+        table + &format!("instruction set: {}{reason}\n", isa.name())
     }
 }
 

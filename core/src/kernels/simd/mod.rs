@@ -13,6 +13,10 @@ mod wasm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use std::sync::OnceLock;
+
+use crate::{Error, Result};
+
 /// The number of lanes of the widest vector.
 pub const WIDEST: usize = 16;
 
@@ -152,9 +156,27 @@ impl Isa {
         all
     }
 
-    /// The instruction set with the widest vectors.
+    /// The instruction set that the environment variable `LENET5_ISA` names; without it, the one with the widest vectors.
+    ///
+    /// # Errors
+    /// If this machine does not have the instruction set.
+    pub fn from_environment() -> Result<Isa> {
+        let available = Isa::available();
+        let Some(name) = std::env::var_os("LENET5_ISA") else { return Ok(available[0]) };
+        available.iter().copied().find(|isa| name == *isa.name()).ok_or_else(|| {
+            let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
+            Error::Config(format!(
+                "LENET5_ISA: expected {} on this machine, found {}",
+                names.join(" or "),
+                name.display()
+            ))
+        })
+    }
+
+    /// The instruction set of [`Isa::from_environment`], asked once; if that is an error, the one with the widest vectors.
     pub fn best() -> Isa {
-        Isa::available()[0]
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        *BEST.get_or_init(|| Isa::from_environment().unwrap_or_else(|_| Isa::available()[0]))
     }
 
     /// The name of the instruction set: `avx512`, `avx2`, `neon`, `simd128` or `portable`.
