@@ -339,7 +339,8 @@ def main() -> None:
     threads = sorted({1, cores})
     export = [sys.executable, Path(__file__).with_name("export.py")]
     call([*export, ROOT / "tests" / "tanh.pth", ONNX.with_suffix("")])
-    call(["cargo", "build", "--release", "--locked", f"--manifest-path={PEERS}/Cargo.toml"])
+    # Not by --manifest-path: cargo reads the settings of the folder that it runs in.
+    subprocess.run(["cargo", "build", "--release", "--locked"], cwd=PEERS, check=True)
     report = {
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
