@@ -18,7 +18,7 @@ mod tiles;
 mod update;
 mod winograd;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -31,7 +31,7 @@ use parameters::{C1, C3, C5, F6, output};
 pub use parameters::{MAX_CLASSES, ParameterVector};
 use profile::Clock;
 pub use profile::{Phase, Profile};
-use shard::{GROUPS, PhaseTask, Shard, ShardSamples, gradient_rows};
+use shard::{GROUPS, PhaseTask, Shard, ShardSamples, Workspace, gradient_rows};
 pub use single::SingleKernels;
 use tiles::*;
 use update::UpdateTask;
@@ -86,6 +86,8 @@ pub struct BatchKernels {
     isa: Isa,
     classes: usize,
     shards: Vec<Shard>,
+    /// One for each thread.
+    workspaces: Vec<Mutex<Workspace>>,
     /// The kernels of C3 at Winograd's points.
     c3_kernels: Vec<f32>,
     /// The threads, unless there is only one.
@@ -104,6 +106,7 @@ impl BatchKernels {
             isa,
             classes,
             shards: Vec::new(),
+            workspaces: vec![Mutex::new(Workspace::new())],
             c3_kernels: vec![0.0; winograd::KERNEL_POINTS],
             pool: None,
             profile: None,
@@ -129,6 +132,7 @@ impl BatchKernels {
     pub fn with_threads(mut self, threads: usize) -> BatchKernels {
         let pool = || ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
         self.pool = (threads > 1).then(|| Arc::new(pool()));
+        self.workspaces.resize_with(threads.max(1), || Mutex::new(Workspace::new()));
         self
     }
 
@@ -208,8 +212,19 @@ impl BatchKernels {
         let count = GROUPS * self.lanes();
         let samples = ShardSamples { images, labels, first: 0, count, batch_size: labels.len() };
         let (shard, group, groups) = (&mut self.shards[0], 0, GROUPS);
+        let workspace = self.workspaces[0].get_mut().unwrap_or_else(PoisonError::into_inner);
         let c3_kernels = &self.c3_kernels;
-        isa.run(PhaseTask { form, parameters, c3_kernels, shard, phase, group, groups, samples });
+        isa.run(PhaseTask {
+            form,
+            parameters,
+            c3_kernels,
+            workspace,
+            shard,
+            phase,
+            group,
+            groups,
+            samples,
+        });
     }
 
     /// The number of samples in a group.
@@ -306,8 +321,11 @@ impl BatchKernels {
         let (form, isa, lanes, timed) =
             (self.form, self.isa, self.lanes(), backward && self.profile.is_some());
         winograd::transform_kernels(parameters.weight(C3), &mut self.c3_kernels);
-        let c3_kernels = &self.c3_kernels;
+        let (c3_kernels, workspaces) = (&self.c3_kernels, &self.workspaces);
+        let pooled = self.pool.is_some();
         let work = |(shard, samples): (&mut Shard, &ShardSamples)| {
+            let thread = if pooled { rayon::current_thread_index().unwrap_or(0) } else { 0 };
+            let workspace = &mut *workspaces[thread].lock().unwrap_or_else(PoisonError::into_inner);
             let mut clock = Clock::start(timed);
             let mut run = |phase, group| {
                 let samples = *samples;
@@ -315,6 +333,7 @@ impl BatchKernels {
                     form,
                     parameters,
                     c3_kernels,
+                    workspace,
                     shard,
                     phase,
                     group,

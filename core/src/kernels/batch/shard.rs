@@ -1,5 +1,6 @@
 //! A shard of a batch: one or two groups of samples, one sample per lane. It goes through all layers forward and
-//! backward, so that the values of one layer are still in cache for the next, and holds the sums of its gradients.
+//! backward, so that the values of one layer are still in cache for the next. The values are in the workspace of the thread;
+//! what is needed later is in the shard.
 
 use super::super::simd::{Simd, WithSimd};
 use super::convolution::{self, convolve_and_pool};
@@ -31,7 +32,6 @@ struct GroupBuffers {
     c1: [f32; C1_VALUES * WIDEST],
     s2: [f32; S2_VALUES * WIDEST],
     c3: [f32; C3_VALUES * WIDEST],
-    d_s2: [f32; S2_VALUES * WIDEST],
     /// The values of s2 at Winograd's points, or the gradients with respect to them.
     s2_points: [f32; winograd::INPUT_POINTS * WIDEST],
 }
@@ -43,7 +43,6 @@ struct LinearBuffers {
     s4: [f32; S4_VALUES * SAMPLES],
     c5: [f32; C5_VALUES * SAMPLES],
     f6: [f32; F6_VALUES * SAMPLES],
-    output: [f32; MAX_CLASSES * SAMPLES],
     d_output: [f32; MAX_CLASSES * SAMPLES],
     d_f6: [f32; F6_VALUES * SAMPLES],
     d_c5: [f32; C5_VALUES * SAMPLES],
@@ -61,12 +60,44 @@ struct ConvolutionGradients {
     c3_bias: [f32; 16 * WIDEST],
 }
 
-/// The buffers and sums of one shard. One thread works on it at a time.
-pub(super) struct Shard {
+/// The values of the shard that a thread works on.
+pub(super) struct Workspace {
     groups: Vec<GroupBuffers>,
     /// C3's sums at Winograd's points, or the gradients with respect to them, for one group.
     c3_points: Vec<f32>,
+    /// The gradients with respect to s2, for one group.
+    d_s2: Vec<f32>,
     linear: Box<LinearBuffers>,
+}
+
+impl Workspace {
+    pub fn new() -> Workspace {
+        let group = GroupBuffers {
+            input: [0.0; INPUT_VALUES * WIDEST],
+            c1: [0.0; C1_VALUES * WIDEST],
+            s2: [0.0; S2_VALUES * WIDEST],
+            c3: [0.0; C3_VALUES * WIDEST],
+            s2_points: [0.0; winograd::INPUT_POINTS * WIDEST],
+        };
+        Workspace {
+            groups: vec![group; GROUPS],
+            c3_points: vec![0.0; winograd::OUTPUT_POINTS * WIDEST],
+            d_s2: vec![0.0; S2_VALUES * WIDEST],
+            linear: Box::new(LinearBuffers {
+                s4: [0.0; S4_VALUES * SAMPLES],
+                c5: [0.0; C5_VALUES * SAMPLES],
+                f6: [0.0; F6_VALUES * SAMPLES],
+                d_output: [0.0; MAX_CLASSES * SAMPLES],
+                d_f6: [0.0; F6_VALUES * SAMPLES],
+                d_c5: [0.0; C5_VALUES * SAMPLES],
+                d_s4: [0.0; S4_VALUES * SAMPLES],
+            }),
+        }
+    }
+}
+
+/// The results of one shard.
+pub(super) struct Shard {
     sums: Box<ConvolutionGradients>,
     /// The inputs of c5, f6 and output, one row for each sample.
     input_rows: [Vec<f32>; 3],
@@ -74,6 +105,8 @@ pub(super) struct Shard {
     gradient_rows: [Vec<f32>; 3],
     /// The number of samples in the rows.
     samples: usize,
+    /// The logits, in the layout `[class][sample]`.
+    logits: Vec<f32>,
     /// The sum of its samples' losses.
     pub loss: f64,
     /// The number of its samples that were misclassified.
@@ -82,27 +115,7 @@ pub(super) struct Shard {
 
 impl Shard {
     pub fn new(classes: usize) -> Shard {
-        let group = GroupBuffers {
-            input: [0.0; INPUT_VALUES * WIDEST],
-            c1: [0.0; C1_VALUES * WIDEST],
-            s2: [0.0; S2_VALUES * WIDEST],
-            c3: [0.0; C3_VALUES * WIDEST],
-            d_s2: [0.0; S2_VALUES * WIDEST],
-            s2_points: [0.0; winograd::INPUT_POINTS * WIDEST],
-        };
         Shard {
-            groups: vec![group; GROUPS],
-            c3_points: vec![0.0; winograd::OUTPUT_POINTS * WIDEST],
-            linear: Box::new(LinearBuffers {
-                s4: [0.0; S4_VALUES * SAMPLES],
-                c5: [0.0; C5_VALUES * SAMPLES],
-                f6: [0.0; F6_VALUES * SAMPLES],
-                output: [0.0; MAX_CLASSES * SAMPLES],
-                d_output: [0.0; MAX_CLASSES * SAMPLES],
-                d_f6: [0.0; F6_VALUES * SAMPLES],
-                d_c5: [0.0; C5_VALUES * SAMPLES],
-                d_s4: [0.0; S4_VALUES * SAMPLES],
-            }),
             sums: Box::new(ConvolutionGradients {
                 c1: [0.0; 6 * TAPS * WIDEST],
                 c1_bias: [0.0; 6 * WIDEST],
@@ -112,6 +125,7 @@ impl Shard {
             input_rows: INPUT_ROWS.map(|row| vec![0.0; SAMPLES * row]),
             gradient_rows: gradient_rows(classes).map(|row| vec![0.0; SAMPLES * row]),
             samples: 0,
+            logits: vec![0.0; classes * SAMPLES],
             loss: 0.0,
             misclassified: 0,
         }
@@ -133,7 +147,7 @@ impl Shard {
 
     /// The logits of one sample, in a shard that has room for `stride` samples.
     pub fn logits(&self, sample: usize, stride: usize) -> impl Iterator<Item = f32> {
-        self.linear.output.chunks_exact(stride).map(move |samples| samples[sample])
+        self.logits.chunks_exact(stride).map(move |samples| samples[sample])
     }
 }
 
@@ -158,6 +172,7 @@ pub(super) struct PhaseTask<'a> {
     pub parameters: &'a ParameterVector,
     /// The kernels of C3 at Winograd's points.
     pub c3_kernels: &'a [f32],
+    pub workspace: &'a mut Workspace,
     pub shard: &'a mut Shard,
     pub phase: Phase,
     /// The group to work on. The phases of the linear layers take all groups at once.
@@ -205,7 +220,8 @@ impl WithSimd for PhaseTask<'_> {
 fn group_phase<S: Simd>(s: S, task: PhaseTask) {
     let PhaseTask { form, parameters: p, shard, phase, group: index, groups, samples, .. } = task;
     let (l, stride) = (S::LANES, groups * S::LANES);
-    let Shard { groups, linear: units, sums, c3_points, .. } = shard;
+    let Workspace { groups, linear: units, c3_points, d_s2 } = task.workspace;
+    let sums = &mut shard.sums;
     let group = &mut groups[index];
     match phase {
         Phase::Gather => {
@@ -240,8 +256,14 @@ fn group_phase<S: Simd>(s: S, task: PhaseTask) {
         }
         Phase::Loss => {
             let labels = &samples.labels[samples.first..][..samples.count];
-            let (loss, misclassified) =
-                cross_entropy(units, labels, stride, p.classes(), samples.batch_size);
+            let (loss, misclassified) = cross_entropy(
+                &shard.logits,
+                &mut units.d_output,
+                labels,
+                stride,
+                p.classes(),
+                samples.batch_size,
+            );
             shard.loss += loss;
             shard.misclassified += misclassified;
         }
@@ -268,16 +290,16 @@ fn group_phase<S: Simd>(s: S, task: PhaseTask) {
             }
         }
         Phase::C3Back => {
-            let (kernels, d_s2) = (task.c3_kernels, &mut group.s2_points);
+            let (kernels, d_points) = (task.c3_kernels, &mut group.s2_points);
             if S::WIDE {
-                winograd::input_gradient::<S, C3_CHANNELS_16>(s, kernels, c3_points, d_s2);
+                winograd::input_gradient::<S, C3_CHANNELS_16>(s, kernels, c3_points, d_points);
             } else {
-                winograd::input_gradient::<S, C3_CHANNELS_8>(s, kernels, c3_points, d_s2);
+                winograd::input_gradient::<S, C3_CHANNELS_8>(s, kernels, c3_points, d_points);
             }
-            winograd::transform_input_gradient(s, d_s2, &mut group.d_s2);
+            winograd::transform_input_gradient(s, d_points, d_s2);
         }
         Phase::S2Back => {
-            let (c1, d_s2) = (&mut group.c1[..C1_VALUES * l], &group.d_s2);
+            let c1 = &mut group.c1[..C1_VALUES * l];
             pooling_backward::<S, { C1_SHAPE.out }>(s, form, c1, d_s2, l, &mut sums.c1_bias);
         }
         Phase::C1Weights => {
@@ -295,12 +317,12 @@ fn group_phase<S: Simd>(s: S, task: PhaseTask) {
 /// Runs a phase of a linear layer, for a shard of `V` groups: there are `V` vectors of samples for each unit.
 #[inline(always)]
 fn linear_phase<S: Simd, const V: usize>(s: S, task: PhaseTask) {
-    let PhaseTask { form, parameters: p, shard, phase, samples, .. } = task;
+    let PhaseTask { form, parameters: p, workspace, shard, phase, samples, .. } = task;
     let stride = V * S::LANES;
+    let units = &mut *workspace.linear;
     if matches!(phase, Phase::Rows) {
-        return shard.fill_rows::<S, V>(s, samples.count, p.classes());
+        return shard.fill_rows::<S, V>(s, units, samples.count, p.classes());
     }
-    let units = &mut shard.linear;
     let output = output(p.classes());
     match phase {
         Phase::C5 => {
@@ -315,7 +337,7 @@ fn linear_phase<S: Simd, const V: usize>(s: S, task: PhaseTask) {
         }
         Phase::Output => {
             let (weight, bias) = (p.weight(output), p.bias(output));
-            let (f6, logits) = (&units.f6, &mut units.output);
+            let (f6, logits) = (&units.f6, &mut shard.logits);
             linear::forward::<S, { OUTPUT_SHAPE.inputs }, CLASSES_AT_A_TIME, V>(
                 s, weight, bias, f6, logits,
             );
@@ -396,8 +418,14 @@ impl Shard {
 
     /// Fills the rows of the samples, from the buffers of the linear layers.
     #[inline(always)]
-    fn fill_rows<S: Simd, const V: usize>(&mut self, s: S, samples: usize, classes: usize) {
-        let (units, stride) = (&self.linear, V * S::LANES);
+    fn fill_rows<S: Simd, const V: usize>(
+        &mut self,
+        s: S,
+        units: &LinearBuffers,
+        samples: usize,
+        classes: usize,
+    ) {
+        let stride = V * S::LANES;
         let layers: [(&[f32], usize, &[f32], usize); 3] = [
             (&units.s4, S4_VALUES, &units.d_c5, C5_VALUES),
             (&units.c5, C5_VALUES, &units.d_f6, F6_VALUES),
@@ -417,16 +445,17 @@ impl Shard {
 /// Computes the sum of the samples' losses and the number of samples that are misclassified. The gradient with respect to the
 /// logits is written to `d_output`, for the mean loss over a batch of `batch_size` samples. It is 0 in lanes without a sample.
 fn cross_entropy(
-    units: &mut LinearBuffers,
+    logits: &[f32],
+    d_output: &mut [f32],
     labels: &[u8],
     stride: usize,
     classes: usize,
     batch_size: usize,
 ) -> (f64, u64) {
     let (mut loss, mut misclassified) = (0.0, 0);
-    units.d_output[..classes * stride].fill(0.0);
+    d_output[..classes * stride].fill(0.0);
     for (lane, label) in labels.iter().enumerate() {
-        let logit = |class: usize| units.output[class * stride + lane];
+        let logit = |class: usize| logits[class * stride + lane];
         let largest = (0..classes).map(logit).fold(f32::NEG_INFINITY, f32::max);
         let mut exponentials = [0.0; MAX_CLASSES];
         let mut sum = 0.0;
@@ -439,8 +468,7 @@ fn cross_entropy(
         misclassified += u64::from(logit(label) < largest);
         for (class, exponential) in exponentials[..classes].iter().enumerate() {
             let target = if class == label { 1.0 } else { 0.0 };
-            units.d_output[class * stride + lane] =
-                (exponential / sum - target) / batch_size as f32;
+            d_output[class * stride + lane] = (exponential / sum - target) / batch_size as f32;
         }
     }
     (loss, misclassified)
