@@ -231,8 +231,8 @@ def best(figures: list[dict], *key) -> dict | None:
 def seconds(figures: list[dict], *key) -> str:
     """Returns the seconds of the best round, and by how many percent the slowest is slower."""
     rounds = [result["seconds"] for result in find(figures, *key)]
-    if not rounds:
-        return ""
+    if len(rounds) < 2:
+        return f"{rounds[0]:.2f}" if rounds else ""
     return f"{min(rounds):.2f} (+{100 * max(rounds) / min(rounds) - 100:.0f})"
 
 
@@ -258,8 +258,9 @@ def tables(report: dict) -> str:
         heads = [f"batch {size}" for size in BATCH_SIZES]
         lines += header(f"seconds per epoch, {plural(threads[-1])}", heads)
         for name in FASTEST:
-            cells = (seconds(figures, "train", name, size, threads[-1]) for size in BATCH_SIZES)
-            lines.append(row(name, *cells))
+            cells = [seconds(figures, "train", name, size, threads[-1]) for size in BATCH_SIZES]
+            if any(cells):
+                lines.append(row(name, *cells))
         lines.append("")
 
     heads = ["µs for one image, 1 thread"]
@@ -269,8 +270,8 @@ def tables(report: dict) -> str:
         one = best(figures, "infer", name, 1, 1)
         more = [best(figures, "infer", name, size, threads[-1]) for size in INFERENCE_SIZES[1:]]
         if one and all(more):
-            rates = (f"{cell['images_per_second']:,.0f}" for cell in more)
-            lines.append(row(name, f"{1e6 / one['images_per_second']:.0f}", *rates))
+            cells = (f"{cell['images_per_second']:,.0f}" for cell in more)
+            lines.append(row(name, f"{1e6 / one['images_per_second']:.0f}", *cells))
     lines.append("")
 
     heads = ["s from the program's start", "s of training", "test error %", "peak MB"]

@@ -14,6 +14,8 @@ def test_tables():
         figure("train", "lenet5, fused", 128, 1, seconds=0.9),
         figure("train", "lenet5, fused", 128, 1, seconds=0.8),
         figure("train", "lenet5, fused", 128, 2, seconds=0.5),
+        figure("train", "lenet5, fused", 16, 2, seconds=0.7),
+        figure("infer", "onnxruntime", 1, 1, images_per_second=20_000.0),
         figure("infer", "onnxruntime", 16, 2, images_per_second=160.0),
         figure("infer", "onnxruntime", 1000, 2, images_per_second=70_000.0),
         figure("infer", "onnxruntime", 1000, 2, images_per_second=79_000.0),
@@ -29,8 +31,10 @@ def test_tables():
         "figures": figures,
     }
     lines = bench.tables(report).splitlines()
-    assert "| lenet5, fused | 0.80 | 0.50 |" in lines
-    assert any(line.startswith("| *at the rate of sgemm* | 1.00 | ") for line in lines)
-    assert "| onnxruntime | 160 | 79,000 |" in lines
+    assert "| lenet5, fused | 0.80 (+12) | 0.50 |" in lines
+    sgemm = "| *all operations at the rate of sgemm* | 1.00 | "
+    assert any(line.startswith(sgemm) for line in lines)
+    assert "| lenet5, fused | 0.70 |  | 0.50 |  |" in lines
+    assert "| onnxruntime | 50 | 160 | 79,000 |" in lines
     assert "| JAX | 4.0 | 3.0 | 0.95 | 300 |" in lines
     assert not any("TensorFlow" in line for line in lines)
