@@ -251,8 +251,9 @@ def tables(report: dict) -> str:
             lines.append(row(name, *cells))
     lines.append(row("*all operations at the rate of sgemm*", *(limit(n) for n in threads)))
     found = (f"{max(rates[str(n)]):.0f} GFLOP/s on {plural(n)}" for n in threads)
-    lines += ["", "In brackets: by how many percent the slowest round is slower.", ""]
-    lines += [f"sgemm: {', '.join(found)}.", ""]
+    if any("(" in line for line in lines[3:]):
+        lines += ["", "In brackets: by how many percent the slowest round is slower."]
+    lines += ["", f"sgemm: {', '.join(found)}.", ""]
 
     if any(find(figures, "train", FASTEST[0], size, threads[-1]) for size in BATCH_SIZES[:1]):
         heads = [f"batch {size}" for size in BATCH_SIZES]
