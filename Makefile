@@ -124,10 +124,10 @@ audit: ## licences and advisories of all dependencies, and whether the public in
 miri: ## test the core's portable kernels in Miri, for undefined behaviour; needs nightly Rust
 	cargo +nightly miri test -p lenet5-core --test core portable
 
-# NEON is part of AArch64, and this target's tests of the core run in an emulator of it.
+# Every 64-bit CPU of Arm has NEON; the tests run in an emulator of such a CPU.
 neon: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER := aarch64-linux-gnu-gcc
 neon: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := qemu-aarch64 -L /usr/aarch64-linux-gnu
-neon: ## test the core's kernels for Arm in an emulator, in 30 minutes; needs rustup, and Debian's qemu-user, gcc-aarch64-linux-gnu and libc6-dev-arm64-cross
+neon: ## test the core's kernels for Arm in an emulator, in ten minutes; needs rustup, and Debian's qemu-user, gcc-aarch64-linux-gnu and libc6-dev-arm64-cross
 	rustup target add aarch64-unknown-linux-gnu
 	LENET5_EMULATED=1 cargo test --release --locked -p lenet5-core --target aarch64-unknown-linux-gnu $(ARGS)
 
