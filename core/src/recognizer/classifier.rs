@@ -81,8 +81,8 @@ impl Classifier {
 
     /// The probabilities of the classes, for each picture in MNIST's form.
     pub fn probabilities(&self, pictures: &[[u8; PIXELS]]) -> Vec<Vec<f32>> {
-        // Other threads would take a few microseconds to start.
-        let logits: Vec<Vec<f32>> = if pictures.len() < FEW {
+        // Handing a single chunk to another thread would only take time.
+        let logits: Vec<Vec<f32>> = if pictures.len() <= CHUNK {
             vec![self.logits(pictures)]
         } else {
             let chunks = pictures.par_chunks(CHUNK).with_max_len(1);
